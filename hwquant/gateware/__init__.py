@@ -1,0 +1,1 @@
+"""The Amaranth source of the accelerator, one file a unit."""

@@ -1,0 +1,220 @@
+"""The accelerator: loader, memories, array, pool and drain around one sequencer."""
+
+from collections.abc import Callable
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwquant.gateware.activation_memory import ActivationMemory
+from hwquant.gateware.drain import Drain, parameter_words
+from hwquant.gateware.loader import Loader
+from hwquant.gateware.mac_array import MacArray
+from hwquant.gateware.max_pool import MaxPool
+from hwquant.gateware.sequencer import Field, Sequencer
+from hwquant.gateware.weights import weight_words
+from hwquant.ir import MacLayer, QuantGraph
+from hwquant.schedule import LayerProgram, Schedule
+
+
+def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
+    """Return the MAC array that ``graph`` needs on ``schedule``'s plan."""
+    plan = schedule.plan
+    return MacArray(
+        plan.rows,
+        plan.cols,
+        graph.weight_bits,
+        graph.act_bits,
+        max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer)),
+        graph.part_shift,
+        graph.arithmetic,
+    )
+
+
+class Accelerator(wiring.Component):
+    """A whole network: frames of sensor integers in, values of the last layer out.
+
+    Members
+    -------
+    i : stream of pixels, row by row; ``channels_per_beat`` integers a beat
+    o : stream of values, pixel by pixel, ``lanes`` output channels a beat
+    status.layer : 0 while a frame is loaded, then 1 + index of the layer that runs
+
+    Timing
+    ------
+    ``schedule.cycles`` from the first input beat to the last output beat when neither stream stalls.
+    Reset may come at any time.
+    """
+
+    def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
+        self._graph = graph
+        self._schedule = schedule
+        self._sequencer = Sequencer(graph, schedule)
+        self._loader = Loader(graph, schedule)
+        self._drain = Drain(graph, schedule, parameter_words(graph, schedule))
+        status = wiring.Signature({"layer": Out(range(len(schedule.layers) + 1))})
+        super().__init__(
+            {
+                "i": In(stream.Signature(self._loader.i.payload.shape())),
+                "o": Out(stream.Signature(self._drain.o.payload.shape())),
+                "status": Out(status),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        graph, schedule = self._graph, self._schedule
+        plan = schedule.plan
+        m.submodules["sequencer"] = sequencer = self._sequencer
+        m.submodules["loader"] = loader = self._loader
+        m.submodules["drain"] = drain = self._drain
+        m.submodules["mac_array"] = array = create_mac_array(graph, schedule)
+        word_bits = plan.cols * graph.act_bits
+        m.submodules["activations"] = acts = ActivationMemory(word_bits, schedule.bank_words)
+
+        wiring.connect(m, wiring.flipped(self.i), loader.i)
+        wiring.connect(m, drain.o, wiring.flipped(self.o))
+        m.d.comb += [
+            self.status.layer.eq(sequencer.status),
+            loader.loading.eq(sequencer.loading),
+            sequencer.loaded.eq(loader.loaded),
+            sequencer.credit.eq(drain.credit),
+            drain.sum_started.eq(sequencer.sum_started),
+            drain.layer.eq(sequencer.layer),
+            drain.start.eq(sequencer.start),
+        ]
+
+        # reads: a word of activations and a word of weights reach the array two cycles after the walk
+        walk = sequencer.walk
+        weights = memory.Memory(
+            shape=unsigned(plan.rows * plan.cols * graph.weight_bits),
+            depth=max(2, schedule.weight_words),
+            init=weight_words(graph, schedule),
+        )
+        m.submodules["weights"] = weights
+        weight_port = weights.read_port(domain="sync")
+        m.d.comb += [
+            acts.read_address.eq(walk.act_address),
+            acts.read_bank.eq(walk.act_bank),
+            weight_port.addr.eq(walk.weight_address),
+            weight_port.en.eq(1),
+        ]
+        is_pool = Signal()
+        flags = Cat(walk.valid, walk.first, walk.shift, walk.last, walk.digit, is_pool)
+        flags_1, flags_2 = Signal.like(flags), Signal.like(flags)
+        pad, pad_word = Signal(), Signal(word_bits)
+        word, weight_word = Signal(word_bits), Signal(len(weight_port.data))
+        m.d.sync += [
+            flags_1.eq(flags),
+            flags_2.eq(flags_1),
+            pad.eq(walk.pad),
+            pad_word.eq(walk.pad_word),
+            word.eq(Mux(pad, pad_word, acts.read_word)),
+            weight_word.eq(weight_port.data),
+        ]
+        valid, first, shift, last, digit, to_pool = flags_2
+        pools = [at for at, p in enumerate(schedule.layers) if p.kind == "maxpool"]
+        for at in pools:
+            with m.If(sequencer.layer == at):
+                m.d.comb += is_pool.eq(1)
+        m.d.comb += [
+            array.i.payload.x.as_value().eq(word),
+            array.i.payload.w.as_value().eq(weight_word),
+            array.i.payload.first.eq(first),
+            array.i.payload.shift.eq(shift),
+            array.i.payload.last.eq(last),
+            array.i.valid.eq(valid & ~to_pool),
+        ]
+        wiring.connect(m, array.o, drain.i)
+
+        # the residual operand
+        m.d.comb += [
+            acts.residual_valid.eq(drain.residual_valid),
+            acts.residual_bank.eq(drain.residual_bank),
+            acts.residual_address.eq(drain.residual_address),
+            drain.residual_word.eq(acts.residual_word),
+        ]
+
+        # writes: one unit at a time
+        with m.If(drain.write):
+            self._write(m, acts, drain.bank, drain.address, drain.word)
+        if pools:
+            self._pool(m, acts, valid & to_pool, first, last, digit, word)
+        place = schedule.input
+        with m.If(loader.write):
+            if place.split:
+                for write, bank_word in (
+                    (acts.write_0, loader.word_0),
+                    (acts.write_1, loader.word_1),
+                ):
+                    m.d.comb += [
+                        write.enable.eq(1),
+                        write.address.eq(loader.address),
+                        write.word.eq(bank_word),
+                    ]
+            else:
+                self._write(m, acts, Const(place.bank, 1), loader.address, loader.word_0)
+        return m
+
+    @staticmethod
+    def _write(m: Module, acts: ActivationMemory, bank: Value, address: Value, word: Value) -> None:
+        for at, write in enumerate((acts.write_0, acts.write_1)):
+            m.d.comb += [
+                write.enable.eq(bank == at),
+                write.address.eq(address),
+                write.word.eq(word),
+            ]
+
+    def _pool(
+        self,
+        m: Module,
+        acts: ActivationMemory,
+        valid: Value,
+        first: Value,
+        last: Value,
+        digit: Value,
+        word: Value,
+    ) -> None:
+        """Add the max pool and the address counter of its results, which come in memory order."""
+        schedule, sequencer = self._schedule, self._sequencer
+        digits = max(p.source.digits for p in schedule.layers if p.kind == "maxpool")
+        m.submodules["max_pool"] = pool = MaxPool(
+            schedule.plan.cols, self._graph.act_bits, digits
+        )
+
+        def of(name: str, value: Callable[[LayerProgram], int]) -> Signal:
+            values = [value(p) if p.kind == "maxpool" else 0 for p in schedule.layers]
+            return Field(m, name, values, sequencer.layer, sequencer.start).value
+
+        base = of("pool_base", lambda p: p.output.base if p.output else 0)
+        plane = of("pool_plane", lambda p: p.output.plane if p.output else 0)
+        bank = of("pool_bank", lambda p: p.output.bank if p.output else 0)
+        two_digits = of("pool_two_digits", lambda p: p.source.digits == 2)
+        address = Signal.like(sequencer.walk.act_address, name="pool_address")
+        started = Signal(name="pool_started")
+        m.d.sync += started.eq(sequencer.start)
+        with m.If(started):
+            m.d.sync += address.eq(base)
+        with m.Elif(pool.write & ~pool.second):
+            m.d.sync += address.eq(address + 1)
+        second_address, second_bank = Signal.like(address, name="pool_second"), Signal()
+        m.d.sync += [  # the next layer's fields may be loaded when the second digit is written
+            second_address.eq(address + plane),
+            second_bank.eq(bank),
+        ]
+        m.d.comb += [
+            pool.valid.eq(valid),
+            pool.first.eq(first),
+            pool.last.eq(last),
+            pool.digit.eq(digit),
+            pool.two_digits.eq(two_digits),
+            pool.word.eq(word),
+        ]
+        with m.If(pool.write):
+            self._write(
+                m,
+                acts,
+                Mux(pool.second, second_bank, bank),
+                Mux(pool.second, second_address, address),
+                pool.word_out,
+            )

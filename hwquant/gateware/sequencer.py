@@ -1,0 +1,292 @@
+"""The sequencer: walks the loops of one layer after another and issues a read a cycle."""
+
+from collections.abc import Callable
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hwquant.gateware.lookup import lookup
+from hwquant.ir import QuantGraph
+from hwquant.plan import FETCH_CYCLES
+from hwquant.schedule import LEVELS, LayerProgram, Schedule
+
+
+class Walk(wiring.Signature):
+    """What the sequencer asks of the memories in one cycle, with the flags that go with the data.
+
+    Members
+    -------
+    valid, act_address, act_bank, weight_address : the read
+    first, shift, last : the place in the sum, see ``array_beat``
+    digit : which digit of a max pool's word this is
+    pad : the position lies outside the image
+    pad_word : what is read there
+    """
+
+    def __init__(self, act_bits: int, weight_bits: int, word_bits: int) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "act_address": Out(act_bits),
+                "act_bank": Out(1),
+                "weight_address": Out(weight_bits),
+                "first": Out(1),
+                "shift": Out(1),
+                "last": Out(1),
+                "digit": Out(1),
+                "pad": Out(1),
+                "pad_word": Out(word_bits),
+            }
+        )
+
+
+class Field:
+    """A constant of every layer's program, loaded into a register when the layer starts."""
+
+    def __init__(self, m: Module, name: str, values: list[int], layer: Value, load: Value) -> None:
+        low, high = min(values), max(values)
+        width = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0, 1)
+        shape = signed(width + 1) if low < 0 else width
+        self.value = Signal(shape, name=name)
+        size = len(self.value)
+        table = [value & ((1 << size) - 1) for value in values]
+        constant = len(set(values)) == 1
+        source = Const(table[0], size) if constant else lookup(table, layer, size)
+        with m.If(load):
+            m.d.sync += self.value.eq(source)
+
+
+class Sequencer(wiring.Component):
+    """Program counter and loop nest.
+
+    Members
+    -------
+    walk : the reads, see ``Walk``
+    layer : index of the layer that runs; stable from ``start`` until the next ``start``
+    start : one cycle at the start of a layer, in which every unit loads its fields
+    loading, loaded : the input is being loaded; its last word is in memory
+    credit : the output buffer has room for another sum
+    sum_started : a sum of the last layer begins in this cycle
+    status : 0 while loading, then 1 + index of the layer
+    """
+
+    def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._graph = graph
+        depth = max(schedule.bank_words)
+        self._act_address_bits = max(1, (depth - 1).bit_length())
+        self._weight_address_bits = max(1, (schedule.weight_words - 1).bit_length())
+        self._word_bits = schedule.plan.cols * graph.act_bits
+        count = len(schedule.layers)
+        super().__init__(
+            {
+                "walk": Out(
+                    Walk(self._act_address_bits, self._weight_address_bits, self._word_bits)
+                ),
+                "layer": Out(range(max(2, count))),
+                "start": Out(1),
+                "loading": Out(1),
+                "loaded": In(1),
+                "credit": In(1),
+                "sum_started": Out(1),
+                "status": Out(range(count + 1)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        programs = self._schedule.layers
+
+        def of(name: str, value: Callable[[LayerProgram], int]) -> Signal:
+            values = [value(program) for program in programs]
+            return Field(m, name, values, self.layer, self.start).value
+
+        counts = [of(f"count_{i}", lambda p, i=i: p.loops.counts[i] - 1) for i in range(LEVELS)]
+        act_deltas = [
+            of(f"act_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.act_strides)[i])
+            for i in range(LEVELS)
+        ]
+        weight_deltas = [
+            of(f"weight_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.weight_strides)[i])
+            for i in range(LEVELS)
+        ]
+        pace = of("pace", lambda p: p.pace - 1)
+        flush = of("flush", lambda p: self._flush(p) - 1)
+        act_base = of("act_base", lambda p: p.act_base)
+        act_bank = of("act_bank", lambda p: p.source.bank)
+        split = of("split", lambda p: p.source.split)
+        weight_base = of("weight_base", lambda p: p.weight_base)
+        origin_y = of("origin_y", lambda p: p.origin[0])
+        origin_x = of("origin_x", lambda p: p.origin[1])
+        stride_y = of("stride_y", lambda p: p.stride[0])
+        stride_x = of("stride_x", lambda p: p.stride[1])
+        height = of("height", lambda p: p.source.height)
+        width = of("width", lambda p: p.source.width)
+        is_pool = of("is_pool", lambda p: p.kind == "maxpool")
+        is_last = of("is_last", lambda p: p.output is None)
+
+        counters = [
+            Signal(range(max(2, *(p.loops.counts[i] for p in programs))), name=f"counter_{i}")
+            for i in range(LEVELS)
+        ]
+        at_end = [counter == count for counter, count in zip(counters, counts, strict=True)]
+        group, column, row, act_digit, weight_digit = counters[:5]
+        sum_ends = Signal()
+        sum_starts = Signal()
+        pass_starts = Signal()
+        finished = Signal()
+        step = Signal()
+        running = Signal()
+        paced = Signal(range(max(2, *(p.pace for p in programs))))
+        walk = self.walk
+        m.d.comb += [
+            sum_ends.eq(Cat(at_end[:5]).all()),
+            finished.eq(Cat(at_end).all()),
+            pass_starts.eq(~Cat(group, column, row).any()),
+            sum_starts.eq(pass_starts & ~Cat(act_digit, weight_digit).any()),
+            step.eq(
+                running
+                & ~(sum_ends & (paced != pace))
+                & ~(sum_starts & is_last & ~self.credit)
+            ),
+            self.sum_started.eq(step & sum_starts & is_last),
+        ]
+
+        y, x = self._positions(m, step, at_end, counters, origin_y, origin_x, stride_y, stride_x)
+        outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
+        m.d.comb += [
+            walk.valid.eq(step),
+            walk.first.eq(Mux(is_pool, ~Cat(column, row).any(), sum_starts)),
+            walk.shift.eq(
+                pass_starts & (act_digit.any() | ((counts[3] == 0) & weight_digit.any()))
+            ),
+            walk.last.eq(sum_ends),
+            walk.digit.eq(Mux(is_pool, group[0], act_digit[0])),
+            walk.act_bank.eq(act_bank ^ (split & act_digit[0])),
+            walk.pad.eq(outside),
+        ]
+        self._pad_word(m, group, act_digit)
+
+        delta_act, delta_weight = act_deltas[LEVELS - 1], weight_deltas[LEVELS - 1]
+        for i in reversed(range(LEVELS - 1)):
+            delta_act = Mux(at_end[i], delta_act, act_deltas[i])
+            delta_weight = Mux(at_end[i], delta_weight, weight_deltas[i])
+        with m.If(running & (paced != pace)):
+            m.d.sync += paced.eq(paced + 1)
+        with m.If(step):
+            m.d.sync += [
+                walk.act_address.eq(walk.act_address + delta_act),
+                walk.weight_address.eq(walk.weight_address + delta_weight),
+            ]
+            inner = Const(1, 1)
+            for i in range(LEVELS):
+                with m.If(inner):
+                    m.d.sync += counters[i].eq(Mux(at_end[i], 0, counters[i] + 1))
+                inner = inner & at_end[i]
+            with m.If(sum_ends):
+                m.d.sync += paced.eq(0)
+
+        wait = Signal(range(max(2, *(self._flush(p) for p in programs))))
+        m.d.comb += self.loading.eq(self.status == 0)
+        with m.FSM(init="LOAD"):
+            with m.State("LOAD"), m.If(self.loaded):
+                m.d.sync += [self.layer.eq(0), self.status.eq(1)]
+                m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += self.start.eq(1)
+                m.next = "INIT"
+            with m.State("INIT"):
+                m.d.sync += [
+                    walk.act_address.eq(act_base),
+                    walk.weight_address.eq(weight_base),
+                    paced.eq(0),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += running.eq(1)
+                with m.If(step & finished):
+                    m.d.sync += wait.eq(flush)
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.sync += wait.eq(wait - 1)
+                with m.If(wait == 0):
+                    with m.If(is_last):
+                        m.d.sync += self.status.eq(0)
+                        m.next = "LOAD"
+                    with m.Else():
+                        m.d.sync += [self.layer.eq(self.layer + 1), self.status.eq(self.status + 1)]
+                        m.next = "FETCH"
+        return m
+
+    @staticmethod
+    def _flush(program: LayerProgram) -> int:
+        steps = program.loops.sums * max(program.loops.steps_per_sum, program.pace)
+        return program.cycles - steps - FETCH_CYCLES
+
+    def _positions(
+        self,
+        m: Module,
+        step: Value,
+        at_end: list[Value],
+        counters: list[Signal],
+        origin_y: Signal,
+        origin_x: Signal,
+        stride_y: Signal,
+        stride_x: Signal,
+    ) -> tuple[Value, Value]:
+        """Return the source row and column of this step; negative or too large where padded."""
+        programs = self._schedule.layers
+        reach = max(max(p.source.height, p.source.width) + max(p.kernel) for p in programs) * 2
+        window_y, window_x = Signal(signed(reach.bit_length() + 1)), Signal(
+            signed(reach.bit_length() + 1)
+        )
+        pixel_ends = Cat(at_end[:6]).all()
+        started = Signal()
+        m.d.sync += started.eq(self.start)
+        with m.If(started):
+            m.d.sync += [window_y.eq(origin_y), window_x.eq(origin_x)]
+        with m.Elif(step & pixel_ends):
+            m.d.sync += window_x.eq(window_x + stride_x)
+            with m.If(at_end[6]):
+                m.d.sync += [window_x.eq(origin_x), window_y.eq(window_y + stride_y)]
+        return window_y + counters[2], window_x + counters[1]
+
+    def _pad_word(self, m: Module, group: Signal, digit: Signal) -> None:
+        """Drive ``walk.pad_word``: the digits of real zero for this layer, digit and channel group."""
+        for at, program in enumerate(self._schedule.layers):
+            if program.kind == "maxpool":
+                continue
+            words = pad_words(self._graph, self._schedule, program)
+            distinct = {word for planes in words for word in planes}
+            if distinct == {0}:
+                continue
+            with m.If(self.layer == at):
+                if len(distinct) == 1:
+                    m.d.comb += self.walk.pad_word.eq(distinct.pop())
+                    continue
+                for digit_at, plane in enumerate(words):
+                    for group_at, word in enumerate(plane):
+                        with m.If((digit == digit_at) & (group == group_at)):
+                            m.d.comb += self.walk.pad_word.eq(word)
+
+
+def pad_words(
+    graph: QuantGraph, schedule: Schedule, program: LayerProgram
+) -> list[list[int]]:
+    """Return the memory word of real zero, for each digit and channel group of a layer's source."""
+    tensor = graph.tensor(program.layer.source)
+    codes = [int(code) for code in tensor.pad_code]
+    if program.source is schedule.input and schedule.loading.packed:
+        codes = codes * schedule.loading.kernel_cols
+    cols, bits = schedule.plan.cols, graph.act_bits
+    words: list[list[int]] = []
+    for digit in range(tensor.parts):
+        digits = [(c >> (bits * (tensor.parts - 1 - digit))) & ((1 << bits) - 1) for c in codes]
+        words.append(
+            [
+                sum(d << (bits * at) for at, d in enumerate(digits[start : start + cols]))
+                for start in range(0, program.source.groups * cols, cols)
+            ]
+        )
+    return words

@@ -1,0 +1,105 @@
+"""How parallel: the plan, and what one layer costs on it.
+
+The numbers that a network computes never depend on the plan. Every delay of the gateware is
+named here once; the gateware builds its control from these constants and ``sim/`` checks that the
+simulated cycles equal the plan's.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from hwquant.errors import BadInput
+from hwquant.ir import Activation, LevelTables, MacLayer, PowerTable, QuantGraph, Thresholds
+
+MAX_ROWS = 64
+MAX_COLS = 64
+
+MEMORY_DELAY = 2  # address -> word at the array's input: synchronous read, then a register
+DECODE_DELAY = 1  # levels only: codes to levels
+PRODUCT_DELAY = 1
+ACCUMULATE_DELAY = 1
+OPERAND_DELAY = 2  # drain address -> parameters and residual codes at the lane
+REQUANTIZE_DELAY = 5  # lane input -> value
+FETCH_CYCLES = 2  # layer number -> program fields -> first step
+LOAD_DELAY = 2  # last input beat -> its word in memory
+FIFO_DELAY = 2  # value -> output stream
+POOL_FLUSH = 2  # a max pool's last step -> the next layer may start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows x columns of MACs and lanes of requantization; ``device`` is for estimates only.
+
+    Each is a power of two; ``lanes`` is at most ``rows`` and half of ``cols``.
+
+    Raises
+    ------
+    BadInput
+        Naming the field, its value and the permitted range.
+    """
+
+    rows: int
+    cols: int
+    lanes: int
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("rows", self.rows, 1, MAX_ROWS),
+            ("cols", self.cols, 2, MAX_COLS),
+            ("lanes", self.lanes, 1, min(self.rows, self.cols // 2)),
+        ):
+            if not low <= value <= high or value & (value - 1):
+                raise BadInput(f"{name}={value}: must be a power of two in {low}..{high}")
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Multiply-accumulates a cycle when every row and column is used."""
+        return self.rows * self.cols
+
+    @property
+    def chunks(self) -> int:
+        """Cycles in which the lanes drain the accumulators of all rows."""
+        return self.rows // self.lanes
+
+
+def log2_ceil(value: int) -> int:
+    """Return the number of bits that address ``value`` things."""
+    return (value - 1).bit_length()
+
+
+def array_delay(cols: int, graph: QuantGraph) -> int:
+    """Cycles from a beat at the array's input to the accumulators that include it."""
+    decode = DECODE_DELAY if isinstance(graph.arithmetic, LevelTables) else 0
+    return decode + PRODUCT_DELAY + log2_ceil(cols) + ACCUMULATE_DELAY
+
+
+def activation_delay(activation: Activation) -> int:
+    """Cycles from a value to its code: one a stage of the binary search, two for the table."""
+    match activation:
+        case Thresholds(thresholds, _):
+            return 1 + log2_ceil(len(thresholds) + 1)
+        case PowerTable():
+            return 3
+        case _:
+            assert_never(activation)
+
+
+def lane_delay(graph: QuantGraph) -> int:
+    """Cycles from a value to its code in the slowest activation of the network."""
+    layers = (layer for layer in graph.layers if isinstance(layer, MacLayer))
+    return max((activation_delay(la.activation) for la in layers if la.activation), default=1)
+
+
+def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
+    """Cycles from a MAC layer's last step until the next layer may start; ``tail`` drains its last sum."""
+    to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_code = OPERAND_DELAY + REQUANTIZE_DELAY + lane_delay(graph)
+    writes = 2  # the second digit of a word is written a cycle after the first
+    return to_drain + tail + to_code + writes - FETCH_CYCLES
+
+
+def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
+    """Cycles from the last layer's last step to its last output beat, both included."""
+    to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
+    return to_drain + tail + OPERAND_DELAY + REQUANTIZE_DELAY + FIFO_DELAY
