@@ -92,7 +92,7 @@ def lane_delay(graph: QuantGraph) -> int:
 
 
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
-    """Cycles from a MAC layer's last step until the next layer may start; ``tail`` drains its last sum."""
+    """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
     to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
     to_code = OPERAND_DELAY + REQUANTIZE_DELAY + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first

@@ -1,41 +1,15 @@
-"""The program of the accelerator: where tensors lie, which addresses a layer walks, how long it takes.
-
-Two memory banks hold the activations, one word a pixel and group of ``cols`` channels, channels
-last. A layer reads its source from one bank while its residual is read from the other, so the two
-never share a bank. A tensor of two digits is two planes of words; a split input has one in each
-bank. An input whose kernel row fits in a word is *packed*: the loader stores, for each output
-column, the ``KW * C`` codes that the kernel's row covers.
-"""
+"""The program of the accelerator: which addresses a layer walks, and how many cycles it takes."""
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Literal, assert_never
 
 from hwquant import plan as timing
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, Layer, MacLayer, MaxPoolLayer, QuantGraph, Tensor
+from hwquant.ir import INPUT, Layer, MacLayer, MaxPoolLayer, QuantGraph
+from hwquant.placement import Placement, packed_kernel, place
 from hwquant.plan import Plan
 
 LEVELS = 8  # loops of the sequencer, innermost first: see Loops
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a tensor lies: ``base`` of plane 0, words a plane, words a pixel; shape as stored."""
-
-    bank: int
-    base: int
-    plane: int
-    groups: int
-    height: int
-    width: int
-    digits: int
-    split: bool = False
-
-    @property
-    def words(self) -> int:
-        """Words in one bank."""
-        return self.plane if self.split else self.plane * self.digits
 
 
 @dataclass(frozen=True)
@@ -121,7 +95,12 @@ class LayerProgram:
 
 @dataclass(frozen=True)
 class Loading:
-    """How the input arrives: ``packed`` rows of ``positions`` virtual pixels, ``lead`` of them padding."""
+    """How a frame arrives.
+
+    A ``packed`` row has ``positions`` virtual pixels, the first ``lead`` of them padding, and its
+    windows are ``kernel_cols`` wide and ``stride_cols`` apart. ``cycles`` run from the first beat
+    until the first layer may start.
+    """
 
     packed: bool
     channels_per_beat: int
@@ -159,8 +138,8 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     UnsupportedModel
         If a layer adds its own source, or residuals cannot be given banks of their own.
     """
-    packed = _packed_kernel(graph, plan)
-    places, bank_words = _place(graph, plan, packed)
+    packed = packed_kernel(graph, plan)
+    places, bank_words = place(graph, plan, packed)
     loading = _loading(graph, plan, places[INPUT], packed)
     programs: list[LayerProgram] = []
     weight_base = param_base = 0
@@ -171,7 +150,7 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
                 program = replace(program, weight_base=weight_base, param_base=param_base)
                 param_base += -(-layer.output.channels // plan.lanes)
             case MaxPoolLayer():
-                program = _pool_program(plan, places, layer)
+                program = _pool_program(places, layer)
             case _:
                 assert_never(layer)
         weight_base += program.weight_words
@@ -180,138 +159,12 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total)
 
 
-# ---------------------------------------------------------------- placement
-
-
-def _consumers(graph: QuantGraph, name: str) -> list[Layer]:
-    return [
-        layer
-        for layer in graph.layers
-        if layer.source == name or (_residual_of(layer) == name)
-    ]
-
-
-def _residual_of(layer: Layer) -> str | None:
-    if isinstance(layer, MacLayer) and layer.residual is not None:
-        return layer.residual.source
-    return None
-
-
-def _packed_kernel(graph: QuantGraph, plan: Plan) -> MacLayer | None:
-    """Return the one layer that reads the input if a row of its kernel fits in a word."""
-    consumers = _consumers(graph, INPUT)
-    if len(consumers) != 1:
-        return None
-    (layer,) = consumers
-    if not isinstance(layer, MacLayer) or layer.shared or layer.source != INPUT:
-        return None
-    if _residual_of(layer) == INPUT or layer.kernel[1] == 1:
-        return None
-    fits = layer.kernel[1] * graph.input.tensor.channels <= plan.cols
-    return layer if fits else None
-
-
-def _shape_in_memory(
-    tensor: Tensor, plan: Plan, packed: MacLayer | None
-) -> tuple[int, int, int]:
-    """Return height, width and words a pixel as stored."""
-    if packed is not None and tensor.name == INPUT:
-        return tensor.height, packed.output.width, 1
-    return tensor.height, tensor.width, -(-tensor.channels // plan.cols)
-
-
-def _place(
-    graph: QuantGraph, plan: Plan, packed: MacLayer | None
-) -> tuple[dict[str, Placement], tuple[int, int]]:
-    tensors = [graph.input.tensor, *(layer.output for layer in graph.layers[:-1])]
-    last_use = {tensor.name: at for at, tensor in enumerate(tensors)}
-    for at, layer in enumerate(graph.layers):
-        for name in (layer.source, _residual_of(layer)):
-            if name is not None:
-                last_use[name] = at
-    banks = _assign_banks(graph, [tensor.name for tensor in tensors])
-    splittable = graph.input.tensor.parts == 2 and all(
-        layer.source == INPUT and _residual_of(layer) is None and isinstance(layer, MacLayer)
-        for layer in _consumers(graph, INPUT)
-    )
-    places: dict[str, Placement] = {}
-    depth = [1, 1]
-    for born, tensor in enumerate(tensors):
-        height, width, groups = _shape_in_memory(tensor, plan, packed)
-        split = splittable and tensor.name == INPUT
-        place = Placement(
-            0 if split else banks[tensor.name],
-            0,
-            height * width * groups,
-            groups,
-            height,
-            width,
-            tensor.parts,
-            split,
-        )
-        # alive while this tensor is written: everything still read by the layer that writes it
-        alive = [places[t.name] for t in tensors[:born] if last_use[t.name] >= born - 1]
-        for bank in (0, 1) if split else (place.bank,):
-            base = _first_fit([p for p in alive if p.split or p.bank == bank], place.words)
-            place = replace(place, base=base)
-            depth[bank] = max(depth[bank], base + place.words)
-        places[tensor.name] = place
-    return places, (depth[0], depth[1])
-
-
-def _first_fit(alive: list[Placement], words: int) -> int:
-    base = 0
-    for place in sorted(alive, key=lambda p: p.base):
-        if base + words <= place.base:
-            break
-        base = max(base, place.base + place.words)
-    return base
-
-
-def _assign_banks(graph: QuantGraph, names: list[str]) -> dict[str, int]:
-    """Give a layer's source and residual different banks: a two-colouring, as alternating as can be."""
-    apart: dict[str, set[str]] = {name: set() for name in names}
-    for layer in graph.layers:
-        residual = _residual_of(layer)
-        if residual is None:
-            continue
-        if residual == layer.source:
-            raise UnsupportedModel(
-                f"{layer.name}: adds its own input; hwquant needs a layer between a tensor and its sum"
-            )
-        apart[layer.source].add(residual)
-        apart[residual].add(layer.source)
-    banks: dict[str, int] = {}
-    for before, name in pairwise(["", *names]):
-        if name in banks:
-            continue
-        banks[name] = 1 - banks.get(before, 1)
-        queue = [name]
-        while queue:
-            here = queue.pop()
-            for other in sorted(apart[here]):
-                if other not in banks:
-                    banks[other] = 1 - banks[here]
-                    queue.append(other)
-                elif banks[other] == banks[here]:
-                    raise UnsupportedModel(
-                        f"{other}: its residual sums form an odd cycle with {here}; "
-                        "hwquant has two activation banks"
-                    )
-    return banks
-
-
-# ---------------------------------------------------------------- programs
-
-
-def _loading(
-    graph: QuantGraph, plan: Plan, place: Placement, packed: MacLayer | None
-) -> Loading:
+def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer | None) -> Loading:
     tensor = graph.input.tensor
     channels = min(tensor.channels, plan.cols)
     beats_per_pixel = 1 if packed is not None else -(-tensor.channels // plan.cols)
     beats = tensor.height * tensor.width * beats_per_pixel
-    per_beat = 1 if place.split else place.digits
+    per_beat = 1 if stored.split else stored.digits
     if packed is None:
         cycles = beats * per_beat + timing.LOAD_DELAY
         return Loading(False, channels, beats, 0, 0, 1, 1, per_beat, cycles)
@@ -372,7 +225,7 @@ def _mac_program(
     )
     residual = _residual_walk(plan, places, layer)
     turn_cycles = residual.digits if residual else 1
-    # a word of two digits takes two writes: where a pixel's last word has one chunk, it waits a cycle
+    # two digits take two writes: where a pixel's last word has a single chunk, that waits a cycle
     chunks = -(-channels_out // plan.lanes)
     lone_chunk = (chunks - 1) % (plan.cols // plan.lanes) == 0
     two_writes = layer.name in places and layer.output.parts == 2
@@ -431,9 +284,7 @@ def _residual_walk(
     )
 
 
-def _pool_program(
-    plan: Plan, places: dict[str, Placement], layer: MaxPoolLayer
-) -> LayerProgram:
+def _pool_program(places: dict[str, Placement], layer: MaxPoolLayer) -> LayerProgram:
     source = places[layer.source]
     groups, row = source.groups, source.width * source.groups
     loops = Loops(

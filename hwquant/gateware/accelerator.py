@@ -1,20 +1,19 @@
 """The accelerator: loader, memories, array, pool and drain around one sequencer."""
 
-from collections.abc import Callable
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.activation_memory import ActivationMemory
-from hwquant.gateware.drain import Drain, parameter_words
+from hwquant.gateware.component import Component
+from hwquant.gateware.drain import Drain
+from hwquant.gateware.images import parameter_words, weight_words
 from hwquant.gateware.loader import Loader
 from hwquant.gateware.mac_array import MacArray
 from hwquant.gateware.max_pool import MaxPool
-from hwquant.gateware.sequencer import Field, Sequencer
-from hwquant.gateware.weights import weight_words
+from hwquant.gateware.sequencer import Sequencer
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.schedule import LayerProgram, Schedule
+from hwquant.schedule import Schedule
 
 
 def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
@@ -31,7 +30,7 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
     )
 
 
-class Accelerator(wiring.Component):
+class Accelerator(Component):
     """A whole network: frames of sensor integers in, values of the last layer out.
 
     Members
@@ -42,8 +41,8 @@ class Accelerator(wiring.Component):
 
     Timing
     ------
-    ``schedule.cycles`` from the first input beat to the last output beat when neither stream stalls.
-    Reset may come at any time.
+    ``schedule.cycles`` from the first input beat to the last output beat when neither stream
+    stalls. Reset may come at any time.
     """
 
     def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
@@ -84,7 +83,7 @@ class Accelerator(wiring.Component):
             drain.start.eq(sequencer.start),
         ]
 
-        # reads: a word of activations and a word of weights reach the array two cycles after the walk
+        # reads: activations and weights reach the array two cycles after the walk asks for them
         walk = sequencer.walk
         weights = memory.Memory(
             shape=unsigned(plan.rows * plan.cols * graph.weight_bits),
@@ -139,7 +138,18 @@ class Accelerator(wiring.Component):
         with m.If(drain.write):
             self._write(m, acts, drain.bank, drain.address, drain.word)
         if pools:
-            self._pool(m, acts, valid & to_pool, first, last, digit, word)
+            m.submodules["max_pool"] = pool = MaxPool(graph, schedule)
+            m.d.comb += [
+                pool.layer.eq(sequencer.layer),
+                pool.start.eq(sequencer.start),
+                pool.valid.eq(valid & to_pool),
+                pool.first.eq(first),
+                pool.last.eq(last),
+                pool.digit.eq(digit),
+                pool.word.eq(word),
+            ]
+            with m.If(pool.write):
+                self._write(m, acts, pool.bank, pool.address, pool.word_out)
         place = schedule.input
         with m.If(loader.write):
             if place.split:
@@ -164,57 +174,3 @@ class Accelerator(wiring.Component):
                 write.address.eq(address),
                 write.word.eq(word),
             ]
-
-    def _pool(
-        self,
-        m: Module,
-        acts: ActivationMemory,
-        valid: Value,
-        first: Value,
-        last: Value,
-        digit: Value,
-        word: Value,
-    ) -> None:
-        """Add the max pool and the address counter of its results, which come in memory order."""
-        schedule, sequencer = self._schedule, self._sequencer
-        digits = max(p.source.digits for p in schedule.layers if p.kind == "maxpool")
-        m.submodules["max_pool"] = pool = MaxPool(
-            schedule.plan.cols, self._graph.act_bits, digits
-        )
-
-        def of(name: str, value: Callable[[LayerProgram], int]) -> Signal:
-            values = [value(p) if p.kind == "maxpool" else 0 for p in schedule.layers]
-            return Field(m, name, values, sequencer.layer, sequencer.start).value
-
-        base = of("pool_base", lambda p: p.output.base if p.output else 0)
-        plane = of("pool_plane", lambda p: p.output.plane if p.output else 0)
-        bank = of("pool_bank", lambda p: p.output.bank if p.output else 0)
-        two_digits = of("pool_two_digits", lambda p: p.source.digits == 2)
-        address = Signal.like(sequencer.walk.act_address, name="pool_address")
-        started = Signal(name="pool_started")
-        m.d.sync += started.eq(sequencer.start)
-        with m.If(started):
-            m.d.sync += address.eq(base)
-        with m.Elif(pool.write & ~pool.second):
-            m.d.sync += address.eq(address + 1)
-        second_address, second_bank = Signal.like(address, name="pool_second"), Signal()
-        m.d.sync += [  # the next layer's fields may be loaded when the second digit is written
-            second_address.eq(address + plane),
-            second_bank.eq(bank),
-        ]
-        m.d.comb += [
-            pool.valid.eq(valid),
-            pool.first.eq(first),
-            pool.last.eq(last),
-            pool.digit.eq(digit),
-            pool.two_digits.eq(two_digits),
-            pool.word.eq(word),
-        ]
-        with m.If(pool.write):
-            self._write(
-                m,
-                acts,
-                Mux(pool.second, second_bank, bank),
-                Mux(pool.second, second_address, address),
-                pool.word_out,
-            )

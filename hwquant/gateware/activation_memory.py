@@ -4,8 +4,10 @@ from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hwquant.gateware.component import Component
 
-class ActivationMemory(wiring.Component):
+
+class ActivationMemory(Component):
     """Two banks of words; the schedule keeps the two readers of one layer in different banks.
 
     Members

@@ -1,15 +1,16 @@
 """The loader: the sensor's integers become words of codes in the activation memory."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
+from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import QuantGraph
 from hwquant.schedule import Schedule
 
 
-class Loader(wiring.Component):
+class Loader(Component):
     """Takes a frame in, one beat a pixel (or a group of ``cols`` channels), while ``loading``.
 
     A packed input passes a window of the last ``KW`` pixels, in which a padded pixel is the code of

@@ -1,9 +1,10 @@
 """The MAC array: rows of products, adder trees and exact accumulators."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
+from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
 from hwquant.plan import log2_ceil
@@ -31,12 +32,12 @@ def array_beat(rows: int, cols: int, weight_bits: int, act_bits: int) -> data.St
     )
 
 
-class MacRow(wiring.Component):
+class MacRow(Component):
     """One output channel: ``cols`` products, a registered adder tree, one accumulator.
 
     Signs cost no negation: a node of the tree adds or subtracts its second operand by the
     *difference* of the two signs and leaves the sign of its first operand pending, to be settled in
-    the accumulator. An adder/subtractor is one carry chain with one bit more, ``{a, 1} + {b ^ r, r}``.
+    the accumulator. An adder/subtractor is one carry chain, a bit longer: ``{a, 1} + {b ^ r, r}``.
 
     Timing
     ------
@@ -129,7 +130,7 @@ def _extend(value: Value, width: int) -> Value:
     return Cat(value, sign.replicate(width - len(value)))
 
 
-class MacArray(wiring.Component):
+class MacArray(Component):
     """``rows`` output channels times ``cols`` input channels a cycle.
 
     Members

@@ -3,15 +3,15 @@
 from typing import assert_never
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import Activation, PowerTable, Thresholds
 from hwquant.plan import log2_ceil
 
 
-class ThresholdSearch(wiring.Component):
+class ThresholdSearch(Component):
     """Exact staircase by pipelined binary search, one comparison a stage.
 
     Timing
@@ -58,7 +58,7 @@ class ThresholdSearch(wiring.Component):
         return m
 
 
-class PowerTableLookup(wiring.Component):
+class PowerTableLookup(Component):
     """Piecewise constant on leading one and mantissa.
 
     Timing
@@ -92,7 +92,7 @@ class PowerTableLookup(wiring.Component):
         return m
 
 
-def create(record: Activation, value_bits: int, code_bits: int) -> wiring.Component:
+def create(record: Activation, value_bits: int, code_bits: int) -> Component:
     """Return the unit that computes ``record``."""
     match record:
         case Thresholds():
@@ -110,5 +110,3 @@ def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
         m.d.sync += later.eq(value)
         value = later
     return value
-
-

@@ -1,9 +1,10 @@
 """One lane: accumulator and residual in, value in the activation's units out."""
 
 from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
+from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import IntArray, MacLayer, QuantGraph
 
@@ -32,7 +33,7 @@ def bias_with_half(layer: MacLayer) -> IntArray:
     return layer.bias + ((1 << layer.shift) >> 1)
 
 
-class Requantize(wiring.Component):
+class Requantize(Component):
     """``(acc * multiplier + skip * residual + bias) >> shift``, five registers deep.
 
     Members

@@ -1,12 +1,11 @@
 """The sequencer: walks the loops of one layer after another and issues a read a cycle."""
 
-from collections.abc import Callable
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hwquant.gateware.lookup import lookup
+from hwquant.gateware.component import Component
+from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
 from hwquant.plan import FETCH_CYCLES
 from hwquant.schedule import LEVELS, LayerProgram, Schedule
@@ -41,23 +40,7 @@ class Walk(wiring.Signature):
         )
 
 
-class Field:
-    """A constant of every layer's program, loaded into a register when the layer starts."""
-
-    def __init__(self, m: Module, name: str, values: list[int], layer: Value, load: Value) -> None:
-        low, high = min(values), max(values)
-        width = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0, 1)
-        shape = signed(width + 1) if low < 0 else width
-        self.value = Signal(shape, name=name)
-        size = len(self.value)
-        table = [value & ((1 << size) - 1) for value in values]
-        constant = len(set(values)) == 1
-        source = Const(table[0], size) if constant else lookup(table, layer, size)
-        with m.If(load):
-            m.d.sync += self.value.eq(source)
-
-
-class Sequencer(wiring.Component):
+class Sequencer(Component):
     """Program counter and loop nest.
 
     Members
@@ -97,11 +80,8 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         programs = self._schedule.layers
-
-        def of(name: str, value: Callable[[LayerProgram], int]) -> Signal:
-            values = [value(program) for program in programs]
-            return Field(m, name, values, self.layer, self.start).value
-
+        fields = Fields(m, self._schedule, self.layer, self.start)
+        of = fields.of
         counts = [of(f"count_{i}", lambda p, i=i: p.loops.counts[i] - 1) for i in range(LEVELS)]
         act_deltas = [
             of(f"act_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.act_strides)[i])
@@ -146,14 +126,14 @@ class Sequencer(wiring.Component):
             pass_starts.eq(~Cat(group, column, row).any()),
             sum_starts.eq(pass_starts & ~Cat(act_digit, weight_digit).any()),
             step.eq(
-                running
-                & ~(sum_ends & (paced != pace))
-                & ~(sum_starts & is_last & ~self.credit)
+                running & ~(sum_ends & (paced != pace)) & ~(sum_starts & is_last & ~self.credit)
             ),
             self.sum_started.eq(step & sum_starts & is_last),
         ]
 
-        y, x = self._positions(m, step, at_end, counters, origin_y, origin_x, stride_y, stride_x)
+        y, x = self._positions(
+            m, fields.loaded, step, at_end, counters, origin_y, origin_x, stride_y, stride_x
+        )
         outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
         m.d.comb += [
             walk.valid.eq(step),
@@ -227,6 +207,7 @@ class Sequencer(wiring.Component):
     def _positions(
         self,
         m: Module,
+        loaded: Value,
         step: Value,
         at_end: list[Value],
         counters: list[Signal],
@@ -238,13 +219,12 @@ class Sequencer(wiring.Component):
         """Return the source row and column of this step; negative or too large where padded."""
         programs = self._schedule.layers
         reach = max(max(p.source.height, p.source.width) + max(p.kernel) for p in programs) * 2
-        window_y, window_x = Signal(signed(reach.bit_length() + 1)), Signal(
-            signed(reach.bit_length() + 1)
+        window_y, window_x = (
+            Signal(signed(reach.bit_length() + 1)),
+            Signal(signed(reach.bit_length() + 1)),
         )
         pixel_ends = Cat(at_end[:6]).all()
-        started = Signal()
-        m.d.sync += started.eq(self.start)
-        with m.If(started):
+        with m.If(loaded):
             m.d.sync += [window_y.eq(origin_y), window_x.eq(origin_x)]
         with m.Elif(step & pixel_ends):
             m.d.sync += window_x.eq(window_x + stride_x)
@@ -253,7 +233,7 @@ class Sequencer(wiring.Component):
         return window_y + counters[2], window_x + counters[1]
 
     def _pad_word(self, m: Module, group: Signal, digit: Signal) -> None:
-        """Drive ``walk.pad_word``: the digits of real zero for this layer, digit and channel group."""
+        """Drive ``walk.pad_word``: real zero's digits for this layer, digit and channel group."""
         for at, program in enumerate(self._schedule.layers):
             if program.kind == "maxpool":
                 continue
@@ -271,9 +251,7 @@ class Sequencer(wiring.Component):
                             m.d.comb += self.walk.pad_word.eq(word)
 
 
-def pad_words(
-    graph: QuantGraph, schedule: Schedule, program: LayerProgram
-) -> list[list[int]]:
+def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> list[list[int]]:
     """Return the memory word of real zero, for each digit and channel group of a layer's source."""
     tensor = graph.tensor(program.layer.source)
     codes = [int(code) for code in tensor.pad_code]

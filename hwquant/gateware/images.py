@@ -1,7 +1,8 @@
-"""The weight memory's image."""
+"""The images of the read-only memories: weights and lane parameters."""
 
 import numpy as np
 
+from hwquant.gateware.requantize import LaneParameters, bias_with_half
 from hwquant.ir import IntArray, MacLayer, QuantGraph
 from hwquant.schedule import LayerProgram, Schedule
 
@@ -42,3 +43,34 @@ def _layer_words(
     flat = (ordered[:, :, None] >> np.arange(bits)) & 1
     packed = np.packbits(flat.reshape(len(ordered), -1).astype(np.uint8), axis=1, bitorder="little")
     return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def parameter_words(graph: QuantGraph, schedule: Schedule) -> list[int]:
+    """Return the parameter memory: one word for ``lanes`` output channels."""
+    lanes, layout = schedule.plan.lanes, LaneParameters(graph)
+    words: list[int] = []
+    for layer in graph.layers:
+        if not isinstance(layer, MacLayer):
+            continue
+        biases = bias_with_half(layer)
+        for start in range(0, layer.output.channels, lanes):
+            word = 0
+            for lane, m in enumerate(range(start, min(start + lanes, layer.output.channels))):
+                fields: dict[int | str, int] = {
+                    "multiplier": int(layer.multiplier[m]),
+                    "bias": int(biases[m]),
+                }
+                if layer.residual is not None:
+                    fields["residual"] = _residual_factor(graph, layer, m)
+                word |= layout.const(fields).as_bits() << (lane * layout.size)
+            words.append(word)
+    return words
+
+
+def _residual_factor(graph: QuantGraph, layer: MacLayer, m: int) -> int:
+    """Return the residual's multiplier, 0 where its channel does not exist."""
+    residual = layer.residual
+    assert residual is not None
+    channel = m - residual.channel_offset
+    exists = 0 <= channel < graph.tensor(residual.source).channels
+    return int(residual.multiplier[m]) if exists else 0
