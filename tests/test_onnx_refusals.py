@@ -1,0 +1,247 @@
+"""What cannot be imported is refused in one sentence that names the node, or the file, and why."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from hwquant.errors import BadInput, UnsupportedModel
+from hwquant.onnx_import import load
+from tests.onnx_models import constants, save
+
+NCHW, NF = "float[N, 3, 9, 8]", "float[N, 10]"
+
+REFUSED = [
+    ("r = Relu(x) y = Conv(x, r)", "Conv_1: weights 'r' of Conv are not constant"),
+    ("y = Conv<group=3>(x, w_6_1_3_3)", "Conv_0: Conv with group=3; hwquant handles group=1"),
+    ("y = Conv<dilations=[2,2]>(x, w_4_3_3_3)", "Conv_0: Conv with dilations=(2, 2)"),
+    (
+        'y = Conv<auto_pad="SAME_UPPER", strides=[5,5]>(x, w_4_3_1_1)',
+        "Conv_0: Conv with auto_pad=SAME_UPPER and stride (5, 5) > (1, 1)",
+    ),
+    ("y = Conv(x, w_4_3_10_3)", "Conv_0: Conv with window (10, 3) and pads (0, 0, 0, 0)"),
+    (
+        "t = Transpose<perm=[0,2,1,3]>(x) y = Conv(t, w_4_9_3_3)",
+        "Conv_1: Conv of a tensor of shape",
+    ),
+    ("y = Conv(w_1_3_9_8, x)", "Conv_0: operand 'w_1_3_9_8' of Conv is constant"),
+    (
+        "r = Relu(x) y = BatchNormalization(r, g_3, b_3, m_3, variance_3)",
+        "BatchNormalization_1: BatchNormalization after 'relu_0', which is no Conv or Gemm",
+    ),
+    (
+        "c = Conv(x, w_4_3_3_3) n = BatchNormalization(c, g_4, b_4, m_4, variance_4) y = Add(n, c)",
+        (
+            "BatchNormalization_1: BatchNormalization after 'conv_0', whose output is used "
+            "elsewhere too"
+        ),
+    ),
+    (
+        (
+            "c = Conv(x, w_4_3_3_3) t = Transpose<perm=[0,2,3,1]>(c) s = Add(t, b_4) r = Relu(c) "
+            "u = Transpose<perm=[0,3,1,2]>(s) y = Add(u, r)"
+        ),
+        "Add_2: Add after 'conv_0', whose output is used elsewhere too",
+    ),
+    (
+        "c = Conv(x, w_6_3_4_3) t = Transpose<perm=[0,3,2,1]>(c) y = Add(t, c)",
+        "Add_2: Add of tensors of shape (1, 6, 6, 6) and (1, 6, 6, 6); hwquant handles equal",
+    ),
+    (
+        "c = Conv(x, w_4_3_3_3) y = BatchNormalization(c, g_4, b_4, m_4, sigma_4)",
+        "BatchNormalization_1: BatchNormalization with variance + epsilon = -",
+    ),
+    (
+        "c = Conv(x, w_4_3_3_3) y = Mul(c, w_1_4_7_6)",
+        "Mul_1: Mul of a constant that differs within",
+    ),
+    ("c = Conv(x, w_4_3_3_3) k = Constant<value_float=0.0>() y = Div(c, k)", "Div_2: Div by zero"),
+    ("y = Mul(x, s_1_3_1_1)", "Mul_0: Mul of the network's input and a constant; leave it out"),
+    ("r = Relu(x) g = GlobalAveragePool(r) y = Mul(r, g)", "Mul_2: Mul of two tensors of shape"),
+    (
+        "g = GlobalAveragePool(x) y = Add(x, g)",
+        "Add_1: Add of tensors of shape (1, 3, 9, 8) and (1,",
+    ),
+    ("r = Relu(x) s = Sigmoid(r) y = Relu(s)", "Sigmoid_1: Sigmoid inside the network"),
+    (
+        "l = Constant<value_float=0.0>() h = Constant<value_float=1.0>() y = Clip(x, l, h)",
+        "Clip_2: Clip to 0..1; hwquant handles 0..6 and 0..inf",
+    ),
+    (
+        "y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)",
+        "MaxPool_0: MaxPool with ceil",
+    ),
+    (
+        "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)",
+        "AveragePool_0: AveragePool with pads",
+    ),
+    ("y = ReduceMean<axes=[1]>(x)", "ReduceMean_0: ReduceMean over axes [1] of shape (1, 3, 9, 8)"),
+    ("y = ReduceMean<axes=[2]>(x)", "ReduceMean_0: ReduceMean over axes [2] of shape (1, 3, 9, 8)"),
+    (
+        "y = ReduceMax<axes=[2,3]>(x)",
+        "ReduceMax_0: operator ReduceMax is not supported; hwquant hand",
+    ),
+    ("c = Conv(x, w_4_3_3_3) y = LeakyRelu(c)", "LeakyRelu_1: operator LeakyRelu is not supported"),
+    (
+        (
+            "z = Constant<value_ints=[1]>() e = Constant<value_ints=[9]>() a = "
+            "Constant<value_ints=[2]>() y = Slice(x, z, e, a)"
+        ),
+        "Slice_3: Slice 1:9:1 of axis 2 of shape (1, 3, 9, 8)",
+    ),
+    (
+        (
+            "z = Constant<value_ints=[0]>() e = Constant<value_ints=[9]>() a = "
+            "Constant<value_ints=[2]>() s = Constant<value_ints=[2]>() y = Slice(x, z, e, a, s)"
+        ),
+        "Slice_4: Slice with steps {'H': 2",
+    ),
+    (
+        "p = Constant<value_ints=[0,0,1,1,0,0,1,1]>() q = Pad(x, p) y = Relu(q)",
+        "Pad_1: Pad of [0, 0, 1",
+    ),
+    (
+        "s = Constant<value_ints=[0,9,3,8]>() y = Reshape(x, s)",
+        "Reshape_1: Reshape from (1, 3, 9, 8)",
+    ),
+    ("y = MatMul(x, w_8_5)", "MatMul_0: MatMul of shapes (1, 3, 9, 8) and (8, 5)"),
+    ("y = Softmax<axis=3>(x)", "Softmax_0: Softmax over axis 3, which is not the channels'"),
+    ("y = Identity(x)", "net: the network has no layers"),
+    ("y = other.Conv(x)", "Conv_0: operator other.Conv; hwquant handles the standard operators"),
+]
+BROKEN = [
+    ("y = Conv<pads=[2,0,-1,0]>(x, w_4_3_3_3)", "Attribute pads must not contain negative values"),
+    ("y = Conv(x, w_4_2_3_3)", "Conv_0: weight (4, 2, 3, 3) on an image (C, H, W) = (3, 9, 8)"),
+    ("y = Conv(x, w_4_3_3_3, b_5)", "Conv_0: 'b_5' has shape (5,); (4,) is needed"),
+    ("y = Conv<strides=[0,1]>(x, w_4_3_3_3)", "Conv_0: strides = [0, 1]; 1 is the smallest"),
+    ("y = Conv(x)", "net.onnx: not a valid ONNX network: Node(Conv_0)"),
+    (
+        "y = Conv(x, unknown)",
+        "net.onnx: not a valid ONNX network: Nodes in a graph must be topolog",
+    ),
+    (
+        "y = Add(x, w_5_1_1)",
+        "net.onnx: types or shapes contradict each other for one image of shape",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), REFUSED)
+def test_unsupported_operator_is_refused_by_name(tmp_path: Path, body: str, message: str) -> None:
+    model = onnx.load(save(tmp_path, NCHW, body, rank=4))
+    model.opset_import.append(helper.make_opsetid("other", 1))
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedModel, match="^" + re.escape(message)):
+        load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(("body", "message"), BROKEN)
+def test_contradictory_network_is_bad_input(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        load(save(tmp_path, NCHW, body, rank=4))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            "float[N, 3, height, 8]",
+            r"input 'x': dimension 2 \(height\) is dynamic; hwquant needs a",
+        ),
+        ("float[N, 3, 0, 8]", "input 'x': dimension 2 has size 0"),
+        ("float[N, 3, 9]", r"input 'x' has 3 dimensions; hwquant handles \(N, C, H, W\)"),
+        ("float16[N, 3, 9, 8]", "input 'x' is float16; hwquant handles float and double"),
+        ("float[N, 3, 9, 8] z, float[N]", r"2 inputs \(z, x\); hwquant handles networks with one"),
+    ],
+)
+def test_unusable_input_is_refused_by_name(tmp_path: Path, image: str, message: str) -> None:
+    with pytest.raises((UnsupportedModel, BadInput), match=message):
+        load(save(tmp_path, image, "y = Relu(x)", rank=4))
+
+
+def test_second_output_old_opset_and_training_dropout_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(save(tmp_path, NCHW, "z = Relu(x) y = Conv(z, w_4_3_3_3)", rank=4))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    model.graph.output[1].CopyFrom(model.graph.output[0])
+    model.graph.output[1].name = "z"
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedModel, match=r"2 outputs \(y, z\); hwquant handles networks"):
+        load(tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedModel, match="ONNX opset 6; hwquant handles 7 and newer"):
+        load(save(tmp_path, NCHW, "y = Relu(x)", rank=4, opset=6))
+    body = "r = Constant<value_float=0.5>() t = Constant<value=bool {1}>() y = Dropout(x, r, t)"
+    with pytest.raises(UnsupportedModel, match="Dropout_2: Dropout in training mode; export the"):
+        load(save(tmp_path, NCHW, body, rank=4))
+
+
+def test_nan_and_half_precision_weights_are_refused_by_name_and_count(tmp_path: Path) -> None:
+    weight = constants("w_4_3_3_3")["w_4_3_3_3"]
+    weight[0, 0, 0], weight[3, 2, 1, 0] = np.nan, np.inf
+    path = save(tmp_path, NCHW, "y = Conv(x, w)", rank=4, given={"w": weight})
+    with pytest.raises(BadInput, match=r"^Conv_0: 4 NaN or infinite values in 'w'$"):
+        load(path)
+    half = {"w": constants("w_4_3_3_3")["w_4_3_3_3"].astype(np.float16)}
+    with pytest.raises(
+        BadInput, match=r"node name: Conv_0\): W has inconsistent type tensor\(float16"
+    ):
+        load(save(tmp_path, NCHW, "y = Conv(x, w)", rank=4, given=half))
+
+
+def test_file_that_is_no_network_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    whole = save(tmp_path, NF, "y = Gemm(x, w_10_4)", rank=2).read_bytes()
+    files = {
+        "png.onnx": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01", "not an ONNX file"),
+        "text.onnx": (b"# a README\n", "not an ONNX file"),
+        "cut.onnx": (whole[: len(whole) // 2], "not an ONNX file, or a truncated one"),
+        "empty.onnx": (b"", "the file is empty"),
+        "header.onnx": (onnx.ModelProto(ir_version=8).SerializeToString(), "holds no ONNX network"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInput, match=f"{name}: {message}"):
+            load(tmp_path / name)
+    with pytest.raises(BadInput, match=r"missing\.onnx: cannot be read: No such file"):
+        load(tmp_path / "missing.onnx")
+    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_weights_missing_from_another_file_are_bad_input(tmp_path: Path) -> None:
+    path = save(tmp_path, NF, "y = Gemm(x, w_10_4)", rank=2)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    load(path)
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(BadInput, match=r"weights it keeps in other files cannot be read: .*w\.bin"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efficientnet_lite0_imagenet", "/_blocks.0/_depthwise_conv/Conv: Conv with group=32"),
+        ("mlperf_kws_dscnn", "Conv__510: Conv with group=64"),
+        ("mlperf_sww", "model/depthwise_conv2d/depthwise: Conv with group=40"),
+        ("mlperf_vww_mobilenetv1", "Conv__370: Conv with group=8"),
+        ("cifar10_cnn_gelu", "/2/Erf: operator Erf is not supported"),
+        ("fmnist_densenet", "/4/Concat: operator Concat is not supported"),
+        ("fmnist_silu_se", "/0/0.2/Sigmoid: Sigmoid inside the network"),
+        ("fmnist_vit", "/Concat_2: operator Concat is not supported"),
+        ("ppocr_cls", r"input 'x': dimension 2 \(\?\) is dynamic"),
+    ],
+)
+def test_real_network_is_refused_by_name(shared: Path, name: str, message: str) -> None:
+    with pytest.raises(UnsupportedModel, match="^" + message):
+        load(shared / "models" / f"{name}.onnx")
+
+
+def test_nothing_is_printed_when_folding_fails_loudly(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = "k = Constant<value_ints=[3]>() r = Reshape(w_10_4, k) y = MatMul(x, r)"
+    path = save(tmp_path, NF, body, rank=2)
+    with pytest.raises(BadInput, match="types or shapes contradict each other"):
+        load(path)
+    assert capfd.readouterr() == ("", "")
