@@ -1,18 +1,12 @@
-# pyright: basic, reportMissingTypeStubs=false, reportAttributeAccessIssue=false
-# Amaranth's stubs have neither its RTLIL back end nor the ports of a netlist.
 """Write a build directory: Verilog, memory images, the quantized model and ``design.json``."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-from amaranth.back import rtlil
-from amaranth.hdl import Const, Value
-from amaranth.hdl._ir import PortDirection
-from amaranth.lib import wiring
-
 from hwquant import __version__, model_file
 from hwquant.gateware.accelerator import Accelerator
+from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import MacLayer, QuantGraph
 from hwquant.plan import Plan
 from hwquant.schedule import LayerProgram, Schedule, schedule
@@ -43,7 +37,8 @@ def emit(
     rtl = directory / "rtl"
     report = progress or (lambda _: None)
     report("elaborating the accelerator")
-    text = _rtlil(Accelerator(graph, program), TOP)
+    library = Library()
+    text = to_rtlil(Accelerator(graph, program), TOP, library) + library.rtlil()
     report("writing Verilog")
     memories = verilog_from_rtlil(text, rtl / f"{TOP}.v", memories="mem")
     model_file.save(graph, directory / "model.hwq")
@@ -118,15 +113,3 @@ def _value_bits(graph: QuantGraph) -> int:
     last = graph.layers[-1]
     assert isinstance(last, MacLayer)
     return last.value_bits
-
-
-def _rtlil(component: wiring.Component, name: str) -> str:
-    """Return a component as RTLIL with its members as ports; constants among them are left out."""
-    ports: dict[str, tuple[Value, PortDirection]] = {}
-    for path, member, value in component.signature.flatten(component):
-        port = Value.cast(value)
-        if isinstance(port, Const):
-            continue
-        way = PortDirection.Input if member.flow == wiring.In else PortDirection.Output
-        ports["__".join(str(part) for part in path)] = (port, way)
-    return rtlil.convert(component, name=name, ports=ports, emit_src=False)

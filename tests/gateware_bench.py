@@ -1,4 +1,4 @@
-"""Drive gateware in Amaranth's own simulator: frames through an accelerator, values through a unit."""
+"""Drive gateware in Amaranth's own simulator: frames through an accelerator, a unit by itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -12,6 +12,7 @@ from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create, delayed
 from hwquant.gateware.requantize import LaneParameters, Requantize
 from hwquant.gateware.residual_reader import ResidualReader
+from hwquant.gateware.shared import add_shared
 from hwquant.gateware.word_writer import WordWriter
 from hwquant.ir import Activation, MacLayer, QuantGraph
 from hwquant.plan import (
@@ -134,9 +135,12 @@ class Drain(Component):
         code_bits = graph.act_bits * (2 if writes_two else 1)
         m.submodules["writer"] = writer = WordWriter(graph, self._schedule, code_bits)
         for lane in range(plan.lanes):
-            m.submodules[f"lane_{lane}"] = requantize = Requantize(graph, shifts)
+            requantize = Requantize(graph, shifts)
+            add_shared(m, f"lane_{lane}", "requantize", requantize, platform)
             bits = slice(lane * graph.act_bits, (lane + 1) * graph.act_bits)
-            code = self._activate(m, lane, requantize.value, units, unit_select, code_bits)
+            code = self._activate(
+                m, lane, requantize.value, units, unit_select, code_bits, platform
+            )
             m.d.comb += [
                 requantize.acc.eq(accs[lane]),
                 requantize.parameters.eq(parameters[lane]),
@@ -217,6 +221,7 @@ class Drain(Component):
         units: list[Activation],
         select: Signal,
         code_bits: int,
+        platform: object,
     ) -> Value:
         """Run every distinct activation of the network and pick this layer's."""
         slowest = lane_delay(self._graph)
@@ -224,7 +229,8 @@ class Drain(Component):
         with m.Switch(select):
             for at, record in enumerate(units):
                 unit = create(record, len(value), code_bits)
-                m.submodules[f"activation_{at}_lane_{lane}"] = unit
+                module = f"power_activation_{at}"
+                add_shared(m, f"activation_{at}_lane_{lane}", module, unit, platform)
                 m.d.comb += unit.value.eq(value)
                 wait = slowest - activation_delay(record)
                 code = delayed(m, unit.code, wait, f"code_{at}_{lane}")

@@ -1,11 +1,14 @@
 """The MAC array: rows of products, adder trees and exact accumulators."""
 
+from typing import assert_never
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
+from hwquant.gateware.shared import add_shared
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
 from hwquant.plan import log2_ceil
 
@@ -32,6 +35,64 @@ def array_beat(rows: int, cols: int, weight_bits: int, act_bits: int) -> data.St
     )
 
 
+class MacProduct(Component):
+    """One product, in a register: its magnitude, and its sign apart.
+
+    Members
+    -------
+    x : activation digit, or its level
+    w : weight digit
+    product, negative : one cycle later
+    """
+
+    def __init__(self, weight_bits: int, act_bits: int, arithmetic: Arithmetic) -> None:
+        self._arithmetic = arithmetic
+        super().__init__(
+            {
+                "x": In(operand_bits(arithmetic, act_bits)),
+                "w": In(weight_layout(weight_bits)),
+                "product": Out(range(largest_product(arithmetic) + 1)),
+                "negative": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        match self._arithmetic:
+            case ProductTable(products):
+                table = [int(p) for row in products for p in row]
+                product = lookup(table, Cat(self.x, self.w.magnitude), len(self.product))
+            case LevelTables(weight_levels, _):
+                levels = [int(level) for level in weight_levels]
+                product = lookup(levels, self.w.magnitude, max(levels).bit_length()) * self.x
+            case _:
+                assert_never(self._arithmetic)
+        m.d.sync += [self.product.eq(product), self.negative.eq(self.w.negative)]
+        return m
+
+
+def operand_bits(arithmetic: Arithmetic, act_bits: int) -> int:
+    """Return the bits of an activation operand at the products: of a digit or of a level."""
+    match arithmetic:
+        case ProductTable():
+            return act_bits
+        case LevelTables(_, act_levels):
+            return int(act_levels.max()).bit_length()
+        case _:
+            assert_never(arithmetic)
+
+
+def largest_product(arithmetic: Arithmetic) -> int:
+    """Return the magnitude of the largest product."""
+    match arithmetic:
+        case ProductTable(products):
+            return int(products.max())
+        case LevelTables(weight_levels, act_levels):
+            return int(weight_levels.max()) * int(act_levels.max())
+        case _:
+            assert_never(arithmetic)
+
+
 class MacRow(Component):
     """One output channel: ``cols`` products, a registered adder tree, one accumulator.
 
@@ -55,18 +116,12 @@ class MacRow(Component):
         arithmetic: Arithmetic,
     ) -> None:
         self._cols = cols
+        self._product = (weight_bits, act_bits, arithmetic)
         self._acc_bits = acc_bits
         self._part_shift = part_shift
-        self._arithmetic = arithmetic
-        match arithmetic:
-            case ProductTable(products):
-                x_bits, self._product_max = act_bits, int(products.max())
-            case LevelTables(weight_levels, act_levels):
-                x_bits = int(act_levels.max()).bit_length()
-                self._product_max = int(weight_levels.max()) * int(act_levels.max())
         super().__init__(
             {
-                "x": In(data.ArrayLayout(unsigned(x_bits), cols)),
+                "x": In(data.ArrayLayout(operand_bits(arithmetic, act_bits), cols)),
                 "w": In(data.ArrayLayout(weight_layout(weight_bits), cols)),
                 "first": In(1),
                 "shift": In(1),
@@ -75,27 +130,15 @@ class MacRow(Component):
             }
         )
 
-    def _product(self, x: Value, magnitude: Value) -> Value:
-        match self._arithmetic:
-            case ProductTable(products):
-                table = [int(p) for row in products for p in row]
-                return lookup(table, Cat(x, magnitude), self._product_max.bit_length())
-            case LevelTables(weight_levels, _):
-                width = int(weight_levels.max()).bit_length()
-                return lookup([int(v) for v in weight_levels], magnitude, width) * x
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         nodes: list[tuple[Value, Value]] = []
         for col in range(self._cols):
-            product = Signal(range(self._product_max + 1), name=f"product_{col}")
-            negative = Signal(name=f"negative_{col}")
-            m.d.sync += [
-                product.eq(self._product(self.x[col], self.w[col].magnitude)),
-                negative.eq(self.w[col].negative),
-            ]
-            nodes.append((product, negative))
-        low, high = 0, self._product_max
+            product = MacProduct(*self._product)
+            add_shared(m, f"product_{col}", "mac_product", product, platform)
+            m.d.comb += [product.x.eq(self.x[col]), product.w.eq(self.w[col])]
+            nodes.append((product.product, product.negative))
+        low, high = 0, largest_product(self._product[2])
         for level in range(log2_ceil(self._cols)):
             low, high = min(low - high, low + low), max(high - low, high + high)
             parents: list[tuple[Value, Value]] = []
@@ -191,7 +234,7 @@ class MacArray(Component):
             mac_row = MacRow(
                 cols, weight_bits, act_bits, self._acc_bits, self._part_shift, self._arithmetic
             )
-            m.submodules[f"row_{row}"] = mac_row
+            add_shared(m, f"row_{row}", "mac_row", mac_row, platform)
             m.d.comb += [
                 mac_row.x.eq(x),
                 mac_row.w.eq(w[row]),

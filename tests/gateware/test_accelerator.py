@@ -1,17 +1,17 @@
-"""The accelerator computes docs/semantics.md, in the cycles that the schedule says, under any stalls."""
+"""The accelerator computes docs/semantics.md in the cycles of the schedule, under any stalls."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from gateware_bench import run_frames
-from random_graphs import Limits, random_graph, random_images
-from slow_golden import run
 
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import MacLayer, QuantGraph, Thresholds
 from hwquant.plan import Plan
 from hwquant.schedule import Schedule, schedule
+from tests.gateware_bench import run_frames
+from tests.random_graphs import Limits, random_graph, random_images
+from tests.slow_golden import run
 
 SMALL = Limits(layers=3, channels=7, size=6, kernel=3)
 

@@ -1,0 +1,290 @@
+"""Random valid networks of integers, for every law that holds of all of them."""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+
+import numpy as np
+
+from hwquant.ir import (
+    INPUT,
+    Activation,
+    Arithmetic,
+    InputCodes,
+    IntArray,
+    Layer,
+    LevelTables,
+    MacLayer,
+    MaxPoolLayer,
+    Pads,
+    Pair,
+    PowerTable,
+    ProductTable,
+    Provenance,
+    QuantGraph,
+    Residual,
+    Tensor,
+    Thresholds,
+)
+
+PROVENANCE = Provenance(
+    model="random",
+    model_sha256="",
+    hwquant="test",
+    method="power",
+    exponent=0.7,
+    weight_bits=4,
+    act_bits=4,
+    edge_bits=8,
+    accumulate="product",
+    product_bits=7,
+    activation="thresholds",
+    mean=(0.0,),
+    std=(1.0,),
+    seconds=0.1,
+    layout="NCHW",
+)
+MAX_WIDE_TENSOR_BITS = 8  # of a packed code of two digits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest networks to draw: small ones for RTL simulation, larger ones for golden alone."""
+
+    layers: int = 6
+    channels: int = 9
+    size: int = 9  # rows and columns of the input
+    kernel: int = 4
+    input_bits: int = 8
+
+
+def random_graph(rng: np.random.Generator, limits: Limits = Limits()) -> QuantGraph:
+    """Draw a network: convolutions, shared kernels, residuals, max pools, one and two digits."""
+    draw = _Draw(rng, limits)
+    for index in range(rng.integers(1, limits.layers + 1)):
+        draw.layer(f"layer{index}")
+    draw.last_layer()
+    return draw.graph()
+
+
+def random_images(rng: np.random.Generator, graph: QuantGraph, count: int) -> IntArray:
+    """Draw what the sensor may deliver, ``int64[N, C, H, W]``, both ends of its range included."""
+    tensor = graph.input.tensor
+    shape = (count, tensor.channels, tensor.height, tensor.width)
+    top = 1 << graph.input.bits
+    images = rng.integers(0, top, shape)
+    ends = rng.integers(0, 2, shape) * (top - 1)
+    return np.where(rng.random(shape) < 0.2, ends, images) + graph.input.low
+
+
+def graphs_equal(a: object, b: object) -> bool:
+    """Compare two records field by field, arrays by type, shape and content."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(graphs_equal, a, b))
+    if is_dataclass(a):
+        return all(graphs_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return a == b
+
+
+class _Draw:
+    """A network in the making: the choices that all layers share, and the tensors so far."""
+
+    def __init__(self, rng: np.random.Generator, limits: Limits) -> None:
+        self.rng, self.limits = rng, limits
+        self.weight_bits = int(rng.integers(2, 6))
+        self.act_bits = int(rng.integers(2, 5))
+        self.part_shift = int(rng.integers(1, self.act_bits + 2))
+        self.arithmetic = self._arithmetic()
+        self.skip_levels = np.append(0, np.cumsum(rng.integers(0, 12, self.act_top)))
+        height, width = (int(n) for n in rng.integers(1, limits.size + 1, 2))
+        self.tensors = [self._tensor(INPUT, int(rng.integers(1, 5)), height, width)]
+        bits = int(rng.integers(1, limits.input_bits + 1))
+        low = int(rng.choice([0, -(1 << bits - 1)]))
+        table = np.sort(rng.integers(0, self._packed(self.tensors[0]), 1 << bits))
+        self.input = InputCodes(bits, low, table, self.tensors[0])
+        self.layers: list[Layer] = []
+
+    @property
+    def act_top(self) -> int:
+        return (1 << self.act_bits) - 1
+
+    @property
+    def weight_top(self) -> int:
+        return (1 << self.weight_bits - 1) - 1
+
+    def graph(self) -> QuantGraph:
+        return QuantGraph(
+            weight_bits=self.weight_bits,
+            act_bits=self.act_bits,
+            part_shift=self.part_shift,
+            arithmetic=self.arithmetic,
+            skip_levels=self.skip_levels,
+            input=self.input,
+            layers=tuple(self.layers),
+            provenance=PROVENANCE,
+        )
+
+    def layer(self, name: str) -> None:
+        source = self.tensors[
+            int(self.rng.integers(max(0, len(self.tensors) - 2), len(self.tensors)))
+        ]
+        if self.rng.random() < 0.2:
+            self._add(self._max_pool(name, source))
+            return
+        layer = self._mac(name, source, shared=bool(self.rng.random() < 0.2))
+        self._add(replace(layer, activation=self._activation(layer)))
+
+    def last_layer(self) -> None:
+        layer = self._mac("last", self.tensors[-1], shared=bool(self.rng.random() < 0.5))
+        zero = np.zeros(layer.output.channels, np.int64)
+        self._add(replace(layer, output=replace(layer.output, parts=1, pad_code=zero)))
+
+    def _add(self, layer: Layer) -> None:
+        self.layers.append(layer)
+        self.tensors.append(layer.output)
+
+    def _arithmetic(self) -> Arithmetic:
+        rng, shape = self.rng, (self.weight_top, self.act_top)
+        kind = rng.choice(["table", "power", "uniform", "levels"])
+        if kind == "levels":
+            steps = rng.integers(0, 9, shape[0]), rng.integers(0, 9, shape[1])
+            return LevelTables(*(np.append(0, np.cumsum(s)) for s in steps))
+        products = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)
+        exact = np.outer(np.arange(1, shape[0] + 1), np.arange(1, shape[1] + 1))
+        if kind == "power":
+            exact = np.rint((exact / exact[-1, -1]) ** 1.4 * 127).astype(np.int64)
+        elif kind == "table":
+            exact = rng.integers(0, 3, shape).cumsum(axis=0).cumsum(axis=1)
+        products[1:, 1:] = exact
+        return ProductTable(products)
+
+    def _packed(self, tensor: Tensor) -> int:
+        return 1 << self.act_bits * tensor.parts
+
+    def _tensor(self, name: str, channels: int, height: int, width: int) -> Tensor:
+        widest = 2 if 2 * self.act_bits <= MAX_WIDE_TENSOR_BITS else 1
+        parts = int(self.rng.integers(1, widest + 1))
+        pad_code = self.rng.integers(0, 1 << self.act_bits * parts, channels)
+        return Tensor(name, channels, height, width, parts, pad_code)
+
+    def _window(self, source: Tensor) -> tuple[Pair, Pair, Pads, Pair]:
+        """Draw kernel, stride and pads, and return the output's extent after them."""
+        size = (source.height, source.width)
+        kernel = [int(k) for k in self.rng.integers(1, self.limits.kernel + 1, 2)]
+        stride = [int(s) for s in self.rng.integers(1, 4, 2)]
+        if self.rng.random() < 0.2:
+            kernel = [min(k, self.limits.kernel * 2) for k in size]
+        before = [int(self.rng.integers(0, k)) for k in kernel]
+        after = [int(self.rng.integers(0, k)) for k in kernel]
+        for axis in range(2):
+            if size[axis] + before[axis] + after[axis] < kernel[axis]:
+                after[axis] = kernel[axis] - 1
+        total = (n + b + a - k for n, b, a, k in zip(size, before, after, kernel, strict=True))
+        out = tuple(t // s + 1 for t, s in zip(total, stride, strict=True))
+        pads = (before[0], before[1], after[0], after[1])
+        return (kernel[0], kernel[1]), (stride[0], stride[1]), pads, (out[0], out[1])
+
+    def _max_pool(self, name: str, source: Tensor) -> MaxPoolLayer:
+        kernel, stride, pads, (height, width) = self._window(source)
+        pad_code = self.rng.integers(0, self._packed(source), source.channels)
+        output = replace(source, name=name, height=height, width=width, pad_code=pad_code)
+        return MaxPoolLayer(name, source.name, kernel, stride, pads, output)
+
+    def _mac(self, name: str, source: Tensor, shared: bool) -> MacLayer:
+        """Draw a layer without activation, with its bounds."""
+        rng = self.rng
+        kernel, stride, pads, (height, width) = self._window(source)
+        output = self._tensor(name, int(rng.integers(1, self.limits.channels + 1)), height, width)
+        parts = int(rng.integers(1, 3))
+        shape = (parts, output.channels, source.channels, *((1, 1) if shared else kernel))
+        weights = rng.integers(-self.weight_top, self.weight_top + 1, shape)
+        weights[rng.random(shape) < 0.2] = 0
+        residual = self._residual(source, output)
+        layer = MacLayer(
+            name=name,
+            source=source.name,
+            weights=weights,
+            kernel=kernel,
+            shared=shared,
+            stride=stride,
+            pads=pads,
+            multiplier=rng.integers(0, 1 << rng.integers(1, 12), output.channels),
+            bias=rng.integers(-5000, 5000, output.channels),
+            shift=int(rng.integers(0, 12)),
+            residual=residual,
+            activation=None,
+            acc_bits=0,
+            value_bits=0,
+            output=output,
+        )
+        acc, low, high = self._bounds(layer, source)
+        return replace(layer, acc_bits=_signed_bits(-acc, acc), value_bits=_signed_bits(low, high))
+
+    def _residual(self, source: Tensor, output: Tensor) -> Residual | None:
+        """Draw an earlier tensor that has the output's extent after a stride, if there is one."""
+        choices = [
+            (tensor, (sv, sh))
+            for tensor in self.tensors
+            for sv in range(1, 4)
+            for sh in range(1, 4)
+            if tensor.name != source.name
+            and tensor.channels <= output.channels
+            and -(-tensor.height // sv) == output.height
+            and -(-tensor.width // sh) == output.width
+        ]
+        if not choices or self.rng.random() < 0.2:
+            return None
+        tensor, stride = choices[int(self.rng.integers(len(choices)))]
+        offset = int(self.rng.integers(0, output.channels - tensor.channels + 1))
+        multiplier = self.rng.integers(0, 4000, output.channels)
+        return Residual(tensor.name, stride, offset, multiplier)
+
+    def _bounds(self, layer: MacLayer, source: Tensor) -> tuple[int, int, int]:
+        """Return the largest accumulator either way, and the smallest and largest value."""
+        match self.arithmetic:
+            case ProductTable(products):
+                largest = products[:, -1]
+            case LevelTables(weight_levels, act_levels):
+                largest = weight_levels * act_levels[-1]
+        place = 1 << self.part_shift
+        scale = np.array([place**i for i in range(len(layer.weights))][::-1])
+        worst = largest[np.abs(layer.weights)] * scale.reshape(-1, 1, 1, 1, 1)
+        full = sum(place**j for j in range(source.parts))
+        window = layer.kernel[0] * layer.kernel[1] if layer.shared else 1
+        ends = [
+            np.where(np.sign(layer.weights) == sign, worst, 0).sum(axis=(0, 2, 3, 4))
+            * full
+            * window
+            for sign in (-1, 1)
+        ]
+        acc = max(int(end.max()) for end in ends)
+        skip = np.zeros(1, np.int64)
+        if layer.residual is not None:
+            tensor = next(t for t in self.tensors if t.name == layer.residual.source)
+            top = sum(place**j for j in range(tensor.parts)) * int(self.skip_levels[-1])
+            skip = layer.residual.multiplier * top
+        constant = layer.bias + (1 << layer.shift >> 1)
+        low = (constant - ends[0] * layer.multiplier) >> layer.shift
+        high = (constant + ends[1] * layer.multiplier + skip) >> layer.shift
+        return acc, int(low.min()), int(high.max())
+
+    def _activation(self, layer: MacLayer) -> Activation:
+        rng, count = self.rng, self._packed(layer.output)
+        reach = 1 << max(2, layer.value_bits - 1 - int(rng.integers(1, 4)))
+        if rng.random() < 0.4:
+            value_bits = max(2, reach.bit_length() - 1)
+            mantissa_bits = int(rng.integers(1, min(4, value_bits)))
+            entries = (value_bits - mantissa_bits + 1) << mantissa_bits
+            codes = np.sort(rng.integers(0, count, entries))
+            return PowerTable(value_bits, mantissa_bits, tuple(codes.tolist()))
+        thresholds = np.unique(rng.integers(-reach // 2, reach, count - 1))
+        codes = np.sort(rng.integers(0, count, len(thresholds) + 1))
+        if rng.random() < 0.2:  # SiLU and GELU fall before they rise
+            codes[: len(codes) // 2] = codes[: len(codes) // 2][::-1].copy()
+        return Thresholds(tuple(thresholds.tolist()), tuple(codes.tolist()))
+
+
+def _signed_bits(low: int, high: int) -> int:
+    return max(abs(low), abs(high)).bit_length() + 1

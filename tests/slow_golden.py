@@ -1,0 +1,113 @@
+"""The oracle of golden: ``docs/semantics.md`` word for word, int64, no trick, hopelessly slow."""
+
+import numpy as np
+
+from hwquant.ir import (
+    INPUT,
+    Activation,
+    Arithmetic,
+    IntArray,
+    LevelTables,
+    MacLayer,
+    MaxPoolLayer,
+    PowerTable,
+    ProductTable,
+    QuantGraph,
+    Thresholds,
+)
+
+
+def run(graph: QuantGraph, images: IntArray) -> dict[str, IntArray]:
+    """Compute every tensor by name: ``int[N, C, H, W] -> int64[N, M, OH, OW]`` each."""
+    tensors = {INPUT: graph.input.table[images.astype(np.int64) - graph.input.low]}
+    for layer in graph.layers:
+        match layer:
+            case MacLayer():
+                tensors[layer.name] = _mac(graph, layer, tensors)
+            case MaxPoolLayer():
+                tensors[layer.name] = _max_pool(layer, tensors[layer.source])
+    return tensors
+
+
+def digits(graph: QuantGraph, name: str, codes: IntArray) -> list[IntArray]:
+    """Split packed codes, the most significant digit first."""
+    bits, parts = graph.act_bits, graph.tensor(name).parts
+    return [codes >> bits * (parts - 1 - j) & (1 << bits) - 1 for j in range(parts)]
+
+
+def multiply(arithmetic: Arithmetic, w: IntArray, x: IntArray) -> IntArray:
+    """P(w, x) of section 3."""
+    match arithmetic:
+        case ProductTable(products):
+            return np.sign(w) * products[abs(w), x]
+        case LevelTables(weight_levels, act_levels):
+            return np.sign(w) * weight_levels[abs(w)] * act_levels[x]
+
+
+def activate(activation: Activation, v: int) -> int:
+    """Section 4, for one value."""
+    match activation:
+        case Thresholds(thresholds, codes):
+            return codes[sum(t <= v for t in thresholds)]
+        case PowerTable(value_bits, mantissa_bits, codes):
+            v = min(max(v, 0), 2**value_bits - 1)
+            e = max(0, v.bit_length() - 1 - mantissa_bits)
+            return codes[(e << mantissa_bits) + (v >> e)]
+
+
+def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> IntArray:
+    codes, out, k = tensors[layer.source], layer.output, graph.part_shift
+    count, _, height, width = codes.shape
+    pad = graph.tensor(layer.source).pad_code
+    values = np.zeros((count, out.channels, out.height, out.width), np.int64)
+    for oy, ox in np.ndindex(out.height, out.width):
+        acc = np.zeros((count, out.channels), np.int64)
+        for ky, kx in np.ndindex(*layer.kernel):
+            iy = oy * layer.stride[0] - layer.pads[0] + ky
+            ix = ox * layer.stride[1] - layer.pads[1] + kx
+            inside = 0 <= iy < height and 0 <= ix < width
+            x = codes[:, :, iy, ix] if inside else np.broadcast_to(pad, codes.shape[:2])
+            w = layer.weights[..., 0, 0] if layer.shared else layer.weights[..., ky, kx]
+            xs = digits(graph, layer.source, x)
+            for i, j in np.ndindex(len(w), len(xs)):
+                weight = 2 ** (k * (len(w) - 1 - i + len(xs) - 1 - j))
+                acc += weight * multiply(graph.arithmetic, w[i], xs[j][:, np.newaxis]).sum(axis=2)
+        assert abs(acc).max() < 2 ** (layer.acc_bits - 1)
+        total = acc * layer.multiplier + _skip(graph, layer, tensors, oy, ox) + layer.bias
+        half = 2 ** (layer.shift - 1) if layer.shift else 0
+        values[:, :, oy, ox] = (total + half) >> layer.shift
+    assert abs(values).max() < 2 ** (layer.value_bits - 1)
+    if layer.activation is None:
+        return values
+    flat = [activate(layer.activation, int(v)) for v in values.ravel()]
+    return np.array(flat).reshape(values.shape)
+
+
+def _skip(
+    graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray], oy: int, ox: int
+) -> IntArray:
+    residual = layer.residual
+    skip = np.zeros((len(tensors[INPUT]), layer.output.channels), np.int64)
+    if residual is None:
+        return skip
+    operand = tensors[residual.source][:, :, oy * residual.stride[0], ox * residual.stride[1]]
+    parts = digits(graph, residual.source, operand)
+    for m in range(layer.output.channels):
+        c = m - residual.channel_offset
+        if 0 <= c < operand.shape[1]:
+            for j, digit in enumerate(parts):
+                weight = 2 ** (graph.part_shift * (len(parts) - 1 - j))
+                skip[:, m] += weight * graph.skip_levels[digit[:, c]] * residual.multiplier[m]
+    return skip
+
+
+def _max_pool(layer: MaxPoolLayer, codes: IntArray) -> IntArray:
+    out = layer.output
+    pooled = np.zeros((*codes.shape[:2], out.height, out.width), np.int64)
+    for oy, ox in np.ndindex(out.height, out.width):
+        top = oy * layer.stride[0] - layer.pads[0]
+        left = ox * layer.stride[1] - layer.pads[1]
+        rows = slice(max(0, top), top + layer.kernel[0])
+        columns = slice(max(0, left), left + layer.kernel[1])
+        pooled[:, :, oy, ox] = codes[:, :, rows, columns].max(axis=(2, 3))
+    return pooled
