@@ -1,0 +1,211 @@
+"""Code grids: which level each code stands for, and which code each value gets.
+
+A *grid* is the levels of one digit in 0..1. A *codebook* is the sorted list of all levels that the
+codes of a tensor or a kernel reach, with one digit or several. Everything here is float; what
+leaves are tables of integers.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+from hwquant.ir import FloatArray, IntArray, LevelTables, ProductTable
+
+Method = Literal["power", "uniform", "log"]
+
+GUARD_BITS = 6  # of a decoded skip level, beyond its code's: 0.5 / 2**6 of the finest uniform step
+WEIGHT_GUARD_BITS = 4  # of a decoded weight level, beyond its magnitude's
+ACT_GUARD_BITS = 4  # of a decoded activation level; 12 x 12 bits still fit one 18 x 18 multiplier
+TIE = 1e-9  # two pairs of digits closer than this have one value
+SAMPLES = 4096  # of the uniform distribution on which `choose_part_shift` compares shifts
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The digits ``0..top`` of one method; level 0 is 0 and level ``top`` is 1.
+
+    Source
+    ------
+    PowerQuant (Yvinec et al., ICLR 2023), eq. 2 (rounding in the power domain) and eq. 4 (levels);
+    ``log`` is Miyashita et al. 2016 with base 2, rounded in the log domain.
+    """
+
+    method: Method
+    exponent: float
+    top: int
+
+    @cached_property
+    def levels(self) -> FloatArray:
+        """Level of every digit, ``float[top + 1]`` in 0..1, strictly increasing."""
+        digits = np.arange(self.top + 1, dtype=np.float64)
+        match self.method:
+            case "power":
+                return (digits / self.top) ** (1 / self.exponent)
+            case "uniform":
+                return digits / self.top
+            case "log":
+                return np.where(digits > 0, 2.0 ** (digits - self.top), 0.0)
+
+    @cached_property
+    def edges(self) -> FloatArray:
+        """Smallest value of digits ``1..top``: where rounding in the code's domain steps up."""
+        halves = np.arange(1, self.top + 1, dtype=np.float64) - 0.5
+        match self.method:
+            case "power":
+                return (halves / self.top) ** (1 / self.exponent)
+            case "uniform":
+                return halves / self.top
+            case "log":
+                return 2.0 ** (halves - self.top)
+
+    def encode(self, values: FloatArray) -> IntArray:
+        """Digit of each value; below 0 saturates to 0 and above 1 to ``top``.
+
+        Error
+        -----
+        At most half a digit in the power domain: ``|q - top * x**a| <= 1/2`` for x in 0..1.
+        """
+        return np.searchsorted(self.edges, values, side="right").astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """All codes of one operand in the order of their values.
+
+    ``values`` (``float[n]``) strictly increase; ``digits`` (``int[n, parts]``) spell each code,
+    the most significant first; ``edges`` (``float[n - 1]``) are the smallest values of all codes
+    but the first.
+    """
+
+    values: FloatArray
+    digits: IntArray
+    edges: FloatArray
+
+    @property
+    def parts(self) -> int:
+        """Number of digits of a code."""
+        return self.digits.shape[1]
+
+    def rank(self, values: FloatArray) -> IntArray:
+        """Position in the codebook of each value's code (saturating)."""
+        return np.searchsorted(self.edges, values, side="right").astype(np.int64)
+
+    def packed(self, bits: int) -> IntArray:
+        """Packed code of every rank: digits of ``bits`` bits, the first on top."""
+        parts = self.parts
+        return (self.digits << (bits * np.arange(parts - 1, -1, -1))).sum(1)
+
+    def digit_mass(self, mass: FloatArray, top: int) -> FloatArray:
+        """Probability of every digit from that of every code.
+
+        ``float[C, n] -> float[parts, C, top + 1]``.
+        """
+        return np.einsum("cn,npq->pcq", mass, np.eye(top + 1)[self.digits])
+
+
+def digit_weights(parts: int, part_shift: int) -> IntArray:
+    """Weight of each digit of a code, ``2**(part_shift * (parts - 1 - j))``."""
+    return 1 << (part_shift * np.arange(parts - 1, -1, -1, dtype=np.int64))
+
+
+def activation_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
+    """Codes of a tensor with one digit or two.
+
+    Of two digits only those pairs are valid that stay below the next first digit, so that packed
+    codes compare like their values; edges are the midpoints between valid levels.
+    """
+    if parts == 1:
+        return Codebook(grid.levels, np.arange(grid.top + 1)[:, None], grid.edges)
+    levels, step = grid.levels, 2.0**part_shift
+    value = levels[:, None] * step + levels
+    ceiling = np.append(levels[1:] * step, np.inf)
+    valid = value < ceiling[:, None] - TIE
+    values = value[valid] / (step + 1)
+    return Codebook(values, np.argwhere(valid).astype(np.int64), _midpoints(values))
+
+
+def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
+    """Signed codes of a kernel: every combination of ``parts`` digits, the nearest one wins.
+
+    With one digit the edges are those of eq. 2. Of combinations with one value the one with the
+    smallest digits is kept.
+    """
+    top = grid.top
+    if parts == 1:
+        edges = np.concatenate([-grid.edges[::-1], grid.edges])
+        values = np.concatenate([-grid.levels[:0:-1], grid.levels])
+        return Codebook(values, np.arange(-top, top + 1)[:, None], edges)
+    digits = np.array(list(product(range(-top, top + 1), repeat=parts)), dtype=np.int64)
+    weights = digit_weights(parts, part_shift)
+    levels: FloatArray = np.sign(digits) * grid.levels[np.abs(digits)]
+    values = np.asarray(np.round(levels @ weights / weights.sum(), 12), dtype=np.float64)
+    order = np.lexsort((*digits.T, np.abs(digits).sum(1), values))
+    values, first = np.unique(values[order], return_index=True)
+    return Codebook(values, digits[order][first], _midpoints(values))
+
+
+def choose_part_shift(weights: Grid, acts: Grid, weight_parts: int, act_parts: int) -> int:
+    """Weight of one digit over the next, as a power of two; 0 if no code has several digits.
+
+    The shift with the smallest squared error on uniformly distributed weights and activations.
+    """
+    if max(weight_parts, act_parts) == 1:
+        return 0
+    samples = np.linspace(0.0, 1.0, SAMPLES)
+
+    def error(shift: int) -> float:
+        total = 0.0
+        if act_parts > 1:
+            total += _mean_square_error(activation_codebook(acts, act_parts, shift), samples)
+        if weight_parts > 1:
+            book = weight_codebook(weights, weight_parts, shift)
+            total += _mean_square_error(book, samples)
+        return total
+
+    top_shift = max(weights.top, acts.top).bit_length() + 1
+    return min(range(1, top_shift + 1), key=error)
+
+
+def product_table(weights: Grid, acts: Grid, bits: int) -> ProductTable:
+    """Products of two digits in ``bits`` bits; exact integers for the uniform method.
+
+    Source
+    ------
+    PowerQuant, appendix F: the power ``1/a`` is applied to every product before the sum.
+    """
+    if weights.method == "uniform":
+        return ProductTable(np.outer(np.arange(weights.top + 1), np.arange(acts.top + 1)))
+    return ProductTable(_round(np.outer(weights.levels, acts.levels) * (2**bits - 1)))
+
+
+def level_tables(weights: Grid, acts: Grid) -> LevelTables:
+    """Levels of either operand's digits as integers; the digits themselves if uniform."""
+    return LevelTables(
+        _integer_levels(weights, WEIGHT_GUARD_BITS), _integer_levels(acts, ACT_GUARD_BITS)
+    )
+
+
+def skip_levels(acts: Grid) -> IntArray:
+    """Levels of a residual operand's digits as integers; the digits themselves if uniform."""
+    return _integer_levels(acts, GUARD_BITS)
+
+
+def _integer_levels(grid: Grid, guard_bits: int) -> IntArray:
+    if grid.method == "uniform":
+        return np.arange(grid.top + 1)
+    return _round(grid.levels * ((grid.top + 1) * 2**guard_bits - 1))
+
+
+def _round(values: FloatArray) -> IntArray:
+    return np.round(values).astype(np.int64)
+
+
+def _midpoints(values: FloatArray) -> FloatArray:
+    return (values[1:] + values[:-1]) / 2
+
+
+def _mean_square_error(book: Codebook, samples: FloatArray) -> float:
+    return float(np.mean((book.values[book.rank(samples)] - samples) ** 2))

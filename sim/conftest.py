@@ -1,0 +1,3 @@
+"""Fixtures shared with tests/."""
+
+from tests.conftest import shared as shared

@@ -1,0 +1,89 @@
+"""The program walks every address once and counts every cycle."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from hwquant.errors import BadInput, UnsupportedModel
+from hwquant.gateware.images import weight_words
+from hwquant.ir import MacLayer
+from hwquant.plan import Plan
+from hwquant.schedule import LEVELS, Loops, schedule
+from tests.random_graphs import Limits, random_graph
+
+PLAN = Plan(4, 4, 1)
+
+
+def test_steps_of_a_level_return_to_its_affine_address() -> None:
+    loops = Loops((3, 2, 4, 1, 2, 1, 3, 2), (1, 5, -7, 0, 11, 0, 2, 30), (0,) * LEVELS)
+    deltas = loops.deltas(loops.act_strides)
+    address, walked = 0, []
+    indices = list(itertools.product(*(range(count) for count in reversed(loops.counts))))
+    for now, then in itertools.pairwise([*indices, indices[0]]):
+        walked.append(address)
+        now, then = now[::-1], then[::-1]
+        outermost = max((i for i in range(LEVELS) if now[i] != then[i]), default=LEVELS - 1)
+        level = next((i for i in range(LEVELS) if now[i] < loops.counts[i] - 1), outermost)
+        address += deltas[level]
+    wanted = [
+        sum(i * s for i, s in zip(index[::-1], loops.act_strides, strict=True)) for index in indices
+    ]
+    assert walked == wanted
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_weight_memory_is_as_deep_as_the_program_says(seed: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), Limits(layers=6))
+    program = schedule(graph, PLAN)
+    assert len(weight_words(graph, program)) == program.weight_words
+    total = sum(step.cycles for step in program.layers) + program.loading.cycles
+    assert total == program.cycles
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_macs_do_not_depend_on_the_plan(seed: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), Limits(layers=6))
+    macs = {
+        tuple(step.macs for step in schedule(graph, plan).layers)
+        for plan in (PLAN, Plan(8, 8, 1), Plan(1, 2, 1))
+    }
+    assert len(macs) == 1
+    layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    for layer, step in zip(graph.layers, schedule(graph, PLAN).layers, strict=True):
+        if layer in layers and not layer.shared:
+            out = layer.output
+            assert step.macs == out.height * out.width * layer.weights[0].size
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "lanes", "words"),
+    [
+        (3, 4, 1, "rows=3: must be a power of two in 1..64"),
+        (4, 1, 1, "cols=1: must be a power of two in 2..64"),
+        (4, 4, 4, "lanes=4: must be a power of two in 1..2"),
+        (128, 4, 1, "rows=128"),
+    ],
+)
+def test_plans_out_of_range_are_refused_with_the_range(
+    rows: int, cols: int, lanes: int, words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        Plan(rows, cols, lanes)
+
+
+def test_lanes_that_do_not_divide_a_residuals_channels_are_refused_by_name() -> None:
+    for seed in range(100):
+        graph = random_graph(np.random.default_rng(seed), Limits(layers=6))
+        moved = [
+            layer.name
+            for layer in graph.layers
+            if isinstance(layer, MacLayer)
+            and layer.residual is not None
+            and layer.residual.channel_offset % 4
+        ]
+        if moved:
+            with pytest.raises(UnsupportedModel, match=f"{moved[0]}: residual moved by"):
+                schedule(graph, Plan(8, 8, 4))
+            return
+    pytest.fail("no such network among the first hundred")
