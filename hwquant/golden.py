@@ -1,0 +1,401 @@
+"""Golden: the network of integers, computed with numpy exactly as ``docs/semantics.md`` says.
+
+Products come from a table, so a convolution is no product of matrices of codes. It is one over
+*planes*: a plane is the product of one weight magnitude with every code of a tensor, and a weight
+adds or subtracts one channel of one plane. Over planes the weights are sparse, and `scipy.sparse`
+applies them in integers, eight at a time where 16 bits hold the sums. (Dense products in floats
+multiply by every magnitude: half as fast, even with three sums in a double.)
+
+Tensors are ``[C, H, W, N]``, N images side by side. A channel of a plane is a *line* of cells; what
+the windows read at one kernel position is the same line, shifted.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array  # pyright: ignore[reportMissingTypeStubs]
+
+from hwquant.errors import BadInput
+from hwquant.ir import (
+    INPUT,
+    Activation,
+    Arithmetic,
+    InputCodes,
+    IntArray,
+    LevelTables,
+    MacLayer,
+    MaxPoolLayer,
+    PowerTable,
+    ProductTable,
+    QuantGraph,
+    Tensor,
+    Thresholds,
+)
+
+Integers = npt.NDArray[np.integer[Any]]  # in the narrowest type that is proved to hold them
+_Tap = tuple[Any, int, list[Any]]  # csr_array of weights, shift, windows that read outside
+_Staircase = Callable[[IntArray], Integers]  # from values, which it overwrites, to codes
+
+BATCH_CODES = 1 << 17  # of the largest tensor; more, and its planes fall out of the cache
+PAIR_BITS = 8  # of two codes looked up as one; a table for more falls out of the cache
+TABLE_SPAN = 1 << 17  # of values that a staircase covers as a table; a longer one is searched
+MAX_SUM = (1 << 62) - 1  # of a value before its shift
+
+
+def simulate(
+    graph: QuantGraph,
+    images: IntArray,
+    *,
+    progress: Callable[[int], None] | None = None,
+    batch: int | None = None,
+) -> IntArray:
+    """Compute the last layer's values of many images.
+
+    ``int[N, C, H, W] -> int64[N, M, OH, OW]``; ``int[N, F]`` is read as F channels of one pixel.
+    ``progress`` is told how many images were done since its last call. Each processor computes
+    ``batch`` images at a time, by default as many as its cache holds.
+
+    Raises
+    ------
+    BadInput
+        If the images have another shape than the input tensor, or hold what no sensor delivers.
+    """
+    pixels = _checked(graph.input, images)
+    macs = _prepare(graph)
+    tensors = [graph.input.tensor, *(layer.output for layer in graph.layers)]
+    size = batch or max(1, BATCH_CODES // max(t.channels * t.height * t.width for t in tensors))
+    last = tensors[-1]
+    values = np.empty((len(pixels), last.channels, last.height, last.width), np.int64)
+
+    def run(start: int) -> int:
+        part = pixels[start : start + size]
+        values[start : start + size] = _run(graph, macs, part)[last.name].transpose(3, 0, 1, 2)
+        return len(part)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in pool.map(run, range(0, len(pixels), size)):
+            if progress is not None:
+                progress(done)
+    return values
+
+
+def trace(graph: QuantGraph, image: IntArray) -> dict[str, IntArray]:
+    """Compute every tensor of one image, by name: packed codes, and the last layer's values.
+
+    ``int[C, H, W] -> int64[C, H, W]`` each. Raises as `simulate`.
+    """
+    pixels = _checked(graph.input, image[np.newaxis])
+    tensors = _run(graph, _prepare(graph), pixels)
+    return {name: tensor[..., 0].astype(np.int64) for name, tensor in tensors.items()}
+
+
+def _checked(source: InputCodes, images: IntArray) -> IntArray:
+    shape = (source.tensor.channels, source.tensor.height, source.tensor.width)
+    if images.ndim == 2 and shape[1:] == (1, 1):
+        images = images[:, :, np.newaxis, np.newaxis]
+    if images.shape[1:] != shape:
+        raise BadInput(f"images: shape {images.shape}; this network takes N of {shape}")
+    if images.dtype.kind not in "iu":
+        raise BadInput(f"images: {images.dtype} values; this network takes the sensor's integers")
+    low, high = source.low, source.low + (1 << source.bits) - 1
+    for pixel in (int(images.min(initial=low)), int(images.max(initial=low))):
+        if not low <= pixel <= high:
+            raise BadInput(f"images: pixel {pixel}; the sensor's range is {low}..{high}")
+    return images
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of an image, dealt out to ``step`` phases: cell q of phase p is pixel q * step + p.
+
+    With the stride as step, what all windows read at one kernel position is a run of cells.
+    """
+
+    size: int
+    step: int
+    cells: int
+
+    def reads(self, first: int) -> tuple[int, int, list[slice]]:
+        """Return phase and shift of pixels ``first + o * step``, and the o that the image lacks."""
+        phase, shift = first % self.step, first // self.step
+        start, stop = -shift, -((phase - self.size) // self.step) - shift
+        outside = slice(0, max(0, start)), slice(max(0, stop), self.cells)
+        return phase, shift, [o for o in outside if o.start < o.stop]
+
+
+@dataclass(frozen=True, eq=False)
+class _Mac:
+    """A `MacLayer`, prepared once.
+
+    ``planes`` are of packed codes, or of two neighbours at once (of type V). If a layer ``pools``,
+    its phases are the pixels of a window of equal weights, and are summed first. ``places`` is what
+    weight digits weigh, ``padding`` what pad codes add; both have a type that holds accumulators.
+    """
+
+    layer: MacLayer
+    rows: _Axis
+    columns: _Axis
+    pools: bool
+    planes: Integers
+    plane_type: np.dtype[Any]  # holds a sum over channels at one kernel position
+    sum_type: np.dtype[Any]  # holds a sum over the window, of one weight digit
+    taps: tuple[_Tap, ...]
+    padding: Integers | None
+    places: Integers
+    skip_levels: IntArray
+    staircase: _Staircase | None
+
+
+def _prepare(graph: QuantGraph) -> dict[str, _Mac]:
+    layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    kinds = {layer.activation for layer in layers}  # most layers share one
+    staircases = {kind: _staircase(kind) if kind else None for kind in kinds}
+    return {at.name: _prepare_mac(graph, at, staircases[at.activation]) for at in layers}
+
+
+def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | None) -> _Mac:
+    source = graph.tensor(layer.source)
+    rows = _axis(source.height, layer.stride[0], layer.output.height)
+    columns = _axis(source.width, layer.stride[1], layer.output.width)
+    pools = layer.shared and layer.kernel == (rows.step, columns.step) and not any(layer.pads)
+    places = _places(graph, len(layer.weights))
+    products, plane_of, factor_of = _planes(graph.arithmetic, layer.weights)
+    planes = _decode(graph, source, products)
+    lines = plane_of[np.abs(layer.weights)]
+    weights = np.sign(layer.weights) * factor_of[np.abs(layer.weights)]
+
+    # Proof of the types: the largest sums over C, then over the window, of each weight digit.
+    window = layer.kernel[0] * layer.kernel[1] if layer.shared else 1
+    largest = np.abs(weights) * np.abs(planes).max(axis=1)[lines]
+    tap_bounds = largest.sum(axis=2) * window
+    sum_bounds = tap_bounds.sum(axis=(2, 3))
+    acc_bound = int((places @ sum_bounds).max())
+    plane_type, acc_type = _narrowest(tap_bounds.max()), _narrowest(acc_bound)
+    skipped = graph.tensor(layer.residual.source) if layer.residual else source
+    skip_levels = _decode(graph, skipped, graph.skip_levels)
+    _refuse_wide(layer, acc_bound, int(skip_levels.max()))
+
+    taps: list[_Tap] = []
+    padding = np.zeros((layer.output.channels, rows.cells, columns.cells, 1), np.int64)
+    phases = 1 if pools else rows.step * columns.step
+    for ky, kx in [(0, 0)] if pools else product(range(layer.kernel[0]), range(layer.kernel[1])):
+        at = (..., 0, 0) if layer.shared else (..., ky, kx)
+        phase_y, shift_y, outside_y = rows.reads(ky - layer.pads[0])
+        phase_x, shift_x, outside_x = columns.reads(kx - layer.pads[1])
+        outside = [np.s_[:, o] for o in outside_y] + [np.s_[:, :, o] for o in outside_x]
+        reads_pads = np.zeros((1, rows.cells, columns.cells, 1), bool)
+        for region in outside:
+            reads_pads[region] = True
+        pads = places @ (weights[at] * planes[lines[at], source.pad_code]).sum(axis=2)
+        padding += reads_pads * pads.reshape(-1, 1, 1, 1)
+        blocks = lines[at] * phases + phase_y * columns.step + phase_x
+        matrix = _matrix(weights[at].astype(plane_type), blocks, len(planes) * phases)
+        taps.append((matrix, shift_y * columns.cells + shift_x, outside))
+    planes = planes.astype(plane_type)
+    return _Mac(
+        layer=layer,
+        rows=rows,
+        columns=columns,
+        pools=pools,
+        planes=_pair(planes) if 2 * source.parts * graph.act_bits <= PAIR_BITS else planes,
+        plane_type=plane_type,
+        sum_type=_narrowest(sum_bounds.max()),
+        taps=tuple(taps),
+        padding=padding.astype(acc_type) if padding.any() else None,
+        places=places.astype(acc_type),
+        skip_levels=skip_levels,
+        staircase=staircase,
+    )
+
+
+def _refuse_wide(layer: MacLayer, acc: int, skip: int) -> None:
+    terms = [(layer.multiplier, acc), (layer.bias, 1)]
+    if layer.residual is not None:
+        terms.append((layer.residual.multiplier, skip))
+    largest = sum(int(np.abs(a).max()) * b for a, b in terms) + (1 << layer.shift >> 1)
+    if largest > MAX_SUM:
+        raise BadInput(f"{layer.name}: values reach {largest} before the shift; at most {MAX_SUM}")
+
+
+def _axis(size: int, stride: int, out: int) -> _Axis:
+    step = size if out == 1 else stride  # one window: each of its pixels is a phase
+    return _Axis(size, step, max(-(-size // step), out))
+
+
+def _planes(arithmetic: Arithmetic, weights: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return planes, and for each magnitude its plane and factor: ``products = factor * plane``.
+
+    Magnitudes with proportional products share a plane: one is enough for levels and uniform codes.
+    """
+    match arithmetic:
+        case ProductTable():
+            products = arithmetic.products
+        case LevelTables():
+            products = np.multiply.outer(arithmetic.weight_levels, arithmetic.act_levels)
+        case _:
+            assert_never(arithmetic)
+    used = np.unique(np.maximum(np.abs(weights), 1))  # 0 needs no plane
+    factor_of = np.maximum(np.gcd.reduce(products, axis=1), 1)
+    reduced = products // factor_of[:, np.newaxis]
+    planes, plane_of_used = np.unique(reduced[used], axis=0, return_inverse=True)
+    plane_of = np.zeros_like(factor_of)
+    plane_of[used] = plane_of_used.ravel()
+    return planes, plane_of, factor_of
+
+
+def _pair(planes: Integers) -> Integers:
+    """Turn planes of one code into planes of two, the first in the low bits of the address."""
+    pairs = np.stack(np.broadcast_arrays(planes[:, np.newaxis], planes[..., np.newaxis]), axis=-1)
+    return pairs.reshape(len(planes), -1).view(f"V{2 * planes.itemsize}")
+
+
+def _matrix(weights: Integers, blocks: IntArray, count: int) -> Any:
+    """Build ``[PW * M, count * C]``, each of ``weights[PW, M, C]`` in its block of C columns."""
+    channels = weights.shape[-1]
+    columns = (blocks * channels + np.arange(channels, dtype=np.int64)).reshape(-1, channels)
+    weights = weights.reshape(-1, channels)
+    starts = np.append(0, np.cumsum((weights != 0).sum(axis=1)))
+    parts = (weights[weights != 0], columns[weights != 0], starts)
+    return csr_array(parts, shape=(len(weights), count * channels))
+
+
+def _places(graph: QuantGraph, digits: int) -> IntArray:
+    """Return what each digit of a value weighs, the most significant first."""
+    return 1 << graph.part_shift * np.arange(digits)[::-1]
+
+
+def _decode(graph: QuantGraph, tensor: Tensor, levels: IntArray) -> IntArray:
+    """Turn levels of digits, ``int[..., Lx + 1]``, into levels of the tensor's packed codes."""
+    packed = np.arange(1 << tensor.parts * graph.act_bits)
+    shifts = graph.act_bits * np.arange(tensor.parts)[::-1, np.newaxis]
+    digits = packed >> shifts & (1 << graph.act_bits) - 1
+    return _places(graph, tensor.parts) @ levels[..., digits]
+
+
+def _staircase(activation: Activation) -> _Staircase:
+    match activation:
+        case Thresholds():
+            thresholds = np.array(activation.thresholds)
+        case PowerTable():
+            address = np.arange(1, len(activation.codes))
+            octave = np.maximum(0, (address >> activation.mantissa_bits) - 1)
+            thresholds = (address - (octave << activation.mantissa_bits)) << octave
+        case _:
+            assert_never(activation)
+    codes = np.array(activation.codes)
+    codes = codes.astype(np.min_scalar_type(codes.max()))
+    low, high = int(thresholds[0]) - 1, int(thresholds[-1])
+    if high - low >= TABLE_SPAN:
+        return lambda values: codes[np.searchsorted(thresholds, values, side="right")]
+    table = codes[np.searchsorted(thresholds, np.arange(low, high + 1), side="right")]
+    return lambda values: np.take(
+        table, np.subtract(np.clip(values, low, high, out=values), low, out=values), mode="wrap"
+    )
+
+
+def _narrowest(bound: int) -> np.dtype[Any]:
+    return np.dtype(next(t for t in (np.int16, np.int32, np.int64) if bound <= np.iinfo(t).max))
+
+
+def _run(graph: QuantGraph, macs: dict[str, _Mac], pixels: IntArray) -> dict[str, Integers]:
+    table = graph.input.table.astype(np.min_scalar_type(graph.input.table.max()))
+    codes = table[pixels.transpose(1, 2, 3, 0).astype(np.int64, "C") - graph.input.low]
+    tensors: dict[str, Integers] = {INPUT: codes}
+    for layer in graph.layers:
+        match layer:
+            case MacLayer():
+                acc = _accumulate(macs[layer.name], tensors[layer.source])
+                tensors[layer.name] = _requantize(macs[layer.name], acc, tensors)
+            case MaxPoolLayer():
+                tensors[layer.name] = _max_pool(layer, tensors[layer.source])
+            case _:
+                assert_never(layer)
+    return tensors
+
+
+def _accumulate(mac: _Mac, codes: Integers) -> Integers:
+    cells = (mac.rows.cells, mac.columns.cells, codes.shape[-1])
+    margin = max(abs(shift) for _, shift, _ in mac.taps) * codes.shape[-1]
+    planes = _look_up(mac, codes, margin)
+
+    def by_tap() -> Iterator[Integers]:
+        for matrix, shift, outside in mac.taps:
+            start = margin + shift * codes.shape[-1]
+            moved = planes[start : start + len(planes) - 2 * margin].reshape(-1, math.prod(cells))
+            part = (matrix @ moved).reshape(-1, *cells)
+            for region in outside:
+                part[region] = 0
+            yield part.astype(mac.sum_type, copy=False)
+
+    sums = by_tap()
+    acc = next(sums)
+    for part in sums:
+        acc += part
+    if len(mac.places) > 1:
+        digits = acc.reshape(len(mac.places), -1, *cells)
+        acc = (digits * mac.places.reshape(-1, 1, 1, 1, 1)).sum(axis=0, dtype=mac.places.dtype)
+    if mac.padding is not None:
+        acc += mac.padding
+    return acc[:, : mac.layer.output.height, : mac.layer.output.width]
+
+
+def _look_up(mac: _Mac, codes: Integers, margin: int) -> Integers:
+    """Look up all planes of a batch, with margins for shifts; what is read there is not used."""
+    rows, columns = mac.rows, mac.columns
+    shape = (rows.step, columns.step, len(codes), rows.cells, columns.cells, codes.shape[-1])
+    size = math.prod(shape)
+    line = np.zeros(size + size % 2, codes.dtype)
+    grid = line[:size].reshape(shape)
+    for y, x in product(range(rows.step), range(columns.step)):
+        phase = codes[:, y :: rows.step, x :: columns.step]
+        grid[y, x, :, : phase.shape[1], : phase.shape[2]] = phase
+    if mac.planes.dtype.kind == "V":
+        bits = mac.planes.shape[1].bit_length() >> 1
+        pairs = line.view("<u2")
+        line = (pairs | pairs >> (8 - bits)) & (1 << 2 * bits) - 1
+    address = line.astype(np.intp)
+    planes = np.empty(2 * margin + len(mac.planes) * size + 1, mac.plane_type)
+    for plane, start in zip(mac.planes, range(margin, len(planes), size), strict=False):
+        out = planes[start : start + size + size % 2].view(plane.dtype)
+        np.take(plane, address, out=out, mode="wrap")  # no address is outside: the fastest mode
+    planes = planes[:-1]  # the spare element of an odd line
+    if mac.pools:
+        by_phase = planes.reshape(len(mac.planes), rows.step * columns.step, -1)
+        return by_phase.sum(axis=1, dtype=mac.plane_type).ravel()
+    return planes
+
+
+def _requantize(mac: _Mac, acc: Integers, tensors: dict[str, Integers]) -> Integers:
+    layer, column = mac.layer, (-1, 1, 1, 1)
+    values = acc.astype(np.int64)
+    values *= layer.multiplier.reshape(column)
+    values += (layer.bias + (1 << layer.shift >> 1)).reshape(column)
+    if layer.residual is not None:
+        offset, stride = layer.residual.channel_offset, layer.residual.stride
+        operand = tensors[layer.residual.source][:, :: stride[0], :: stride[1]]
+        operand = operand[max(0, -offset) : max(0, len(values) - offset)]
+        given = slice(max(0, offset), max(0, offset) + len(operand))
+        skip = np.take(mac.skip_levels, operand)
+        skip *= layer.residual.multiplier[given].reshape(column)
+        values[given] += skip
+    values >>= layer.shift
+    return values if mac.staircase is None else mac.staircase(values)
+
+
+def _max_pool(pool: MaxPoolLayer, codes: Integers) -> Integers:
+    (top, left, bottom, right), (stride_y, stride_x) = pool.pads, pool.stride
+    padded = np.pad(codes, ((0, 0), (top, bottom), (left, right), (0, 0)))  # no code is below 0
+    last_y, last_x = (pool.output.height - 1) * stride_y, (pool.output.width - 1) * stride_x
+    windows = [
+        padded[:, y : y + last_y + 1 : stride_y, x : x + last_x + 1 : stride_x]
+        for y, x in product(range(pool.kernel[0]), range(pool.kernel[1]))
+    ]
+    return reduce(np.maximum, windows)
