@@ -1,0 +1,389 @@
+"""Cosimulate a build directory under Verilator and compare it with golden, exactly.
+
+The bench (``cosim_bench``) runs inside the simulator and exchanges files with this module;
+nothing depends on what a log says. A build directory holds ``design.json`` and, in ``rtl/``, the
+Verilog and the memory images that it names.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import random
+import shutil
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, cast
+
+import numpy as np
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+from hwquant.devices import UNMODELLED, find_device, simulation_models
+from hwquant.errors import BadInput, MissingTool, ToolFailed, VerificationError
+from hwquant.ir import IntArray
+from hwquant.toolchain import last_words, verilator_env, verilator_version
+
+_BENCH = "hwquant.cosim_bench"
+_PORTS = ("clk", "rst", "i__*", "o__*", "status__layer")
+
+# What Verilator says about Amaranth's Verilog: widths that Verilog's own rules extend or cut, and
+# case statements that rely on the assignment before them or on the order of their patterns.
+_WAIVED = (
+    "WIDTHEXPAND",
+    "WIDTHTRUNC",
+    "UNUSEDSIGNAL",
+    "PROCASSINIT",
+    "DECLFILENAME",
+    "CASEINCOMPLETE",
+    "CASEOVERLAP",
+)
+
+# What it says about yosys' models of cells: timing left out, ports that synthesis leaves open, our
+# model in the place of a black box, constructs that cost simulation speed.
+_WAIVED_IN_MODELS = (
+    "SPECIFYIGN",
+    "PINMISSING",
+    "MODDUP",
+    "INITIALDLY",
+    "COMBDLY",
+    "UNOPTFLAT",
+    "TIMESCALEMOD",
+    "MULTIDRIVEN",
+)
+
+# Two-state simulation from known values. The runner's own --public-flat-rw would make every signal
+# public, which costs 5 to 18 times in speed; only the ports need to be.
+_OPTIONS = ("--no-public-flat-rw", "-O3", "--x-assign", "fast", "--x-initial", "fast")
+
+# A large model compiles twice as fast in pieces, a small one faster in one.
+_LARGE = 500_000  # characters of Verilog
+_PIECES = ("--output-split", "4000", "--output-split-cfuncs", "1000")
+
+
+class InputPort(TypedDict):
+    """A frame is ``beats`` beats of ``channels_per_beat`` pixels of ``bits`` bits."""
+
+    beats: int
+    channels_per_beat: int
+    bits: int
+    signed: bool
+
+
+class OutputPort(TypedDict):
+    """A frame is ``pixels`` times ``channels`` values, up to ``values_per_beat`` in a beat."""
+
+    beats: int
+    values_per_beat: int
+    value_bits: int
+    values: int
+    channels: int
+    pixels: int
+
+
+class LayerEntry(TypedDict):
+    """What the sequencer does for ``cycles`` cycles; ``status__layer`` counts these."""
+
+    name: str
+    kind: str
+    cycles: int
+    macs: int
+
+
+class Design(TypedDict):
+    """The part of ``design.json`` that describes the interface; ``top``'s files are in ``rtl/``."""
+
+    schema: int
+    top: str
+    verilog: list[str]
+    memories: list[str]
+    input: InputPort
+    output: OutputPort
+    cycles: int
+    layers: list[LayerEntry]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first value that differs: ``position`` counts values in the order of the output."""
+
+    frame: int
+    position: int
+    got: int
+    expected: int
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """Outcome of ``verify``.
+
+    ``mismatches`` counts values that differ. ``cycles`` is that of the first frame, first beat in
+    to last beat out, and ``layer_cycles`` its parts; ``None`` where stalls make them meaningless,
+    or, for the parts, where ``status__layer`` did not count 0, 1, 2, ...
+    """
+
+    frames: int
+    mismatches: int
+    first: Mismatch | None
+    cycles: int | None
+    layer_cycles: tuple[int, ...] | None
+    netlist: bool
+    simulator: str
+
+
+def read_design(directory: Path) -> Design:
+    """Read ``design.json`` of a build directory."""
+    file = directory / "design.json"
+    if not file.is_file():
+        raise BadInput(f"{directory}: no design.json, so not a build directory of hwquant gen")
+    design = json.loads(file.read_text())
+    if design.get("schema") != 1:
+        raise BadInput(f"{file}: schema {design.get('schema')}, this version reads 1")
+    return cast(Design, design)
+
+
+def pack_input(design: Design, images: IntArray) -> list[int]:
+    """Pack images into beats: pixel by pixel, row-major, channels in lanes, zeros beyond them.
+
+    ``int[N, C, H, W] -> N * beats`` integers; lane j of a beat is in its bits ``j * bits`` and up.
+    """
+    port = design["input"]
+    bits, lanes = port["bits"], port["channels_per_beat"]
+    count, channels, height, width = images.shape
+    groups = -(-channels // lanes)
+    if height * width * groups != port["beats"]:
+        raise BadInput(
+            f"images {channels}x{height}x{width} make {height * width * groups} beats of {lanes} "
+            f"channels, the design takes {port['beats']}"
+        )
+    low = -(1 << bits - 1) if port["signed"] else 0
+    high = low + (1 << bits) - 1
+    if images.size and not low <= images.min() <= images.max() <= high:
+        raise BadInput(
+            f"pixels {images.min()}..{images.max()}, the design takes {low}..{high} ({bits} bits)"
+        )
+    padded = np.zeros((count, height, width, groups * lanes), dtype=object)
+    padded[..., :channels] = images.transpose(0, 2, 3, 1) & ((1 << bits) - 1)
+    beats = padded.reshape(-1, lanes) << (np.arange(lanes) * bits).astype(object)
+    return [int(beat) for beat in beats.sum(axis=1)]
+
+
+def unpack_output(design: Design, beats: Sequence[int]) -> IntArray:
+    """Unpack beats into the values of each frame, in order (y, x, channel), channel innermost.
+
+    ``N * beats`` integers ``-> int64[N, values]``. A pixel starts a new beat; unused lanes of its
+    last beat are ignored.
+    """
+    port = design["output"]
+    bits, lanes = port["value_bits"], port["values_per_beat"]
+    groups = -(-port["channels"] // lanes)
+    if port["pixels"] * groups != port["beats"] or len(beats) % port["beats"]:
+        raise BadInput(
+            f"{len(beats)} beats are no whole frames of {port['pixels']} pixels of {groups} beats"
+        )
+    words = np.array(beats, dtype=object).reshape(-1, port["pixels"], groups, 1)
+    values = (words >> (np.arange(lanes) * bits).astype(object)) & ((1 << bits) - 1)
+    signed = (values ^ (1 << bits - 1)) - (1 << bits - 1)
+    pixels = signed.reshape(-1, port["pixels"], groups * lanes)[..., : port["channels"]]
+    return pixels.reshape(-1, port["values"]).astype(np.int64)
+
+
+def verify(
+    directory: Path,
+    images: IntArray,
+    expected: IntArray,
+    *,
+    netlist: Path | None = None,
+    stalls: int | None = None,
+    reset_midway: bool = False,
+) -> VerifyResult:
+    """Pass images through the hardware and compare every value with golden's.
+
+    ``images`` is ``int[N, C, H, W]`` as the sensor gives it, ``expected`` ``int[N, values]`` in
+    the order of ``unpack_output``. ``netlist`` is a ``netlist.v`` written by ``synthesize``,
+    simulated in place of the RTL. ``stalls`` is the seed of random gaps on both streams.
+    ``reset_midway`` resets in the middle of the first frame, then starts over.
+
+    Raises
+    ------
+    VerificationError
+        If the hardware hangs, sends more beats than it should, or breaks the stream contract.
+    ToolFailed
+        If it does not compile, or the simulator dies.
+    """
+    design = read_design(directory)
+    frames = len(images)
+    if not frames or expected.shape != (frames, design["output"]["values"]):
+        raise BadInput(
+            f"{frames} images and expected values of shape {expected.shape}, "
+            f"need at least one and ({frames}, {design['output']['values']})"
+        )
+    beats = pack_input(design, images)
+    folder = directory.resolve() / ("sim" if netlist is None else "sim_netlist")
+    folder.mkdir(exist_ok=True)
+    _write_job(folder, design, beats, frames, stalls, reset_midway)
+    with _verilator_environment():
+        _build(folder, directory.resolve() / "rtl", design, netlist)
+        _simulate(folder, directory.resolve() / "rtl", design["top"])
+    got = unpack_output(design, [int(x, 16) for x in (folder / "output.hex").read_text().split()])
+    if got.shape != expected.shape:
+        raise VerificationError(f"{got.shape[0]} frames came out, {frames} went in; see {folder}")
+    result = json.loads((folder / "result.json").read_text())
+    differs = np.argwhere(got != expected)
+    return VerifyResult(
+        frames=frames,
+        mismatches=len(differs),
+        first=_first_mismatch(differs, got, expected),
+        cycles=None if stalls is not None else _cycles(design, result),
+        layer_cycles=None if stalls is not None else _layer_cycles(design, result),
+        netlist=netlist is not None,
+        simulator=f"verilator {verilator_version()}",
+    )
+
+
+def _first_mismatch(differs: IntArray, got: IntArray, expected: IntArray) -> Mismatch | None:
+    if not len(differs):
+        return None
+    frame, position = (int(axis) for axis in differs[0])
+    return Mismatch(frame, position, int(got[frame, position]), int(expected[frame, position]))
+
+
+def _cycles(design: Design, result: dict[str, list[int]]) -> int:
+    return result["given"][design["output"]["beats"] - 1] - result["taken"][0] + 1
+
+
+def _layer_cycles(design: Design, result: dict[str, list[int]]) -> tuple[int, ...] | None:
+    """Cut the first frame at the changes of ``status__layer``."""
+    first, last = result["taken"][0], result["given"][design["output"]["beats"] - 1]
+    changes = cast(list[tuple[int, int]], result["layers"])
+    before = [layer for cycle, layer in changes if cycle <= first][-1:]
+    inside = [(cycle, layer) for cycle, layer in changes if first < cycle <= last]
+    starts = [first, *(cycle for cycle, _ in inside), last + 1]
+    if [*before, *(layer for _, layer in inside)] != list(range(len(design["layers"]))):
+        return None
+    return tuple(end - start for start, end in itertools.pairwise(starts))
+
+
+# ---------------------------------------------------------------- the simulator
+
+
+def _write_job(
+    folder: Path,
+    design: Design,
+    beats: list[int],
+    frames: int,
+    stalls: int | None,
+    reset_midway: bool,
+) -> None:
+    for name in ("output.hex", "result.json", "failure.txt", "results.xml"):
+        (folder / name).unlink(missing_ok=True)
+    generator = random.Random(stalls or 0)
+    job = {
+        "output_beats": frames * design["output"]["beats"],
+        "limit": 3 * design["cycles"] + 1000,  # the longest stall is shorter than 1000
+        "layers": [layer["name"] for layer in design["layers"]],
+        "stalls": stalls,
+        "reset_after": generator.randint(1, design["cycles"]) if reset_midway else None,
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    (folder / "input.hex").write_text("".join(f"{beat:x}\n" for beat in beats))
+
+
+@contextlib.contextmanager
+def _verilator_environment() -> Generator[None]:
+    """Lend ``os.environ``, which cocotb's runner reads, Verilator's settings."""
+    before = dict(os.environ)
+    os.environ.update(verilator_env())
+    os.environ.pop("PYTEST_CURRENT_TEST", None)  # with it the runner judges, and exits
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> None:
+    """Compile the model, unless the one in ``folder`` was made from the same text."""
+    top = design["top"]
+    control = folder / "ports.vlt"
+    rules = [f"lint_off -rule {rule}" for rule in _WAIVED]
+    public = [f'public_flat_rw -module "{top}" -var "{port}"' for port in _PORTS]
+    sources = [rtl / name for name in design["verilog"]]
+    options: list[str] = list(_OPTIONS)
+    if netlist is not None:
+        sources = [netlist.resolve(), *_models(netlist, folder)]
+        options += ["-DNO_INCLUDES", *(f"-Wno-{rule}" for rule in _WAIVED_IN_MODELS)]
+    if sum(source.stat().st_size for source in sources) > _LARGE:
+        options += _PIECES
+    control.write_text("\n".join(["`verilator_config", *rules, *public]) + "\n")
+    key = hashlib.sha256()
+    for source in (control, *sources):
+        key.update(source.read_bytes())
+    key.update("\0".join((*options, verilator_version(), _cocotb_version())).encode())
+    stamp, build = folder / "built", folder / "build"
+    if stamp.is_file() and stamp.read_text() == key.hexdigest() and (build / top).is_file():
+        return
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(build, ignore_errors=True)
+    log = folder / "build.log"
+    try:
+        get_runner("verilator").build(
+            sources=[control, *sources],
+            hdl_toplevel=top,
+            build_dir=build,
+            includes=sorted({source.parent for source in sources}),
+            build_args=options,
+            always=True,
+            log_file=log,
+        )
+    except (RuntimeError, SystemExit):
+        raise ToolFailed(f"Verilator: {last_words(log)}; see {log}") from None
+    stamp.write_text(key.hexdigest())
+
+
+def _simulate(folder: Path, rtl: Path, top: str) -> None:
+    """Run the bench in ``rtl``, where ``$readmemh`` finds its files; results are in ``folder``."""
+    log = folder / "sim.log"
+    died = False
+    try:
+        get_runner("verilator").test(
+            test_module=_BENCH,
+            hdl_toplevel=top,
+            hdl_toplevel_lang="verilog",
+            build_dir=folder / "build",
+            test_dir=rtl,
+            results_xml=str(folder / "results.xml"),
+            plusargs=[f"+job={folder}"],
+            log_file=log,
+        )
+    except ValueError as error:  # no libpython
+        raise MissingTool(f"cocotb: {error} (Debian: apt-get install libpython3-dev)") from None
+    except (RuntimeError, SystemExit):
+        died = True
+    failure = folder / "failure.txt"
+    if failure.is_file():
+        raise VerificationError(f"{failure.read_text()}; see {log}")
+    if died or not (folder / "results.xml").is_file():
+        raise ToolFailed(f"the simulator died: {last_words(log)}; see {log}")
+    total, failed = get_results(folder / "results.xml")
+    if failed or not total or not (folder / "result.json").is_file():
+        raise VerificationError(f"{failed} of {total} benches failed; see {log}")
+
+
+def _cocotb_version() -> str:
+    return importlib.metadata.version("cocotb")
+
+
+def _models(netlist: Path, folder: Path) -> list[Path]:
+    """Return the models of the cells of ``DIR/synth/DEVICE/netlist.v``."""
+    if not netlist.is_file():
+        raise BadInput(f"{netlist}: no netlist; hwquant synth writes one")
+    family = find_device(netlist.resolve().parent.name).family
+    text = netlist.read_text()
+    for cell in UNMODELLED[family]:
+        if f" {cell} " in text:
+            raise BadInput(f"{netlist}: {cell} has no simulation model; choose an ecp5 device")
+    return simulation_models(family, folder)

@@ -1,0 +1,249 @@
+"""FPGA devices: what they hold, how yosys makes netlists for them, how cells count and simulate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hwquant.errors import BadInput
+from hwquant.toolchain import yosys_share
+
+Family = Literal["xc7", "ecp5", "ice40"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """Capacity of a device; ``brams`` hold ``bram_kbit`` each.
+
+    ``synth`` is the yosys command, to which ``no_dsp`` or ``with_dsp`` is added. ``nextpnr`` are
+    the options that choose the device for place and route, empty where there is none.
+    """
+
+    family: Family
+    luts: int
+    ffs: int
+    brams: int
+    bram_kbit: int
+    dsps: int
+    synth: str
+    with_dsp: str = ""
+    no_dsp: str = ""
+    nextpnr: tuple[str, ...] = ()
+
+
+_XC7 = "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf"
+_ECP5 = "synth_ecp5"
+_PACKAGE = ("--package", "CABGA381")
+
+DEVICES = {
+    "xc7a35t": Device("xc7", 20800, 41600, 50, 36, 90, _XC7, no_dsp="-nodsp"),
+    "xc7a100t": Device("xc7", 63400, 126800, 135, 36, 240, _XC7, no_dsp="-nodsp"),
+    "lfe5u-25f": Device(
+        "ecp5", 24288, 24288, 56, 18, 28, _ECP5, no_dsp="-nodsp", nextpnr=("--25k", *_PACKAGE)
+    ),
+    "lfe5u-45f": Device(
+        "ecp5", 43848, 43848, 108, 18, 72, _ECP5, no_dsp="-nodsp", nextpnr=("--45k", *_PACKAGE)
+    ),
+    "lfe5u-85f": Device(
+        "ecp5", 83640, 83640, 208, 18, 156, _ECP5, no_dsp="-nodsp", nextpnr=("--85k", *_PACKAGE)
+    ),
+    "ice40up5k": Device("ice40", 5280, 5280, 30, 4, 8, "synth_ice40 -device u", with_dsp="-dsp"),
+    "ice40hx8k": Device("ice40", 7680, 7680, 32, 4, 0, "synth_ice40 -device hx"),
+}
+
+
+def find_device(name: str) -> Device:
+    """Return a device by name."""
+    if name not in DEVICES:
+        raise BadInput(f"device {name!r}: hwquant knows {', '.join(DEVICES)}")
+    return DEVICES[name]
+
+
+# ---------------------------------------------------------------- counting cells
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Cells of a netlist after synthesis."""
+
+    luts: int
+    carries: int
+    ffs: int
+    brams: int
+    dsps: int
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What one cell of each type adds; a type that is not named adds nothing.
+
+    ``brams`` are in halves, because an xc7 block RAM divides in two.
+    """
+
+    luts: dict[str, int]
+    carries: dict[str, int]
+    ffs: str  # what the name of a flip-flop starts with
+    half_brams: dict[str, int]
+    dsps: dict[str, int]
+
+
+_WEIGHTS: dict[Family, _Weights] = {
+    # LUT1..6 (an upper bound: two small ones may share a LUT6) and LUTs used as memory. MUXF7/8 lie
+    # beside the LUTs, INV goes into them.
+    "xc7": _Weights(
+        luts={f"LUT{inputs}": 1 for inputs in range(1, 7)}
+        | {"SRL16E": 1, "SRLC32E": 1, "RAM32M": 4, "RAM64M": 4}
+        | {"RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4}
+        | {"RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4},
+        carries={"CARRY4": 1},
+        ffs="FD",
+        half_brams={"RAMB36E1": 2, "RAMB18E1": 1},
+        dsps={"DSP48E1": 1},
+    ),
+    # A CCU2C is two LUT4 with their carries. A DPR16X4 keeps its bits in four LUT4 and takes two
+    # more, whose inputs bring the write port. PFUMX and L6MUX21 lie beside the LUTs.
+    "ecp5": _Weights(
+        luts={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+        carries={"CCU2C": 1},
+        ffs="TRELLIS_FF",
+        half_brams={"DP16KD": 2, "PDPW16KD": 2},
+        dsps={"MULT18X18D": 1},
+    ),
+    # A carry shares its logic cell with a LUT where it can; how often only placement tells.
+    "ice40": _Weights(
+        luts={"SB_LUT4": 1},
+        carries={"SB_CARRY": 1},
+        ffs="SB_DFF",
+        half_brams={"SB_RAM40_4K": 2, "SB_RAM40_4KNR": 2, "SB_RAM40_4KNW": 2, "SB_RAM40_4KNRNW": 2},
+        dsps={"SB_MAC16": 1},
+    ),
+}
+
+
+def count_cells(family: Family, cells: dict[str, int]) -> Counts:
+    """Count the cells of a netlist, given by type as in yosys' ``stat -json``."""
+    weights = _WEIGHTS[family]
+
+    def total(weight: dict[str, int]) -> int:
+        return sum(count * weight.get(cell, 0) for cell, count in cells.items())
+
+    return Counts(
+        luts=total(weights.luts),
+        carries=total(weights.carries),
+        ffs=sum(count for cell, count in cells.items() if cell.startswith(weights.ffs)),
+        brams=-(-total(weights.half_brams) // 2),
+        dsps=total(weights.dsps),
+    )
+
+
+# ---------------------------------------------------------------- simulating cells
+
+# What yosys' own models leave without a function, and hwquant does not model either.
+UNMODELLED: dict[Family, tuple[str, ...]] = {
+    "xc7": ("RAMB18E1", "RAMB36E1"),
+    "ecp5": ("ALU54B", "PDPW16KD"),
+    "ice40": (),
+}
+
+
+def simulation_models(family: Family, folder: Path) -> list[Path]:
+    """Return the Verilog of a family's cells; what yosys has none of is written to ``folder``."""
+    share = yosys_share()
+    match family:
+        case "xc7":
+            return [share / "xilinx" / "cells_sim.v"]
+        case "ice40":
+            return [share / "ice40" / "cells_sim.v"]
+        case "ecp5":
+            own = folder / "cells_ecp5.v"
+            own.write_text(_ECP5_CELLS)
+            return [own, share / "lattice" / "cells_sim_ecp5.v"]  # the first of two models counts
+
+
+def _pins(name: str, count: int) -> str:
+    return ", ".join(f"{name}{bit}" for bit in reversed(range(count)))
+
+
+_INITS = [f"INITVAL_{row:02X}" for row in range(64)]
+
+# Models of the two ECP5 cells that yosys 0.70 has as black boxes, for the modes in which it uses
+# them (share/lattice/brams_map_16kd.v, dsp_map_18x18.v); any other mode ends the simulation.
+_ECP5_CELLS = f"""
+module MULT18X18D (input {_pins("A", 18)}, input {_pins("B", 18)}, input {_pins("C", 18)},
+    input SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, output {_pins("P", 36)});
+  wire signed [18:0] a = {{SIGNEDA & A17, {_pins("A", 18)}}};
+  wire signed [18:0] b = {{SIGNEDB & B17, {_pins("B", 18)}}};
+  wire signed [37:0] p = a * b;
+  assign {{{_pins("P", 36)}}} = p[35:0];
+endmodule
+
+module DP16KD (
+    input {_pins("DIA", 18)}, input {_pins("ADA", 14)},
+    input CLKA, CEA, OCEA, WEA, RSTA, CSA2, CSA1, CSA0, output {_pins("DOA", 18)},
+    input {_pins("DIB", 18)}, input {_pins("ADB", 14)},
+    input CLKB, CEB, OCEB, WEB, RSTB, CSB2, CSB1, CSB0, output {_pins("DOB", 18)});
+  parameter DATA_WIDTH_A = 18, DATA_WIDTH_B = 18;
+  parameter REGMODE_A = "NOREG", REGMODE_B = "NOREG", CSDECODE_A = "0b000", CSDECODE_B = "0b000";
+  parameter RESETMODE = "SYNC", ASYNC_RESET_RELEASE = "SYNC", GSR = "AUTO", INIT_DATA = "STATIC";
+  parameter CLKAMUX = "CLKA", CLKBMUX = "CLKB", WRITEMODE_A = "NORMAL", WRITEMODE_B = "NORMAL";
+  parameter [319:0] {", ".join(f"{name} = 0" for name in _INITS)};
+
+  reg [8:0] mem [0:2047];
+  wire [20479:0] init = {{{", ".join(reversed(_INITS))}}};  // 20 bits a word, of which 18 count
+  integer k;
+  initial for (k = 0; k < 2048; k = k + 1) mem[k] = init[(k / 2) * 20 + (k % 2) * 9 +: 9];
+  initial if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || CLKAMUX != "CLKA"
+      || CLKBMUX != "CLKB" || CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
+    $fatal(1, "DP16KD: a mode without a model");
+
+  wire [13:0] ada = {{{_pins("ADA", 14)}}}, adb = {{{_pins("ADB", 14)}}};
+  wire [17:0] dia = {{{_pins("DIA", 18)}}}, dib = {{{_pins("DIB", 18)}}};
+  wire [35:0] da = {{dib, dia}}, db = {{18'b0, dib}};
+  wire ena = CEA & ~CSA2 & ~CSA1 & ~CSA0, enb = CEB & ~CSB2 & ~CSB1 & ~CSB0;
+  reg [35:0] qa = 0, qb = 0;
+  assign {{{_pins("DOA", 18)}}} = DATA_WIDTH_B == 36 ? qb[17:0] : qa[17:0];
+  assign {{{_pins("DOB", 18)}}} = DATA_WIDTH_B == 36 ? qb[35:18] : qb[17:0];
+
+  function [35:0] get(input [13:0] a, input integer w);
+    case (w)
+      36: get = {{mem[{{a[13:5], 2'd3}}], mem[{{a[13:5], 2'd2}}],
+                 mem[{{a[13:5], 2'd1}}], mem[{{a[13:5], 2'd0}}]}};
+      18: get = {{mem[{{a[13:4], 1'b1}}], mem[{{a[13:4], 1'b0}}]}};
+      9: get = mem[a[13:3]];
+      4: get = mem[a[13:3]][4 * a[2] +: 4];
+      2: get = mem[a[13:3]][2 * a[2:1] +: 2];
+      default: get = mem[a[13:3]][a[2:0]];
+    endcase
+  endfunction
+
+  // What a write leaves; the wide modes have a bit of the address for every byte's enable.
+  function [35:0] put(input [35:0] old, input [35:0] d, input [13:0] a, input integer w);
+    integer j;
+    begin
+      put = d;
+      if (w >= 18) for (j = 0; j < 4; j = j + 1) if (!a[j]) put[9 * j +: 9] = old[9 * j +: 9];
+    end
+  endfunction
+
+  reg [35:0] newa, newb;
+  `define DP16KD_PORT(CLK, EN, WE, RST, ADDRESS, WIDTH, D, NEW, Q, MODE) \\
+    always @(posedge CLK) begin \\
+      NEW = put(get(ADDRESS, WIDTH), D, ADDRESS, WIDTH); \\
+      if (EN && WE && !RST) case (WIDTH) \\
+        36: {{mem[{{ADDRESS[13:5], 2'd3}}], mem[{{ADDRESS[13:5], 2'd2}}], \\
+             mem[{{ADDRESS[13:5], 2'd1}}], mem[{{ADDRESS[13:5], 2'd0}}]}} <= NEW; \\
+        18: {{mem[{{ADDRESS[13:4], 1'b1}}], mem[{{ADDRESS[13:4], 1'b0}}]}} <= NEW[17:0]; \\
+        9: mem[ADDRESS[13:3]] <= NEW[8:0]; \\
+        4: mem[ADDRESS[13:3]][4 * ADDRESS[2] +: 4] <= NEW[3:0]; \\
+        2: mem[ADDRESS[13:3]][2 * ADDRESS[2:1] +: 2] <= NEW[1:0]; \\
+        default: mem[ADDRESS[13:3]][ADDRESS[2:0]] <= NEW[0]; \\
+      endcase \\
+      if (RST) Q <= 0; \\
+      else if (EN && !WE) Q <= get(ADDRESS, WIDTH); \\
+      else if (EN && MODE == "READBEFOREWRITE") Q <= get(ADDRESS, WIDTH); \\
+      else if (EN && MODE == "WRITETHROUGH") Q <= NEW; \\
+    end \\
+    always @(posedge RST) if (RESETMODE == "ASYNC") $fatal(1, "DP16KD: no asynchronous reset");
+  `DP16KD_PORT(CLKA, ena, WEA, RSTA, ada, DATA_WIDTH_A, da, newa, qa, WRITEMODE_A)
+  `DP16KD_PORT(CLKB, enb, WEB, RSTB, adb, DATA_WIDTH_B, db, newb, qb, WRITEMODE_B)
+endmodule
+"""

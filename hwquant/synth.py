@@ -1,0 +1,234 @@
+"""Synthesize a build directory with yosys, place and route it with nextpnr.
+
+Results go to ``DIR/synth/DEVICE/``: ``netlist.v``, ``netlist.json`` and ``stat.json`` of the whole
+design, ``mac_array.json`` with the cells of the MAC array alone. A file appears under its name only
+when it is complete. Numbers come from yosys' and nextpnr's JSON, never from their logs.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, cast
+
+from hwquant.devices import Counts, Device, count_cells, find_device
+from hwquant.errors import BadInput, ToolFailed
+from hwquant.toolchain import (
+    nextpnr_ecp5_version,
+    run_nextpnr_ecp5,
+    run_yosys,
+    yosys_version,
+)
+
+_TARGET_MHZ = 200  # above what is hoped for: nextpnr stops trying once it is met
+
+
+class ArrayEntry(TypedDict):
+    """The MAC array as a design of its own: the files in ``rtl/``, and its MACs a cycle."""
+
+    top: str
+    verilog: list[str]
+    macs: int
+
+
+class Entry(TypedDict):
+    """The part of ``design.json`` that synthesis needs."""
+
+    schema: int
+    top: str
+    verilog: list[str]
+    mac_array: ArrayEntry | None
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """Cells of the whole design and, without DSP blocks, of its MAC array."""
+
+    device: str
+    tool: str
+    design: Counts
+    mac_array: Counts | None
+    macs: int
+
+    @property
+    def luts_per_mac(self) -> float | None:
+        """LUTs of the MAC array per multiply-accumulate a cycle."""
+        return None if self.mac_array is None else self.mac_array.luts / self.macs
+
+
+@dataclass(frozen=True)
+class PnrResult:
+    """Outcome of place and route; ``fmax_mhz`` is the median over the seeds.
+
+    ``logic_cells`` are the placed LUT sites (a carry bit occupies one too) of the first seed. Only
+    paths from register to register are timed, because the design is placed out of context.
+    """
+
+    device: str
+    tool: str
+    fmax_mhz: float
+    fmax_mhz_seeds: tuple[float, ...]
+    logic_cells: int
+
+
+def synthesize(
+    directory: Path, device: str, *, top: str | None = None, array_dsp: bool = False
+) -> SynthResult:
+    """Synthesize ``top`` (default: the design's) and the MAC array for a device.
+
+    The array is counted without DSP blocks unless ``array_dsp``, so that arrays compare.
+
+    Raises
+    ------
+    BadInput
+        If the device is unknown or ``directory`` no build directory.
+    ToolFailed
+        If yosys stops with an error.
+    """
+    target = find_device(device)
+    design = _read_design(directory)
+    rtl, folder = directory.resolve() / "rtl", directory.resolve() / "synth" / device
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"{target.synth} {target.with_dsp}"
+    _run(rtl, folder, design["verilog"], top or design["top"], command, "stat")
+    array = design.get("mac_array")
+    if array is not None:
+        command = f"{target.synth} {target.with_dsp if array_dsp else target.no_dsp}"
+        _run(rtl, folder, array["verilog"], array["top"], command, "mac_array")
+    return read_synthesis(directory, device)
+
+
+def read_synthesis(directory: Path, device: str) -> SynthResult:
+    """Return the result of a ``synthesize`` that has run before."""
+    target = find_device(device)
+    folder = directory / "synth" / device
+    array = _read_design(directory).get("mac_array")
+    return SynthResult(
+        device=device,
+        tool=f"yosys {yosys_version()}",
+        design=_counts(folder / "stat.json", target),
+        mac_array=None if array is None else _counts(folder / "mac_array.json", target),
+        macs=0 if array is None else array["macs"],
+    )
+
+
+def place_and_route(directory: Path, device: str, seeds: Sequence[int]) -> PnrResult:
+    """Place and route the netlist that ``synthesize`` left, once for every seed.
+
+    Raises
+    ------
+    BadInput
+        If the device is not an ECP5, there is no netlist, or no seed.
+    ToolFailed
+        If it does not fit, or nextpnr stops with another error.
+    """
+    target = find_device(device)
+    folder = directory.resolve() / "synth" / device
+    if not target.nextpnr:
+        raise BadInput(f"{device}: place and route exists for ECP5 only in this version")
+    if not (folder / "netlist.json").is_file():
+        raise BadInput(f"{folder}: no netlist.json; synthesize for {device} first")
+    if not seeds:
+        raise BadInput("seeds: place and route needs at least one")
+    reports = [_route(folder, target, seed) for seed in seeds]
+    fmax = tuple(_fmax_mhz(report, folder) for report in reports)
+    return PnrResult(
+        device=device,
+        tool=f"nextpnr-ecp5 {nextpnr_ecp5_version()}",
+        fmax_mhz=statistics.median(fmax),
+        fmax_mhz_seeds=fmax,
+        logic_cells=reports[0]["utilization"]["TRELLIS_COMB"]["used"],
+    )
+
+
+def _read_design(directory: Path) -> Entry:
+    file = directory / "design.json"
+    if not file.is_file():
+        raise BadInput(f"{directory}: no design.json, so not a build directory of hwquant gen")
+    design = json.loads(file.read_text())
+    if design.get("schema") != 1:
+        raise BadInput(f"{file}: schema {design.get('schema')}, this version reads 1")
+    return cast(Entry, design)
+
+
+def _run(
+    rtl: Path, folder: Path, verilog: Sequence[str], top: str, command: str, stat: str
+) -> None:
+    """Synthesize one top in ``rtl``, where ``$readmemh`` finds its files."""
+    there = f"../synth/{folder.name}"  # relative: yosys takes no spaces in a path
+    outputs = [f"{stat}.json"]
+    writers = [f"tee -q -o {there}/new.{stat}.json stat -json"]
+    if stat == "stat":
+        outputs += ["netlist.v", "netlist.json"]
+        writers += [
+            f"write_verilog -noattr {there}/new.netlist.v",
+            f"write_json {there}/new.netlist.json",
+        ]
+    run_yosys(
+        [
+            *(f"read_verilog {name}" for name in verilog),
+            f"hierarchy -check -top {top}",
+            # Flat: a 16x16 array takes 6417 LUT4 and not 8961 as with its rows kept apart.
+            "setattr -mod -unset keep_hierarchy",
+            f"{command.strip()} -top {top}",
+            # modules that stand once in the Verilog have been mapped once; now they multiply
+            "setattr -mod -unset keep_hierarchy *",
+            "flatten",
+            "clean",
+            *writers,
+        ],
+        log=folder / f"{stat}.log",
+        cwd=rtl,
+    )
+    for name in outputs:
+        (folder / f"new.{name}").rename(folder / name)
+
+
+def _counts(stat: Path, target: Device) -> Counts:
+    if not stat.is_file():
+        raise BadInput(f"{stat}: not there; synthesize first")
+    return count_cells(target.family, json.loads(stat.read_text())["design"]["num_cells_by_type"])
+
+
+class _Fmax(TypedDict):
+    achieved: float
+
+
+class _Used(TypedDict):
+    used: int
+
+
+class _Report(TypedDict):
+    fmax: dict[str, _Fmax]
+    utilization: dict[str, _Used]
+
+
+def _route(folder: Path, target: Device, seed: int) -> _Report:
+    report = folder / f"pnr_{seed}.json"
+    draft = f"new.{report.name}"
+    run_nextpnr_ecp5(
+        [
+            *target.nextpnr,
+            "--out-of-context",
+            "--json",
+            "netlist.json",
+            "--report",
+            draft,
+            "--freq",
+            str(_TARGET_MHZ),
+            "--timing-allow-fail",
+            "--seed",
+            str(seed),
+        ],
+        log=folder / f"pnr_{seed}.log",
+        cwd=folder,
+    )
+    (folder / draft).rename(report)
+    return cast(_Report, json.loads(report.read_text()))
+
+
+def _fmax_mhz(report: _Report, folder: Path) -> float:
+    if not report["fmax"]:
+        raise ToolFailed(f"nextpnr-ecp5: no clock in the design; see {folder}")
+    return min(clock["achieved"] for clock in report["fmax"].values())

