@@ -15,7 +15,9 @@ class Device:
     """Capacity of a device; ``brams`` hold ``bram_kbit`` each.
 
     ``synth`` is the yosys command, to which ``no_dsp`` or ``with_dsp`` is added. ``nextpnr`` are
-    the options that choose the device for place and route, empty where there is none.
+    the options that choose the device for place and route, empty where there is none. ``flat``:
+    repeated modules dissolve before mapping, which saves 11 % of a 16x16 array's LUT4, but costs
+    28 % more LUT6, since abc then misses the wide multiplexers of the product tables.
     """
 
     family: Family
@@ -28,6 +30,7 @@ class Device:
     with_dsp: str = ""
     no_dsp: str = ""
     nextpnr: tuple[str, ...] = ()
+    flat: bool = True
 
 
 _XC7 = "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf"
@@ -35,8 +38,8 @@ _ECP5 = "synth_ecp5"
 _PACKAGE = ("--package", "CABGA381")
 
 DEVICES = {
-    "xc7a35t": Device("xc7", 20800, 41600, 50, 36, 90, _XC7, no_dsp="-nodsp"),
-    "xc7a100t": Device("xc7", 63400, 126800, 135, 36, 240, _XC7, no_dsp="-nodsp"),
+    "xc7a35t": Device("xc7", 20800, 41600, 50, 36, 90, _XC7, no_dsp="-nodsp", flat=False),
+    "xc7a100t": Device("xc7", 63400, 126800, 135, 36, 240, _XC7, no_dsp="-nodsp", flat=False),
     "lfe5u-25f": Device(
         "ecp5", 24288, 24288, 56, 18, 28, _ECP5, no_dsp="-nodsp", nextpnr=("--25k", *_PACKAGE)
     ),

@@ -27,11 +27,11 @@ from hwquant.ir import (
     Pair,
 )
 
-# Correlations that make propagated moments agree best with stored ones (resnet20, 32, 56, resnet8).
+# Correlations chosen so that propagated moments come close to stored ones (resnet20, 32, 56, 8).
 TAP_CORRELATION = 0.5  # of neighbouring pixels of one channel; falls with distance as a power
 PIXEL_CORRELATION = 0.9  # the same for the sensor's pixels
 COLOUR_CORRELATION = 0.5  # of the sensor's channels among each other
-SKIP_CORRELATION = 0.3  # of the two operands of a residual add
+SKIP_CORRELATION = 0.3  # of a residual add's operands; 0.5 fits stds better and means worse
 TINY = 1e-12  # keeps a constant channel's spread from being divided by
 
 

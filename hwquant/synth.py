@@ -91,11 +91,11 @@ def synthesize(
     rtl, folder = directory.resolve() / "rtl", directory.resolve() / "synth" / device
     folder.mkdir(parents=True, exist_ok=True)
     command = f"{target.synth} {target.with_dsp}"
-    _run(rtl, folder, design["verilog"], top or design["top"], command, "stat")
+    _run(rtl, folder, design["verilog"], top or design["top"], command, "stat", target.flat)
     array = design.get("mac_array")
     if array is not None:
         command = f"{target.synth} {target.with_dsp if array_dsp else target.no_dsp}"
-        _run(rtl, folder, array["verilog"], array["top"], command, "mac_array")
+        _run(rtl, folder, array["verilog"], array["top"], command, "mac_array", target.flat)
     return read_synthesis(directory, device)
 
 
@@ -153,7 +153,7 @@ def _read_design(directory: Path) -> Entry:
 
 
 def _run(
-    rtl: Path, folder: Path, verilog: Sequence[str], top: str, command: str, stat: str
+    rtl: Path, folder: Path, verilog: Sequence[str], top: str, command: str, stat: str, flat: bool
 ) -> None:
     """Synthesize one top in ``rtl``, where ``$readmemh`` finds its files."""
     there = f"../synth/{folder.name}"  # relative: yosys takes no spaces in a path
@@ -169,11 +169,10 @@ def _run(
         [
             *(f"read_verilog {name}" for name in verilog),
             f"hierarchy -check -top {top}",
-            # Flat: a 16x16 array takes 6417 LUT4 and not 8961 as with its rows kept apart.
-            "setattr -mod -unset keep_hierarchy",
+            *(["setattr -mod -unset keep_hierarchy"] if flat else []),
             f"{command.strip()} -top {top}",
-            # modules that stand once in the Verilog have been mapped once; now they multiply
-            "setattr -mod -unset keep_hierarchy *",
+            # modules that were kept apart have been mapped once; now they multiply
+            "setattr -mod -unset keep_hierarchy",
             "flatten",
             "clean",
             *writers,

@@ -125,8 +125,7 @@ def verilog_from_rtlil(rtlil: str, path: Path, *, memories: str | None = None) -
     ``zero.WORDSxBITS.mem``. Without it they stay in the Verilog, on which yosys takes minutes from
     some thousand words on. Returns the memory files' paths relative to ``path``'s folder.
 
-    The passes are amaranth.back.verilog's, without ``-norename``: names that start with a dollar
-    clash with yosys' own when it reads them back, and abc9 stops with an assertion.
+    Without ``-norename``, unlike amaranth.back.verilog: it leaves names with which abc9 fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     removed = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")

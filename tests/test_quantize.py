@@ -9,7 +9,7 @@ import pytest
 
 from hwquant import golden
 from hwquant.errors import BadInput
-from hwquant.exponent import Site, find_exponent
+from hwquant.exponent import Site, find_exponent, noise_to_signal, weight_error
 from hwquant.ir import (
     INPUT,
     FloatAdd,
@@ -345,11 +345,9 @@ def test_stored_moments_set_the_range() -> None:
 def test_exponent_search_finds_the_least_of_a_sweep(search: Any) -> None:
     weight = np.random.default_rng(7).normal(size=(16, 8, 3, 3))
     sites = [Site(weight, Spread(np.zeros(8), np.ones(8), low=0.0))]
-    found = find_exponent(sites, 7, 15, search)
-    assert 0.5 < found < 0.9
-    config = QuantConfig(search=search)
-    quantized = quantize(_graph(*NETWORKS["residual"]), config)
-    assert 0.25 <= quantized.provenance.exponent <= 1
+    error = weight_error(sites, 7) if search == "weights" else noise_to_signal(sites, 7, 15)
+    least = min(error(exponent) for exponent in np.linspace(0.25, 1, 151))
+    assert error(find_exponent(sites, 7, 15, search)) < 1.02 * least
 
 
 @pytest.mark.parametrize(
