@@ -1,0 +1,280 @@
+"""Golden computes what semantics.md says: against the slow oracle, and by hand."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hwquant import golden
+from hwquant.errors import BadInput
+from hwquant.ir import (
+    INPUT,
+    Activation,
+    Arithmetic,
+    InputCodes,
+    Layer,
+    LevelTables,
+    MacLayer,
+    MaxPoolLayer,
+    PowerTable,
+    ProductTable,
+    QuantGraph,
+    Residual,
+    Tensor,
+    Thresholds,
+)
+from tests import slow_golden
+from tests.random_graphs import PROVENANCE, Limits, random_graph, random_images
+
+SEEDS = range(60)
+TIMES = ProductTable(
+    np.outer(np.arange(4), np.arange(4))
+)  # exact products of 3-bit and 2-bit codes
+ODD = ProductTable(np.array([[0, 0, 0, 0], [0, 1, 3, 6], [0, 2, 7, 11], [0, 5, 13, 20]]))
+
+
+def drawn(seed: int) -> tuple[QuantGraph, npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, Limits())
+    return graph, random_images(rng, graph, 3)
+
+
+def tensor(name: str, shape: tuple[int, int, int], parts: int = 1, pad: int = 0) -> Tensor:
+    return Tensor(name, *shape, parts, np.full(shape[0], pad))
+
+
+def network(
+    source: Tensor, layers: Sequence[Layer], arithmetic: Arithmetic = TIMES, part_shift: int = 2
+) -> QuantGraph:
+    """Build a network of 3-bit weights and 2-bit activations whose pixels are packed codes."""
+    bits = 2 * source.parts
+    table = np.arange(1 << bits)
+    levels = np.array([0, 1, 2, 3])
+    return QuantGraph(
+        weight_bits=3,
+        act_bits=2,
+        part_shift=part_shift,
+        arithmetic=arithmetic,
+        skip_levels=levels,
+        input=InputCodes(bits, 0, table, source),
+        layers=tuple(layers),
+        provenance=PROVENANCE,
+    )
+
+
+def mac(weights: Any, out: tuple[int, int, int], name: str = "last", **changed: Any) -> MacLayer:
+    """Build a layer of ``weights[PW, M, C, KH, KW]`` that leaves its accumulators as they are."""
+    weights = np.array(weights)
+    chosen: dict[str, Any] = {
+        "source": INPUT,
+        "kernel": weights.shape[3:],
+        "shared": False,
+        "stride": (1, 1),
+        "pads": (0, 0, 0, 0),
+        "multiplier": np.ones(out[0], np.int64),
+        "bias": np.zeros(out[0], np.int64),
+        "shift": 0,
+        "residual": None,
+        "activation": None,
+        "acc_bits": 32,
+        "value_bits": 32,
+        "output": tensor(name, out),
+    }
+    return MacLayer(name=name, weights=weights, **chosen | changed)
+
+
+def values(biases: Iterable[int], **changed: Any) -> list[int]:
+    """Run values that come from the biases alone through a layer, one a channel."""
+    bias = np.array(list(biases))
+    zero = np.zeros((1, len(bias), 1, 1, 1), np.int64)
+    layer = mac(zero, (len(bias), 1, 1), bias=bias, **changed)
+    graph = network(tensor(INPUT, (1, 1, 1)), [layer])
+    return golden.simulate(graph, np.zeros((1, 1), np.int64)).ravel().tolist()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_golden_equals_the_slow_oracle(seed: int) -> None:
+    graph, images = drawn(seed)
+    want = slow_golden.run(graph, images)
+    np.testing.assert_array_equal(golden.simulate(graph, images), want[graph.layers[-1].name])
+    for index, image in enumerate(images):
+        got = golden.trace(graph, image)
+        assert got.keys() == want.keys()
+        for name, codes in got.items():
+            np.testing.assert_array_equal(codes, want[name][index], f"seed {seed}, {name}")
+
+
+def test_random_graphs_have_every_kind_of_thing() -> None:
+    seen = set[str]()
+    for graph, _ in map(drawn, SEEDS):
+        seen.add(type(graph.arithmetic).__name__)
+        for layer in graph.layers:
+            parts = graph.tensor(layer.source).parts
+            seen.add(f"{type(layer).__name__} of {parts}")
+            if isinstance(layer, MacLayer):
+                seen.add(f"{len(layer.weights)} times {parts}")
+                seen.add(type(layer.activation).__name__)
+                seen.add("shared" if layer.shared else "own weights")
+                seen.update({"stride"} if max(layer.stride) > 1 else ())
+                seen.update({"lopsided pads"} if layer.pads[:2] != layer.pads[2:] else ())
+                if layer.residual is not None:
+                    seen.update({"skip stride"} if max(layer.residual.stride) > 1 else ())
+                    seen.update({"skip offset"} if layer.residual.channel_offset else ())
+    assert seen >= {
+        *("ProductTable", "LevelTables", "Thresholds", "PowerTable", "NoneType"),
+        *("MaxPoolLayer of 1", "MaxPoolLayer of 2", "shared", "own weights", "lopsided pads"),
+        *("1 times 1", "1 times 2", "2 times 1", "2 times 2"),
+        *("stride", "skip stride", "skip offset"),
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS[:10])
+def test_batch_size_does_not_change_values(seed: int) -> None:
+    graph, images = drawn(seed)
+    whole = golden.simulate(graph, images)
+    for batch in (1, 2, 3, 8):
+        done: list[int] = []
+        np.testing.assert_array_equal(
+            golden.simulate(graph, images, batch=batch, progress=done.append), whole
+        )
+        assert sum(done) == len(images)
+        assert max(done) <= batch
+
+
+def test_no_images_give_no_values() -> None:
+    graph, images = drawn(0)
+    assert golden.simulate(graph, images[:0]).shape == (
+        0,
+        *golden.simulate(graph, images).shape[1:],
+    )
+
+
+def test_halves_are_rounded_up_below_zero_too() -> None:
+    assert values([10, 6, 2, -2, -6, -10], shift=2) == [3, 2, 1, 0, -1, -2]
+    assert values([7, 5, -5, -7], shift=0) == [7, 5, -5, -7]
+
+
+def test_value_is_product_and_bias_shifted() -> None:
+    layer = mac(
+        [[[[[3]]], [[[-2]]]]], (2, 1, 1), multiplier=np.array([5, 7]), bias=np.array([1, 3])
+    )
+    layer_shifted = mac(
+        layer.weights, (2, 1, 1), multiplier=layer.multiplier, bias=layer.bias, shift=3
+    )
+    images = np.array([[3]])
+    source = tensor(INPUT, (1, 1, 1))
+    assert golden.simulate(network(source, [layer]), images).ravel().tolist() == [46, -39]
+    assert golden.simulate(network(source, [layer_shifted]), images).ravel().tolist() == [6, -5]
+
+
+def test_padding_reads_the_pad_code() -> None:
+    layer = mac(np.full((1, 1, 1, 3, 3), 2), (1, 1, 1), pads=(1, 1, 1, 1))
+    graph = network(tensor(INPUT, (1, 1, 1), pad=3), [layer], ODD)
+    assert golden.simulate(graph, np.array([[1]])).item() == 2 + 8 * 11
+
+
+def test_pads_are_top_left_bottom_right() -> None:
+    layer = mac([[[[[1, 0], [0, 0]]]]], (1, 2, 2), pads=(1, 0, 0, 1))
+    graph = network(tensor(INPUT, (1, 2, 2), pad=3), [layer])
+    got = golden.simulate(graph, np.array([[[[0, 1], [2, 0]]]]))
+    assert got.tolist() == [[[[3, 3], [0, 1]]]]
+
+
+def test_shared_kernel_uses_one_weight_everywhere() -> None:
+    layer = mac([[[[[-3]]]]], (1, 1, 2), kernel=(2, 2), shared=True, stride=(2, 2))
+    graph = network(tensor(INPUT, (1, 2, 4)), [layer], ODD)
+    got = golden.simulate(graph, np.array([[[[0, 1, 2, 2], [2, 3, 3, 3]]]]))
+    assert got.ravel().tolist() == [-(0 + 5 + 13 + 20), -(13 + 13 + 20 + 20)]
+
+
+def test_digits_weigh_powers_of_the_part_shift() -> None:
+    layer = mac([[[[[1]]]], [[[[-2]]]]], (1, 1, 1))
+    graph = network(tensor(INPUT, (1, 1, 1), parts=2), [layer], ODD, part_shift=3)
+    got = golden.simulate(graph, np.array([[0b1101]]))  # digits 3 and 1
+    assert got.item() == 64 * 6 + 8 * 1 - 8 * 11 - 2
+
+
+def test_levels_are_multiplied() -> None:
+    tables = LevelTables(np.array([0, 5, 900, 70_000]), np.array([0, 3, 800, 60_000]))
+    layer = mac([[[[[3]], [[-1]]]]], (1, 1, 1))
+    graph = network(tensor(INPUT, (2, 1, 1)), [layer], tables)
+    assert golden.simulate(graph, np.array([[3, 2]])).item() == 70_000 * 60_000 - 5 * 800
+
+
+def test_max_pool_compares_packed_codes_and_leaves_padding_out() -> None:
+    source = tensor(INPUT, (1, 2, 3), parts=2, pad=15)
+    pool = MaxPoolLayer("pool", INPUT, (2, 2), (1, 2), (1, 1, 0, 0), tensor("pool", (1, 2, 2), 2))
+    copy = mac([[[[[1]]]]], (1, 2, 2), source="pool")
+    codes = np.array([[[[0b0111, 0b1000, 0b0011], [0b0000, 0b0001, 0b1100]]]])
+    tensors = golden.trace(network(source, [pool, copy]), codes[0])
+    assert tensors["pool"].tolist() == [[[0b0111, 0b1000], [0b0111, 0b1100]]]
+
+
+def test_residual_takes_strided_pixels_and_moved_channels() -> None:
+    residual = Residual(INPUT, (2, 2), 1, np.array([7, 10, 100]))
+    pool = MaxPoolLayer("pool", INPUT, (2, 2), (2, 2), (0, 0, 0, 1), tensor("pool", (1, 1, 2)))
+    last = mac([[[[[1]]], [[[0]]], [[[-1]]]]], (3, 1, 2), source="pool", residual=residual)
+    graph = network(tensor(INPUT, (1, 2, 3)), [pool, last])
+    got = golden.simulate(graph, np.array([[[[1, 3, 2], [0, 0, 2]]]]))
+    assert got.tolist() == [[[[3, 2]], [[10, 20]], [[-3, -2]]]]
+
+
+def test_residual_channels_that_have_no_place_are_left_out() -> None:
+    zero = np.zeros((1, 2, 3, 1, 1), np.int64)
+    first = mac(zero, (2, 1, 1), "first", activation=Thresholds((1,), (0, 1)))
+    images = np.array([[1, 2, 3]])
+    for offset, want in ((-1, [2, 3]), (1, [0, 1]), (-2, [3, 0]), (2, [0, 0])):
+        residual = Residual(INPUT, (1, 1), offset, np.array([1, 1]))
+        last = mac(zero[:, :, :2], (2, 1, 1), source="first", residual=residual)
+        graph = network(tensor(INPUT, (3, 1, 1)), [first, last])
+        assert golden.simulate(graph, images).ravel().tolist() == want
+
+
+def test_thresholds_are_reached_when_equal() -> None:
+    stairs = Thresholds((-3, 0, 5), (1, 0, 2, 3))
+    assert codes([-4, -3, -1, 0, 4, 5, 99], stairs) == [1, 0, 0, 2, 2, 3, 3]
+
+
+def test_a_long_staircase_is_one_too() -> None:
+    stairs = Thresholds((-(10**9), 10**9), (1, 2, 3))
+    assert codes([-(10**9) - 1, -(10**9), 0, 10**9 - 1, 10**9], stairs) == [1, 2, 2, 2, 3]
+
+
+def test_power_table_has_segments_in_every_octave() -> None:
+    table = PowerTable(4, 1, (0, 1, 2, 3, 0, 1, 2, 3))
+    got = codes([-5, 0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16], table)
+    assert got == [0, 0, 1, 2, 3, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+
+
+def codes(given: Sequence[int], activation: Activation) -> list[int]:
+    """Pass values through an activation, and its codes to a layer that copies them."""
+    count = len(given)
+    zero = np.zeros((1, count, 1, 1, 1), np.int64)
+    shape = (count, 1, 1)
+    first = mac(zero, shape, "first", bias=np.array(given), activation=activation)
+    last = mac(np.eye(count, dtype=int).reshape(1, count, count, 1, 1), shape, source="first")
+    graph = network(tensor(INPUT, (1, 1, 1)), [first, last])
+    return golden.simulate(graph, np.zeros((1, 1), np.int64)).ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.full((2, 1, 2, 2), 4), "pixel 4; the sensor's range is 0..3"),
+        (np.full((2, 1, 2, 2), -1), "pixel -1; the sensor's range is 0..3"),
+        (np.zeros((2, 1, 2, 3), int), r"shape \(2, 1, 2, 3\); this network takes N of \(1, 2, 2\)"),
+        (np.zeros((2, 4), int), r"shape \(2, 4\)"),
+        (np.zeros((2, 1, 2, 2)), "float64 values; this network takes the sensor's integers"),
+    ],
+)
+def test_images_that_no_sensor_delivers_are_refused(images: npt.NDArray[Any], words: str) -> None:
+    graph = network(tensor(INPUT, (1, 2, 2)), [mac([[[[[1]]]]], (1, 2, 2))])
+    with pytest.raises(BadInput, match=words):
+        golden.simulate(graph, images)
+
+
+def test_sums_beyond_int64_are_refused() -> None:
+    with pytest.raises(BadInput, match="last: values reach"):
+        values([1 << 62])
