@@ -20,10 +20,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class MemoryCells:
-    """What a memory takes; ``rom_bits`` are left to logic. Halves, as an xc7 block RAM divides."""
+    """What a memory takes: in halves, as an xc7 block RAM divides, and LUTs used as memory.
+
+    ``mux_bits`` choose among blocks that share an output; ``rom_bits`` are left to logic.
+    """
 
     half_brams: int
     luts: int
+    mux_bits: int
     rom_bits: int
 
 
@@ -40,11 +44,17 @@ class _Shape:
     def cells(self, memory: Memory) -> int:
         return -(-memory.bits // self.bits) * -(-memory.words // self.words)
 
+    def mux_bits(self, memory: Memory) -> int:
+        return memory.bits * (-(-memory.words // self.words) - 1)
+
+    def total(self, memory: Memory) -> int:
+        return self.cost * self.cells(memory) + self.mux_bits(memory)
+
 
 def _blocks(kbit: int, widths: tuple[int, ...], cost: int, half_brams: int) -> list[_Shape]:
-    """Return the shapes of a block RAM of ``kbit`` * 1024 bits; widths from 9 up use parity bits."""
+    """Return the shapes of a block RAM; the parity bits count where 9 divides the width."""
     return [
-        _Shape(width, kbit * 1024 // (width // 9 * 8 or width), cost, half_brams)
+        _Shape(width, kbit * 1024 // (width if width % 9 else width // 9 * 8), cost, half_brams)
         for width in widths
     ]
 
@@ -68,9 +78,9 @@ def place_memory(family: Family, memory: Memory) -> MemoryCells:
     An upper bound: block RAMs whose bits are all zero or all the same are removed later on.
     """
     shapes = [shape for shape in _SHAPES[family] if not (memory.rom and shape.luts)]
-    best = min(shapes, key=lambda shape: shape.cost * shape.cells(memory))
+    best = min(shapes, key=lambda shape: shape.total(memory))
     bits = memory.bits * memory.words
-    if memory.rom and bits < best.cost * best.cells(memory) * _ROM_BITS_PER_COST[family]:
-        return MemoryCells(0, 0, bits)
+    if memory.rom and bits < best.total(memory) * _ROM_BITS_PER_COST[family]:
+        return MemoryCells(0, 0, 0, bits)
     cells = best.cells(memory)
-    return MemoryCells(best.half_brams * cells, best.luts * cells, 0)
+    return MemoryCells(best.half_brams * cells, best.luts * cells, best.mux_bits(memory), 0)

@@ -35,7 +35,7 @@ def emit(
     """
     program = schedule(graph, plan)
     rtl = directory / "rtl"
-    report = progress or (lambda _: None)
+    report = progress or _silent
     report("elaborating the accelerator")
     library = Library()
     text = to_rtlil(Accelerator(graph, program), TOP, library) + library.rtlil()
@@ -113,3 +113,7 @@ def _value_bits(graph: QuantGraph) -> int:
     last = graph.layers[-1]
     assert isinstance(last, MacLayer)
     return last.value_bits
+
+
+def _silent(step: str) -> None:
+    """Report nothing."""

@@ -36,8 +36,9 @@ class Moments:
 class FloatConv:
     """Convolution or, with the kernel as large as the input, a fully connected layer.
 
-    ``weight`` is ``float[M, C, KH, KW]``, ``bias`` ``float[M]``. ``moments`` are those of the output
-    where a batch norm followed and was folded in (mean = beta, std = abs(gamma)), else ``None``.
+    ``weight`` is ``float[M, C, KH, KW]``, ``bias`` ``float[M]``. ``moments`` are those of the
+    output where a batch norm followed and was folded in (mean = beta, std = abs(gamma)), else
+    ``None``.
     """
 
     name: str
@@ -148,7 +149,7 @@ class ProductTable:
 
 @dataclass(frozen=True, eq=False)
 class LevelTables:
-    """Each operand's code is decoded alone, ``int[Lw + 1]`` and ``int[Lx + 1]``, then multiplied."""
+    """Each operand is decoded alone, ``int[Lw + 1]`` and ``int[Lx + 1]``, then multiplied."""
 
     weight_levels: IntArray
     act_levels: IntArray
@@ -217,8 +218,9 @@ class Residual:
 class MacLayer:
     """Convolution, fully connected layer or average pool on the MAC array.
 
-    ``weights`` are signed codes ``int[PW, M, C, KH, KW]``, ``PW`` digits; with ``shared`` the last two
-    axes are 1 and every position of ``kernel`` uses the same weights (average pooling folded in).
+    ``weights`` are signed codes ``int[PW, M, C, KH, KW]``, ``PW`` digits; with ``shared`` the last
+    two axes are 1 and every position of ``kernel`` uses the same weights (average pooling folded
+    in).
     ``multiplier`` and ``bias`` are ``int[M]``. ``acc_bits`` and ``value_bits`` are proved bounds.
     ``activation`` is ``None`` in the last layer alone, whose outputs are the values themselves.
     """

@@ -93,7 +93,7 @@ def run_frames(
     shape = (len(images), out.height, out.width, -1)
     values = np.array(collected).reshape(shape)[..., : out.channels].transpose(0, 3, 1, 2)
     starts = [first_in, *(cycle for cycle, _ in seen[1 : len(schedule.layers) + 2])]
-    return Frames(values, first_out - first_in + 1, list(np.diff(starts)))
+    return Frames(values, first_out - first_in + 1, np.diff(starts).tolist())
 
 
 def _with_reset(dut: wiring.Component, reset: Signal):

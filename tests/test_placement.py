@@ -1,10 +1,12 @@
 """Tensors that are alive together never share a word, and no layer reads one bank twice."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, QuantGraph
+from hwquant.ir import INPUT, MacLayer, QuantGraph
 from hwquant.placement import Placement, packed_kernel, place, residual_of
 from hwquant.plan import Plan
 from tests.random_graphs import Limits, random_graph
@@ -54,8 +56,6 @@ def test_source_and_residual_lie_in_different_banks(seed: int) -> None:
 
 
 def test_a_layer_that_adds_its_own_input_is_refused_by_name() -> None:
-    import dataclasses
-
     rng = np.random.default_rng(0)
     while True:
         graph = random_graph(rng, Limits(layers=6))
@@ -63,6 +63,8 @@ def test_a_layer_that_adds_its_own_input_is_refused_by_name() -> None:
         if at is not None:
             break
     layer = graph.layers[at]
+    assert isinstance(layer, MacLayer)
+    assert layer.residual is not None
     same = dataclasses.replace(layer.residual, source=layer.source)
     layers = list(graph.layers)
     layers[at] = dataclasses.replace(layer, residual=same)

@@ -2,7 +2,7 @@
 
 import re
 
-from amaranth.back import rtlil
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]  # no stub
 from amaranth.hdl import ClockSignal, Const, Instance, Module, ResetSignal, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
@@ -34,7 +34,7 @@ class Library:
         members = {port: value for port, value, _ in _ports(component)}
         members |= {"clk": ClockSignal(), "rst": ResetSignal()}
         bound = {f"{direction[0]}_{port}": members[port] for direction, port in ports}
-        component._MustUse__used = True  # or Amaranth warns that it was never elaborated
+        vars(component)["_MustUse__used"] = True  # or Amaranth warns that it never elaborated it
         return Instance(name, **bound)
 
     def rtlil(self) -> str:

@@ -1,0 +1,91 @@
+"""Say in a sentence how the hardware differs from golden, and where to look."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwquant.cosim import VerifyResult
+from hwquant.emit import emit
+from hwquant.ir import QuantGraph
+from hwquant.plan import Plan
+from hwquant.schedule import Schedule
+
+_WEIGHTS = "weights"
+
+
+def explain(
+    directory: Path, graph: QuantGraph, design: Mapping[str, Any], result: VerifyResult
+) -> str | None:
+    """Return ``None`` where values and cycles are what golden and ``design.json`` say."""
+    if result.mismatches:
+        hint = altered(directory, graph, Plan(**_plan(design))) or _late_layer(design, result)
+        return f"{_first(design, result)}; {hint}" if hint else _first(design, result)
+    return _cycles(design, result)
+
+
+def _plan(design: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: design["plan"][name] for name in ("rows", "cols", "lanes", "device")}
+
+
+def _first(design: Mapping[str, Any], result: VerifyResult) -> str:
+    first, channels = result.first, design["output"]["channels"]
+    assert first is not None
+    values = result.frames * design["output"]["values"]
+    return (
+        f"{result.mismatches} of {values} values differ from golden, first in frame {first.frame} "
+        f"output {first.position} (pixel {first.position // channels}, channel "
+        f"{first.position % channels}): got {first.got}, expected {first.expected}"
+    )
+
+
+def _cycles(design: Mapping[str, Any], result: VerifyResult) -> str | None:
+    if result.cycles is None or (late := _late_layer(design, result)) is None:
+        return None
+    return f"all values equal golden's, but {late}"
+
+
+def _late_layer(design: Mapping[str, Any], result: VerifyResult) -> str | None:
+    """Name the first layer that takes other cycles than ``design.json`` says."""
+    if result.cycles is None:
+        return None
+    planned = [(layer["name"], layer["cycles"]) for layer in design["layers"]]
+    simulated = result.layer_cycles or ()
+    if not simulated:
+        return "status.layer does not count the layers from 0 up"
+    for (name, cycles), seen in zip(planned, simulated, strict=False):
+        if seen != cycles:
+            return f"layer {name} took {seen} cycles, design.json says {cycles}"
+    if result.cycles != design["cycles"]:
+        return f"a frame took {result.cycles} cycles, design.json says {design['cycles']}"
+    return None
+
+
+def altered(directory: Path, graph: QuantGraph, plan: Plan) -> str | None:
+    """Name the first file in ``rtl/`` that is not what ``gen`` writes for ``model.hwq``.
+
+    Of the weight memory the layer too. ``None``: all are, and the gateware itself is at fault.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwquant-") as name:
+        fresh = Path(name)
+        program = emit(graph, plan, fresh)
+        for file in sorted((fresh / "rtl").rglob("*")):
+            if file.is_dir():
+                continue
+            path = file.relative_to(fresh)
+            there = directory / path
+            if not there.is_file():
+                return f"{path} is missing"
+            if there.read_bytes() != file.read_bytes():
+                return _altered_line(path, there.read_text(), file.read_text(), program)
+    return None
+
+
+def _altered_line(path: Path, there: str, fresh: str, program: Schedule) -> str:
+    lines = zip(there.splitlines(), fresh.splitlines(), strict=False)
+    line = next((at for at, (a, b) in enumerate(lines) if a != b), len(fresh.splitlines()))
+    where = f"{path} line {line + 1} is not what hwquant gen writes for model.hwq"
+    if f".{_WEIGHTS}." not in f".{path.name}":
+        return where
+    layers = (p for p in program.layers if 0 <= line - p.weight_base < p.weight_words)
+    return f"{where}: weights of layer {next(layers).name}" if layers else where

