@@ -32,7 +32,7 @@ _PORTS = ("clk", "rst", "i__*", "o__*", "status__layer")
 
 # What Verilator says about Amaranth's Verilog: widths that Verilog's own rules extend or cut, and
 # case statements that rely on the assignment before them or on the order of their patterns.
-_WAIVED = (
+WAIVED = (
     "WIDTHEXPAND",
     "WIDTHTRUNC",
     "UNUSEDSIGNAL",
@@ -309,7 +309,7 @@ def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Non
     """Compile the model, unless the one in ``folder`` was made from the same text."""
     top = design["top"]
     control = folder / "ports.vlt"
-    rules = [f"lint_off -rule {rule}" for rule in _WAIVED]
+    rules = [f"lint_off -rule {rule}" for rule in WAIVED]
     public = [f'public_flat_rw -module "{top}" -var "{port}"' for port in _PORTS]
     sources = [rtl / name for name in design["verilog"]]
     options: list[str] = list(_OPTIONS)

@@ -50,3 +50,10 @@ def assert_refused(result: Result, words: str | Sequence[str], code: int = 2) ->
     assert errors == result.stderr.splitlines()[-1:], result.stderr
     for word in [words] if isinstance(words, str) else words:
         assert word in errors[0]
+
+
+def made_build(folder: Path) -> Path:
+    """Generate the small network's build directory."""
+    result = hwquant("gen", network(folder), "-o", folder / "build", *SMALL_PLAN)
+    assert result.exit_code == 0, result.stderr
+    return folder / "build"
