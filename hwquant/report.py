@@ -62,7 +62,7 @@ class LayerSection(TypedDict):
 
 
 class EstimateSection(TypedDict):
-    """Cells before synthesis."""
+    """Cells before synthesis; ``shortages`` say why it does not fit."""
 
     device: str
     luts: int
@@ -70,6 +70,7 @@ class EstimateSection(TypedDict):
     brams: int
     dsps: int
     fits: bool
+    shortages: list[str]
 
 
 class ArraySection(TypedDict):
@@ -219,6 +220,7 @@ def of_design(
         "brams": estimate.brams,
         "dsps": estimate.dsps,
         "fits": estimate.fits,
+        "shortages": list(estimate.shortages),
     }
     return made
 

@@ -157,3 +157,4 @@ def test_an_estimate_with_a_shortage_does_not_fit() -> None:
     made = report.of_design(PROVENANCE, DESIGN, short, {})
     assert made["estimate"] is not None
     assert made["estimate"]["fits"] is False
+    assert made["estimate"]["shortages"] == ["3 BRAMs of 2"]

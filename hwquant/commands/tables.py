@@ -147,7 +147,7 @@ def _estimate(made: Report) -> RenderableType:
     if estimate is None:
         return _absent("Estimate", "hwquant gen")
     rows = [(name, f"{estimate[name]:,}") for name in ("luts", "ffs", "brams", "dsps")]
-    rows.append(("fits", "yes" if estimate["fits"] else "no"))
+    rows.append(("fits", "yes" if estimate["fits"] else f"no: {', '.join(estimate['shortages'])}"))
     return _facts(f"Estimate before synthesis, {estimate['device']}", rows)
 
 

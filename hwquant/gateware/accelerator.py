@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.activation_memory import ActivationMemory
 from hwquant.gateware.component import Component
+from hwquant.gateware.digit_writer import DigitWriter
 from hwquant.gateware.drain import Drain
 from hwquant.gateware.images import parameter_words, weight_words
 from hwquant.gateware.loader import Loader
@@ -135,21 +136,29 @@ class Accelerator(Component):
         ]
 
         # writes: one unit at a time
-        with m.If(drain.write):
-            self._write(m, acts, drain.bank, drain.address, drain.word)
+        m.submodules["writer"] = writer = DigitWriter(graph, schedule)
+        m.d.comb += [
+            writer.layer.eq(sequencer.layer),
+            writer.start.eq(sequencer.start),
+            writer.full.eq(drain.full),
+            writer.high.eq(drain.high),
+            writer.low.eq(drain.low),
+            drain.two_digits.eq(writer.two_digits),
+        ]
         if pools:
             m.submodules["max_pool"] = pool = MaxPool(graph, schedule)
             m.d.comb += [
-                pool.layer.eq(sequencer.layer),
-                pool.start.eq(sequencer.start),
                 pool.valid.eq(valid & to_pool),
                 pool.first.eq(first),
                 pool.last.eq(last),
                 pool.digit.eq(digit),
                 pool.word.eq(word),
+                pool.two_digits.eq(writer.two_digits),
             ]
-            with m.If(pool.write):
-                self._write(m, acts, pool.bank, pool.address, pool.word_out)
+            with m.If(pool.full):
+                m.d.comb += [writer.full.eq(1), writer.high.eq(pool.high), writer.low.eq(pool.low)]
+        with m.If(writer.write):
+            self._write(m, acts, writer.bank, writer.address, writer.word)
         place = schedule.input
         with m.If(loader.write):
             if place.split:

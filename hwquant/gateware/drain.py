@@ -13,7 +13,7 @@ from hwquant.gateware.power_activation import create, delayed
 from hwquant.gateware.requantize import LaneParameters, Requantize
 from hwquant.gateware.residual_reader import ResidualReader
 from hwquant.gateware.shared import add_shared
-from hwquant.gateware.word_writer import WordWriter
+from hwquant.gateware.word_gatherer import WordGatherer
 from hwquant.ir import Activation, MacLayer, QuantGraph
 from hwquant.plan import (
     OPERAND_DELAY,
@@ -36,7 +36,7 @@ class Drain(Component):
     i : stream of all rows' accumulators, always ready: the sequencer's pace leaves time to drain
     layer, start : as the sequencer says
     residual_valid, residual_bank, residual_address, residual_word : the residual operand's read
-    write, bank, address, word : a word of codes for the activation memory
+    full, high, low, two_digits : a word of codes for the activation memory, see ``DigitWriter``
     o : stream of ``lanes`` values of the last layer
     sum_started, credit : a sum of the last layer begins; there is room for another
 
@@ -65,10 +65,10 @@ class Drain(Component):
                 "residual_bank": Out(1),
                 "residual_address": Out(address),
                 "residual_word": In(word_bits),
-                "write": Out(1),
-                "bank": Out(1),
-                "address": Out(address),
-                "word": Out(word_bits),
+                "full": Out(1),
+                "high": Out(word_bits),
+                "low": Out(word_bits),
+                "two_digits": In(1),
                 "o": Out(stream.Signature(self._output.o.payload.shape())),
                 "sum_started": In(1),
                 "credit": Out(1),
@@ -133,7 +133,7 @@ class Drain(Component):
         m.submodules["output"] = output = self._output
         writes_two = any(layer.output.parts == 2 for layer in self._layers[:-1])
         code_bits = graph.act_bits * (2 if writes_two else 1)
-        m.submodules["writer"] = writer = WordWriter(graph, self._schedule, code_bits)
+        m.submodules["gatherer"] = gatherer = WordGatherer(graph, self._schedule, code_bits)
         for lane in range(plan.lanes):
             requantize = Requantize(graph, shifts)
             add_shared(m, f"lane_{lane}", "requantize", requantize, platform)
@@ -146,7 +146,7 @@ class Drain(Component):
                 requantize.parameters.eq(parameters[lane]),
                 requantize.shift_select.eq(shift_select),
                 output.i.payload[lane].eq(requantize.value),
-                writer.codes[lane].eq(code),
+                gatherer.codes[lane].eq(code),
             ]
             if residual is not None:
                 m.d.comb += [
@@ -163,15 +163,13 @@ class Drain(Component):
             output.i.valid.eq(has_value & is_last),
             output.sum_started.eq(self.sum_started),
             self.credit.eq(output.credit),
-            writer.valid.eq(delayed(m, has_value, to_code, "has_code") & ~is_last),
-            writer.pixel_starts.eq(delayed(m, chunk == 0, to_value + to_code, "pixel_starts")),
-            writer.pixel_ends.eq(delayed(m, pixel_ends, to_value + to_code, "pixel_ends")),
-            writer.layer.eq(self.layer),
-            writer.start.eq(self.start),
-            self.write.eq(writer.write),
-            self.bank.eq(writer.bank),
-            self.address.eq(writer.address),
-            self.word.eq(writer.word),
+            gatherer.valid.eq(delayed(m, has_value, to_code, "has_code") & ~is_last),
+            gatherer.pixel_starts.eq(delayed(m, chunk == 0, to_value + to_code, "pixel_starts")),
+            gatherer.pixel_ends.eq(delayed(m, pixel_ends, to_value + to_code, "pixel_ends")),
+            gatherer.two_digits.eq(self.two_digits),
+            self.full.eq(gatherer.full),
+            self.high.eq(gatherer.high),
+            self.low.eq(gatherer.low),
         ]
         wiring.connect(m, output.o, wiring.flipped(self.o))
         return m

@@ -33,13 +33,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] _10_;
   reg [5:0] \$like  = 6'h00;
   reg [31:0] \$signal  = 32'd0;
-  reg \$signal$73  = 1'h0;
+  reg \$signal$83  = 1'h0;
   wire [10:0] address;
-  wire [10:0] \address$63 ;
+  wire [10:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
   reg [5:0] flags_2 = 6'h00;
+  wire full;
+  wire \full$55 ;
+  wire [31:0] high;
+  wire [31:0] \high$57 ;
   wire [162:0] \i__payload$35 ;
   wire \i__payload$35.first ;
   wire \i__payload$35.last ;
@@ -55,10 +59,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
+  wire [3:0] \layer$52 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
+  wire [31:0] low;
+  wire [31:0] \low$59 ;
   wire [83:0] \o__payload$12 ;
   wire [123:0] \o__payload$41 ;
   wire \o__ready$13 ;
@@ -78,9 +85,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [31:0] \residual_word$51 ;
   wire start;
   wire \start$27 ;
+  wire \start$53 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
+  wire two_digits;
+  wire \two_digits$61 ;
   wire [10:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -99,7 +109,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [31:0] word_0;
   wire [31:0] word_1;
   wire write;
-  wire \write$62 ;
+  wire \write$72 ;
   reg [10:0] write_0__address;
   reg write_0__enable;
   reg [31:0] write_0__word;
@@ -116,13 +126,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
   assign _03_ = ! bank;
-  assign _05_ = \$signal$73  ? pad_word : read_word;
+  assign _05_ = \$signal$83  ? pad_word : read_word;
   always @(posedge clk)
     \$like  <= _06_;
   always @(posedge clk)
     flags_2 <= _07_;
   always @(posedge clk)
-    \$signal$73  <= _08_;
+    \$signal$83  <= _08_;
   always @(posedge clk)
     pad_word <= _09_;
   always @(posedge clk)
@@ -147,13 +157,14 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .write_1__word(write_1__word)
   );
   \accelerator.drain  drain (
-    .\address$171 (address),
-    .\bank$169 (bank),
     .clk(clk),
     .credit(credit),
+    .full(full),
+    .high(high),
     .i__payload(\i__payload$40 ),
     .i__valid(\i__valid$42 ),
     .layer(layer),
+    .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
     .o__valid(o__valid),
@@ -163,12 +174,11 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .sum_started(sum_started),
-    .word(residual_word),
-    .\word$173 (word),
-    .write(write)
+    .\two_digits$165 (two_digits),
+    .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$63 ),
+    .address(\address$73 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -177,7 +187,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loading(loading),
     .rst(rst),
     .window(_02_),
-    .write(\write$62 )
+    .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
@@ -208,13 +218,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .walk__shift(walk__shift),
     .walk__weight_address(weight_port__addr)
   );
+  \accelerator.writer  writer (
+    .address(address),
+    .bank(bank),
+    .clk(clk),
+    .full(full),
+    .high(high),
+    .layer(layer),
+    .low(low),
+    .rst(rst),
+    .start(start),
+    .two(two_digits),
+    .word(word),
+    .write(write)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
       write_0__enable = _03_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__enable = 1'h1;
     end
   end
@@ -224,8 +248,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$62 ) begin
-      write_0__address = \address$63 ;
+    if (\write$72 ) begin
+      write_0__address = \address$73 ;
     end
   end
   always @* begin
@@ -234,7 +258,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__word = { 20'h00000, _02_[23:20], _02_[15:12], _02_[7:4] };
     end
   end
@@ -244,7 +268,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__enable = _04_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__enable = 1'h1;
     end
   end
@@ -254,8 +278,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$62 ) begin
-      write_1__address = \address$63 ;
+    if (\write$72 ) begin
+      write_1__address = \address$73 ;
     end
   end
   always @* begin
@@ -264,7 +288,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__word = { 20'h00000, _02_[19:16], _02_[11:8], _02_[3:0] };
     end
   end
@@ -333,6 +357,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \residual_bank$47  = residual_bank;
   assign \residual_address$49  = residual_address;
   assign \residual_word$51  = residual_word;
+  assign \layer$52  = layer;
+  assign \start$53  = start;
+  assign \full$55  = full;
+  assign \high$57  = high;
+  assign \low$59  = low;
+  assign \two_digits$61  = two_digits;
   assign word_0 = { 20'h00000, _02_[23:20], _02_[15:12], _02_[7:4] };
   assign word_1 = { 20'h00000, _02_[19:16], _02_[11:8], _02_[3:0] };
   assign is_pool = 1'h0;
@@ -461,7 +491,7 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   assign _03_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, write, \bank$169 , \address$171 , \word$173 , word, layer, start, residual_bank, residual_valid, o__valid, i__valid, i__payload, o__ready);
+module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, \two_digits$165 , o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -475,14 +505,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire credit;
   output [83:0] o__payload;
   wire [83:0] o__payload;
-  output write;
-  wire write;
-  output \bank$169 ;
-  wire \bank$169 ;
-  output [10:0] \address$171 ;
-  wire [10:0] \address$171 ;
-  output [31:0] \word$173 ;
-  wire [31:0] \word$173 ;
   input [31:0] word;
   wire [31:0] word;
   input [3:0] layer;
@@ -495,10 +517,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_valid;
   output o__valid;
   wire o__valid;
+  output [31:0] high;
+  wire [31:0] high;
+  output [31:0] low;
+  wire [31:0] low;
+  output full;
+  wire full;
   input i__valid;
   wire i__valid;
   input [123:0] i__payload;
   wire [123:0] i__payload;
+  input \two_digits$165 ;
+  wire \two_digits$165 ;
   input o__ready;
   wire o__ready;
   wire _000_;
@@ -629,9 +659,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [123:0] accs;
   reg [5:0] address = 6'h00;
   wire [10:0] \address$105 ;
-  wire [10:0] \address$172 ;
   wire bank;
-  wire \bank$170 ;
   reg [2:0] chunk = 3'h0;
   (* init = 3'h0 *)
   wire [2:0] \chunk$97 ;
@@ -671,6 +699,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg fields_loaded = 1'h0;
   reg [123:0] front_0 = 124'h0000000000000000000000000000000;
   reg [123:0] front_1 = 124'h0000000000000000000000000000000;
+  wire \full$168 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -688,15 +717,16 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [123:0] held = 124'h0000000000000000000000000000000;
+  wire [31:0] \high$170 ;
   wire [83:0] \i__payload$116 ;
   wire \i__valid$157 ;
   reg is_last = 1'h0;
   reg [2:0] last_chunk = 3'h0;
-  wire [3:0] \layer$165 ;
   wire [3:0] \layer$95 ;
-  wire [83:0] \o__payload$176 ;
-  wire \o__ready$178 ;
-  wire \o__valid$180 ;
+  wire [31:0] \low$172 ;
+  wire [83:0] \o__payload$174 ;
+  wire \o__ready$176 ;
+  wire \o__valid$178 ;
   reg [5:0] parameter_base = 6'h00;
   reg [283:0] parameters = 284'h00000000000000000000000000000000000000000000000000000000000000000000000;
   wire [70:0] \parameters$114 ;
@@ -774,7 +804,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [3:0] \skip_1$133 ;
   wire [3:0] \skip_1$144 ;
   wire [3:0] \skip_1$155 ;
-  wire \start$166 ;
   wire \start$96 ;
   wire \sum_started$159 ;
   wire turn_ends;
@@ -785,6 +814,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire \two_digits$134 ;
   wire \two_digits$145 ;
   wire \two_digits$156 ;
+  wire \two_digits$166 ;
   reg unit_select = 1'h0;
   wire valid;
   wire \valid$162 ;
@@ -800,8 +830,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire signed [21:0] \value$146 ;
   wire signed [21:0] \value$147 ;
   wire signed [21:0] \value$148 ;
-  wire [31:0] \word$174 ;
-  wire \write$168 ;
   reg [283:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [283:0] _235_;
@@ -1051,6 +1079,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .value(\value$146 )
   );
+  \accelerator.drain.gatherer  gatherer (
+    .clk(clk),
+    .codes(codes),
+    .full(full),
+    .high(high),
+    .low(low),
+    .pixel_ends(pixel_ends_15),
+    .pixel_starts(pixel_starts_15),
+    .rst(rst),
+    .two_digits(\two_digits$165 ),
+    .valid(\valid$162 )
+  );
   requantize lane_0 (
     .acc(front_1[30:0]),
     .clk(clk),
@@ -1121,20 +1161,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .turn_ends(turn_ends),
     .two_digits_field(two_digits),
     .word(word)
-  );
-  \accelerator.drain.writer  writer (
-    .address(\address$171 ),
-    .\bank$23 (\bank$169 ),
-    .clk(clk),
-    .codes(codes),
-    .layer(layer),
-    .pixel_ends(pixel_ends_15),
-    .pixel_starts(pixel_starts_15),
-    .rst(rst),
-    .start(start),
-    .valid(\valid$162 ),
-    .word(\word$173 ),
-    .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
@@ -1825,15 +1851,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \credit$161  = credit;
   assign pixel_starts = pixel_starts_15;
   assign \pixel_ends$164  = pixel_ends_15;
-  assign \layer$165  = layer;
-  assign \start$166  = start;
-  assign \write$168  = write;
-  assign \bank$170  = \bank$169 ;
-  assign \address$172  = \address$171 ;
-  assign \word$174  = \word$173 ;
-  assign \o__payload$176  = o__payload;
-  assign \o__ready$178  = o__ready;
-  assign \o__valid$180  = o__valid;
+  assign \two_digits$166  = \two_digits$165 ;
+  assign \full$168  = full;
+  assign \high$170  = high;
+  assign \low$172  = low;
+  assign \o__payload$174  = o__payload;
+  assign \o__ready$176  = o__ready;
+  assign \o__valid$178  = o__valid;
   assign \parameters$114.multiplier  = parameters[15:0];
   assign \parameters$114.bias  = parameters[54:16];
   assign \parameters$114.residual  = parameters[70:55];
@@ -1863,8 +1887,112 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _048_ = two_cycles;
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$4  = 0;
+  input rst;
+  wire rst;
+  input valid;
+  wire valid;
+  input pixel_starts;
+  wire pixel_starts;
+  input pixel_ends;
+  wire pixel_ends;
+  input [31:0] codes;
+  wire [31:0] codes;
+  output [31:0] high;
+  reg [31:0] high = 32'd0;
+  output [31:0] low;
+  reg [31:0] low = 32'd0;
+  output full;
+  reg full = 1'h0;
+  input two_digits;
+  wire two_digits;
+  input clk;
+  wire clk;
+  wire _00_;
+  reg _01_;
+  reg [31:0] _02_;
+  reg [31:0] _03_;
+  reg _04_;
+  wire [1:0] _05_;
+  wire [15:0] _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  reg slot = 1'h0;
+  assign _00_ = pixel_starts ? 1'h0 : slot;
+  assign _05_ = _00_ + 1'h1;
+  assign _06_ = two_digits ? { codes[31:28], codes[23:20], codes[15:12], codes[7:4] } : { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
+  assign _07_ = pixel_starts ? 1'h0 : slot;
+  assign _08_ = pixel_starts ? 1'h0 : slot;
+  assign _09_ = pixel_starts ? 1'h0 : slot;
+  assign _11_ = pixel_ends | _10_;
+  assign _12_ = valid & _11_;
+  always @(posedge clk)
+    slot <= _01_;
+  always @(posedge clk)
+    high <= _02_;
+  always @(posedge clk)
+    low <= _03_;
+  always @(posedge clk)
+    full <= _04_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _01_ = slot;
+    if (valid) begin
+      _01_ = _05_[0];
+    end
+    if (rst) begin
+      _01_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _02_ = high;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_07_)
+        1'h0:
+            _02_[15:0] = _06_;
+        1'h1:
+            _02_[31:16] = _06_;
+      endcase
+    end
+    if (rst) begin
+      _02_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _03_ = low;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_08_)
+        1'h0:
+            _03_[15:0] = { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
+        1'h1:
+            _03_[31:16] = { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
+      endcase
+    end
+    if (rst) begin
+      _03_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _04_ = _12_;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  assign _10_ = _09_;
+endmodule
+
+module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
   input rst;
@@ -1924,7 +2052,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     .w_port__data(w_data)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _01_ = group;
     if (sum_started) begin
       _01_ = _04_[1:0];
@@ -1934,7 +2062,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _02_ = _10_[5:0];
     if (rst) begin
       _02_ = 6'h00;
@@ -1949,7 +2077,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
 endmodule
 
 module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
@@ -2101,7 +2229,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   always @(posedge clk)
     r_rdy <= _26_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _23_ = w_port__addr;
     if (_22_) begin
       _23_ = _29_[4:0];
@@ -2111,7 +2239,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _24_ = r_port__addr;
     if (_32_) begin
       _24_ = _03_[4:0];
@@ -2121,7 +2249,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _25_ = inner_level;
     if (_09_) begin
       _25_ = _10_[4:0];
@@ -2134,7 +2262,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _26_ = r_rdy;
     if (_21_) begin
       _26_ = 1'h1;
@@ -2154,7 +2282,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
 endmodule
 
 module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, two_digits_field, digits_1, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
   input turn_ends;
@@ -2340,14 +2468,14 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _032_ = column == last_column;
   assign _033_ = \$like  + row_step;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _042_ = start;
     if (rst) begin
       _042_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _043_ = bank;
     if (start) begin
       _043_ = _000_;
@@ -2357,7 +2485,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _044_ = base;
     if (start) begin
       _044_ = { _003_, _001_, _060_, _059_, _058_, _056_, _045_, _034_, _023_, _012_ };
@@ -2367,7 +2495,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _046_ = plane;
     if (start) begin
       _046_ = { _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
@@ -2377,7 +2505,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _047_ = column_step;
     if (start) begin
       _047_ = { _017_, _016_, _015_ };
@@ -2387,7 +2515,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _048_ = row_step;
     if (start) begin
       _048_ = { _020_, _019_, _018_ };
@@ -2397,7 +2525,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _049_ = exists;
     if (start) begin
       _049_ = _021_;
@@ -2407,7 +2535,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _050_ = last_column;
     if (start) begin
       _050_ = { _027_, _026_, _025_, _024_, _022_ };
@@ -2417,7 +2545,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _051_ = two_digits_field;
     if (start) begin
       _051_ = _028_;
@@ -2427,7 +2555,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _052_ = \$like ;
     if (fields_loaded) begin
       _052_ = { 1'h0, base };
@@ -2442,7 +2570,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _053_ = column;
     if (fields_loaded) begin
       _053_ = 5'h00;
@@ -2457,21 +2585,21 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _054_ = _036_[0];
     if (rst) begin
       _054_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _055_ = _035_;
     if (rst) begin
       _055_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _057_ = \$signal ;
     if (rst) begin
       _057_ = 16'h0000;
@@ -2485,298 +2613,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign address = _041_[10:0];
   assign digits_1 = \$signal ;
   assign _037_ = { _036_[3], _036_[3], _036_[3:1] };
-endmodule
-
-module \accelerator.drain.writer (rst, valid, write, \bank$23 , address, word, layer, start, pixel_starts, pixel_ends, codes, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
-  input rst;
-  wire rst;
-  input valid;
-  wire valid;
-  output write;
-  wire write;
-  output \bank$23 ;
-  wire \bank$23 ;
-  output [10:0] address;
-  wire [10:0] address;
-  output [31:0] word;
-  wire [31:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
-  input pixel_starts;
-  wire pixel_starts;
-  input pixel_ends;
-  wire pixel_ends;
-  input [31:0] codes;
-  wire [31:0] codes;
-  input clk;
-  wire clk;
-  wire _00_;
-  wire _01_;
-  wire _02_;
-  wire _03_;
-  wire _04_;
-  wire _05_;
-  wire _06_;
-  wire _07_;
-  wire _08_;
-  wire _09_;
-  wire _10_;
-  wire _11_;
-  wire _12_;
-  wire _13_;
-  wire _14_;
-  wire _15_;
-  wire [1:0] _16_;
-  wire [15:0] _17_;
-  wire _18_;
-  wire _19_;
-  wire _20_;
-  wire _21_;
-  wire _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
-  wire [11:0] _26_;
-  wire [11:0] _27_;
-  reg _28_;
-  reg [9:0] _29_;
-  reg [9:0] _30_;
-  reg _31_;
-  reg _32_;
-  wire _33_;
-  reg _34_;
-  reg [31:0] _35_;
-  reg [31:0] _36_;
-  reg _37_;
-  reg _38_;
-  reg [31:0] _39_;
-  reg [10:0] _40_;
-  reg _41_;
-  reg [10:0] _42_;
-  wire _43_;
-  wire _44_;
-  wire _45_;
-  wire _46_;
-  wire _47_;
-  reg [10:0] \$like  = 11'h000;
-  reg \$signal  = 1'h0;
-  reg \$signal$17  = 1'h0;
-  reg bank = 1'h0;
-  reg [9:0] base = 10'h000;
-  reg fields_loaded = 1'h0;
-  reg [31:0] high = 32'd0;
-  reg [31:0] low = 32'd0;
-  reg [31:0] pending = 32'd0;
-  reg [9:0] plane = 10'h000;
-  reg [10:0] second_address = 11'h000;
-  reg second_bank = 1'h0;
-  reg slot = 1'h0;
-  reg two_digits = 1'h0;
-  always @(posedge clk)
-    high <= _35_;
-  always @(posedge clk)
-    low <= _36_;
-  always @(posedge clk)
-    \$signal  <= _37_;
-  always @(posedge clk)
-    \$signal$17  <= _38_;
-  always @(posedge clk)
-    pending <= _39_;
-  always @(posedge clk)
-    second_address <= _40_;
-  always @(posedge clk)
-    second_bank <= _41_;
-  always @(posedge clk)
-    \$like  <= _42_;
-  assign _00_ = 1'h0 >> layer;
-  assign _11_ = 1'h0 >> layer;
-  assign _22_ = 9'h100 >> layer;
-  assign _33_ = 6'h20 >> layer;
-  assign _43_ = 5'h11 >> layer;
-  assign _44_ = 1'h0 >> layer;
-  assign _45_ = 9'h100 >> layer;
-  assign _46_ = 9'h120 >> layer;
-  assign _47_ = 6'h31 >> layer;
-  assign _01_ = 5'h11 >> layer;
-  assign _02_ = 1'h0 >> layer;
-  assign _03_ = 1'h0 >> layer;
-  assign _04_ = 9'h1c0 >> layer;
-  assign _05_ = 6'h38 >> layer;
-  assign _06_ = 3'h7 >> layer;
-  assign _07_ = 1'h0 >> layer;
-  assign _08_ = 9'h1c0 >> layer;
-  assign _09_ = 9'h1f8 >> layer;
-  assign _10_ = 6'h3f >> layer;
-  assign _12_ = 3'h7 >> layer;
-  assign _13_ = 9'h155 >> layer;
-  assign _14_ = 9'h190 >> layer;
-  assign _15_ = pixel_starts ? 1'h0 : slot;
-  assign _16_ = _15_ + 1'h1;
-  assign _17_ = two_digits ? { codes[31:28], codes[23:20], codes[15:12], codes[7:4] } : { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
-  assign _18_ = pixel_starts ? 1'h0 : slot;
-  assign _19_ = pixel_starts ? 1'h0 : slot;
-  assign _20_ = pixel_starts ? 1'h0 : slot;
-  assign _23_ = pixel_ends | _21_;
-  assign _24_ = valid & _23_;
-  assign _25_ = \$signal  & two_digits;
-  assign _26_ = \$like  + plane;
-  assign _27_ = \$like  + 1'h1;
-  assign write = \$signal  | \$signal$17 ;
-  assign \bank$23  = \$signal$17  ? second_bank : bank;
-  assign address = \$signal$17  ? second_address : \$like ;
-  assign word = \$signal$17  ? pending : high;
-  always @(posedge clk)
-    fields_loaded <= _28_;
-  always @(posedge clk)
-    base <= _29_;
-  always @(posedge clk)
-    plane <= _30_;
-  always @(posedge clk)
-    bank <= _31_;
-  always @(posedge clk)
-    two_digits <= _32_;
-  always @(posedge clk)
-    slot <= _34_;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _36_ = low;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_19_)
-        1'h0:
-            _36_[15:0] = { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
-        1'h1:
-            _36_[31:16] = { codes[27:24], codes[19:16], codes[11:8], codes[3:0] };
-      endcase
-    end
-    if (rst) begin
-      _36_ = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _37_ = _24_;
-    if (rst) begin
-      _37_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _38_ = _25_;
-    if (rst) begin
-      _38_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _39_ = low;
-    if (rst) begin
-      _39_ = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _40_ = _26_[10:0];
-    if (rst) begin
-      _40_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _41_ = bank;
-    if (rst) begin
-      _41_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _42_ = \$like ;
-    if (fields_loaded) begin
-      _42_ = { 1'h0, base };
-    end else if (\$signal ) begin
-      _42_ = _27_[10:0];
-    end
-    if (rst) begin
-      _42_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _28_ = start;
-    if (rst) begin
-      _28_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _29_ = base;
-    if (start) begin
-      _29_ = { _01_, _47_, _46_, _45_, _44_, _43_, _33_, _22_, _11_, _00_ };
-    end
-    if (rst) begin
-      _29_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _30_ = plane;
-    if (start) begin
-      _30_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_ };
-    end
-    if (rst) begin
-      _30_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _31_ = bank;
-    if (start) begin
-      _31_ = _13_;
-    end
-    if (rst) begin
-      _31_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _32_ = two_digits;
-    if (start) begin
-      _32_ = _14_;
-    end
-    if (rst) begin
-      _32_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _34_ = slot;
-    if (valid) begin
-      _34_ = _16_[0];
-    end
-    if (rst) begin
-      _34_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _35_ = high;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_18_)
-        1'h0:
-            _35_[15:0] = _17_;
-        1'h1:
-            _35_[31:16] = _17_;
-      endcase
-    end
-    if (rst) begin
-      _35_ = 32'd0;
-    end
-  end
-  assign _21_ = _20_;
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -5180,9 +5016,220 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _265_ = counter_3;
 endmodule
 
+module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  input rst;
+  wire rst;
+  output write;
+  wire write;
+  output bank;
+  wire bank;
+  output [10:0] address;
+  wire [10:0] address;
+  output [31:0] word;
+  wire [31:0] word;
+  input [3:0] layer;
+  wire [3:0] layer;
+  input start;
+  wire start;
+  input [31:0] high;
+  wire [31:0] high;
+  input [31:0] low;
+  wire [31:0] low;
+  input full;
+  wire full;
+  output two;
+  reg two = 1'h0;
+  input clk;
+  wire clk;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire [11:0] _16_;
+  wire [11:0] _17_;
+  reg _18_;
+  reg [9:0] _19_;
+  reg [9:0] _20_;
+  reg _21_;
+  wire _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg [10:0] _26_;
+  reg [31:0] _27_;
+  reg [10:0] _28_;
+  wire _29_;
+  wire _30_;
+  wire _31_;
+  wire _32_;
+  wire _33_;
+  wire _34_;
+  reg [10:0] \$like  = 11'h000;
+  reg \$signal  = 1'h0;
+  reg bank_field = 1'h0;
+  reg [9:0] base = 10'h000;
+  reg fields_loaded = 1'h0;
+  reg [9:0] plane = 10'h000;
+  reg [10:0] second_address = 11'h000;
+  reg second_bank = 1'h0;
+  reg [31:0] second_word = 32'd0;
+  (* init = 1'h0 *)
+  wire two_digits;
+  assign _00_ = 1'h0 >> layer;
+  assign _11_ = 1'h0 >> layer;
+  assign _22_ = 9'h100 >> layer;
+  assign _29_ = 6'h20 >> layer;
+  assign _30_ = 5'h11 >> layer;
+  assign _31_ = 1'h0 >> layer;
+  assign _32_ = 9'h100 >> layer;
+  assign _33_ = 9'h120 >> layer;
+  assign _34_ = 6'h31 >> layer;
+  assign _01_ = 5'h11 >> layer;
+  assign _02_ = 1'h0 >> layer;
+  assign _03_ = 1'h0 >> layer;
+  assign _04_ = 9'h1c0 >> layer;
+  assign _05_ = 6'h38 >> layer;
+  assign _06_ = 3'h7 >> layer;
+  assign _07_ = 1'h0 >> layer;
+  assign _08_ = 9'h1c0 >> layer;
+  assign _09_ = 9'h1f8 >> layer;
+  assign _10_ = 6'h3f >> layer;
+  assign _12_ = 3'h7 >> layer;
+  assign _13_ = 9'h155 >> layer;
+  assign _14_ = 9'h190 >> layer;
+  assign _15_ = full & two;
+  assign _16_ = \$like  + plane;
+  assign _17_ = \$like  + 1'h1;
+  assign write = full | \$signal ;
+  assign bank = \$signal  ? second_bank : bank_field;
+  assign address = \$signal  ? second_address : \$like ;
+  assign word = \$signal  ? second_word : high;
+  always @(posedge clk)
+    fields_loaded <= _18_;
+  always @(posedge clk)
+    base <= _19_;
+  always @(posedge clk)
+    plane <= _20_;
+  always @(posedge clk)
+    bank_field <= _21_;
+  always @(posedge clk)
+    two <= _23_;
+  always @(posedge clk)
+    \$signal  <= _24_;
+  always @(posedge clk)
+    second_bank <= _25_;
+  always @(posedge clk)
+    second_address <= _26_;
+  always @(posedge clk)
+    second_word <= _27_;
+  always @(posedge clk)
+    \$like  <= _28_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _18_ = start;
+    if (rst) begin
+      _18_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _19_ = base;
+    if (start) begin
+      _19_ = { _01_, _34_, _33_, _32_, _31_, _30_, _29_, _22_, _11_, _00_ };
+    end
+    if (rst) begin
+      _19_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _20_ = plane;
+    if (start) begin
+      _20_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_ };
+    end
+    if (rst) begin
+      _20_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _21_ = bank_field;
+    if (start) begin
+      _21_ = _13_;
+    end
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _23_ = two;
+    if (start) begin
+      _23_ = _14_;
+    end
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _24_ = _15_;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _25_ = bank_field;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _26_ = _16_[10:0];
+    if (rst) begin
+      _26_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _27_ = low;
+    if (rst) begin
+      _27_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _28_ = \$like ;
+    if (fields_loaded) begin
+      _28_ = { 1'h0, base };
+    end else if (full) begin
+      _28_ = _17_[10:0];
+    end
+    if (rst) begin
+      _28_ = 11'h000;
+    end
+  end
+  assign two_digits = two;
+endmodule
+
 (* keep_hierarchy =  1  *)
 module mac_product(w, clk, rst, product, negative, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
   input [3:0] w;
   wire [3:0] w;
   input clk;
@@ -5220,14 +5267,14 @@ module mac_product(w, clk, rst, product, negative, x);
   always @(posedge clk)
     negative <= _01_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _09_ = _08_;
     if (rst) begin
       _09_ = 15'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _01_ = w[3];
     if (rst) begin
       _01_ = 1'h0;
@@ -5239,7 +5286,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module mac_row(w, first, shift, valid, clk, rst, acc, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
   input [31:0] w;
   wire [31:0] w;
   input first;
@@ -5732,105 +5779,105 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
     .x(x[63:56])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _060_ = _083_[17:1];
     if (rst) begin
       _060_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _061_ = negative;
     if (rst) begin
       _061_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _062_ = _105_[17:1];
     if (rst) begin
       _062_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _063_ = \negative$33 ;
     if (rst) begin
       _063_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _064_ = _127_[17:1];
     if (rst) begin
       _064_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _065_ = \negative$39 ;
     if (rst) begin
       _065_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _066_ = _149_[17:1];
     if (rst) begin
       _066_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _068_ = \negative$45 ;
     if (rst) begin
       _068_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _069_ = _007_[18:1];
     if (rst) begin
       _069_ = 18'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _070_ = sum_negative_0_0;
     if (rst) begin
       _070_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _071_ = _031_[18:1];
     if (rst) begin
       _071_ = 18'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _072_ = sum_negative_0_2;
     if (rst) begin
       _072_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _073_ = _057_[19:1];
     if (rst) begin
       _073_ = 19'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _074_ = sum_negative_1_0;
     if (rst) begin
       _074_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _075_ = acc;
     if (valid) begin
       _075_ = _059_[31:1];
@@ -5877,7 +5924,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
   input clk;
   wire clk;
   input rst;
@@ -6033,7 +6080,7 @@ module power_activation_0(clk, rst, code, value);
   assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
   assign _029_ = 7'h51 >> index_3;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _047_ = 16'h0000;
@@ -6047,56 +6094,56 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _048_ = reached_0;
     if (rst) begin
       _048_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _049_ = value_0;
     if (rst) begin
       _049_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _050_ = { index_1, reached_1 };
     if (rst) begin
       _050_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _051_ = value_1;
     if (rst) begin
       _051_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _052_ = { index_2, reached_2 };
     if (rst) begin
       _052_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _053_ = value_2;
     if (rst) begin
       _053_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _054_ = { index_3, reached_3 };
     if (rst) begin
       _054_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _056_ = value_3;
     if (rst) begin
       _056_ = 16'h0000;
@@ -6107,7 +6154,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
   input clk;
   wire clk;
   input rst;
@@ -6607,7 +6654,7 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     value_8 <= _135_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _117_ = 16'h0000;
@@ -6621,112 +6668,112 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _118_ = reached_0;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _119_ = value_0;
     if (rst) begin
       _119_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _120_ = { index_1, reached_1 };
     if (rst) begin
       _120_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _121_ = value_1;
     if (rst) begin
       _121_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _122_ = { index_2, reached_2 };
     if (rst) begin
       _122_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _124_ = value_2;
     if (rst) begin
       _124_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _125_ = { index_3, reached_3 };
     if (rst) begin
       _125_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _126_ = value_3;
     if (rst) begin
       _126_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _127_ = { index_4, reached_4 };
     if (rst) begin
       _127_ = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _128_ = value_4;
     if (rst) begin
       _128_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _129_ = { index_5, reached_5 };
     if (rst) begin
       _129_ = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _130_ = value_5;
     if (rst) begin
       _130_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _131_ = { index_6, reached_6 };
     if (rst) begin
       _131_ = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _132_ = value_6;
     if (rst) begin
       _132_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _133_ = { index_7, reached_7 };
     if (rst) begin
       _133_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _135_ = value_7;
     if (rst) begin
       _135_ = 16'h0000;
@@ -6737,7 +6784,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [70:0] parameters;
   wire [70:0] parameters;
   input [3:0] skip_0;
@@ -6897,105 +6944,105 @@ module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst
   assign _029_ = skip * \$signal$15 ;
   assign _030_ = $signed(\$signal ) + $signed({ 1'h0, \product_2$17  });
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _037_ = _000_;
     if (rst) begin
       _037_ = 47'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _038_ = product;
     if (rst) begin
       _038_ = 47'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _039_ = parameters[54:16];
     if (rst) begin
       _039_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _040_ = bias;
     if (rst) begin
       _040_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _041_ = _011_[45:0];
     if (rst) begin
       _041_ = 46'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _042_ = _028_;
     if (rst) begin
       _042_ = 14'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _043_ = parameters[70:55];
     if (rst) begin
       _043_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _045_ = _029_;
     if (rst) begin
       _045_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _046_ = \$signal$16 ;
     if (rst) begin
       _046_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _047_ = _030_[45:0];
     if (rst) begin
       _047_ = 46'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _048_ = shift_select;
     if (rst) begin
       _048_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _049_ = shift_select_0;
     if (rst) begin
       _049_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _050_ = shift_select_1;
     if (rst) begin
       _050_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _051_ = shift_select_2;
     if (rst) begin
       _051_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _052_ = value;
     casez (shift_select_3)
       3'h0:

@@ -33,13 +33,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] _10_;
   reg [5:0] \$like  = 6'h00;
   reg [15:0] \$signal  = 16'h0000;
-  reg \$signal$73  = 1'h0;
+  reg \$signal$83  = 1'h0;
   wire [11:0] address;
-  wire [11:0] \address$63 ;
+  wire [11:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
   reg [5:0] flags_2 = 6'h00;
+  wire full;
+  wire \full$55 ;
+  wire [15:0] high;
+  wire [15:0] \high$57 ;
   wire [82:0] \i__payload$35 ;
   wire \i__payload$35.first ;
   wire \i__payload$35.last ;
@@ -55,10 +59,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
+  wire [3:0] \layer$52 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
+  wire [15:0] low;
+  wire [15:0] \low$59 ;
   wire [43:0] \o__payload$12 ;
   wire [91:0] \o__payload$41 ;
   wire \o__ready$13 ;
@@ -78,9 +85,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] \residual_word$51 ;
   wire start;
   wire \start$27 ;
+  wire \start$53 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
+  wire two_digits;
+  wire \two_digits$61 ;
   wire [11:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -99,7 +109,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] word_0;
   wire [15:0] word_1;
   wire write;
-  wire \write$62 ;
+  wire \write$72 ;
   reg [11:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
@@ -116,13 +126,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
   assign _03_ = ! bank;
-  assign _05_ = \$signal$73  ? pad_word : read_word;
+  assign _05_ = \$signal$83  ? pad_word : read_word;
   always @(posedge clk)
     \$like  <= _06_;
   always @(posedge clk)
     flags_2 <= _07_;
   always @(posedge clk)
-    \$signal$73  <= _08_;
+    \$signal$83  <= _08_;
   always @(posedge clk)
     pad_word <= _09_;
   always @(posedge clk)
@@ -147,13 +157,14 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .write_1__word(write_1__word)
   );
   \accelerator.drain  drain (
-    .\address$139 (address),
-    .\bank$137 (bank),
     .clk(clk),
     .credit(credit),
+    .full(full),
+    .high(high),
     .i__payload(\i__payload$40 ),
     .i__valid(\i__valid$42 ),
     .layer(layer),
+    .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
     .o__valid(o__valid),
@@ -163,12 +174,11 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .sum_started(sum_started),
-    .word(residual_word),
-    .\word$141 (word),
-    .write(write)
+    .\two_digits$133 (two_digits),
+    .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$63 ),
+    .address(\address$73 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -177,7 +187,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loading(loading),
     .rst(rst),
     .window(_02_),
-    .write(\write$62 )
+    .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
@@ -208,13 +218,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .walk__shift(walk__shift),
     .walk__weight_address(weight_port__addr)
   );
+  \accelerator.writer  writer (
+    .address(address),
+    .bank(bank),
+    .clk(clk),
+    .full(full),
+    .high(high),
+    .layer(layer),
+    .low(low),
+    .rst(rst),
+    .start(start),
+    .two(two_digits),
+    .word(word),
+    .write(write)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
       write_0__enable = _03_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__enable = 1'h1;
     end
   end
@@ -224,8 +248,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$62 ) begin
-      write_0__address = \address$63 ;
+    if (\write$72 ) begin
+      write_0__address = \address$73 ;
     end
   end
   always @* begin
@@ -234,7 +258,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__word = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
     end
   end
@@ -244,7 +268,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__enable = _04_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__enable = 1'h1;
     end
   end
@@ -254,8 +278,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$62 ) begin
-      write_1__address = \address$63 ;
+    if (\write$72 ) begin
+      write_1__address = \address$73 ;
     end
   end
   always @* begin
@@ -264,7 +288,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__word = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
     end
   end
@@ -333,6 +357,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \residual_bank$47  = residual_bank;
   assign \residual_address$49  = residual_address;
   assign \residual_word$51  = residual_word;
+  assign \layer$52  = layer;
+  assign \start$53  = start;
+  assign \full$55  = full;
+  assign \high$57  = high;
+  assign \low$59  = low;
+  assign \two_digits$61  = two_digits;
   assign word_0 = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
   assign word_1 = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
   assign is_pool = 1'h0;
@@ -461,7 +491,7 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   assign _03_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, write, \bank$137 , \address$139 , \word$141 , word, layer, start, residual_bank, residual_valid, o__valid, i__valid, i__payload, o__ready);
+module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, \two_digits$133 , o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -475,14 +505,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire credit;
   output [43:0] o__payload;
   wire [43:0] o__payload;
-  output write;
-  wire write;
-  output \bank$137 ;
-  wire \bank$137 ;
-  output [11:0] \address$139 ;
-  wire [11:0] \address$139 ;
-  output [15:0] \word$141 ;
-  wire [15:0] \word$141 ;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -495,10 +517,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_valid;
   output o__valid;
   wire o__valid;
+  output [15:0] high;
+  wire [15:0] high;
+  output [15:0] low;
+  wire [15:0] low;
+  output full;
+  wire full;
   input i__valid;
   wire i__valid;
   input [91:0] i__payload;
   wire [91:0] i__payload;
+  input \two_digits$133 ;
+  wire \two_digits$133 ;
   input o__ready;
   wire o__ready;
   wire _000_;
@@ -620,10 +650,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 46'h000000000000 *)
   wire [45:0] accs;
   reg [6:0] address = 7'h00;
-  wire [11:0] \address$140 ;
   wire [11:0] \address$95 ;
   wire bank;
-  wire \bank$138 ;
   reg [3:0] chunk = 4'h0;
   (* init = 4'h0 *)
   wire [3:0] \chunk$87 ;
@@ -649,6 +677,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg fields_loaded = 1'h0;
   reg [45:0] front_0 = 46'h000000000000;
   reg [45:0] front_1 = 46'h000000000000;
+  wire \full$136 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -666,15 +695,16 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [91:0] held = 92'h00000000000000000000000;
+  wire [15:0] \high$138 ;
   wire [43:0] \i__payload$106 ;
   wire \i__valid$125 ;
   reg is_last = 1'h0;
   reg [3:0] last_chunk = 4'h0;
-  wire [3:0] \layer$133 ;
   wire [3:0] \layer$85 ;
-  wire [43:0] \o__payload$144 ;
-  wire \o__ready$146 ;
-  wire \o__valid$148 ;
+  wire [15:0] \low$140 ;
+  wire [43:0] \o__payload$142 ;
+  wire \o__ready$144 ;
+  wire \o__valid$146 ;
   reg [6:0] parameter_base = 7'h00;
   reg [119:0] parameters = 120'h000000000000000000000000000000;
   wire [59:0] \parameters$104 ;
@@ -736,7 +766,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [3:0] \skip_0$122 ;
   wire [3:0] skip_1;
   wire [3:0] \skip_1$123 ;
-  wire \start$134 ;
   wire \start$86 ;
   wire \sum_started$127 ;
   wire turn_ends;
@@ -745,6 +774,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire two_digits;
   wire \two_digits$113 ;
   wire \two_digits$124 ;
+  wire \two_digits$134 ;
   reg unit_select = 1'h0;
   wire valid;
   wire \valid$130 ;
@@ -754,8 +784,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire signed [21:0] \value$115 ;
   wire signed [21:0] \value$116 ;
   wire signed [21:0] \value$99 ;
-  wire [15:0] \word$142 ;
-  wire \write$136 ;
   reg [119:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [119:0] _224_;
@@ -968,6 +996,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .value(\value$114 )
   );
+  \accelerator.drain.gatherer  gatherer (
+    .clk(clk),
+    .codes(codes),
+    .full(full),
+    .high(high),
+    .low(low),
+    .pixel_ends(pixel_ends_15),
+    .pixel_starts(pixel_starts_15),
+    .rst(rst),
+    .two_digits(\two_digits$133 ),
+    .valid(\valid$130 )
+  );
   requantize lane_0 (
     .acc(front_1[22:0]),
     .clk(clk),
@@ -1016,20 +1056,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .turn_ends(turn_ends),
     .two_digits_field(two_digits),
     .word(word)
-  );
-  \accelerator.drain.writer  writer (
-    .address(\address$139 ),
-    .\bank$23 (\bank$137 ),
-    .clk(clk),
-    .codes(codes),
-    .layer(layer),
-    .pixel_ends(pixel_ends_15),
-    .pixel_starts(pixel_starts_15),
-    .rst(rst),
-    .start(start),
-    .valid(\valid$130 ),
-    .word(\word$141 ),
-    .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
@@ -1628,15 +1654,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \credit$129  = credit;
   assign pixel_starts = pixel_starts_15;
   assign \pixel_ends$132  = pixel_ends_15;
-  assign \layer$133  = layer;
-  assign \start$134  = start;
-  assign \write$136  = write;
-  assign \bank$138  = \bank$137 ;
-  assign \address$140  = \address$139 ;
-  assign \word$142  = \word$141 ;
-  assign \o__payload$144  = o__payload;
-  assign \o__ready$146  = o__ready;
-  assign \o__valid$148  = o__valid;
+  assign \two_digits$134  = \two_digits$133 ;
+  assign \full$136  = full;
+  assign \high$138  = high;
+  assign \low$140  = low;
+  assign \o__payload$142  = o__payload;
+  assign \o__ready$144  = o__ready;
+  assign \o__valid$146  = o__valid;
   assign \parameters$104.multiplier  = parameters[15:0];
   assign \parameters$104.bias  = parameters[46:16];
   assign \parameters$104.residual  = parameters[59:47];
@@ -1655,8 +1679,112 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _044_ = two_cycles;
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$4  = 0;
+  input rst;
+  wire rst;
+  input valid;
+  wire valid;
+  input pixel_starts;
+  wire pixel_starts;
+  input pixel_ends;
+  wire pixel_ends;
+  input [15:0] codes;
+  wire [15:0] codes;
+  output [15:0] high;
+  reg [15:0] high = 16'h0000;
+  output [15:0] low;
+  reg [15:0] low = 16'h0000;
+  output full;
+  reg full = 1'h0;
+  input two_digits;
+  wire two_digits;
+  input clk;
+  wire clk;
+  wire _00_;
+  reg _01_;
+  reg [15:0] _02_;
+  reg [15:0] _03_;
+  reg _04_;
+  wire [1:0] _05_;
+  wire [7:0] _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  reg slot = 1'h0;
+  assign _00_ = pixel_starts ? 1'h0 : slot;
+  assign _05_ = _00_ + 1'h1;
+  assign _06_ = two_digits ? { codes[15:12], codes[7:4] } : { codes[11:8], codes[3:0] };
+  assign _07_ = pixel_starts ? 1'h0 : slot;
+  assign _08_ = pixel_starts ? 1'h0 : slot;
+  assign _09_ = pixel_starts ? 1'h0 : slot;
+  assign _11_ = pixel_ends | _10_;
+  assign _12_ = valid & _11_;
+  always @(posedge clk)
+    slot <= _01_;
+  always @(posedge clk)
+    high <= _02_;
+  always @(posedge clk)
+    low <= _03_;
+  always @(posedge clk)
+    full <= _04_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _01_ = slot;
+    if (valid) begin
+      _01_ = _05_[0];
+    end
+    if (rst) begin
+      _01_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _02_ = high;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_07_)
+        1'h0:
+            _02_[7:0] = _06_;
+        1'h1:
+            _02_[15:8] = _06_;
+      endcase
+    end
+    if (rst) begin
+      _02_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _03_ = low;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_08_)
+        1'h0:
+            _03_[7:0] = { codes[11:8], codes[3:0] };
+        1'h1:
+            _03_[15:8] = { codes[11:8], codes[3:0] };
+      endcase
+    end
+    if (rst) begin
+      _03_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _04_ = _12_;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  assign _10_ = _09_;
+endmodule
+
+module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
   input rst;
@@ -1717,7 +1845,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     .w_port__data(w_data)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _01_ = group;
     if (sum_started) begin
       _01_ = _04_[1:0];
@@ -1727,7 +1855,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _02_ = _10_[5:0];
     if (rst) begin
       _02_ = 6'h00;
@@ -1741,7 +1869,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
 endmodule
 
 module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
@@ -1893,7 +2021,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   always @(posedge clk)
     r_rdy <= _26_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _23_ = w_port__addr;
     if (_22_) begin
       _23_ = _29_[4:0];
@@ -1903,7 +2031,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _24_ = r_port__addr;
     if (_32_) begin
       _24_ = _03_[4:0];
@@ -1913,7 +2041,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _25_ = inner_level;
     if (_09_) begin
       _25_ = _10_[4:0];
@@ -1926,7 +2054,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _26_ = r_rdy;
     if (_21_) begin
       _26_ = 1'h1;
@@ -1946,7 +2074,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
 endmodule
 
 module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, two_digits_field, digits_1, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
   input turn_ends;
@@ -2138,14 +2266,14 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _029_ = 6'h3f >> layer;
   assign _030_ = 3'h7 >> layer;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _046_ = start;
     if (rst) begin
       _046_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _047_ = bank;
     if (start) begin
       _047_ = _000_;
@@ -2155,7 +2283,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _048_ = base;
     if (start) begin
       _048_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
@@ -2165,7 +2293,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _049_ = plane;
     if (start) begin
       _049_ = { _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
@@ -2175,7 +2303,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _050_ = column_step;
     if (start) begin
       _050_ = { _019_, _018_, _017_, _016_ };
@@ -2185,7 +2313,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _051_ = row_step;
     if (start) begin
       _051_ = { _024_, _022_, _021_, _020_ };
@@ -2195,7 +2323,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _052_ = exists;
     if (start) begin
       _052_ = _025_;
@@ -2205,7 +2333,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _053_ = last_column;
     if (start) begin
       _053_ = { _030_, _029_, _028_, _027_, _026_ };
@@ -2215,7 +2343,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _054_ = two_digits_field;
     if (start) begin
       _054_ = _031_;
@@ -2225,7 +2353,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _055_ = \$like ;
     if (fields_loaded) begin
       _055_ = { 2'h0, base };
@@ -2240,7 +2368,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _057_ = column;
     if (fields_loaded) begin
       _057_ = 5'h00;
@@ -2255,21 +2383,21 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _058_ = _039_[0];
     if (rst) begin
       _058_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _059_ = _038_;
     if (rst) begin
       _059_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _060_ = \$signal ;
     if (rst) begin
       _060_ = 8'h00;
@@ -2283,304 +2411,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign address = _044_[11:0];
   assign digits_1 = \$signal ;
   assign _040_ = { _039_[4], _039_[4], _039_[4:1] };
-endmodule
-
-module \accelerator.drain.writer (rst, valid, write, \bank$23 , address, word, layer, start, pixel_starts, pixel_ends, codes, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
-  input rst;
-  wire rst;
-  input valid;
-  wire valid;
-  output write;
-  wire write;
-  output \bank$23 ;
-  wire \bank$23 ;
-  output [11:0] address;
-  wire [11:0] address;
-  output [15:0] word;
-  wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
-  input pixel_starts;
-  wire pixel_starts;
-  input pixel_ends;
-  wire pixel_ends;
-  input [15:0] codes;
-  wire [15:0] codes;
-  input clk;
-  wire clk;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire [1:0] _019_;
-  wire [7:0] _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire [12:0] _029_;
-  wire [12:0] _030_;
-  reg _031_;
-  reg [11:0] _032_;
-  wire _033_;
-  reg [10:0] _034_;
-  reg _035_;
-  reg _036_;
-  reg _037_;
-  reg [15:0] _038_;
-  reg [15:0] _039_;
-  reg _040_;
-  reg _041_;
-  reg [15:0] _042_;
-  reg [11:0] _043_;
-  wire _044_;
-  reg _045_;
-  reg [11:0] _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  reg [11:0] \$like  = 12'h000;
-  reg \$signal  = 1'h0;
-  reg \$signal$17  = 1'h0;
-  reg bank = 1'h0;
-  reg [11:0] base = 12'h000;
-  reg fields_loaded = 1'h0;
-  reg [15:0] high = 16'h0000;
-  reg [15:0] low = 16'h0000;
-  reg [15:0] pending = 16'h0000;
-  reg [10:0] plane = 11'h000;
-  reg [11:0] second_address = 12'h000;
-  reg second_bank = 1'h0;
-  reg slot = 1'h0;
-  reg two_digits = 1'h0;
-  always @(posedge clk)
-    bank <= _035_;
-  always @(posedge clk)
-    two_digits <= _036_;
-  always @(posedge clk)
-    slot <= _037_;
-  always @(posedge clk)
-    high <= _038_;
-  always @(posedge clk)
-    low <= _039_;
-  always @(posedge clk)
-    \$signal  <= _040_;
-  always @(posedge clk)
-    \$signal$17  <= _041_;
-  always @(posedge clk)
-    pending <= _042_;
-  always @(posedge clk)
-    second_address <= _043_;
-  always @(posedge clk)
-    second_bank <= _045_;
-  always @(posedge clk)
-    \$like  <= _046_;
-  assign _000_ = 1'h0 >> layer;
-  assign _011_ = 1'h0 >> layer;
-  assign _022_ = 1'h0 >> layer;
-  assign _033_ = 9'h100 >> layer;
-  assign _044_ = 6'h25 >> layer;
-  assign _047_ = 3'h4 >> layer;
-  assign _048_ = 1'h0 >> layer;
-  assign _049_ = 9'h100 >> layer;
-  assign _050_ = 9'h125 >> layer;
-  assign _001_ = 6'h21 >> layer;
-  assign _002_ = 1'h0 >> layer;
-  assign _003_ = 3'h4 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 1'h0 >> layer;
-  assign _007_ = 9'h1c0 >> layer;
-  assign _008_ = 6'h38 >> layer;
-  assign _009_ = 3'h7 >> layer;
-  assign _010_ = 1'h0 >> layer;
-  assign _012_ = 9'h1c0 >> layer;
-  assign _013_ = 9'h1f8 >> layer;
-  assign _014_ = 6'h3f >> layer;
-  assign _015_ = 3'h7 >> layer;
-  assign _016_ = 9'h155 >> layer;
-  assign _017_ = 9'h190 >> layer;
-  assign _018_ = pixel_starts ? 1'h0 : slot;
-  assign _019_ = _018_ + 1'h1;
-  assign _020_ = two_digits ? { codes[15:12], codes[7:4] } : { codes[11:8], codes[3:0] };
-  assign _021_ = pixel_starts ? 1'h0 : slot;
-  assign _023_ = pixel_starts ? 1'h0 : slot;
-  assign _024_ = pixel_starts ? 1'h0 : slot;
-  assign _026_ = pixel_ends | _025_;
-  assign _027_ = valid & _026_;
-  assign _028_ = \$signal  & two_digits;
-  assign _029_ = \$like  + plane;
-  assign _030_ = \$like  + 1'h1;
-  assign write = \$signal  | \$signal$17 ;
-  assign \bank$23  = \$signal$17  ? second_bank : bank;
-  assign address = \$signal$17  ? second_address : \$like ;
-  assign word = \$signal$17  ? pending : high;
-  always @(posedge clk)
-    fields_loaded <= _031_;
-  always @(posedge clk)
-    base <= _032_;
-  always @(posedge clk)
-    plane <= _034_;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = two_digits;
-    if (start) begin
-      _036_ = _017_;
-    end
-    if (rst) begin
-      _036_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _037_ = slot;
-    if (valid) begin
-      _037_ = _019_[0];
-    end
-    if (rst) begin
-      _037_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _038_ = high;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_021_)
-        1'h0:
-            _038_[7:0] = _020_;
-        1'h1:
-            _038_[15:8] = _020_;
-      endcase
-    end
-    if (rst) begin
-      _038_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _039_ = low;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_023_)
-        1'h0:
-            _039_[7:0] = { codes[11:8], codes[3:0] };
-        1'h1:
-            _039_[15:8] = { codes[11:8], codes[3:0] };
-      endcase
-    end
-    if (rst) begin
-      _039_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _040_ = _027_;
-    if (rst) begin
-      _040_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _041_ = _028_;
-    if (rst) begin
-      _041_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = low;
-    if (rst) begin
-      _042_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = _029_[11:0];
-    if (rst) begin
-      _043_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = bank;
-    if (rst) begin
-      _045_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = \$like ;
-    if (fields_loaded) begin
-      _046_ = base;
-    end else if (\$signal ) begin
-      _046_ = _030_[11:0];
-    end
-    if (rst) begin
-      _046_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _031_ = start;
-    if (rst) begin
-      _031_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _032_ = base;
-    if (start) begin
-      _032_ = { _003_, _002_, _001_, _050_, _049_, _048_, _047_, _044_, _033_, _022_, _011_, _000_ };
-    end
-    if (rst) begin
-      _032_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _034_ = plane;
-    if (start) begin
-      _034_ = { _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
-    end
-    if (rst) begin
-      _034_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = bank;
-    if (start) begin
-      _035_ = _016_;
-    end
-    if (rst) begin
-      _035_ = 1'h0;
-    end
-  end
-  assign _025_ = _024_;
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -4833,9 +4663,226 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _283_ = counter_3;
 endmodule
 
+module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  input rst;
+  wire rst;
+  output write;
+  wire write;
+  output bank;
+  wire bank;
+  output [11:0] address;
+  wire [11:0] address;
+  output [15:0] word;
+  wire [15:0] word;
+  input [3:0] layer;
+  wire [3:0] layer;
+  input start;
+  wire start;
+  input [15:0] high;
+  wire [15:0] high;
+  input [15:0] low;
+  wire [15:0] low;
+  input full;
+  wire full;
+  output two;
+  reg two = 1'h0;
+  input clk;
+  wire clk;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire [12:0] _19_;
+  wire [12:0] _20_;
+  reg _21_;
+  wire _22_;
+  reg [11:0] _23_;
+  reg [10:0] _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg [11:0] _29_;
+  reg [15:0] _30_;
+  reg [11:0] _31_;
+  wire _32_;
+  wire _33_;
+  wire _34_;
+  wire _35_;
+  wire _36_;
+  wire _37_;
+  reg [11:0] \$like  = 12'h000;
+  reg \$signal  = 1'h0;
+  reg bank_field = 1'h0;
+  reg [11:0] base = 12'h000;
+  reg fields_loaded = 1'h0;
+  reg [10:0] plane = 11'h000;
+  reg [11:0] second_address = 12'h000;
+  reg second_bank = 1'h0;
+  reg [15:0] second_word = 16'h0000;
+  (* init = 1'h0 *)
+  wire two_digits;
+  assign _00_ = 1'h0 >> layer;
+  assign _11_ = 1'h0 >> layer;
+  assign _22_ = 1'h0 >> layer;
+  assign _32_ = 9'h100 >> layer;
+  assign _33_ = 6'h25 >> layer;
+  assign _34_ = 3'h4 >> layer;
+  assign _35_ = 1'h0 >> layer;
+  assign _36_ = 9'h100 >> layer;
+  assign _37_ = 9'h125 >> layer;
+  assign _01_ = 6'h21 >> layer;
+  assign _02_ = 1'h0 >> layer;
+  assign _03_ = 3'h4 >> layer;
+  assign _04_ = 1'h0 >> layer;
+  assign _05_ = 1'h0 >> layer;
+  assign _06_ = 1'h0 >> layer;
+  assign _07_ = 9'h1c0 >> layer;
+  assign _08_ = 6'h38 >> layer;
+  assign _09_ = 3'h7 >> layer;
+  assign _10_ = 1'h0 >> layer;
+  assign _12_ = 9'h1c0 >> layer;
+  assign _13_ = 9'h1f8 >> layer;
+  assign _14_ = 6'h3f >> layer;
+  assign _15_ = 3'h7 >> layer;
+  assign _16_ = 9'h155 >> layer;
+  assign _17_ = 9'h190 >> layer;
+  assign _18_ = full & two;
+  assign _19_ = \$like  + plane;
+  assign _20_ = \$like  + 1'h1;
+  assign write = full | \$signal ;
+  assign bank = \$signal  ? second_bank : bank_field;
+  assign address = \$signal  ? second_address : \$like ;
+  assign word = \$signal  ? second_word : high;
+  always @(posedge clk)
+    fields_loaded <= _21_;
+  always @(posedge clk)
+    base <= _23_;
+  always @(posedge clk)
+    plane <= _24_;
+  always @(posedge clk)
+    bank_field <= _25_;
+  always @(posedge clk)
+    two <= _26_;
+  always @(posedge clk)
+    \$signal  <= _27_;
+  always @(posedge clk)
+    second_bank <= _28_;
+  always @(posedge clk)
+    second_address <= _29_;
+  always @(posedge clk)
+    second_word <= _30_;
+  always @(posedge clk)
+    \$like  <= _31_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _21_ = start;
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _23_ = base;
+    if (start) begin
+      _23_ = { _03_, _02_, _01_, _37_, _36_, _35_, _34_, _33_, _32_, _22_, _11_, _00_ };
+    end
+    if (rst) begin
+      _23_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _24_ = plane;
+    if (start) begin
+      _24_ = { _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_ };
+    end
+    if (rst) begin
+      _24_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _25_ = bank_field;
+    if (start) begin
+      _25_ = _16_;
+    end
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _26_ = two;
+    if (start) begin
+      _26_ = _17_;
+    end
+    if (rst) begin
+      _26_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _27_ = _18_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _28_ = bank_field;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _29_ = _19_[11:0];
+    if (rst) begin
+      _29_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _30_ = low;
+    if (rst) begin
+      _30_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _31_ = \$like ;
+    if (fields_loaded) begin
+      _31_ = base;
+    end else if (full) begin
+      _31_ = _20_[11:0];
+    end
+    if (rst) begin
+      _31_ = 12'h000;
+    end
+  end
+  assign two_digits = two;
+endmodule
+
 (* keep_hierarchy =  1  *)
 module mac_product(w, clk, rst, product, negative, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
   input [3:0] w;
   wire [3:0] w;
   input clk;
@@ -4899,14 +4946,14 @@ module mac_product(w, clk, rst, product, negative, x);
   always @(posedge clk)
     negative <= _15_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _14_ = { _13_, _09_, _06_, _03_, _22_, _19_, _16_ };
     if (rst) begin
       _14_ = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _15_ = w[3];
     if (rst) begin
       _15_ = 1'h0;
@@ -4918,7 +4965,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module mac_row(w, first, shift, valid, clk, rst, acc, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
   input [15:0] w;
   wire [15:0] w;
   input first;
@@ -5105,28 +5152,28 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
     .x(x[15:12])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _41_ = \negative$25 ;
     if (rst) begin
       _41_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _42_ = _35_[10:1];
     if (rst) begin
       _42_ = 10'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _43_ = sum_negative_0_0;
     if (rst) begin
       _43_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _45_ = acc;
     if (valid) begin
       _45_ = _37_[23:1];
@@ -5136,21 +5183,21 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _38_ = _06_[9:1];
     if (rst) begin
       _38_ = 9'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _39_ = negative;
     if (rst) begin
       _39_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _40_ = _19_[9:1];
     if (rst) begin
       _40_ = 9'h000;
@@ -5178,7 +5225,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
   input clk;
   wire clk;
   input rst;
@@ -5334,7 +5381,7 @@ module power_activation_0(clk, rst, code, value);
   assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
   assign _029_ = 7'h51 >> index_3;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _047_ = 16'h0000;
@@ -5348,56 +5395,56 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _048_ = reached_0;
     if (rst) begin
       _048_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _049_ = value_0;
     if (rst) begin
       _049_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _050_ = { index_1, reached_1 };
     if (rst) begin
       _050_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _051_ = value_1;
     if (rst) begin
       _051_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _052_ = { index_2, reached_2 };
     if (rst) begin
       _052_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _053_ = value_2;
     if (rst) begin
       _053_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _054_ = { index_3, reached_3 };
     if (rst) begin
       _054_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _056_ = value_3;
     if (rst) begin
       _056_ = 16'h0000;
@@ -5408,7 +5455,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
   input clk;
   wire clk;
   input rst;
@@ -5908,7 +5955,7 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     value_8 <= _135_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _117_ = 16'h0000;
@@ -5922,112 +5969,112 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _118_ = reached_0;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _119_ = value_0;
     if (rst) begin
       _119_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _120_ = { index_1, reached_1 };
     if (rst) begin
       _120_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _121_ = value_1;
     if (rst) begin
       _121_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _122_ = { index_2, reached_2 };
     if (rst) begin
       _122_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _124_ = value_2;
     if (rst) begin
       _124_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _125_ = { index_3, reached_3 };
     if (rst) begin
       _125_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _126_ = value_3;
     if (rst) begin
       _126_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _127_ = { index_4, reached_4 };
     if (rst) begin
       _127_ = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _128_ = value_4;
     if (rst) begin
       _128_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _129_ = { index_5, reached_5 };
     if (rst) begin
       _129_ = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _130_ = value_5;
     if (rst) begin
       _130_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _131_ = { index_6, reached_6 };
     if (rst) begin
       _131_ = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _132_ = value_6;
     if (rst) begin
       _132_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _133_ = { index_7, reached_7 };
     if (rst) begin
       _133_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _135_ = value_7;
     if (rst) begin
       _135_ = 16'h0000;
@@ -6038,7 +6085,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [59:0] parameters;
   wire [59:0] parameters;
   input [3:0] skip_0;
@@ -6198,105 +6245,105 @@ module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst
   assign _029_ = skip * \$signal$15 ;
   assign _030_ = $signed(\$signal ) + $signed({ 1'h0, \product_2$17  });
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _037_ = _000_;
     if (rst) begin
       _037_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _038_ = product;
     if (rst) begin
       _038_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _039_ = parameters[46:16];
     if (rst) begin
       _039_ = 31'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _040_ = bias;
     if (rst) begin
       _040_ = 31'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _041_ = _011_[38:0];
     if (rst) begin
       _041_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _042_ = _028_;
     if (rst) begin
       _042_ = 14'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _043_ = parameters[59:47];
     if (rst) begin
       _043_ = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _045_ = _029_;
     if (rst) begin
       _045_ = 27'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _046_ = \$signal$16 ;
     if (rst) begin
       _046_ = 27'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _047_ = _030_[38:0];
     if (rst) begin
       _047_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _048_ = shift_select;
     if (rst) begin
       _048_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _049_ = shift_select_0;
     if (rst) begin
       _049_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _050_ = shift_select_1;
     if (rst) begin
       _050_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _051_ = shift_select_2;
     if (rst) begin
       _051_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _052_ = value;
     casez (shift_select_3)
       3'h0:

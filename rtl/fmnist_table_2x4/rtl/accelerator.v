@@ -33,13 +33,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] _10_;
   reg [5:0] \$like  = 6'h00;
   reg [15:0] \$signal  = 16'h0000;
-  reg \$signal$73  = 1'h0;
+  reg \$signal$83  = 1'h0;
   wire [11:0] address;
-  wire [11:0] \address$63 ;
+  wire [11:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
   reg [5:0] flags_2 = 6'h00;
+  wire full;
+  wire \full$55 ;
+  wire [15:0] high;
+  wire [15:0] \high$57 ;
   wire [50:0] \i__payload$35 ;
   wire \i__payload$35.first ;
   wire \i__payload$35.last ;
@@ -55,10 +59,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
+  wire [3:0] \layer$52 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
+  wire [15:0] low;
+  wire [15:0] \low$59 ;
   wire [21:0] \o__payload$12 ;
   wire [43:0] \o__payload$41 ;
   wire \o__ready$13 ;
@@ -78,9 +85,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] \residual_word$51 ;
   wire start;
   wire \start$27 ;
+  wire \start$53 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
+  wire two_digits;
+  wire \two_digits$61 ;
   wire [11:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -99,7 +109,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] word_0;
   wire [15:0] word_1;
   wire write;
-  wire \write$62 ;
+  wire \write$72 ;
   reg [11:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
@@ -116,13 +126,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
   assign _03_ = ! bank;
-  assign _05_ = \$signal$73  ? pad_word : read_word;
+  assign _05_ = \$signal$83  ? pad_word : read_word;
   always @(posedge clk)
     \$like  <= _06_;
   always @(posedge clk)
     flags_2 <= _07_;
   always @(posedge clk)
-    \$signal$73  <= _08_;
+    \$signal$83  <= _08_;
   always @(posedge clk)
     pad_word <= _09_;
   always @(posedge clk)
@@ -147,13 +157,14 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .write_1__word(write_1__word)
   );
   \accelerator.drain  drain (
-    .\address$101 (address),
-    .\bank$99 (bank),
     .clk(clk),
     .credit(credit),
+    .full(full),
+    .high(high),
     .i__payload(\i__payload$40 ),
     .i__valid(\i__valid$42 ),
     .layer(layer),
+    .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
     .o__valid(o__valid),
@@ -163,12 +174,11 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .sum_started(sum_started),
-    .word(residual_word),
-    .\word$103 (word),
-    .write(write)
+    .\two_digits$95 (two_digits),
+    .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$63 ),
+    .address(\address$73 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -177,7 +187,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loading(loading),
     .rst(rst),
     .window(_02_),
-    .write(\write$62 )
+    .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
@@ -208,13 +218,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .walk__shift(walk__shift),
     .walk__weight_address(weight_port__addr)
   );
+  \accelerator.writer  writer (
+    .address(address),
+    .bank(bank),
+    .clk(clk),
+    .full(full),
+    .high(high),
+    .layer(layer),
+    .low(low),
+    .rst(rst),
+    .start(start),
+    .two(two_digits),
+    .word(word),
+    .write(write)
+  );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
       write_0__enable = _03_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__enable = 1'h1;
     end
   end
@@ -224,8 +248,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$62 ) begin
-      write_0__address = \address$63 ;
+    if (\write$72 ) begin
+      write_0__address = \address$73 ;
     end
   end
   always @* begin
@@ -234,7 +258,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_0__word = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
     end
   end
@@ -244,7 +268,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__enable = _04_;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__enable = 1'h1;
     end
   end
@@ -254,8 +278,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$62 ) begin
-      write_1__address = \address$63 ;
+    if (\write$72 ) begin
+      write_1__address = \address$73 ;
     end
   end
   always @* begin
@@ -264,7 +288,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__word = word;
     end
-    if (\write$62 ) begin
+    if (\write$72 ) begin
       write_1__word = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
     end
   end
@@ -333,6 +357,12 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \residual_bank$47  = residual_bank;
   assign \residual_address$49  = residual_address;
   assign \residual_word$51  = residual_word;
+  assign \layer$52  = layer;
+  assign \start$53  = start;
+  assign \full$55  = full;
+  assign \high$57  = high;
+  assign \low$59  = low;
+  assign \two_digits$61  = two_digits;
   assign word_0 = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
   assign word_1 = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
   assign is_pool = 1'h0;
@@ -461,7 +491,7 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   assign _03_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, write, \bank$99 , \address$101 , \word$103 , word, layer, start, residual_bank, residual_valid, o__valid, i__valid, i__payload, o__ready);
+module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, \two_digits$95 , o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -475,14 +505,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire credit;
   output [21:0] o__payload;
   wire [21:0] o__payload;
-  output write;
-  wire write;
-  output \bank$99 ;
-  wire \bank$99 ;
-  output [11:0] \address$101 ;
-  wire [11:0] \address$101 ;
-  output [15:0] \word$103 ;
-  wire [15:0] \word$103 ;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -495,10 +517,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_valid;
   output o__valid;
   wire o__valid;
+  output [15:0] high;
+  wire [15:0] high;
+  output [15:0] low;
+  wire [15:0] low;
+  output full;
+  wire full;
   input i__valid;
   wire i__valid;
   input [43:0] i__payload;
   wire [43:0] i__payload;
+  input \two_digits$95 ;
+  wire \two_digits$95 ;
   input o__ready;
   wire o__ready;
   wire _000_;
@@ -596,10 +626,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [11:0] \address$102 ;
   wire [11:0] \address$67 ;
   wire bank;
-  wire \bank$100 ;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
   wire [4:0] \chunk$59 ;
@@ -614,6 +642,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg fields_loaded = 1'h0;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
+  wire \full$98 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -625,15 +654,16 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [43:0] held = 44'h00000000000;
+  wire [15:0] \high$100 ;
   wire [21:0] \i__payload$79 ;
   wire \i__valid$87 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
   wire [3:0] \layer$57 ;
-  wire [3:0] \layer$95 ;
-  wire [21:0] \o__payload$106 ;
-  wire \o__ready$108 ;
-  wire \o__valid$110 ;
+  wire [15:0] \low$102 ;
+  wire [21:0] \o__payload$104 ;
+  wire \o__ready$106 ;
+  wire \o__valid$108 ;
   reg [7:0] parameter_base = 8'h00;
   reg [57:0] parameters = 58'h000000000000000;
   (* init = 58'h000000000000000 *)
@@ -677,21 +707,19 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [3:0] skip_0;
   wire [3:0] skip_1;
   wire \start$58 ;
-  wire \start$96 ;
   wire \sum_started$89 ;
   wire turn_ends;
   wire \turn_ends$60 ;
   reg two_cycles = 1'h0;
   wire two_digits;
   wire \two_digits$86 ;
+  wire \two_digits$96 ;
   reg unit_select = 1'h0;
   wire valid;
   wire \valid$92 ;
   wire signed [21:0] value;
   wire signed [21:0] \value$71 ;
   wire signed [21:0] \value$72 ;
-  wire [15:0] \word$104 ;
-  wire \write$98 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [57:0] _176_;
@@ -842,6 +870,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .value(value)
   );
+  \accelerator.drain.gatherer  gatherer (
+    .clk(clk),
+    .codes(code_0),
+    .full(full),
+    .high(high),
+    .low(low),
+    .pixel_ends(pixel_ends_9),
+    .pixel_starts(pixel_starts_9),
+    .rst(rst),
+    .two_digits(\two_digits$95 ),
+    .valid(\valid$92 )
+  );
   requantize lane_0 (
     .acc(front_1),
     .clk(clk),
@@ -879,20 +919,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .turn_ends(turn_ends),
     .two_digits_field(two_digits),
     .word(word)
-  );
-  \accelerator.drain.writer  writer (
-    .address(\address$101 ),
-    .\bank$23 (\bank$99 ),
-    .clk(clk),
-    .codes(code_0),
-    .layer(layer),
-    .pixel_ends(pixel_ends_9),
-    .pixel_starts(pixel_starts_9),
-    .rst(rst),
-    .start(start),
-    .valid(\valid$92 ),
-    .word(\word$103 ),
-    .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
@@ -1293,15 +1319,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \credit$91  = credit;
   assign pixel_starts = pixel_starts_9;
   assign \pixel_ends$94  = pixel_ends_9;
-  assign \layer$95  = layer;
-  assign \start$96  = start;
-  assign \write$98  = write;
-  assign \bank$100  = \bank$99 ;
-  assign \address$102  = \address$101 ;
-  assign \word$104  = \word$103 ;
-  assign \o__payload$106  = o__payload;
-  assign \o__ready$108  = o__ready;
-  assign \o__valid$110  = o__valid;
+  assign \two_digits$96  = \two_digits$95 ;
+  assign \full$98  = full;
+  assign \high$100  = high;
+  assign \low$102  = low;
+  assign \o__payload$104  = o__payload;
+  assign \o__ready$106  = o__ready;
+  assign \o__valid$108  = o__valid;
   assign \parameters$77.multiplier  = parameters[15:0];
   assign \parameters$77.bias  = parameters[45:16];
   assign \parameters$77.residual  = parameters[57:46];
@@ -1313,8 +1337,120 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _034_ = two_cycles;
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$4  = 0;
+  input rst;
+  wire rst;
+  input valid;
+  wire valid;
+  input pixel_starts;
+  wire pixel_starts;
+  input pixel_ends;
+  wire pixel_ends;
+  input [7:0] codes;
+  wire [7:0] codes;
+  output [15:0] high;
+  reg [15:0] high = 16'h0000;
+  output [15:0] low;
+  reg [15:0] low = 16'h0000;
+  output full;
+  reg full = 1'h0;
+  input two_digits;
+  wire two_digits;
+  input clk;
+  wire clk;
+  wire [1:0] _00_;
+  reg [1:0] _01_;
+  reg [15:0] _02_;
+  reg [15:0] _03_;
+  reg _04_;
+  wire [2:0] _05_;
+  wire [3:0] _06_;
+  wire [1:0] _07_;
+  wire [1:0] _08_;
+  wire [1:0] _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  reg [1:0] slot = 2'h0;
+  assign _00_ = pixel_starts ? 2'h0 : slot;
+  assign _05_ = _00_ + 1'h1;
+  assign _06_ = two_digits ? codes[7:4] : codes[3:0];
+  assign _07_ = pixel_starts ? 2'h0 : slot;
+  assign _08_ = pixel_starts ? 2'h0 : slot;
+  assign _09_ = pixel_starts ? 2'h0 : slot;
+  assign _10_ = _09_ == 2'h3;
+  assign _11_ = pixel_ends | _10_;
+  assign _12_ = valid & _11_;
+  always @(posedge clk)
+    slot <= _01_;
+  always @(posedge clk)
+    high <= _02_;
+  always @(posedge clk)
+    low <= _03_;
+  always @(posedge clk)
+    full <= _04_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _01_ = slot;
+    if (valid) begin
+      _01_ = _05_[1:0];
+    end
+    if (rst) begin
+      _01_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _02_ = high;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_07_)
+        2'h0:
+            _02_[3:0] = _06_;
+        2'h1:
+            _02_[7:4] = _06_;
+        2'h2:
+            _02_[11:8] = _06_;
+        2'h3:
+            _02_[15:12] = _06_;
+      endcase
+    end
+    if (rst) begin
+      _02_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _03_ = low;
+    if (valid) begin
+      (* full_case = 32'd1 *)
+      casez (_08_)
+        2'h0:
+            _03_[3:0] = codes[3:0];
+        2'h1:
+            _03_[7:4] = codes[3:0];
+        2'h2:
+            _03_[11:8] = codes[3:0];
+        2'h3:
+            _03_[15:12] = codes[3:0];
+      endcase
+    end
+    if (rst) begin
+      _03_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    _04_ = _12_;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+endmodule
+
+module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
   input rst;
@@ -1374,7 +1510,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     .w_port__data(w_data)
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _01_ = group;
     if (sum_started) begin
       _01_ = _04_[2:0];
@@ -1384,7 +1520,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$4 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
     _02_ = _10_[5:0];
     if (rst) begin
       _02_ = 6'h00;
@@ -1399,7 +1535,7 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
 endmodule
 
 module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
-  reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
@@ -1551,7 +1687,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   always @(posedge clk)
     r_rdy <= _26_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _23_ = w_port__addr;
     if (_22_) begin
       _23_ = _29_[4:0];
@@ -1561,7 +1697,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _24_ = r_port__addr;
     if (_32_) begin
       _24_ = _03_[4:0];
@@ -1571,7 +1707,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _25_ = inner_level;
     if (_09_) begin
       _25_ = _10_[4:0];
@@ -1584,7 +1720,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$5 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
     _26_ = r_rdy;
     if (_21_) begin
       _26_ = 1'h1;
@@ -1604,7 +1740,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
 endmodule
 
 module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, two_digits_field, digits_1, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
   input turn_ends;
@@ -1796,14 +1932,14 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _029_ = 6'h3f >> layer;
   assign _030_ = 3'h7 >> layer;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _046_ = start;
     if (rst) begin
       _046_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _047_ = bank;
     if (start) begin
       _047_ = _000_;
@@ -1813,7 +1949,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _048_ = base;
     if (start) begin
       _048_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
@@ -1823,7 +1959,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _049_ = plane;
     if (start) begin
       _049_ = { _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
@@ -1833,7 +1969,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _050_ = column_step;
     if (start) begin
       _050_ = { _019_, _018_, _017_, _016_ };
@@ -1843,7 +1979,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _051_ = row_step;
     if (start) begin
       _051_ = { _024_, _022_, _021_, _020_ };
@@ -1853,7 +1989,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _052_ = exists;
     if (start) begin
       _052_ = _025_;
@@ -1863,7 +1999,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _053_ = last_column;
     if (start) begin
       _053_ = { _030_, _029_, _028_, _027_, _026_ };
@@ -1873,7 +2009,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _054_ = two_digits_field;
     if (start) begin
       _054_ = _031_;
@@ -1883,7 +2019,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _055_ = \$like ;
     if (fields_loaded) begin
       _055_ = { 2'h0, base };
@@ -1898,7 +2034,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _057_ = column;
     if (fields_loaded) begin
       _057_ = 5'h00;
@@ -1913,21 +2049,21 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _058_ = _039_[1:0];
     if (rst) begin
       _058_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _059_ = _038_;
     if (rst) begin
       _059_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$6 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _060_ = \$signal ;
     if (rst) begin
       _060_ = 4'h0;
@@ -1941,312 +2077,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign address = _044_[11:0];
   assign digits_1 = \$signal ;
   assign _040_ = { _039_[5], _039_[5], _039_[5], _039_[5:2] };
-endmodule
-
-module \accelerator.drain.writer (rst, valid, write, \bank$23 , address, word, layer, start, pixel_starts, pixel_ends, codes, clk);
-  reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
-  input rst;
-  wire rst;
-  input valid;
-  wire valid;
-  output write;
-  wire write;
-  output \bank$23 ;
-  wire \bank$23 ;
-  output [11:0] address;
-  wire [11:0] address;
-  output [15:0] word;
-  wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
-  input pixel_starts;
-  wire pixel_starts;
-  input pixel_ends;
-  wire pixel_ends;
-  input [7:0] codes;
-  wire [7:0] codes;
-  input clk;
-  wire clk;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire [1:0] _018_;
-  wire [2:0] _019_;
-  wire [3:0] _020_;
-  wire [1:0] _021_;
-  wire _022_;
-  wire [1:0] _023_;
-  wire [1:0] _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire [12:0] _029_;
-  wire [12:0] _030_;
-  reg _031_;
-  reg [11:0] _032_;
-  wire _033_;
-  reg [10:0] _034_;
-  reg _035_;
-  reg _036_;
-  reg [1:0] _037_;
-  reg [15:0] _038_;
-  reg [15:0] _039_;
-  reg _040_;
-  reg _041_;
-  reg [15:0] _042_;
-  reg [11:0] _043_;
-  wire _044_;
-  reg _045_;
-  reg [11:0] _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  reg [11:0] \$like  = 12'h000;
-  reg \$signal  = 1'h0;
-  reg \$signal$17  = 1'h0;
-  reg bank = 1'h0;
-  reg [11:0] base = 12'h000;
-  reg fields_loaded = 1'h0;
-  reg [15:0] high = 16'h0000;
-  reg [15:0] low = 16'h0000;
-  reg [15:0] pending = 16'h0000;
-  reg [10:0] plane = 11'h000;
-  reg [11:0] second_address = 12'h000;
-  reg second_bank = 1'h0;
-  reg [1:0] slot = 2'h0;
-  reg two_digits = 1'h0;
-  always @(posedge clk)
-    bank <= _035_;
-  always @(posedge clk)
-    two_digits <= _036_;
-  always @(posedge clk)
-    slot <= _037_;
-  always @(posedge clk)
-    high <= _038_;
-  always @(posedge clk)
-    low <= _039_;
-  always @(posedge clk)
-    \$signal  <= _040_;
-  always @(posedge clk)
-    \$signal$17  <= _041_;
-  always @(posedge clk)
-    pending <= _042_;
-  always @(posedge clk)
-    second_address <= _043_;
-  always @(posedge clk)
-    second_bank <= _045_;
-  always @(posedge clk)
-    \$like  <= _046_;
-  assign _000_ = 1'h0 >> layer;
-  assign _011_ = 1'h0 >> layer;
-  assign _022_ = 1'h0 >> layer;
-  assign _033_ = 9'h100 >> layer;
-  assign _044_ = 6'h25 >> layer;
-  assign _047_ = 3'h4 >> layer;
-  assign _048_ = 1'h0 >> layer;
-  assign _049_ = 9'h100 >> layer;
-  assign _050_ = 9'h125 >> layer;
-  assign _001_ = 6'h21 >> layer;
-  assign _002_ = 1'h0 >> layer;
-  assign _003_ = 3'h4 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 1'h0 >> layer;
-  assign _007_ = 9'h1c0 >> layer;
-  assign _008_ = 6'h38 >> layer;
-  assign _009_ = 3'h7 >> layer;
-  assign _010_ = 1'h0 >> layer;
-  assign _012_ = 9'h1c0 >> layer;
-  assign _013_ = 9'h1f8 >> layer;
-  assign _014_ = 6'h3f >> layer;
-  assign _015_ = 3'h7 >> layer;
-  assign _016_ = 9'h155 >> layer;
-  assign _017_ = 9'h190 >> layer;
-  assign _018_ = pixel_starts ? 2'h0 : slot;
-  assign _019_ = _018_ + 1'h1;
-  assign _020_ = two_digits ? codes[7:4] : codes[3:0];
-  assign _021_ = pixel_starts ? 2'h0 : slot;
-  assign _023_ = pixel_starts ? 2'h0 : slot;
-  assign _024_ = pixel_starts ? 2'h0 : slot;
-  assign _025_ = _024_ == 2'h3;
-  assign _026_ = pixel_ends | _025_;
-  assign _027_ = valid & _026_;
-  assign _028_ = \$signal  & two_digits;
-  assign _029_ = \$like  + plane;
-  assign _030_ = \$like  + 1'h1;
-  assign write = \$signal  | \$signal$17 ;
-  assign \bank$23  = \$signal$17  ? second_bank : bank;
-  assign address = \$signal$17  ? second_address : \$like ;
-  assign word = \$signal$17  ? pending : high;
-  always @(posedge clk)
-    fields_loaded <= _031_;
-  always @(posedge clk)
-    base <= _032_;
-  always @(posedge clk)
-    plane <= _034_;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = two_digits;
-    if (start) begin
-      _036_ = _017_;
-    end
-    if (rst) begin
-      _036_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _037_ = slot;
-    if (valid) begin
-      _037_ = _019_[1:0];
-    end
-    if (rst) begin
-      _037_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _038_ = high;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_021_)
-        2'h0:
-            _038_[3:0] = _020_;
-        2'h1:
-            _038_[7:4] = _020_;
-        2'h2:
-            _038_[11:8] = _020_;
-        2'h3:
-            _038_[15:12] = _020_;
-      endcase
-    end
-    if (rst) begin
-      _038_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _039_ = low;
-    if (valid) begin
-      (* full_case = 32'd1 *)
-      casez (_023_)
-        2'h0:
-            _039_[3:0] = codes[3:0];
-        2'h1:
-            _039_[7:4] = codes[3:0];
-        2'h2:
-            _039_[11:8] = codes[3:0];
-        2'h3:
-            _039_[15:12] = codes[3:0];
-      endcase
-    end
-    if (rst) begin
-      _039_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _040_ = _027_;
-    if (rst) begin
-      _040_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _041_ = _028_;
-    if (rst) begin
-      _041_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = low;
-    if (rst) begin
-      _042_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = _029_[11:0];
-    if (rst) begin
-      _043_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = bank;
-    if (rst) begin
-      _045_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = \$like ;
-    if (fields_loaded) begin
-      _046_ = base;
-    end else if (\$signal ) begin
-      _046_ = _030_[11:0];
-    end
-    if (rst) begin
-      _046_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _031_ = start;
-    if (rst) begin
-      _031_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _032_ = base;
-    if (start) begin
-      _032_ = { _003_, _002_, _001_, _050_, _049_, _048_, _047_, _044_, _033_, _022_, _011_, _000_ };
-    end
-    if (rst) begin
-      _032_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _034_ = plane;
-    if (start) begin
-      _034_ = { _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
-    end
-    if (rst) begin
-      _034_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = bank;
-    if (start) begin
-      _035_ = _016_;
-    end
-    if (rst) begin
-      _035_ = 1'h0;
-    end
-  end
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -4463,9 +4293,226 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _287_ = counter_3;
 endmodule
 
+module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  input rst;
+  wire rst;
+  output write;
+  wire write;
+  output bank;
+  wire bank;
+  output [11:0] address;
+  wire [11:0] address;
+  output [15:0] word;
+  wire [15:0] word;
+  input [3:0] layer;
+  wire [3:0] layer;
+  input start;
+  wire start;
+  input [15:0] high;
+  wire [15:0] high;
+  input [15:0] low;
+  wire [15:0] low;
+  input full;
+  wire full;
+  output two;
+  reg two = 1'h0;
+  input clk;
+  wire clk;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire [12:0] _19_;
+  wire [12:0] _20_;
+  reg _21_;
+  wire _22_;
+  reg [11:0] _23_;
+  reg [10:0] _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg [11:0] _29_;
+  reg [15:0] _30_;
+  reg [11:0] _31_;
+  wire _32_;
+  wire _33_;
+  wire _34_;
+  wire _35_;
+  wire _36_;
+  wire _37_;
+  reg [11:0] \$like  = 12'h000;
+  reg \$signal  = 1'h0;
+  reg bank_field = 1'h0;
+  reg [11:0] base = 12'h000;
+  reg fields_loaded = 1'h0;
+  reg [10:0] plane = 11'h000;
+  reg [11:0] second_address = 12'h000;
+  reg second_bank = 1'h0;
+  reg [15:0] second_word = 16'h0000;
+  (* init = 1'h0 *)
+  wire two_digits;
+  assign _00_ = 1'h0 >> layer;
+  assign _11_ = 1'h0 >> layer;
+  assign _22_ = 1'h0 >> layer;
+  assign _32_ = 9'h100 >> layer;
+  assign _33_ = 6'h25 >> layer;
+  assign _34_ = 3'h4 >> layer;
+  assign _35_ = 1'h0 >> layer;
+  assign _36_ = 9'h100 >> layer;
+  assign _37_ = 9'h125 >> layer;
+  assign _01_ = 6'h21 >> layer;
+  assign _02_ = 1'h0 >> layer;
+  assign _03_ = 3'h4 >> layer;
+  assign _04_ = 1'h0 >> layer;
+  assign _05_ = 1'h0 >> layer;
+  assign _06_ = 1'h0 >> layer;
+  assign _07_ = 9'h1c0 >> layer;
+  assign _08_ = 6'h38 >> layer;
+  assign _09_ = 3'h7 >> layer;
+  assign _10_ = 1'h0 >> layer;
+  assign _12_ = 9'h1c0 >> layer;
+  assign _13_ = 9'h1f8 >> layer;
+  assign _14_ = 6'h3f >> layer;
+  assign _15_ = 3'h7 >> layer;
+  assign _16_ = 9'h155 >> layer;
+  assign _17_ = 9'h190 >> layer;
+  assign _18_ = full & two;
+  assign _19_ = \$like  + plane;
+  assign _20_ = \$like  + 1'h1;
+  assign write = full | \$signal ;
+  assign bank = \$signal  ? second_bank : bank_field;
+  assign address = \$signal  ? second_address : \$like ;
+  assign word = \$signal  ? second_word : high;
+  always @(posedge clk)
+    fields_loaded <= _21_;
+  always @(posedge clk)
+    base <= _23_;
+  always @(posedge clk)
+    plane <= _24_;
+  always @(posedge clk)
+    bank_field <= _25_;
+  always @(posedge clk)
+    two <= _26_;
+  always @(posedge clk)
+    \$signal  <= _27_;
+  always @(posedge clk)
+    second_bank <= _28_;
+  always @(posedge clk)
+    second_address <= _29_;
+  always @(posedge clk)
+    second_word <= _30_;
+  always @(posedge clk)
+    \$like  <= _31_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _21_ = start;
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _23_ = base;
+    if (start) begin
+      _23_ = { _03_, _02_, _01_, _37_, _36_, _35_, _34_, _33_, _32_, _22_, _11_, _00_ };
+    end
+    if (rst) begin
+      _23_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _24_ = plane;
+    if (start) begin
+      _24_ = { _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_ };
+    end
+    if (rst) begin
+      _24_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _25_ = bank_field;
+    if (start) begin
+      _25_ = _16_;
+    end
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _26_ = two;
+    if (start) begin
+      _26_ = _17_;
+    end
+    if (rst) begin
+      _26_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _27_ = _18_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _28_ = bank_field;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _29_ = _19_[11:0];
+    if (rst) begin
+      _29_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _30_ = low;
+    if (rst) begin
+      _30_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _31_ = \$like ;
+    if (fields_loaded) begin
+      _31_ = base;
+    end else if (full) begin
+      _31_ = _20_[11:0];
+    end
+    if (rst) begin
+      _31_ = 12'h000;
+    end
+  end
+  assign two_digits = two;
+endmodule
+
 (* keep_hierarchy =  1  *)
 module mac_product(w, clk, rst, product, negative, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
   input [3:0] w;
   wire [3:0] w;
   input clk;
@@ -4523,14 +4570,14 @@ module mac_product(w, clk, rst, product, negative, x);
   always @(posedge clk)
     negative <= _12_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _10_ = { _09_, _06_, _03_, _19_, _16_, _13_ };
     if (rst) begin
       _10_ = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
     _12_ = w[3];
     if (rst) begin
       _12_ = 1'h0;
@@ -4542,7 +4589,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module mac_row(w, first, shift, valid, clk, rst, acc, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
   input [15:0] w;
   wire [15:0] w;
   input first;
@@ -4723,7 +4770,7 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
     .x(x[15:12])
   );
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _41_ = acc;
     if (valid) begin
       _41_ = _34_[22:1];
@@ -4733,42 +4780,42 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _35_ = _05_[8:1];
     if (rst) begin
       _35_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _36_ = negative;
     if (rst) begin
       _36_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _37_ = _17_[8:1];
     if (rst) begin
       _37_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _38_ = \negative$25 ;
     if (rst) begin
       _38_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _39_ = _31_[9:1];
     if (rst) begin
       _39_ = 9'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
     _40_ = sum_negative_0_0;
     if (rst) begin
       _40_ = 1'h0;
@@ -4796,7 +4843,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
   input clk;
   wire clk;
   input rst;
@@ -4890,7 +4937,7 @@ module power_activation_0(clk, rst, code, value);
   always @(posedge clk)
     code <= _34_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
     if (_00_) begin
       _31_ = 16'h0000;
@@ -4904,7 +4951,7 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _32_ = address;
     if (_22_) begin
       _32_ = \value$4 [5:0];
@@ -4953,7 +5000,7 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _34_ = { _30_, _29_, _28_, _27_, _26_, _25_, _24_, _23_ };
     if (rst) begin
       _34_ = 8'h00;
@@ -4964,7 +5011,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
   input clk;
   wire clk;
   input rst;
@@ -6030,7 +6077,7 @@ module power_activation_1(clk, rst, code, value);
   assign _0414_ = 1'h0 >> address[5:0];
   assign _0415_ = address[6] ? _0413_ : _0414_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_0000_) begin
       _0472_ = 16'h0000;
@@ -6044,7 +6091,7 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _0473_ = address;
     if (_0222_) begin
       _0473_ = \value$4 [10:0];
@@ -6078,7 +6125,7 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _0474_ = { _0471_, _0401_, _0330_, _0261_, _0191_, _0121_, _0051_, _0507_ };
     if (rst) begin
       _0474_ = 8'h00;
@@ -6089,7 +6136,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [57:0] parameters;
   wire [57:0] parameters;
   input [3:0] skip_0;
@@ -6249,105 +6296,105 @@ module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst
   assign _029_ = skip * \$signal$15 ;
   assign _030_ = $signed(\$signal ) + $signed({ 1'h0, \product_2$17  });
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _037_ = _000_;
     if (rst) begin
       _037_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _038_ = product;
     if (rst) begin
       _038_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _039_ = parameters[45:16];
     if (rst) begin
       _039_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _040_ = bias;
     if (rst) begin
       _040_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _041_ = _011_[37:0];
     if (rst) begin
       _041_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _042_ = _028_;
     if (rst) begin
       _042_ = 14'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _043_ = parameters[57:46];
     if (rst) begin
       _043_ = 12'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _045_ = _029_;
     if (rst) begin
       _045_ = 26'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _046_ = \$signal$16 ;
     if (rst) begin
       _046_ = 26'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _047_ = _030_[37:0];
     if (rst) begin
       _047_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _048_ = shift_select;
     if (rst) begin
       _048_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _049_ = shift_select_0;
     if (rst) begin
       _049_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _050_ = shift_select_1;
     if (rst) begin
       _050_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _051_ = shift_select_2;
     if (rst) begin
       _051_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _052_ = value;
     casez (shift_select_3)
       3'h0:

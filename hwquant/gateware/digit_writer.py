@@ -1,0 +1,80 @@
+"""The digit writer: results in memory order become writes of one word a digit."""
+
+from collections.abc import Callable
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib.wiring import In, Out
+
+from hwquant.gateware.component import Component
+from hwquant.gateware.fields import Fields
+from hwquant.ir import QuantGraph
+from hwquant.schedule import LayerProgram, Placement, Schedule
+
+
+class DigitWriter(Component):
+    """Counts through the output tensor of a layer; a second digit goes to the second plane.
+
+    Members
+    -------
+    layer, start : as the sequencer says
+    full, high, low : the next word of codes stands complete: its digit 0, its digit 1
+    two_digits : the output of the layer has two digits
+    write, bank, address, word : the write port
+
+    Timing
+    ------
+    Digit 0 is written with ``full``, digit 1 in the next cycle, when a new word may be gathered and
+    the next layer's fields may be loaded.
+    """
+
+    def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
+        self._schedule = schedule
+        word_bits = schedule.plan.cols * graph.act_bits
+        super().__init__(
+            {
+                "layer": In(range(max(2, len(schedule.layers)))),
+                "start": In(1),
+                "full": In(1),
+                "high": In(word_bits),
+                "low": In(word_bits),
+                "two_digits": Out(1),
+                "write": Out(1),
+                "bank": Out(1),
+                "address": Out(range(max(2, *schedule.bank_words))),
+                "word": Out(word_bits),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fields = Fields(m, self._schedule, self.layer, self.start)
+
+        def of(name: str, value: Callable[[Placement], int]) -> Signal:
+            def of_output(program: LayerProgram) -> int:
+                return 0 if program.output is None else value(program.output)
+
+            return fields.of(name, of_output)
+
+        base, plane = of("base", lambda p: p.base), of("plane", lambda p: p.plane)
+        bank, two = of("bank_field", lambda p: p.bank), of("two", lambda p: p.digits == 2)
+        second, second_bank = Signal(), Signal()
+        address, second_address = Signal.like(self.address), Signal.like(self.address)
+        second_word = Signal.like(self.word)
+        m.d.sync += [
+            second.eq(self.full & two),
+            second_bank.eq(bank),
+            second_address.eq(address + plane),
+            second_word.eq(self.low),
+        ]
+        with m.If(fields.loaded):
+            m.d.sync += address.eq(base)
+        with m.Elif(self.full):
+            m.d.sync += address.eq(address + 1)
+        m.d.comb += [
+            self.two_digits.eq(two),
+            self.write.eq(self.full | second),
+            self.bank.eq(Mux(second, second_bank, bank)),
+            self.address.eq(Mux(second, second_address, address)),
+            self.word.eq(Mux(second, second_word, self.high)),
+        ]
+        return m
