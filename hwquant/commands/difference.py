@@ -87,5 +87,7 @@ def _altered_line(path: Path, there: str, fresh: str, program: Schedule) -> str:
     where = f"{path} line {line + 1} is not what hwquant gen writes for model.hwq"
     if f".{_WEIGHTS}." not in f".{path.name}":
         return where
-    layers = (p for p in program.layers if 0 <= line - p.weight_base < p.weight_words)
-    return f"{where}: weights of layer {next(layers).name}" if layers else where
+    layer = next(
+        (p.name for p in program.layers if 0 <= line - p.weight_base < p.weight_words), None
+    )
+    return where if layer is None else f"{where}: weights of layer {layer}"

@@ -53,7 +53,7 @@ def verify(
     with terminal.bar("golden", len(images.images)) as progress:
         values = golden.simulate(graph, images.images, progress=progress)
     expected = values.transpose(0, 2, 3, 1).reshape(len(values), -1)
-    terminal.say(f"simulate {len(values)} frames of {images.name} (compiles for minutes at first)")
+    terminal.say(f"simulate {len(values)} frames of {images.name} (a new design is compiled first)")
     section = _simulate(directory, graph, images, expected, file, stalls)
     tools = {"verilator": section["simulator"].split()[-1], **report.installed("cocotb")}
     made = report.update(directory, {"verify": section}, tools)
