@@ -12,15 +12,7 @@ from hwquant.devices import Device, Family, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, PowerTable, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import (
-    MAX_COLS,
-    MAX_ROWS,
-    OPERAND_DELAY,
-    REQUANTIZE_DELAY,
-    Plan,
-    array_delay,
-    log2_ceil,
-)
+from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, log2_ceil, output_depth
 from hwquant.schedule import Schedule, schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
@@ -88,8 +80,7 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
     plan = program.plan
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     chunks = sum(-(-layer.output.channels // plan.lanes) for layer in macs)
-    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + REQUANTIZE_DELAY + 8
-    buffer = 1 << log2_ceil(in_flight + program.layers[-1].pace + 2 * plan.chunks)
+    buffer = output_depth(plan, graph, program.layers[-1].pace)
     return (
         Memory(plan.rows * plan.cols * graph.weight_bits, program.weight_words, rom=True),
         *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),

@@ -103,3 +103,12 @@ def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
     to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
     return to_drain + tail + OPERAND_DELAY + REQUANTIZE_DELAY + FIFO_DELAY
+
+
+def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
+    """Beats that an output buffer must hold so that an output that never stalls costs no cycle.
+
+    ``pace`` is the last layer's least cycles a sum.
+    """
+    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + REQUANTIZE_DELAY + 8
+    return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

@@ -85,6 +85,11 @@ class LayerProgram:
     cycles: int
 
     @property
+    def steps(self) -> int:
+        """Cycles in which the sequencer walks: a sum takes its beats or, if longer, its drain."""
+        return self.loops.sums * max(self.loops.steps_per_sum, self.pace)
+
+    @property
     def weight_words(self) -> int:
         """Words of the weight memory."""
         if self.kind == "maxpool":
@@ -335,7 +340,7 @@ def _pool_program(places: dict[str, Placement], layer: MaxPoolLayer) -> LayerPro
 
 def _cycles(graph: QuantGraph, plan: Plan, program: LayerProgram) -> int:
     """Cycles from the start of a layer to the start of the next, or to the last output beat."""
-    steps = program.loops.sums * max(program.loops.steps_per_sum, program.pace)
+    steps = program.steps
     if program.kind == "maxpool":
         return timing.FETCH_CYCLES + steps + timing.POOL_FLUSH
     assert isinstance(program.layer, MacLayer)

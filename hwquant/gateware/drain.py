@@ -7,9 +7,10 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.output_buffer import OutputBuffer
-from hwquant.gateware.power_activation import create, delayed
+from hwquant.gateware.power_activation import create
 from hwquant.gateware.requantize import LaneParameters, Requantize
 from hwquant.gateware.residual_reader import ResidualReader
 from hwquant.gateware.shared import add_shared

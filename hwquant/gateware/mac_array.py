@@ -7,6 +7,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.delay import delayed
 from hwquant.gateware.lookup import lookup
 from hwquant.gateware.shared import add_shared
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
@@ -224,11 +225,7 @@ class MacArray(Component):
             m.d.sync += w.eq(beat.w)
             delay += 1
         flags = Cat(beat.first, beat.shift, beat.last & self.i.valid, self.i.valid)
-        for stage in range(delay):
-            delayed = Signal(4, name=f"flags_{stage}")
-            m.d.sync += delayed.eq(flags)
-            flags = delayed
-        first, shift, last, valid = flags
+        first, shift, last, valid = delayed(m, flags, delay, "flags")
         m.d.sync += self.o.valid.eq(last)
         for row in range(rows):
             mac_row = MacRow(

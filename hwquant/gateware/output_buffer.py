@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import OPERAND_DELAY, REQUANTIZE_DELAY, array_delay, log2_ceil
+from hwquant.plan import output_depth
 from hwquant.schedule import Schedule
 
 
@@ -34,8 +34,7 @@ class OutputBuffer(Component):
         self._beats = [
             -(-min(plan.rows, last.output.channels - start) // plan.lanes) for start in rows
         ]
-        in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + REQUANTIZE_DELAY + 8
-        self._depth = 1 << log2_ceil(in_flight + schedule.layers[-1].pace + 2 * plan.chunks)
+        self._depth = output_depth(plan, graph, schedule.layers[-1].pace)
         values = data.ArrayLayout(signed(last.value_bits), plan.lanes)
         super().__init__(
             {

@@ -101,12 +101,3 @@ def create(record: Activation, value_bits: int, code_bits: int) -> Component:
             return PowerTableLookup(record, value_bits, code_bits)
         case _:
             assert_never(record)
-
-
-def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
-    """Return ``value`` of ``cycles`` cycles ago."""
-    for at in range(cycles):
-        later = Signal.like(value, name=f"{name}_{at}")
-        m.d.sync += later.eq(value)
-        value = later
-    return value

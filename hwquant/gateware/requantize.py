@@ -5,8 +5,10 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.delay import delayed
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import IntArray, MacLayer, QuantGraph
+from hwquant.plan import REQUANTIZE_DELAY
 
 
 class LaneParameters(data.StructLayout):
@@ -80,12 +82,7 @@ class Requantize(Component):
             m.d.sync += total.eq(biased + self._residual(m))
         else:
             m.d.sync += total.eq(biased)
-        select = self.shift_select
-        for stage in range(4):
-            later = Signal.like(select, name=f"shift_select_{stage}")
-            m.d.sync += later.eq(select)
-            select = later
-        with m.Switch(select):
+        with m.Switch(delayed(m, self.shift_select, REQUANTIZE_DELAY - 1, "shift_select")):
             for at, shift in enumerate(self._shifts):
                 with m.Case(at):
                     m.d.sync += self.value.eq(total >> shift)

@@ -201,8 +201,7 @@ class Sequencer(Component):
 
     @staticmethod
     def _flush(program: LayerProgram) -> int:
-        steps = program.loops.sums * max(program.loops.steps_per_sum, program.pace)
-        return program.cycles - steps - FETCH_CYCLES
+        return program.cycles - program.steps - FETCH_CYCLES
 
     def _positions(
         self,
