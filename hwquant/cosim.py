@@ -85,7 +85,7 @@ class OutputPort(TypedDict):
 
 
 class LayerEntry(TypedDict):
-    """What the sequencer does for ``cycles`` cycles; ``status__layer`` counts these."""
+    """What the sequencer does for ``cycles`` cycles; ``status__layer`` counts those that run."""
 
     name: str
     kind: str
@@ -262,9 +262,11 @@ def _layer_cycles(design: Design, result: dict[str, list[int]]) -> tuple[int, ..
     before = [layer for cycle, layer in changes if cycle <= first][-1:]
     inside = [(cycle, layer) for cycle, layer in changes if first < cycle <= last]
     starts = [first, *(cycle for cycle, _ in inside), last + 1]
-    if [*before, *(layer for _, layer in inside)] != list(range(len(design["layers"]))):
+    runs = [layer["cycles"] > 0 for layer in design["layers"]]
+    if [*before, *(layer for _, layer in inside)] != list(range(sum(runs))):
         return None
-    return tuple(end - start for start, end in itertools.pairwise(starts))
+    spans = (end - start for start, end in itertools.pairwise(starts))
+    return tuple(next(spans) if does else 0 for does in runs)
 
 
 # ---------------------------------------------------------------- the simulator
@@ -284,7 +286,7 @@ def _write_job(
     job = {
         "output_beats": frames * design["output"]["beats"],
         "limit": 3 * design["cycles"] + 1000,  # the longest stall is shorter than 1000
-        "layers": [layer["name"] for layer in design["layers"]],
+        "layers": [layer["name"] for layer in design["layers"] if layer["cycles"]],
         "stalls": stalls,
         "reset_after": generator.randint(1, design["cycles"]) if reset_midway else None,
     }

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import assert_never
 
 from hwquant import __version__, model_file
 from hwquant.gateware.accelerator import Accelerator
 from hwquant.gateware.shared import Library, to_rtlil
-from hwquant.ir import MacLayer, QuantGraph
+from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, QuantGraph, sources_of
 from hwquant.plan import Plan
-from hwquant.schedule import LayerProgram, Schedule, schedule
+from hwquant.program import LayerProgram, Schedule
+from hwquant.schedule import schedule
 from hwquant.toolchain import verilog_from_rtlil
 
 SCHEMA = 1  # of design.json and the layout of a build directory
@@ -52,6 +54,7 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
     plan, out = program.plan, graph.layers[-1].output
     pixels = out.height * out.width
     beats_per_pixel = -(-out.channels // plan.lanes)
+    steps = {step.name: step for step in program.layers}
     load = {"name": "load", "kind": "load", "macs": 0, "cycles": program.loading.cycles}
     return {
         "schema": SCHEMA,
@@ -86,27 +89,35 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
             "pixels": pixels,
         },
         "cycles": program.cycles,
-        "layers": [load, *(_layer(graph, step) for step in program.layers)],
+        "layers": [load, *(_layer(graph, layer, steps.get(layer.name)) for layer in graph.layers)],
     }
 
 
-def _layer(graph: QuantGraph, step: LayerProgram) -> dict[str, object]:
-    weight_digits = step.layer.weights.shape[0] if isinstance(step.layer, MacLayer) else 0
+def _layer(graph: QuantGraph, layer: Layer, step: LayerProgram | None) -> dict[str, object]:
+    """Describe a layer; ``step`` is ``None`` for one that does not run, being placement alone."""
+    weight_digits = layer.weights.shape[0] if isinstance(layer, MacLayer) else 0
     return {
-        "name": step.name,
-        "kind": _kind(step),
-        "macs": step.macs,
-        "cycles": step.cycles,
+        "name": layer.name,
+        "kind": _kind(layer),
+        "macs": step.macs if step else 0,
+        "cycles": step.cycles if step else 0,
         "weight_bits": weight_digits * graph.weight_bits,
-        "act_bits": step.source.digits * graph.act_bits,
+        "act_bits": graph.tensor(sources_of(layer)[0]).parts * graph.act_bits,
     }
 
 
-def _kind(step: LayerProgram) -> str:
-    if step.kind == "maxpool":
-        return "maxpool"
-    is_dense = step.layer.output.height * step.layer.output.width == 1
-    return "dense" if is_dense else "conv"
+def _kind(layer: Layer) -> str:
+    match layer:
+        case MacLayer():
+            if layer.is_depthwise:
+                return "depthwise"
+            return "dense" if layer.output.height * layer.output.width == 1 else "conv"
+        case MaxPoolLayer():
+            return "maxpool"
+        case ConcatLayer():
+            return "concat"
+        case _:
+            assert_never(layer)
 
 
 def _value_bits(graph: QuantGraph) -> int:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, fields, replace
 from hwquant.block_ram import Memory, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
+from hwquant.gateware.power_activation import activation_units
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, PowerTable, ProductTable, QuantGraph, Thresholds
 from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, log2_ceil, output_depth
-from hwquant.schedule import Schedule, schedule
+from hwquant.program import Schedule
+from hwquant.schedule import schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
 
@@ -79,7 +81,7 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
     """Return weights, two banks of activations, lane parameters and output buffer."""
     plan = program.plan
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    chunks = sum(-(-layer.output.channels // plan.lanes) for layer in macs)
+    chunks = sum(step.chunks for step in program.layers)
     buffer = output_depth(plan, graph, program.layers[-1].pace)
     return (
         Memory(plan.rows * plan.cols * graph.weight_bits, program.weight_words, rom=True),
@@ -111,12 +113,18 @@ def _slices(bits: int, width: int) -> int:
 
 
 def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
-    """Return the operands' bits of one lane's multipliers: accumulator and, if any, skip level."""
+    """Return the operands' bits of one lane's multipliers: accumulator, skip level, gate."""
     parameters = LaneParameters(graph)
     products = [(_acc_bits(graph), parameters["multiplier"].width + 1)]
-    if any(isinstance(layer, MacLayer) and layer.residual for layer in graph.layers):
-        skip_bits = int(graph.skip_levels.max()).bit_length() + graph.part_shift + 1
+    skip_bits = int(graph.skip_levels.max()).bit_length() + graph.part_shift + 1
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    if any(layer.residual for layer in macs):
         products.append((skip_bits, parameters["residual"].width))
+    gated_bits = [layer.gate.gated_bits for layer in macs if layer.gate]
+    if gated_bits:
+        widest = max(_acc_bits(graph), *gated_bits)
+        products[0] = (widest, products[0][1])
+        products.append((widest, skip_bits))
     return products
 
 
@@ -218,17 +226,18 @@ def _largest_product(graph: QuantGraph) -> int:
 def _staircases(layers: list[MacLayer]) -> tuple[int, int]:
     """Return comparator bits and constant bits of the distinct activations of one lane."""
     compares = thresholds = 0
-    for activation in {layer.activation for layer in layers}:
-        match activation:
-            case Thresholds(steps, _):
-                bits = (steps[-1] - steps[0] + 1).bit_length()
-                compares += log2_ceil(len(steps) + 1) * bits
-                thresholds += len(steps) * bits
-            case PowerTable(value_bits, mantissa_bits, codes):
-                compares += (value_bits - mantissa_bits) * (mantissa_bits + 2)
-                thresholds += len(codes) * max(codes).bit_length() >> 3  # neighbours are alike
-            case None:
-                pass
+    for records in activation_units(layers):
+        most = 0
+        for activation in records:
+            match activation:
+                case Thresholds(steps, _):
+                    bits = (steps[-1] - steps[0] + 1).bit_length()
+                    most = max(most, log2_ceil(len(steps) + 1) * bits)
+                    thresholds += len(steps) * bits
+                case PowerTable(value_bits, mantissa_bits, codes):
+                    most = (value_bits - mantissa_bits) * (mantissa_bits + 2)
+                    thresholds += len(codes) * max(codes).bit_length() >> 3  # neighbours are alike
+        compares += most
     return compares, thresholds
 
 

@@ -1,27 +1,73 @@
 """The records that flow through hwquant: ``FloatGraph`` in, ``QuantGraph`` out.
 
 ``FloatGraph`` is the network as trained, reduced to eight kinds of node. ``QuantGraph`` is the
-same network as integers; golden, gateware and reports read it and nothing else. Records are
-frozen, validated once on construction, and never checked again. ``docs/semantics.md`` says what
-the integers of a ``QuantGraph`` mean.
+same network as integers (``hwquant/integers.py``); golden, gateware and reports read it and nothing
+else. Records are frozen, validated once on construction, and never checked again.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from hwquant.integers import (
+    INPUT,
+    MAX_GATED_BITS,
+    Activation,
+    Arithmetic,
+    ConcatLayer,
+    FloatArray,
+    Gate,
+    InputCodes,
+    IntArray,
+    Layer,
+    LevelTables,
+    MacLayer,
+    MaxPoolLayer,
+    Pads,
+    Pair,
+    PowerTable,
+    ProductTable,
+    Provenance,
+    QuantGraph,
+    Residual,
+    Tensor,
+    Thresholds,
+    sources_of,
+)
 
-from hwquant.errors import BadInput
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Pair = tuple[int, int]  # (vertical, horizontal)
-Pads = tuple[int, int, int, int]  # (top, left, bottom, right)
-
-INPUT = "input"  # the name of the input tensor of every graph
-
-# ---------------------------------------------------------------- the network as trained
+__all__ = [
+    "INPUT",
+    "MAX_GATED_BITS",
+    "Activation",
+    "Arithmetic",
+    "ConcatLayer",
+    "FloatAdd",
+    "FloatArray",
+    "FloatAveragePool",
+    "FloatConv",
+    "FloatGraph",
+    "FloatMaxPool",
+    "FloatNode",
+    "FloatRelu",
+    "FloatShortcut",
+    "Gate",
+    "InputCodes",
+    "IntArray",
+    "Layer",
+    "LevelTables",
+    "MacLayer",
+    "MaxPoolLayer",
+    "Moments",
+    "Pads",
+    "Pair",
+    "PowerTable",
+    "ProductTable",
+    "Provenance",
+    "QuantGraph",
+    "Residual",
+    "Tensor",
+    "Thresholds",
+    "sources_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,198 +164,3 @@ class FloatGraph:
     shapes: dict[str, tuple[int, int, int]]
     output: str
     notes: tuple[str, ...] = ()
-
-
-# ---------------------------------------------------------------- the network as integers
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """A tensor of activation codes in one frame.
-
-    A code has ``parts`` digits of ``act_bits`` bits, the most significant first in value and in
-    the packed code ``digit_0 << act_bits | digit_1``. ``pad_code`` (``int[C]``, packed) is the code
-    of real zero, read where a window hangs over the image.
-    """
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    parts: int
-    pad_code: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class ProductTable:
-    """``products[|qw|, qx]`` is the product of two codes, power undone; ``int[Lw + 1, Lx + 1]``."""
-
-    products: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class LevelTables:
-    """Each operand is decoded alone, ``int[Lw + 1]`` and ``int[Lx + 1]``, then multiplied."""
-
-    weight_levels: IntArray
-    act_levels: IntArray
-
-
-Arithmetic = ProductTable | LevelTables
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """The staircase ``codes[number of thresholds <= v]``, exact; thresholds strictly increase."""
-
-    thresholds: tuple[int, ...]
-    codes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.codes) != len(self.thresholds) + 1 or not self.thresholds:
-            raise BadInput(
-                f"Thresholds: {len(self.thresholds)} thresholds need one code more, "
-                f"got {len(self.codes)}"
-            )
-        if any(b <= a for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
-            raise BadInput("Thresholds: thresholds must strictly increase")
-
-
-@dataclass(frozen=True)
-class PowerTable:
-    """Segmented look-up on leading one and mantissa, for ``0 <= v < 2**value_bits``.
-
-    ``v`` saturates to that range first. Below ``2**mantissa_bits`` the table is addressed by ``v``
-    itself; above, with ``e = bit_length(v) - 1 - mantissa_bits``, by
-    ``(e << mantissa_bits) + (v >> e)``: each octave has ``2**mantissa_bits`` segments.
-    """
-
-    value_bits: int
-    mantissa_bits: int
-    codes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        want = (self.value_bits - self.mantissa_bits + 1) << self.mantissa_bits
-        if not 1 <= self.mantissa_bits < self.value_bits or len(self.codes) != want:
-            raise BadInput(
-                f"PowerTable: {len(self.codes)} codes for value_bits={self.value_bits}, "
-                f"mantissa_bits={self.mantissa_bits}; needs {want}"
-            )
-
-
-Activation = Thresholds | PowerTable
-
-
-@dataclass(frozen=True, eq=False)
-class Residual:
-    """A second operand, added before the activation in the units of ``multiplier`` (``int[M]``).
-
-    Output channel ``m`` at pixel ``(y, x)`` takes channel ``m - channel_offset`` of ``source`` at
-    ``(y * stride[0], x * stride[1])``, and 0 where that channel does not exist.
-    """
-
-    source: str
-    stride: Pair
-    channel_offset: int
-    multiplier: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class MacLayer:
-    """Convolution, fully connected layer or average pool on the MAC array.
-
-    ``weights`` are signed codes ``int[PW, M, C, KH, KW]``, ``PW`` digits; with ``shared`` the last
-    two axes are 1 and every position of ``kernel`` uses the same weights (average pooling folded
-    in).
-    ``multiplier`` and ``bias`` are ``int[M]``. ``acc_bits`` and ``value_bits`` are proved bounds.
-    ``activation`` is ``None`` in the last layer alone, whose outputs are the values themselves.
-    """
-
-    name: str
-    source: str
-    weights: IntArray
-    kernel: Pair
-    shared: bool
-    stride: Pair
-    pads: Pads
-    multiplier: IntArray
-    bias: IntArray
-    shift: int
-    residual: Residual | None
-    activation: Activation | None
-    acc_bits: int
-    value_bits: int
-    output: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class MaxPoolLayer:
-    """Maximum of codes over a window."""
-
-    name: str
-    source: str
-    kernel: Pair
-    stride: Pair
-    pads: Pads
-    output: Tensor
-
-
-Layer = MacLayer | MaxPoolLayer
-
-
-@dataclass(frozen=True, eq=False)
-class InputCodes:
-    """The sensor's integers and their codes.
-
-    Pixel ``x`` in ``low .. low + 2**bits - 1`` has packed code ``table[x - low]``.
-    """
-
-    bits: int
-    low: int
-    table: IntArray
-    tensor: Tensor
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a quantized network comes from: for reports only, nothing computes with it."""
-
-    model: str
-    model_sha256: str
-    hwquant: str
-    method: str
-    exponent: float
-    weight_bits: int
-    act_bits: int
-    edge_bits: int
-    accumulate: str
-    product_bits: int
-    activation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    seconds: float
-    layout: str
-
-
-@dataclass(frozen=True, eq=False)
-class QuantGraph:
-    """A network of integers: everything that golden and gateware need.
-
-    ``part_shift`` is the weight, as a power of two, of one digit of an expanded code over the next.
-    ``skip_levels`` (``int[Lx + 1]``) decodes a residual operand's digit.
-    """
-
-    weight_bits: int
-    act_bits: int
-    part_shift: int
-    arithmetic: Arithmetic
-    skip_levels: IntArray
-    input: InputCodes
-    layers: tuple[Layer, ...]
-    provenance: Provenance
-
-    def tensor(self, name: str) -> Tensor:
-        """Return the tensor called ``name`` (``INPUT`` or a layer's)."""
-        if name == INPUT:
-            return self.input.tensor
-        return next(layer.output for layer in self.layers if layer.name == name)

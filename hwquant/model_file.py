@@ -2,7 +2,7 @@
 
 Equal graphs give equal bytes: nothing in the file depends on the time or the machine. The JSON
 follows the records of ``hwquant/ir.py`` field by field: a record names its kind, an array is the
-name of its member of the zip.
+name of its member of the zip, and a field that has its default is left out.
 """
 
 import io
@@ -12,7 +12,7 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
@@ -108,6 +108,7 @@ def _encode(value: object, place: str, arrays: dict[str, IntArray]) -> object:
     if is_dataclass(value):
         record = {"kind": type(value).__name__}
         values = {f.name: getattr(value, f.name) for f in fields(value)}
+        values = {k: v for k, v in values.items() if (k, v) not in _defaults(type(value))}
         return record | {k: _encode(v, f"{place}.{k}", arrays) for k, v in values.items()}
     return value
 
@@ -120,11 +121,14 @@ def _decode(value: Any, hint: Any, archive: zipfile.ZipFile) -> object:
     if isinstance(hint, UnionType):
         hint = _member(value, get_args(hint))
     if is_dataclass(hint):
-        hints = get_type_hints(hint)
-        if set(value) != {"kind", *hints} or value["kind"] != _name(hint):
+        hints, defaults = get_type_hints(hint), {name for name, _ in _defaults(hint)}
+        if not {"kind", *hints} - defaults <= set(value) <= {"kind", *hints} or (
+            value["kind"] != _name(hint)
+        ):
             raise ValueError(f"no {_name(hint)} has the fields {', '.join(value)}")
         build = cast(type[Any], hint)
-        return build(**{name: _decode(value[name], kind, archive) for name, kind in hints.items()})
+        given = {name: kind for name, kind in hints.items() if name in value}
+        return build(**{name: _decode(value[name], kind, archive) for name, kind in given.items()})
     if get_origin(hint) is np.ndarray:
         array = npy.read_array(io.BytesIO(archive.read(value)), allow_pickle=False)
         if array.dtype != np.int64:
@@ -149,6 +153,11 @@ def _member(value: Any, members: tuple[Any, ...]) -> Any:
     if not chosen:
         raise ValueError(f"kind {kind!r}; permitted {', '.join(map(_name, members))}")
     return chosen[0]
+
+
+def _defaults(record: Any) -> list[tuple[str, object]]:
+    """Return the fields of a record that have a default, with it."""
+    return [(f.name, f.default) for f in fields(record) if f.default is not MISSING]
 
 
 def _name(kind: Any) -> str:

@@ -1,47 +1,53 @@
 """Where tensors lie: two banks of activation memory, one word a pixel and group of channels.
 
 Channels come last: a word holds ``cols`` channels of one pixel. A layer reads its source from one
-bank while its residual is read from the other, so the two never share a bank. A tensor of two
-digits is two planes of words; a split input has one in each bank. An input whose kernel row fits in
-a word is *packed*: the loader stores, for each output column, the ``KW * C`` codes the row covers.
+bank while its residual or gate is read from the other, so the two never share a bank. A tensor of
+two digits is two planes of words; a split input has one in each bank. An input whose kernel row
+fits in a word is *packed*: the loader stores, for each output column, the ``KW * C`` codes the row
+covers. A concat and its parts are stored as one: a part is some words of every pixel of it.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, Layer, MacLayer, QuantGraph, Tensor
+from hwquant.ir import INPUT, Layer, MacLayer, QuantGraph, sources_of
+from hwquant.layout import Layout, layouts, parts
 from hwquant.plan import Plan
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a tensor lies: ``base`` of plane 0, words a plane, words a pixel; shape as stored."""
+    """Where a tensor lies: ``base`` of plane 0, words a plane, words from pixel to pixel.
+
+    Height and width are as stored. ``layout`` says what the words hold, ``whole`` in which tensor
+    they are.
+    """
 
     bank: int
     base: int
     plane: int
-    groups: int
+    pitch: int
+    layout: Layout
     height: int
     width: int
     digits: int
+    whole: str
     split: bool = False
 
     @property
-    def words(self) -> int:
-        """Words in one bank."""
-        return self.plane if self.split else self.plane * self.digits
+    def groups(self) -> int:
+        """Words of a pixel that are this tensor's."""
+        return self.layout.words
 
 
 def _consumers(graph: QuantGraph, name: str) -> list[Layer]:
-    return [layer for layer in graph.layers if layer.source == name or (residual_of(layer) == name)]
+    return [layer for layer in graph.layers if name in sources_of(layer)]
 
 
-def residual_of(layer: Layer) -> str | None:
-    """Return the name of a layer's residual operand."""
-    if isinstance(layer, MacLayer) and layer.residual is not None:
-        return layer.residual.source
-    return None
+def operand_of(layer: Layer) -> str | None:
+    """Return the name of a layer's second operand: a residual or a gate."""
+    return layer.operand if isinstance(layer, MacLayer) else None
 
 
 def packed_kernel(graph: QuantGraph, plan: Plan) -> MacLayer | None:
@@ -52,17 +58,10 @@ def packed_kernel(graph: QuantGraph, plan: Plan) -> MacLayer | None:
     (layer,) = consumers
     if not isinstance(layer, MacLayer) or layer.shared or layer.source != INPUT:
         return None
-    if residual_of(layer) == INPUT or layer.kernel[1] == 1:
+    if layer.operand == INPUT or layer.kernel[1] == 1:
         return None
     fits = layer.kernel[1] * graph.input.tensor.channels <= plan.cols
     return layer if fits else None
-
-
-def _shape_in_memory(tensor: Tensor, plan: Plan, packed: MacLayer | None) -> tuple[int, int, int]:
-    """Return height, width and words a pixel as stored."""
-    if packed is not None and tensor.name == INPUT:
-        return tensor.height, packed.output.width, 1
-    return tensor.height, tensor.width, -(-tensor.channels // plan.cols)
 
 
 def place(
@@ -73,60 +72,92 @@ def place(
     Raises
     ------
     UnsupportedModel
-        If a layer adds its own source, or residuals cannot be given banks of their own.
+        If a layer adds its own source, second operands cannot be given banks of their own, or a
+        tensor is part of two concats.
     """
+    found = layouts(graph, plan.cols)
+    part_of = parts(graph, found)
     tensors = [graph.input.tensor, *(layer.output for layer in graph.layers[:-1])]
     last_use = {tensor.name: at for at, tensor in enumerate(tensors)}
     for at, layer in enumerate(graph.layers):
-        for name in (layer.source, residual_of(layer)):
-            if name is not None:
-                last_use[name] = at
-    banks = _assign_banks(graph, [tensor.name for tensor in tensors])
+        last_use |= dict.fromkeys(sources_of(layer), at)
+    for name, part in part_of.items():  # a whole lives as long as any part of it
+        if name in last_use:
+            last_use[part.whole] = max(last_use[part.whole], last_use[name])
+    banks = _assign_banks(graph, {tensor.name: part_of[tensor.name].whole for tensor in tensors})
     splittable = graph.input.tensor.parts == 2 and all(
-        layer.source == INPUT and residual_of(layer) is None and isinstance(layer, MacLayer)
+        operand_of(layer) is None and isinstance(layer, MacLayer)
         for layer in _consumers(graph, INPUT)
     )
     places: dict[str, Placement] = {}
+    wholes: dict[str, _Area] = {}
     depth = [1, 1]
     for born, tensor in enumerate(tensors):
-        # alive while this tensor is written: everything still read by the layer that writes it
-        alive = [places[t.name] for t in tensors[:born] if last_use[t.name] >= born - 1]
-        height, width, groups = _shape_in_memory(tensor, plan, packed)
-        plane = height * width * groups
+        part = part_of[tensor.name]
+        height, width, layout = tensor.height, tensor.width, found[tensor.name]
+        pitch = found[part.whole].words
         split = splittable and tensor.name == INPUT
-        bank = 0 if split else banks[tensor.name]
-        words = plane if split else plane * tensor.parts
-        base = _first_fit([other for other in alive if other.split or other.bank == bank], words)
+        if packed is not None and tensor.name == INPUT:
+            width, layout, pitch = packed.output.width, Layout(plan.cols, (plan.cols,)), 1
+        plane = height * width * pitch
+        bank = 0 if split else banks[part.whole]
+        if part.whole not in wholes:
+            # alive while this is first written: everything still read by the layer that writes it
+            alive = [area for name, area in wholes.items() if last_use[name] >= born - 1]
+            words = plane if split else plane * tensor.parts
+            used = (0, 1) if split else (bank,)
+            base = _first_fit([area for area in alive if set(used) & set(area.banks)], words)
+            wholes[part.whole] = _Area(used, base, words)
+            for bank_used in used:
+                depth[bank_used] = max(depth[bank_used], base + words)
+        base = wholes[part.whole].base + part.offset
         places[tensor.name] = Placement(
-            bank, base, plane, groups, height, width, tensor.parts, split
+            bank, base, plane, pitch, layout, height, width, tensor.parts, part.whole, split
         )
-        for used in (0, 1) if split else (bank,):
-            depth[used] = max(depth[used], base + words)
     return places, (depth[0], depth[1])
 
 
-def _first_fit(alive: list[Placement], words: int) -> int:
+@dataclass(frozen=True)
+class _Area:
+    """Words ``base .. base + words - 1`` of some banks."""
+
+    banks: tuple[int, ...]
+    base: int
+    words: int
+
+
+def _first_fit(alive: list[_Area], words: int) -> int:
     base = 0
-    for place in sorted(alive, key=lambda p: p.base):
-        if base + words <= place.base:
+    for area in sorted(alive, key=lambda area: area.base):
+        if base + words <= area.base:
             break
-        base = max(base, place.base + place.words)
+        base = max(base, area.base + area.words)
     return base
 
 
-def _assign_banks(graph: QuantGraph, names: list[str]) -> dict[str, int]:
-    """Give a layer's source and residual different banks: a two-colouring that alternates."""
+def _assign_banks(graph: QuantGraph, whole_of: dict[str, str]) -> dict[str, int]:
+    """Give a layer's source and operand different banks: a two-colouring that alternates.
+
+    Tensors are in order of birth; the banks are those of the wholes that they lie in.
+    """
+    names = list(dict.fromkeys(whole_of.values()))
     apart: dict[str, set[str]] = {name: set() for name in names}
     for layer in graph.layers:
-        residual = residual_of(layer)
-        if residual is None:
+        operand = operand_of(layer)
+        if operand is None or not isinstance(layer, MacLayer):
             continue
-        if residual == layer.source:
+        if operand == layer.source:
             raise UnsupportedModel(
                 f"{layer.name}: adds its own input; hwquant needs a layer between them"
             )
-        apart[layer.source].add(residual)
-        apart[residual].add(layer.source)
+        source, other = whole_of[layer.source], whole_of[operand]
+        if source == other:
+            raise UnsupportedModel(
+                f"{layer.name}: its input {layer.source} and its second operand {operand} are "
+                f"parts of {source}, so in one bank; hwquant needs a copy of one of them"
+            )
+        apart[source].add(other)
+        apart[other].add(source)
     banks: dict[str, int] = {}
     for before, name in pairwise(["", *names]):
         if name in banks:

@@ -20,6 +20,7 @@ PRODUCT_DELAY = 1
 ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 2  # drain address -> parameters and residual codes at the lane
 REQUANTIZE_DELAY = 5  # lane input -> value
+GATE_DELAY = 3  # more where a network has gates
 FETCH_CYCLES = 2  # layer number -> program fields -> first step
 LOAD_DELAY = 2  # last input beat -> its word in memory
 FIFO_DELAY = 2  # value -> output stream
@@ -91,10 +92,16 @@ def lane_delay(graph: QuantGraph) -> int:
     return max((activation_delay(la.activation) for la in layers if la.activation), default=1)
 
 
+def requantize_delay(graph: QuantGraph) -> int:
+    """Cycles from a lane's input to its value."""
+    has_gates = any(isinstance(layer, MacLayer) and layer.gate for layer in graph.layers)
+    return REQUANTIZE_DELAY + (GATE_DELAY if has_gates else 0)
+
+
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
     to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
-    to_code = OPERAND_DELAY + REQUANTIZE_DELAY + lane_delay(graph)
+    to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first
     return to_drain + tail + to_code + writes - FETCH_CYCLES
 
@@ -102,7 +109,7 @@ def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
     to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
-    return to_drain + tail + OPERAND_DELAY + REQUANTIZE_DELAY + FIFO_DELAY
+    return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
 
 
 def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
@@ -110,5 +117,5 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + REQUANTIZE_DELAY + 8
+    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + requantize_delay(graph) + 8
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

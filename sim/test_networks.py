@@ -11,12 +11,12 @@ import pytest
 
 from hwquant import cosim, golden, model_file
 from hwquant.emit import emit
-from hwquant.errors import UnsupportedModel
 from hwquant.ir import IntArray, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
 from hwquant.quantize import QuantConfig, quantize
-from tests.random_graphs import Limits, random_graph, random_images
+from tests.placeable import altered_depthwise, altered_gate, placeable_graph
+from tests.random_graphs import Limits, random_images
 
 pytestmark = pytest.mark.cosim
 
@@ -61,15 +61,31 @@ def test_reference_designs_equal_golden(design: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1000, 1001, 1002])
 def test_random_networks_equal_golden(seed: int, tmp_path: Path) -> None:
-    rng = np.random.default_rng(seed)
-    while True:
-        graph = random_graph(rng, Limits(layers=5, channels=20, size=12))
-        try:
-            emit(graph, Plan(8, 8, 2), tmp_path)
-            break
-        except UnsupportedModel:
-            continue  # a residual moved by channels that two lanes do not divide
+    rng, plan = np.random.default_rng(seed), Plan(8, 8, 2)
+    graph = placeable_graph(rng, Limits(layers=5, channels=20, size=12), plan)
+    emit(graph, plan, tmp_path)
     assert_equal(tmp_path, graph, random_images(rng, graph, 2))
+
+
+def wide_network(plan: Plan, seed: int) -> tuple[QuantGraph, IntArray]:
+    """Draw a network with a depthwise layer, a gate and a concat, and two images."""
+    rng = np.random.default_rng(seed)
+    wants = {"depthwise", "depthwise pads", "gate", "gaps"}
+    limits = Limits(layers=5, channels=12, size=6, kernel=3)
+    graph = placeable_graph(rng, limits, plan, wants=wants)
+    return graph, random_images(rng, graph, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "seed"),
+    [(Plan(4, 4, 2), 1), (Plan(4, 4, 1), 2), (Plan(2, 4, 1), 3), (Plan(8, 4, 2), 4)],
+    ids=lambda value: str(value) if isinstance(value, int) else f"{value.rows}x{value.cols}",
+)
+def test_wide_networks_equal_golden(plan: Plan, seed: int, tmp_path: Path) -> None:
+    graph, images = wide_network(plan, seed)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, images)
 
 
 @pytest.mark.slow
@@ -118,6 +134,23 @@ def altered_weight(graph: QuantGraph) -> QuantGraph:
     weights[(0, *at)] -= np.sign(weights[(0, *at)])
     layer = dataclasses.replace(first, weights=weights)
     return dataclasses.replace(graph, layers=(layer, *graph.layers[1:]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alter", [altered_depthwise, altered_gate])
+def test_sabotage_of_a_wide_network_is_seen(
+    alter: Callable[[QuantGraph], QuantGraph], tmp_path: Path
+) -> None:
+    plan = Plan(4, 4, 2)
+    for seed in range(20):
+        graph, images = wide_network(plan, seed)
+        wanted = expected(graph, images)
+        if not np.array_equal(expected(alter(graph), images), wanted):
+            break  # golden sees it, so hardware must
+    else:
+        pytest.fail("no network in which this matters")
+    emit(alter(graph), plan, tmp_path)
+    assert cosim.verify(tmp_path, images, wanted).mismatches
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from hwquant.gateware.accelerator import Accelerator
 from hwquant.ir import IntArray, QuantGraph
-from hwquant.schedule import Schedule
+from hwquant.program import Schedule
 
 SLACK = 300  # cycles beyond what the stalls explain before a run counts as hung
 

@@ -6,8 +6,11 @@ import numpy as np
 
 from hwquant.ir import (
     INPUT,
+    MAX_GATED_BITS,
     Activation,
     Arithmetic,
+    ConcatLayer,
+    Gate,
     InputCodes,
     IntArray,
     Layer,
@@ -42,6 +45,7 @@ PROVENANCE = Provenance(
     seconds=0.1,
     layout="NCHW",
 )
+Window = tuple[Pair, Pair, Pads, Pair]  # kernel, stride, pads, output's extent
 MAX_WIDE_TENSOR_BITS = 8  # of a packed code of two digits
 
 
@@ -57,10 +61,16 @@ class Limits:
 
 
 def random_graph(rng: np.random.Generator, limits: Limits = Limits()) -> QuantGraph:
-    """Draw a network: convolutions, shared kernels, residuals, max pools, one and two digits."""
-    draw = _Draw(rng, limits)
+    """Draw a network of every kind of layer, of one and two digits."""
+    draw = Drawing(rng, limits)
     for index in range(rng.integers(1, limits.layers + 1)):
-        draw.layer(f"layer{index}")
+        kind = rng.random()
+        if kind < 0.15:
+            draw.concats(f"layer{index}")
+        elif kind < 0.3:
+            draw.gated(f"layer{index}")
+        else:
+            draw.layer(f"layer{index}")
     draw.last_layer()
     return draw.graph()
 
@@ -88,10 +98,10 @@ def graphs_equal(a: object, b: object) -> bool:
     return a == b
 
 
-class _Draw:
+class Drawing:
     """A network in the making: the choices that all layers share, and the tensors so far."""
 
-    def __init__(self, rng: np.random.Generator, limits: Limits) -> None:
+    def __init__(self, rng: np.random.Generator, limits: Limits, size: Pair | None = None) -> None:
         self.rng, self.limits = rng, limits
         self.weight_bits = int(rng.integers(2, 6))
         self.act_bits = int(rng.integers(2, 5))
@@ -99,7 +109,9 @@ class _Draw:
         self.arithmetic = self._arithmetic()
         self.skip_levels = np.append(0, np.cumsum(rng.integers(0, 12, self.act_top)))
         height, width = (int(n) for n in rng.integers(1, limits.size + 1, 2))
-        self.tensors = [self._tensor(INPUT, int(rng.integers(1, 5)), height, width)]
+        if rng.random() < 0.1:
+            height, width = 1, 4 * width
+        self.tensors = [self._tensor(INPUT, int(rng.integers(1, 5)), *(size or (height, width)))]
         bits = int(rng.integers(1, limits.input_bits + 1))
         low = int(rng.choice([0, -(1 << bits - 1)]))
         table = np.sort(rng.integers(0, self._packed(self.tensors[0]), 1 << bits))
@@ -127,23 +139,67 @@ class _Draw:
         )
 
     def layer(self, name: str) -> None:
-        source = self.tensors[
-            int(self.rng.integers(max(0, len(self.tensors) - 2), len(self.tensors)))
-        ]
+        source = self._recent()
         if self.rng.random() < 0.2:
             self._add(self._max_pool(name, source))
             return
-        layer = self._mac(name, source, shared=bool(self.rng.random() < 0.2))
-        self._add(replace(layer, activation=self._activation(layer)))
+        self.add_mac(self.mac(name, source, shared=bool(self.rng.random() < 0.2)))
+
+    def concats(self, name: str) -> None:
+        """Add layers of one extent and their concat; then, at times, grow it by another layer."""
+        source = self._recent()
+        window = self._window(source)
+        parts = [
+            self.add_mac(self.mac(f"{name}{at}", source, window=window))
+            for at in "abc"[: self.rng.integers(2, 4)]
+        ]
+        if source.name != INPUT and self.rng.random() < 0.3:
+            output = replace(self._pooled(f"{name}p", source, window), parts=source.parts)
+            self._add(MaxPoolLayer(output.name, source.name, *window[:3], output))
+            parts.append(output)
+        whole = self._concat(name, [part for part in parts if part.parts == parts[0].parts])
+        while whole and self.rng.random() < 0.5:
+            same = ((1, 1), (1, 1), (0, 0, 0, 0), (whole.height, whole.width))
+            grown = self.add_mac(self.mac(f"{whole.name}n", whole, window=same))
+            whole = self._concat(f"{whole.name}w", [whole, grown])
+
+    def _concat(self, name: str, parts: list[Tensor]) -> Tensor | None:
+        if len({part.parts for part in parts}) > 1 or len(parts) < 2:
+            return None
+        channels = sum(part.channels for part in parts)
+        pad_code = self.rng.integers(0, self._packed(parts[0]), channels)
+        output = replace(parts[0], name=name, channels=channels, pad_code=pad_code)
+        return self._add(ConcatLayer(name, tuple(part.name for part in parts), output))
+
+    def gated(self, name: str) -> None:
+        """Add squeeze and excite: a gate drawn from the whole image, and a layer that takes it."""
+        source = self._recent()
+        size = (source.height, source.width)
+        all_of_it = (size, (1, 1), (0, 0, 0, 0), (1, 1))
+        squeezed = self.mac(f"{name}s", source, shared=True, window=all_of_it)
+        gate = self.add_mac(squeezed)
+        layer = self.mac(name, source, gate=gate)
+        if layer.output.channels != gate.channels:
+            gate = self.add_mac(self.mac(f"{name}e", gate, channels=layer.output.channels))
+            layer = self.mac(name, source, gate=gate)
+        self.add_mac(layer)
+
+    def _recent(self) -> Tensor:
+        at = self.rng.integers(max(0, len(self.tensors) - 2), len(self.tensors))
+        return self.tensors[int(at)]
+
+    def add_mac(self, layer: MacLayer) -> Tensor:
+        return self._add(replace(layer, activation=self._activation(layer)))
 
     def last_layer(self) -> None:
-        layer = self._mac("last", self.tensors[-1], shared=bool(self.rng.random() < 0.5))
+        layer = self.mac("last", self.tensors[-1], shared=bool(self.rng.random() < 0.5))
         zero = np.zeros(layer.output.channels, np.int64)
         self._add(replace(layer, output=replace(layer.output, parts=1, pad_code=zero)))
 
-    def _add(self, layer: Layer) -> None:
+    def _add(self, layer: Layer) -> Tensor:
         self.layers.append(layer)
         self.tensors.append(layer.output)
+        return layer.output
 
     def _arithmetic(self) -> Arithmetic:
         rng, shape = self.rng, (self.weight_top, self.act_top)
@@ -169,7 +225,7 @@ class _Draw:
         pad_code = self.rng.integers(0, 1 << self.act_bits * parts, channels)
         return Tensor(name, channels, height, width, parts, pad_code)
 
-    def _window(self, source: Tensor) -> tuple[Pair, Pair, Pads, Pair]:
+    def _window(self, source: Tensor) -> Window:
         """Draw kernel, stride and pads, and return the output's extent after them."""
         size = (source.height, source.width)
         kernel = [int(k) for k in self.rng.integers(1, self.limits.kernel + 1, 2)]
@@ -187,21 +243,51 @@ class _Draw:
         return (kernel[0], kernel[1]), (stride[0], stride[1]), pads, (out[0], out[1])
 
     def _max_pool(self, name: str, source: Tensor) -> MaxPoolLayer:
-        kernel, stride, pads, (height, width) = self._window(source)
-        pad_code = self.rng.integers(0, self._packed(source), source.channels)
-        output = replace(source, name=name, height=height, width=width, pad_code=pad_code)
-        return MaxPoolLayer(name, source.name, kernel, stride, pads, output)
+        window = self._window(source)
+        output = self._pooled(name, source, window)
+        return MaxPoolLayer(name, source.name, *window[:3], output)
 
-    def _mac(self, name: str, source: Tensor, shared: bool) -> MacLayer:
+    def _pooled(self, name: str, source: Tensor, window: Window) -> Tensor:
+        height, width = window[3]
+        pad_code = self.rng.integers(0, self._packed(source), source.channels)
+        return replace(source, name=name, height=height, width=width, pad_code=pad_code)
+
+    def _groups(self, source: Tensor) -> tuple[int, int]:
+        """Draw groups and output channels: dense, depthwise, or something between."""
+        rng, most = self.rng, self.limits.channels
+        kind = rng.random()
+        if kind < 0.6:
+            return 1, int(rng.integers(1, most + 1))
+        if kind < 0.85:
+            return source.channels, source.channels
+        groups = int(rng.choice([g for g in range(1, most) if source.channels % g == 0]))
+        return groups, groups * int(rng.integers(1, most // groups + 2))
+
+    def mac(
+        self,
+        name: str,
+        source: Tensor,
+        *,
+        shared: bool = False,
+        window: Window | None = None,
+        channels: int | None = None,
+        gate: Tensor | None = None,
+    ) -> MacLayer:
         """Draw a layer without activation, with its bounds."""
         rng = self.rng
-        kernel, stride, pads, (height, width) = self._window(source)
-        output = self._tensor(name, int(rng.integers(1, self.limits.channels + 1)), height, width)
+        kernel, stride, pads, (height, width) = window or self._window(source)
+        groups, channels_out = self._groups(source)
+        if gate is not None and channels_out != gate.channels:
+            channels = gate.channels
+        if channels is not None:
+            groups, channels_out = 1, channels
+        output = self._tensor(name, channels_out, height, width)
         parts = int(rng.integers(1, 3))
-        shape = (parts, output.channels, source.channels, *((1, 1) if shared else kernel))
+        each = source.channels // groups
+        shape = (parts, output.channels, each, *((1, 1) if shared else kernel))
         weights = rng.integers(-self.weight_top, self.weight_top + 1, shape)
         weights[rng.random(shape) < 0.2] = 0
-        residual = self._residual(source, output)
+        residual = None if gate else self._residual(source, output)
         layer = MacLayer(
             name=name,
             source=source.name,
@@ -218,9 +304,10 @@ class _Draw:
             acc_bits=0,
             value_bits=0,
             output=output,
+            groups=groups,
+            gate=gate and Gate(gate.name, rng.integers(-50, 50, output.channels), MAX_GATED_BITS),
         )
-        acc, low, high = self._bounds(layer, source)
-        return replace(layer, acc_bits=_signed_bits(-acc, acc), value_bits=_signed_bits(low, high))
+        return self._bounded(layer, source, gate)
 
     def _residual(self, source: Tensor, output: Tensor) -> Residual | None:
         """Draw an earlier tensor that has the output's extent after a stride, if there is one."""
@@ -241,8 +328,8 @@ class _Draw:
         multiplier = self.rng.integers(0, 4000, output.channels)
         return Residual(tensor.name, stride, offset, multiplier)
 
-    def _bounds(self, layer: MacLayer, source: Tensor) -> tuple[int, int, int]:
-        """Return the largest accumulator either way, and the smallest and largest value."""
+    def _bounded(self, layer: MacLayer, source: Tensor, gate: Tensor | None) -> MacLayer:
+        """Prove the bounds of a layer: those of its accumulators, its gated ones and its values."""
         match self.arithmetic:
             case ProductTable(products):
                 largest = products[:, -1]
@@ -253,22 +340,34 @@ class _Draw:
         worst = largest[np.abs(layer.weights)] * scale.reshape(-1, 1, 1, 1, 1)
         full = sum(place**j for j in range(source.parts))
         window = layer.kernel[0] * layer.kernel[1] if layer.shared else 1
-        ends = [
-            np.where(np.sign(layer.weights) == sign, worst, 0).sum(axis=(0, 2, 3, 4))
+        low, high = (
+            sign
             * full
             * window
+            * np.where(np.sign(layer.weights) == sign, worst, 0).sum(axis=(0, 2, 3, 4))
             for sign in (-1, 1)
-        ]
-        acc = max(int(end.max()) for end in ends)
+        )
+        layer = replace(layer, acc_bits=_signed_bits(low, high))
+        if gate is not None and layer.gate is not None:
+            top = self._skip_top(gate)
+            low, high = low + layer.gate.offset, high + layer.gate.offset
+            bits = _signed_bits(low * max(1, top), high * max(1, top))
+            low, high = np.minimum(low * top, 0), np.maximum(high * top, 0)
+            layer = replace(layer, gate=replace(layer.gate, gated_bits=bits))
         skip = np.zeros(1, np.int64)
         if layer.residual is not None:
             tensor = next(t for t in self.tensors if t.name == layer.residual.source)
-            top = sum(place**j for j in range(tensor.parts)) * int(self.skip_levels[-1])
-            skip = layer.residual.multiplier * top
+            skip = layer.residual.multiplier * self._skip_top(tensor)
         constant = layer.bias + (1 << layer.shift >> 1)
-        low = (constant - ends[0] * layer.multiplier) >> layer.shift
-        high = (constant + ends[1] * layer.multiplier + skip) >> layer.shift
-        return acc, int(low.min()), int(high.max())
+        low = (constant + low * layer.multiplier) >> layer.shift
+        high = (constant + high * layer.multiplier + skip) >> layer.shift
+        return replace(layer, value_bits=_signed_bits(low, high))
+
+    def _skip_top(self, tensor: Tensor) -> int:
+        """Return the largest level of a residual or gate."""
+        return sum(1 << self.part_shift * j for j in range(tensor.parts)) * int(
+            self.skip_levels[-1]
+        )
 
     def _activation(self, layer: MacLayer) -> Activation:
         rng, count = self.rng, self._packed(layer.output)
@@ -286,5 +385,5 @@ class _Draw:
         return Thresholds(tuple(thresholds.tolist()), tuple(codes.tolist()))
 
 
-def _signed_bits(low: int, high: int) -> int:
-    return max(abs(low), abs(high)).bit_length() + 1
+def _signed_bits(low: IntArray, high: IntArray) -> int:
+    return int(max(np.abs(low).max(), np.abs(high).max())).bit_length() + 1

@@ -6,6 +6,7 @@ from hwquant.ir import (
     INPUT,
     Activation,
     Arithmetic,
+    ConcatLayer,
     IntArray,
     LevelTables,
     MacLayer,
@@ -26,6 +27,8 @@ def run(graph: QuantGraph, images: IntArray) -> dict[str, IntArray]:
                 tensors[layer.name] = _mac(graph, layer, tensors)
             case MaxPoolLayer():
                 tensors[layer.name] = _max_pool(layer, tensors[layer.source])
+            case ConcatLayer():
+                tensors[layer.name] = np.concatenate([tensors[n] for n in layer.sources], axis=1)
     return tensors
 
 
@@ -71,8 +74,12 @@ def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> In
             xs = digits(graph, layer.source, x)
             for i, j in np.ndindex(len(w), len(xs)):
                 weight = 2 ** (k * (len(w) - 1 - i + len(xs) - 1 - j))
-                acc += weight * multiply(graph.arithmetic, w[i], xs[j][:, np.newaxis]).sum(axis=2)
+                for m, n in np.ndindex(w.shape[1:]):
+                    group = m // (out.channels // layer.groups)
+                    c = group * w.shape[2] + n
+                    acc[:, m] += weight * multiply(graph.arithmetic, w[i, m, n], xs[j][:, c])
         assert abs(acc).max() < 2 ** (layer.acc_bits - 1)
+        acc = _gated(graph, layer, tensors, acc)
         total = acc * layer.multiplier + _skip(graph, layer, tensors, oy, ox) + layer.bias
         half = 2 ** (layer.shift - 1) if layer.shift else 0
         values[:, :, oy, ox] = (total + half) >> layer.shift
@@ -81,6 +88,21 @@ def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> In
         return values
     flat = [activate(layer.activation, int(v)) for v in values.ravel()]
     return np.array(flat).reshape(values.shape)
+
+
+def _gated(
+    graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray], acc: IntArray
+) -> IntArray:
+    if layer.gate is None:
+        return acc
+    parts = digits(graph, layer.gate.source, tensors[layer.gate.source][:, :, 0, 0])
+    gate = np.zeros_like(acc)
+    for j, digit in enumerate(parts):
+        gate += 2 ** (graph.part_shift * (len(parts) - 1 - j)) * graph.skip_levels[digit]
+    gated = (acc + layer.gate.offset) * gate
+    assert abs(gated).max() < 2 ** (layer.gate.gated_bits - 1)
+    assert abs(acc + layer.gate.offset).max() < 2 ** (layer.gate.gated_bits - 1)
+    return gated
 
 
 def _skip(

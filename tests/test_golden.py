@@ -1,6 +1,7 @@
 """Golden computes what semantics.md says: against the slow oracle, and by hand."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from hwquant.ir import (
     INPUT,
     Activation,
     Arithmetic,
+    ConcatLayer,
+    Gate,
     InputCodes,
     Layer,
     LevelTables,
@@ -24,6 +27,7 @@ from hwquant.ir import (
     Residual,
     Tensor,
     Thresholds,
+    sources_of,
 )
 from tests import slow_golden
 from tests.random_graphs import PROVENANCE, Limits, random_graph, random_images
@@ -111,9 +115,15 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
     for graph, _ in map(drawn, SEEDS):
         seen.add(type(graph.arithmetic).__name__)
         for layer in graph.layers:
-            parts = graph.tensor(layer.source).parts
+            source = graph.tensor(sources_of(layer)[0])
+            parts = source.parts
             seen.add(f"{type(layer).__name__} of {parts}")
             if isinstance(layer, MacLayer):
+                pads = any(layer.pads) and source.pad_code.any()
+                seen.update({f"depthwise, {layer.shared=}"} if layer.is_depthwise else ())
+                seen.update({"padded depthwise"} if layer.is_depthwise and pads else ())
+                seen.update({"groups"} if 1 < layer.groups != source.channels else ())
+                seen.update({"gate"} if layer.gate else ())
                 seen.add(f"{len(layer.weights)} times {parts}")
                 seen.add(type(layer.activation).__name__)
                 seen.add("shared" if layer.shared else "own weights")
@@ -126,7 +136,9 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
         *("ProductTable", "LevelTables", "Thresholds", "PowerTable", "NoneType"),
         *("MaxPoolLayer of 1", "MaxPoolLayer of 2", "shared", "own weights", "lopsided pads"),
         *("1 times 1", "1 times 2", "2 times 1", "2 times 2"),
-        *("stride", "skip stride", "skip offset"),
+        *("stride", "skip stride", "skip offset", "gate", "groups", "padded depthwise"),
+        *("depthwise, layer.shared=True", "depthwise, layer.shared=False"),
+        *("ConcatLayer of 1", "ConcatLayer of 2"),
     }
 
 
@@ -201,6 +213,67 @@ def test_levels_are_multiplied() -> None:
     layer = mac([[[[[3]], [[-1]]]]], (1, 1, 1))
     graph = network(tensor(INPUT, (2, 1, 1)), [layer], tables)
     assert golden.simulate(graph, np.array([[3, 2]])).item() == 70_000 * 60_000 - 5 * 800
+
+
+def test_groups_read_their_own_channels() -> None:
+    layer = mac([[[[[1]]], [[[2]]], [[[3]]], [[[-1]]]]], (4, 1, 1), groups=2)
+    graph = network(tensor(INPUT, (2, 1, 1)), [layer])
+    assert golden.simulate(graph, np.array([[1, 3]])).ravel().tolist() == [1, 2, 9, -3]
+
+
+def test_depthwise_pads_read_their_own_channels_code() -> None:
+    source = Tensor(INPUT, 2, 1, 1, 1, np.array([1, 2]))
+    layer = mac(np.ones((1, 2, 1, 1, 2), int), (2, 1, 1), groups=2, pads=(0, 1, 0, 0))
+    assert golden.simulate(network(source, [layer]), np.array([[3, 0]])).ravel().tolist() == [4, 2]
+
+
+def test_gate_multiplies_accumulator_and_offset_before_the_multiplier() -> None:
+    gate = Gate("first", np.array([10, -10]), 16)
+    zero, twos = np.zeros((1, 2, 2, 1, 1), int), Thresholds((-5, 9), (0, 2, 3))
+    first = mac(zero, (2, 1, 1), "first", activation=twos)
+    weights = np.ones((1, 2, 1, 1, 1), int)
+    last = mac(weights, (2, 1, 2), gate=gate, groups=2, multiplier=np.array([5, 7]), shift=1)
+    pool = MaxPoolLayer("pool", INPUT, (1, 2), (1, 2), (0, 0, 0, 0), tensor("pool", (2, 1, 1)))
+    graph = network(tensor(INPUT, (2, 1, 2)), [pool, replace(first, source="pool"), last])
+    got = golden.simulate(graph, np.array([[[[1, 2]], [[3, 0]]]]))
+    assert got.tolist() == [[[[55, 60]], [[-49, -70]]]]  # the gate is 2
+
+
+def test_concat_puts_channels_one_after_the_other() -> None:
+    names = ("a", "b")
+    pools = [
+        MaxPoolLayer(name, INPUT, (1, 2), (1, 1), (0, 0, 0, at), tensor(name, (1, 1, 1 + at)))
+        for at, name in enumerate(names)
+    ]
+    with pytest.raises(BadInput, match=r"ab: concat of \(1, 1, 1\) of 1 digits, \(1, 1, 2\)"):
+        network(
+            tensor(INPUT, (1, 1, 2)), [*pools, ConcatLayer("ab", names, tensor("ab", (2, 1, 1)))]
+        )
+    same = [replace(pools[0], name=name, output=tensor(name, (1, 1, 1))) for name in names]
+    concat = ConcatLayer("ab", names, tensor("ab", (2, 1, 1)))
+    last = mac([[[[[1]], [[-3]]]]], (1, 1, 1), source="ab")
+    graph = network(tensor(INPUT, (1, 1, 2)), [*same, concat, last])
+    assert golden.simulate(graph, np.array([[[[1, 2]]]])).ravel().tolist() == [2 - 6]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"groups": 2}, "last: 3 channels in groups=2"),
+        ({"multiplier": np.array([1, -1, 0])}, "last: a negative multiplier"),
+        ({"gate": Gate(INPUT, np.zeros(3, int), 37)}, r"gated_bits=37; permitted 2\.\.36"),
+        (
+            {
+                "gate": Gate(INPUT, np.zeros(3, int), 9),
+                "residual": Residual(INPUT, (1, 1), 0, np.ones(3, int)),
+            },
+            "a residual and a gate; at most one",
+        ),
+    ],
+)
+def test_layers_that_no_hardware_computes_are_refused(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        mac(np.ones((1, 3, 3, 1, 1), int), (3, 1, 1), **changed)
 
 
 def test_max_pool_compares_packed_codes_and_leaves_padding_out() -> None:

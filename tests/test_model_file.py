@@ -46,6 +46,15 @@ def test_load_gives_back_what_was_saved(seed: int, tmp_path: Path) -> None:
     assert graphs_equal(model_file.load(path), drawn(seed)), f"seed {seed}"
 
 
+def test_fields_that_have_their_default_are_left_out(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        structure = json.loads(archive.read(model_file.STRUCTURE))
+    for layer, entry in zip(drawn().layers, structure["graph"]["layers"], strict=True):
+        if isinstance(layer, MacLayer):
+            assert ("groups" in entry) == (layer.groups > 1)
+            assert ("gate" in entry) == (layer.gate is not None)
+
+
 def test_graphs_equal_sees_one_weight() -> None:
     graph = drawn()
     *layers, last = graph.layers

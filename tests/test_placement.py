@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, MacLayer, QuantGraph
-from hwquant.placement import Placement, packed_kernel, place, residual_of
+from hwquant.ir import INPUT, ConcatLayer, MacLayer, QuantGraph, sources_of
+from hwquant.placement import Placement, operand_of, packed_kernel, place
 from hwquant.plan import Plan
+from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
 
 PLAN = Plan(4, 4, 1)
@@ -20,47 +21,70 @@ def placed(graph: QuantGraph) -> tuple[dict[str, Placement], tuple[int, int]]:
 
 def words(place: Placement) -> set[tuple[int, int]]:
     """Return the (bank, address) pairs that a tensor occupies."""
-    span = range(place.base, place.base + place.words)
+    pixels = range(place.base, place.base + place.height * place.width * place.pitch, place.pitch)
+    planes = range(0, place.plane * (1 if place.split else place.digits), place.plane)
     banks = (0, 1) if place.split else (place.bank,)
-    return {(bank, address) for bank in banks for address in span}
+    return {
+        (bank, plane + pixel + word)
+        for bank in banks
+        for plane in planes
+        for pixel in pixels
+        for word in range(place.groups)
+    }
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_live_tensors_do_not_overlap(seed: int) -> None:
-    graph = random_graph(np.random.default_rng(seed), Limits(layers=8))
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), PLAN)
     places, depths = placed(graph)
     names = [INPUT, *(layer.name for layer in graph.layers[:-1])]
     for at, layer in enumerate(graph.layers):
-        reads = {layer.source, residual_of(layer)} - {None}
-        later = {la.source for la in graph.layers[at:]} | {
-            residual_of(la) for la in graph.layers[at:]
-        }
-        alive = [name for name in names[: at + 1] if name in later or name in reads]
+        later = {name for la in graph.layers[at:] for name in sources_of(la)}
+        alive = [name for name in names[: at + 1] if name in later]
         alive += [layer.name] if layer.name in places else []
         taken: set[tuple[int, int]] = set()
-        for name in alive:
+        for name in {leaf for tensor in alive for leaf in leaves(graph, tensor)}:
             assert not taken & words(places[name]), f"seed {seed}: {name} overlaps in {layer.name}"
             taken |= words(places[name])
         assert all(address < depths[bank] for bank, address in taken)
 
 
+def leaves(graph: QuantGraph, name: str) -> list[str]:
+    """Return the tensors that are written as ``name``: its parts, if it is a concat."""
+    layer = next((la for la in graph.layers if la.name == name), None)
+    if isinstance(layer, ConcatLayer):
+        return [leaf for part in layer.sources for leaf in leaves(graph, part)]
+    return [name]
+
+
 @pytest.mark.parametrize("seed", range(30))
-def test_source_and_residual_lie_in_different_banks(seed: int) -> None:
-    graph = random_graph(np.random.default_rng(seed), Limits(layers=8))
+def test_a_concat_is_the_words_of_its_parts(seed: int) -> None:
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), PLAN)
     places, _ = placed(graph)
     for layer in graph.layers:
-        residual = residual_of(layer)
-        if residual is not None:
+        if isinstance(layer, ConcatLayer):
+            parts = [words(places[name]) for name in layer.sources]
+            assert words(places[layer.name]) == set().union(*parts), f"seed {seed}: {layer.name}"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_source_and_operand_lie_in_different_banks(seed: int) -> None:
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), PLAN)
+    places, _ = placed(graph)
+    for layer in graph.layers:
+        operand = operand_of(layer)
+        if isinstance(layer, MacLayer) and operand is not None:
             assert not places[layer.source].split
-            assert places[layer.source].bank != places[residual].bank
+            assert places[layer.source].bank != places[operand].bank
 
 
 def test_a_layer_that_adds_its_own_input_is_refused_by_name() -> None:
     rng = np.random.default_rng(0)
     while True:
         graph = random_graph(rng, Limits(layers=6))
-        at = next((i for i, la in enumerate(graph.layers) if residual_of(la) is not None), None)
-        if at is not None:
+        found = [i for i, la in enumerate(graph.layers) if isinstance(la, MacLayer) and la.residual]
+        if found:
+            at = found[0]
             break
     layer = graph.layers[at]
     assert isinstance(layer, MacLayer)

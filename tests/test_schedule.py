@@ -9,22 +9,24 @@ from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.gateware.images import weight_words
 from hwquant.ir import MacLayer
 from hwquant.plan import Plan
-from hwquant.schedule import LEVELS, Loops, schedule
+from hwquant.program import Loops
+from hwquant.schedule import schedule
+from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
 
 PLAN = Plan(4, 4, 1)
 
 
 def test_steps_of_a_level_return_to_its_affine_address() -> None:
-    loops = Loops((3, 2, 4, 1, 2, 1, 3, 2), (1, 5, -7, 0, 11, 0, 2, 30), (0,) * LEVELS)
+    loops = Loops((3, 2, 4, 1, 2, 1, 3, 2), (1, 5, -7, 0, 11, 0, 2, 30), (0,) * 8)
     deltas = loops.deltas(loops.act_strides)
     address, walked = 0, []
     indices = list(itertools.product(*(range(count) for count in reversed(loops.counts))))
     for now, then in itertools.pairwise([*indices, indices[0]]):
         walked.append(address)
         now, then = now[::-1], then[::-1]
-        outermost = max((i for i in range(LEVELS) if now[i] != then[i]), default=LEVELS - 1)
-        level = next((i for i in range(LEVELS) if now[i] < loops.counts[i] - 1), outermost)
+        outermost = max((i for i in range(8) if now[i] != then[i]), default=7)
+        level = next((i for i in range(8) if now[i] < loops.counts[i] - 1), outermost)
         address += deltas[level]
     wanted = [
         sum(i * s for i, s in zip(index[::-1], loops.act_strides, strict=True)) for index in indices
@@ -34,7 +36,7 @@ def test_steps_of_a_level_return_to_its_affine_address() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_weight_memory_is_as_deep_as_the_program_says(seed: int) -> None:
-    graph = random_graph(np.random.default_rng(seed), Limits(layers=6))
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=6), PLAN)
     program = schedule(graph, PLAN)
     assert len(weight_words(graph, program)) == program.weight_words
     total = sum(step.cycles for step in program.layers) + program.loading.cycles
@@ -43,15 +45,13 @@ def test_weight_memory_is_as_deep_as_the_program_says(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_macs_do_not_depend_on_the_plan(seed: int) -> None:
-    graph = random_graph(np.random.default_rng(seed), Limits(layers=6))
-    macs = {
-        tuple(step.macs for step in schedule(graph, plan).layers)
-        for plan in (PLAN, Plan(8, 8, 1), Plan(1, 2, 1))
-    }
+    plans = (PLAN, Plan(8, 8, 1), Plan(1, 2, 1))
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=6), *plans)
+    macs = {tuple(step.macs for step in schedule(graph, plan).layers) for plan in plans}
     assert len(macs) == 1
-    layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    for layer, step in zip(graph.layers, schedule(graph, PLAN).layers, strict=True):
-        if layer in layers and not layer.shared:
+    for step in schedule(graph, PLAN).layers:
+        layer = step.layer
+        if isinstance(layer, MacLayer) and not layer.shared:
             out = layer.output
             assert step.macs == out.height * out.width * layer.weights[0].size
 

@@ -9,7 +9,7 @@ from hwquant.cosim import VerifyResult
 from hwquant.emit import emit
 from hwquant.ir import QuantGraph
 from hwquant.plan import Plan
-from hwquant.schedule import Schedule
+from hwquant.program import Schedule
 
 _WEIGHTS = "weights"
 

@@ -129,7 +129,7 @@ def _layers(made: Report) -> RenderableType:
 
 
 def _layer(layer: LayerSection, simulated: int | None, macs_per_cycle: int) -> tuple[str, ...]:
-    share = layer["macs"] / (layer["cycles"] * macs_per_cycle)
+    share = layer["macs"] / (max(1, layer["cycles"]) * macs_per_cycle)
     return (
         layer["name"],
         layer["kind"],

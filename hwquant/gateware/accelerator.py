@@ -14,7 +14,7 @@ from hwquant.gateware.mac_array import MacArray
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.schedule import Schedule
+from hwquant.program import Schedule
 
 
 def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
-from hwquant.schedule import LayerProgram, Placement, Schedule
+from hwquant.placement import Placement
+from hwquant.program import LayerProgram, Schedule
 
 
 class DigitWriter(Component):
@@ -66,10 +67,11 @@ class DigitWriter(Component):
             second_address.eq(address + plane),
             second_word.eq(self.low),
         ]
+        step = self._step(m, fields)
         with m.If(fields.loaded):
             m.d.sync += address.eq(base)
         with m.Elif(self.full):
-            m.d.sync += address.eq(address + 1)
+            m.d.sync += address.eq(address + step)
         m.d.comb += [
             self.two_digits.eq(two),
             self.write.eq(self.full | second),
@@ -78,3 +80,18 @@ class DigitWriter(Component):
             self.word.eq(Mux(second, second_word, self.high)),
         ]
         return m
+
+    def _step(self, m: Module, fields: Fields) -> Value:
+        """Return the way to the next word: over those of the other parts, behind a pixel's last."""
+        places = [program.output for program in self._schedule.layers if program.output]
+        if all(place.pitch == place.groups for place in places):
+            return Const(1)
+        last_word = fields.of("last_word", lambda p: p.output.groups - 1 if p.output else 0)
+        gap = fields.of("gap", lambda p: p.output.pitch - p.output.groups if p.output else 0)
+        word = Signal.like(last_word, name="word_of_pixel")
+        pixel_ends = word == last_word
+        with m.If(fields.loaded):
+            m.d.sync += word.eq(0)
+        with m.Elif(self.full):
+            m.d.sync += word.eq(Mux(pixel_ends, 0, word + 1))
+        return Mux(pixel_ends, gap + 1, 1)

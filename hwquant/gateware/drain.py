@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.output_buffer import OutputBuffer
-from hwquant.gateware.power_activation import create
+from hwquant.gateware.power_activation import activation_units, create
 from hwquant.gateware.requantize import LaneParameters, Requantize
 from hwquant.gateware.residual_reader import ResidualReader
 from hwquant.gateware.shared import add_shared
@@ -18,12 +18,12 @@ from hwquant.gateware.word_gatherer import WordGatherer
 from hwquant.ir import Activation, MacLayer, QuantGraph
 from hwquant.plan import (
     OPERAND_DELAY,
-    REQUANTIZE_DELAY,
     activation_delay,
     lane_delay,
     log2_ceil,
+    requantize_delay,
 )
-from hwquant.schedule import LayerProgram, Schedule
+from hwquant.program import LayerProgram, Schedule
 
 
 class Drain(Component):
@@ -43,7 +43,7 @@ class Drain(Component):
 
     Timing
     ------
-    From ``i.valid`` to the values: one cycle a turn, then ``OPERAND_DELAY + REQUANTIZE_DELAY``; to
+    From ``i.valid`` to the values: one cycle a turn, then ``OPERAND_DELAY + requantize_delay``; to
     the codes ``plan.lane_delay`` more.
     """
 
@@ -89,7 +89,7 @@ class Drain(Component):
             return fields.of(name, of_mac)
 
         # the walk
-        last_chunk = of("last_chunk", lambda _, la: -(-la.output.channels // plan.lanes) - 1)
+        last_chunk = of("last_chunk", lambda p, _: p.chunks - 1)
         two_cycles = of("two_cycles", lambda p, _: p.turn_cycles == 2)
         extra_turn = of("extra_turn", lambda p, _: p.extra_turn)
         chunk = Signal.like(last_chunk, name="chunk")
@@ -125,12 +125,15 @@ class Drain(Component):
 
         # lanes
         shifts = tuple(sorted({layer.shift for layer in self._layers}))
-        units = distinct_activations(self._layers)
+        units = activation_units(self._layers)
         shift_select = of("shift_select", lambda _, la: shifts.index(la.shift))
-        unit_select = of(
-            "unit_select", lambda _, la: units.index(la.activation) if la.activation else 0
-        )
+        unit_select = of("unit_select", lambda _, la: _places(units, la)[0])
+        record_select: Value = Const(0)
+        if any(len(records) > 1 for records in units):
+            record_select = of("record_select", lambda _, la: _places(units, la)[1])
         is_last = of("is_last", lambda p, _: p.output is None)
+        has_gates = any(layer.gate for layer in self._layers)
+        gated = of("gated", lambda _, la: la.gate is not None) if has_gates else Const(0)
         m.submodules["output"] = output = self._output
         writes_two = any(layer.output.parts == 2 for layer in self._layers[:-1])
         code_bits = graph.act_bits * (2 if writes_two else 1)
@@ -140,7 +143,7 @@ class Drain(Component):
             add_shared(m, f"lane_{lane}", "requantize", requantize, platform)
             bits = slice(lane * graph.act_bits, (lane + 1) * graph.act_bits)
             code = self._activate(
-                m, lane, requantize.value, units, unit_select, code_bits, platform
+                m, lane, requantize.value, units, (unit_select, record_select), code_bits, platform
             )
             m.d.comb += [
                 requantize.acc.eq(accs[lane]),
@@ -155,16 +158,19 @@ class Drain(Component):
                     requantize.skip_1.eq(residual.digits_1[bits]),
                     requantize.two_digits.eq(residual.two_digits),
                 ]
+                if has_gates:
+                    m.d.comb += requantize.gated.eq(gated)
 
         # results
-        to_value = OPERAND_DELAY + REQUANTIZE_DELAY
+        to_value = OPERAND_DELAY + requantize_delay(graph)
         to_code = lane_delay(graph)
         has_value = delayed(m, turn_ends, to_value, "has_value")
         m.d.comb += [
             output.i.valid.eq(has_value & is_last),
             output.sum_started.eq(self.sum_started),
             self.credit.eq(output.credit),
-            gatherer.valid.eq(delayed(m, has_value, to_code, "has_code") & ~is_last),
+            # a short frame loads while the values before are still on their way to be codes
+            gatherer.valid.eq(delayed(m, has_value & ~is_last, to_code, "has_code")),
             gatherer.pixel_starts.eq(delayed(m, chunk == 0, to_value + to_code, "pixel_starts")),
             gatherer.pixel_ends.eq(delayed(m, pixel_ends, to_value + to_code, "pixel_ends")),
             gatherer.two_digits.eq(self.two_digits),
@@ -195,8 +201,8 @@ class Drain(Component):
     def _residual(
         self, m: Module, chunk: Signal, turn_ends: Value, pixel_ends: Value
     ) -> ResidualReader | None:
-        """Add the residual reader if any layer has a residual."""
-        if all(layer.residual is None for layer in self._layers):
+        """Add the reader of residuals and gates if any layer has one."""
+        if all(layer.operand is None for layer in self._layers):
             return None
         m.submodules["residual"] = reader = ResidualReader(self._graph, self._schedule, len(chunk))
         m.d.comb += [
@@ -217,31 +223,33 @@ class Drain(Component):
         m: Module,
         lane: int,
         value: Value,
-        units: list[Activation],
-        select: Signal,
+        units: list[list[Activation]],
+        select: tuple[Signal, Value],
         code_bits: int,
         platform: object,
     ) -> Value:
-        """Run every distinct activation of the network and pick this layer's."""
+        """Run every activation unit of the network and pick this layer's."""
         slowest = lane_delay(self._graph)
         picked = Signal(code_bits, name=f"code_{lane}")
-        with m.Switch(select):
-            for at, record in enumerate(units):
-                unit = create(record, len(value), code_bits)
+        unit_select, record_select = select
+        with m.Switch(unit_select):
+            for at, records in enumerate(units):
+                unit = create(records, len(value), code_bits)
                 module = f"power_activation_{at}"
                 add_shared(m, f"activation_{at}_lane_{lane}", module, unit, platform)
                 m.d.comb += unit.value.eq(value)
-                wait = slowest - activation_delay(record)
+                if len(records) > 1:
+                    m.d.comb += unit.select.eq(record_select)
+                wait = slowest - activation_delay(records[0])
                 code = delayed(m, unit.code, wait, f"code_{at}_{lane}")
                 with m.Case(at):
                     m.d.comb += picked.eq(code)
         return picked
 
 
-def distinct_activations(layers: list[MacLayer]) -> list[Activation]:
-    """Return the activations of a network, each once, in order of first use."""
-    units: list[Activation] = []
-    for layer in layers:
-        if layer.activation and layer.activation not in units:
-            units.append(layer.activation)
-    return units
+def _places(units: list[list[Activation]], layer: MacLayer) -> tuple[int, int]:
+    """Return the unit of a layer's activation, and its place among the unit's records."""
+    for at, records in enumerate(units):
+        if layer.activation in records:
+            return at, records.index(layer.activation)
+    return 0, 0

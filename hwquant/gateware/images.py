@@ -3,8 +3,8 @@
 import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
-from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.schedule import LayerProgram, Schedule
+from hwquant.ir import MacLayer, QuantGraph
+from hwquant.program import LayerProgram, Schedule
 
 
 def weight_words(graph: QuantGraph, schedule: Schedule) -> list[int]:
@@ -24,21 +24,25 @@ def _layer_words(
     graph: QuantGraph, schedule: Schedule, program: LayerProgram, layer: MacLayer
 ) -> list[int]:
     rows, cols = schedule.plan.rows, schedule.plan.cols
-    weights: IntArray = layer.weights
+    walk = program.walk
+    digits, channels_out, _, kernel_rows, kernel_cols = layer.weights.shape
+    inputs = layer.inputs()
+    codes = np.abs(layer.weights) | (layer.weights < 0) << (graph.weight_bits - 1)
     if program.source is schedule.input and schedule.loading.packed:
         # [D, M, C, KH, KW] -> [D, M, KW * C, KH, 1]: the word that the loader stored
-        digits, channels_out, channels, kernel_rows, kernel_cols = weights.shape
-        weights = weights.transpose(0, 1, 4, 2, 3)
-        weights = weights.reshape(digits, channels_out, kernel_cols * channels, kernel_rows, 1)
-    digits, channels_out, channels, kernel_rows, kernel_cols = weights.shape
-    row_groups, col_groups = -(-channels_out // rows), -(-channels // cols)
-    padded = np.zeros(
-        (digits, row_groups * rows, col_groups * cols, kernel_rows, kernel_cols), np.int64
-    )
-    padded[:, :channels_out, :channels] = weights
-    codes = np.abs(padded) | (padded < 0) << (graph.weight_bits - 1)
-    codes = codes.reshape(digits, row_groups, rows, col_groups, cols, kernel_rows, kernel_cols)
-    ordered = codes.transpose(1, 0, 5, 6, 3, 2, 4).reshape(-1, rows * cols)
+        columns = np.arange(kernel_cols)[:, np.newaxis] * layer.channels_in
+        places = (columns + inputs[:, np.newaxis]).reshape(channels_out, -1)
+        codes = codes.transpose(0, 1, 4, 2, 3).reshape(digits, channels_out, -1, kernel_rows, 1)
+        kernel_cols = 1
+    else:
+        places = program.source.layout.positions[inputs]
+    group, row = np.divmod(program.out_layout.positions[:, np.newaxis], rows)
+    word, col = np.divmod(places, cols)
+    word -= walk.first_words()[group]
+    shape = (walk.row_groups, kernel_rows, kernel_cols, walk.count, rows, cols, digits)
+    ordered = np.zeros(shape, np.int64)
+    ordered[group, :, :, word, row, col] = codes.transpose(1, 2, 3, 4, 0)
+    ordered = ordered.transpose(0, 6, 1, 2, 3, 4, 5).reshape(-1, rows * cols)
     bits = graph.weight_bits
     flat = (ordered[:, :, None] >> np.arange(bits)) & 1
     packed = np.packbits(flat.reshape(len(ordered), -1).astype(np.uint8), axis=1, bitorder="little")
@@ -49,19 +53,25 @@ def parameter_words(graph: QuantGraph, schedule: Schedule) -> list[int]:
     """Return the parameter memory: one word for ``lanes`` output channels."""
     lanes, layout = schedule.plan.lanes, LaneParameters(graph)
     words: list[int] = []
-    for layer in graph.layers:
+    for program in schedule.layers:
+        layer = program.layer
         if not isinstance(layer, MacLayer):
             continue
         biases = bias_with_half(layer)
-        for start in range(0, layer.output.channels, lanes):
+        channels = {int(at): m for m, at in enumerate(program.out_layout.positions)}
+        for start in range(0, program.chunks * lanes, lanes):
             word = 0
-            for lane, m in enumerate(range(start, min(start + lanes, layer.output.channels))):
+            for lane in range(lanes):
+                if (m := channels.get(start + lane)) is None:
+                    continue  # a gap: zeros
                 fields: dict[int | str, int] = {
                     "multiplier": int(layer.multiplier[m]),
                     "bias": int(biases[m]),
                 }
                 if layer.residual is not None:
                     fields["residual"] = _residual_factor(graph, layer, m)
+                if layer.gate is not None:
+                    fields["offset"] = int(layer.gate.offset[m])
                 word |= layout.const(fields).as_bits() << (lane * layout.size)
             words.append(word)
     return words

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hwquant.gateware.component import Component
 from hwquant.ir import MacLayer, QuantGraph
 from hwquant.plan import output_depth
-from hwquant.schedule import Schedule
+from hwquant.program import Schedule
 
 
 class OutputBuffer(Component):

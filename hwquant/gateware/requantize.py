@@ -2,17 +2,17 @@
 
 from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.plan import REQUANTIZE_DELAY
+from hwquant.plan import GATE_DELAY, requantize_delay
 
 
 class LaneParameters(data.StructLayout):
-    """Multiplier, bias and residual multiplier of one output channel, as stored in memory.
+    """Multiplier, bias, residual multiplier and gate's offset of one output channel, as stored.
 
     The bias includes half a unit of the result, so that the shift rounds half up.
     """
@@ -20,6 +20,7 @@ class LaneParameters(data.StructLayout):
     def __init__(self, graph: QuantGraph) -> None:
         layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
         residuals = [layer.residual for layer in layers if layer.residual is not None]
+        gates = [layer.gate for layer in layers if layer.gate is not None]
         bias = max(int(abs(bias_with_half(layer)).max()) for layer in layers)
         fields: dict[str, ShapeLike] = {
             "multiplier": max(int(layer.multiplier.max()).bit_length() for layer in layers) or 1,
@@ -27,6 +28,9 @@ class LaneParameters(data.StructLayout):
         }
         if residuals:
             fields["residual"] = max(int(r.multiplier.max()).bit_length() for r in residuals) or 1
+        if gates:
+            offset = max(int(abs(gate.offset).max()) for gate in gates)
+            fields["offset"] = signed(offset.bit_length() + 1)
         super().__init__(fields)
 
 
@@ -38,23 +42,32 @@ def bias_with_half(layer: MacLayer) -> IntArray:
 class Requantize(Component):
     """``(acc * multiplier + skip * residual + bias) >> shift``, five registers deep.
 
+    In a network with gates, ``acc`` becomes ``(acc + offset) * gate`` first, three registers more;
+    in layers without, the offset is 0 and the gate 1.
+
     Members
     -------
     acc, parameters : of one output channel
-    skip_0, skip_1 : digits of the residual operand's code; ``two_digits`` if it has a second
+    skip_0, skip_1 : digits of the second operand's code; ``two_digits`` if it has a second
+    gated : the second operand is a gate, else a residual; where the network has gates
     shift_select : index into the network's distinct shifts
-    value : the result, ``plan.REQUANTIZE_DELAY`` cycles later
+    value : the result, ``plan.requantize_delay`` cycles later
     """
 
     def __init__(self, graph: QuantGraph, shifts: tuple[int, ...]) -> None:
         layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
         self._graph = graph
         self._shifts = shifts
+        gates = [layer.gate for layer in layers if layer.gate is not None]
+        acc_bits = max(layer.acc_bits for layer in layers)
+        self._gated_bits = max([acc_bits, *(gate.gated_bits for gate in gates)]) if gates else None
         self._sum_bits = max(layer.value_bits + layer.shift for layer in layers)
         self._parameters = LaneParameters(graph)
+        gated: dict[str, Member] = {"gated": In(1)} if gates else {}
         super().__init__(
-            {
-                "acc": In(signed(max(layer.acc_bits for layer in layers))),
+            gated
+            | {
+                "acc": In(signed(acc_bits)),
                 "parameters": In(self._parameters),
                 "skip_0": In(graph.act_bits),
                 "skip_1": In(graph.act_bits),
@@ -66,11 +79,19 @@ class Requantize(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        parameters = self.parameters
-        product, product_2 = _registers(len(self.acc) + len(parameters.multiplier), "product")
+        acc, parameters, delay = self.acc, self.parameters, requantize_delay(self._graph)
+        skip: tuple[Value, ...] = (self.skip_0, self.skip_1, self.two_digits)
+        if self._gated_bits is not None:
+            acc = self._gated(m, self._gated_bits)
+            late = delayed(m, parameters.as_value(), GATE_DELAY, "parameters")
+            parameters = data.View(self._parameters, late)
+            skip = tuple(
+                delayed(m, value, GATE_DELAY, f"skip_{at}") for at, value in enumerate(skip)
+            )
+        product, product_2 = _registers(len(acc) + len(parameters.multiplier), "product")
         bias_1, bias_2 = _registers(len(parameters.bias), "bias")
         m.d.sync += [
-            product.eq(self.acc * parameters.multiplier),
+            product.eq(acc * parameters.multiplier),
             product_2.eq(product),
             bias_1.eq(parameters.bias),
             bias_2.eq(bias_1),
@@ -79,30 +100,51 @@ class Requantize(Component):
         biased, total = Signal(signed(self._sum_bits)), Signal(signed(self._sum_bits))
         m.d.sync += biased.eq(product_2 + bias_2)
         if "residual" in self._parameters.members:
-            m.d.sync += total.eq(biased + self._residual(m))
+            m.d.sync += total.eq(biased + self._residual(m, parameters.residual, *skip))
         else:
             m.d.sync += total.eq(biased)
-        with m.Switch(delayed(m, self.shift_select, REQUANTIZE_DELAY - 1, "shift_select")):
+        with m.Switch(delayed(m, self.shift_select, delay - 1, "shift_select")):
             for at, shift in enumerate(self._shifts):
                 with m.Case(at):
                     m.d.sync += self.value.eq(total >> shift)
         return m
 
-    def _residual(self, m: Module) -> Value:
-        """Return the residual's contribution, three registers after the lane's inputs."""
+    def _gated(self, m: Module, bits: int) -> Value:
+        """Return the gated accumulator, ``plan.GATE_DELAY`` registers after the lane's inputs."""
+        summed, product, product_2 = (
+            Signal(signed(bits), name=name) for name in ("offset_acc", "gated", "gated_2")
+        )
+        level = self._level(self.skip_0, self.skip_1, self.two_digits)
+        gate = Signal(len(level), name="gate")
+        # modulo 2**bits is exact here too: gated_bits is proved
+        m.d.sync += [
+            summed.eq(self.acc + self.parameters.offset),
+            gate.eq(Mux(self.gated, level, 1)),
+            product.eq(summed * gate),
+            product_2.eq(product),
+        ]
+        return product_2
+
+    def _level(self, digit_0: Value, digit_1: Value, two_digits: Value) -> Value:
+        """Return the level of the second operand's code."""
         levels = [int(level) for level in self._graph.skip_levels]
         width = max(levels).bit_length()
         shift = self._graph.part_shift
-        level_0, level_1 = (lookup(levels, code, width) for code in (self.skip_0, self.skip_1))
-        skip = Signal(width + shift + 1)
+        level_0, level_1 = (lookup(levels, code, width) for code in (digit_0, digit_1))
+        return Mux(two_digits, (level_0 << shift) + level_1, level_0)
+
+    def _residual(self, m: Module, multiplier: Value, *digits: Value) -> Value:
+        """Return the residual's contribution, three registers after its digits."""
+        level = self._level(*digits)
+        skip = Signal(len(level))
         factor, product, product_2 = (
-            Signal(len(self.parameters.residual)),
-            Signal(len(skip) + len(self.parameters.residual)),
-            Signal(len(skip) + len(self.parameters.residual)),
+            Signal(len(multiplier)),
+            Signal(len(skip) + len(multiplier)),
+            Signal(len(skip) + len(multiplier)),
         )
         m.d.sync += [
-            skip.eq(Mux(self.two_digits, (level_0 << shift) + level_1, level_0)),
-            factor.eq(self.parameters.residual),
+            skip.eq(level),
+            factor.eq(multiplier),
             product.eq(skip * factor),
             product_2.eq(product),
         ]

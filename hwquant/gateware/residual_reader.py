@@ -7,7 +7,7 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
 from hwquant.plan import log2_ceil
-from hwquant.schedule import LayerProgram, Schedule
+from hwquant.program import LayerProgram, Schedule
 
 
 class ResidualReader(Component):

@@ -1,5 +1,8 @@
 """The sequencer: walks the loops of one layer after another and issues a read a cycle."""
 
+from itertools import product
+
+import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -8,7 +11,7 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
 from hwquant.plan import FETCH_CYCLES
-from hwquant.schedule import LEVELS, LayerProgram, Schedule
+from hwquant.program import SUM_LEVELS, LayerProgram, Schedule
 
 
 class Walk(wiring.Signature):
@@ -82,14 +85,15 @@ class Sequencer(Component):
         programs = self._schedule.layers
         fields = Fields(m, self._schedule, self.layer, self.start)
         of = fields.of
-        counts = [of(f"count_{i}", lambda p, i=i: p.loops.counts[i] - 1) for i in range(LEVELS)]
+        levels = range(len(programs[0].loops.counts))
+        counts = [of(f"count_{i}", lambda p, i=i: p.loops.counts[i] - 1) for i in levels]
         act_deltas = [
             of(f"act_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.act_strides)[i])
-            for i in range(LEVELS)
+            for i in levels
         ]
         weight_deltas = [
             of(f"weight_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.weight_strides)[i])
-            for i in range(LEVELS)
+            for i in levels
         ]
         pace = of("pace", lambda p: p.pace - 1)
         flush = of("flush", lambda p: self._flush(p) - 1)
@@ -108,10 +112,10 @@ class Sequencer(Component):
 
         counters = [
             Signal(range(max(2, *(p.loops.counts[i] for p in programs))), name=f"counter_{i}")
-            for i in range(LEVELS)
+            for i in levels
         ]
         at_end = [counter == count for counter, count in zip(counters, counts, strict=True)]
-        group, column, row, act_digit, weight_digit = counters[:5]
+        group, column, row, act_digit, weight_digit = counters[:SUM_LEVELS]
         sum_ends = Signal()
         sum_starts = Signal()
         pass_starts = Signal()
@@ -121,7 +125,7 @@ class Sequencer(Component):
         paced = Signal(range(max(2, *(p.pace for p in programs))))
         walk = self.walk
         m.d.comb += [
-            sum_ends.eq(Cat(at_end[:5]).all()),
+            sum_ends.eq(Cat(at_end[:SUM_LEVELS]).all()),
             finished.eq(Cat(at_end).all()),
             pass_starts.eq(~Cat(group, column, row).any()),
             sum_starts.eq(pass_starts & ~Cat(act_digit, weight_digit).any()),
@@ -146,10 +150,10 @@ class Sequencer(Component):
             walk.act_bank.eq(act_bank ^ (split & act_digit[0])),
             walk.pad.eq(outside),
         ]
-        self._pad_word(m, group, act_digit)
+        self._pad_word(m, group, counters[-3], act_digit)
 
-        delta_act, delta_weight = act_deltas[LEVELS - 1], weight_deltas[LEVELS - 1]
-        for i in reversed(range(LEVELS - 1)):
+        delta_act, delta_weight = act_deltas[-1], weight_deltas[-1]
+        for i in reversed(levels[:-1]):
             delta_act = Mux(at_end[i], delta_act, act_deltas[i])
             delta_weight = Mux(at_end[i], delta_weight, weight_deltas[i])
         with m.If(running & (paced != pace)):
@@ -160,7 +164,7 @@ class Sequencer(Component):
                 walk.weight_address.eq(walk.weight_address + delta_weight),
             ]
             inner = Const(1, 1)
-            for i in range(LEVELS):
+            for i in levels:
                 with m.If(inner):
                     m.d.sync += counters[i].eq(Mux(at_end[i], 0, counters[i] + 1))
                 inner = inner & at_end[i]
@@ -218,21 +222,22 @@ class Sequencer(Component):
         """Return the source row and column of this step; negative or too large where padded."""
         programs = self._schedule.layers
         reach = max(max(p.source.height, p.source.width) + max(p.kernel) for p in programs) * 2
+        reach = max([reach, *(_last_window(p) for p in programs)])
         window_y, window_x = (
             Signal(signed(reach.bit_length() + 1)),
             Signal(signed(reach.bit_length() + 1)),
         )
-        pixel_ends = Cat(at_end[:6]).all()
+        pixel_ends = Cat(at_end[:-2]).all()
         with m.If(loaded):
             m.d.sync += [window_y.eq(origin_y), window_x.eq(origin_x)]
         with m.Elif(step & pixel_ends):
             m.d.sync += window_x.eq(window_x + stride_x)
-            with m.If(at_end[6]):
+            with m.If(at_end[-2]):
                 m.d.sync += [window_x.eq(origin_x), window_y.eq(window_y + stride_y)]
         return window_y + counters[2], window_x + counters[1]
 
-    def _pad_word(self, m: Module, group: Signal, digit: Signal) -> None:
-        """Drive ``walk.pad_word``: real zero's digits for this layer, digit and channel group."""
+    def _pad_word(self, m: Module, group: Signal, row_group: Signal, digit: Signal) -> None:
+        """Drive ``walk.pad_word``: real zero's digits for this layer, digit and word of a pixel."""
         for at, program in enumerate(self._schedule.layers):
             if program.kind == "maxpool":
                 continue
@@ -244,26 +249,47 @@ class Sequencer(Component):
                 if len(distinct) == 1:
                     m.d.comb += self.walk.pad_word.eq(distinct.pop())
                     continue
-                for digit_at, plane in enumerate(words):
-                    for group_at, word in enumerate(plane):
-                        with m.If((digit == digit_at) & (group == group_at)):
-                            m.d.comb += self.walk.pad_word.eq(word)
+                walk = program.walk
+                moves = program.loops.counts[-3] if walk.step else 1
+                for digit_at, move, group_at in product(
+                    range(len(words)), range(moves), range(walk.count)
+                ):
+                    at_word = walk.step * move + group_at
+                    here = (digit == digit_at) & (group == group_at)
+                    if walk.step:
+                        here &= row_group == move
+                    if at_word < program.source.groups:
+                        with m.If(here):
+                            m.d.comb += self.walk.pad_word.eq(words[digit_at][at_word])
+
+
+def _last_window(program: LayerProgram) -> int:
+    """Return where the last window starts, or how far before the image the first does."""
+    columns, rows = program.loops.counts[-2:]
+    ends = (rows - 1, columns - 1), program.stride, program.origin
+    return max(max(last * step + start, -start) for last, step, start in zip(*ends, strict=True))
 
 
 def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> list[list[int]]:
-    """Return the memory word of real zero, for each digit and channel group of a layer's source."""
+    """Return the memory word of real zero, for each digit and word of a pixel of a layer's source.
+
+    Gaps are zeros; in several words they repeat the channel before them, which may make words
+    equal and save the choice (their weights are zero).
+    """
     tensor = graph.tensor(program.layer.source)
-    codes = [int(code) for code in tensor.pad_code]
+    codes = tensor.pad_code
+    positions = program.source.layout.positions
     if program.source is schedule.input and schedule.loading.packed:
-        codes = codes * schedule.loading.kernel_cols
+        codes = np.tile(codes, schedule.loading.kernel_cols)
+        positions = np.arange(len(codes))
     cols, bits = schedule.plan.cols, graph.act_bits
+    at = np.arange(program.source.groups * cols)
+    filled = codes[np.searchsorted(positions, at, side="right") - 1]
+    if program.source.groups == 1:
+        filled[len(codes) :] = 0
     words: list[list[int]] = []
     for digit in range(tensor.parts):
-        digits = [(c >> (bits * (tensor.parts - 1 - digit))) & ((1 << bits) - 1) for c in codes]
-        words.append(
-            [
-                sum(d << (bits * at) for at, d in enumerate(digits[start : start + cols]))
-                for start in range(0, program.source.groups * cols, cols)
-            ]
-        )
+        digits = (filled >> bits * (tensor.parts - 1 - digit)) & (1 << bits) - 1
+        by_word = digits.reshape(-1, cols).tolist()
+        words.append([sum(d << bits * at for at, d in enumerate(word)) for word in by_word])
     return words

@@ -8,12 +8,15 @@ import pytest
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import MacLayer, QuantGraph, Thresholds
 from hwquant.plan import Plan
-from hwquant.schedule import Schedule, schedule
+from hwquant.program import Schedule
+from hwquant.schedule import schedule
 from tests.gateware_bench import run_frames
-from tests.random_graphs import Limits, random_graph, random_images
+from tests.placeable import placeable_graph
+from tests.random_graphs import Drawing, Limits, random_graph, random_images
 from tests.slow_golden import run
 
 SMALL = Limits(layers=3, channels=7, size=6, kernel=3)
+WIDE = Limits(layers=4, channels=12, size=4, kernel=3)
 
 
 def draw(seed: int) -> tuple[QuantGraph, Schedule, np.random.Generator]:
@@ -62,23 +65,75 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
     np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}, reset {at}")
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("plan", "wants"),
+    [
+        (Plan(4, 4, 2), {"depthwise", "gate"}),
+        (Plan(8, 4, 1), {"depthwise", "gaps", "depthwise pads"}),
+        (Plan(2, 4, 2), {"9 loops", "gate"}),
+        (Plan(4, 4, 1), {"gaps kept", "concat"}),
+        (Plan(4, 2, 1), {"row of pixels", "gaps", "depthwise"}),
+        (Plan(4, 8, 2), {"packed groups", "packed pads"}),
+    ],
+)
+def test_every_kind_of_layer_equals_the_plan(plan: Plan, wants: set[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = placeable_graph(rng, WIDE, plan, wants=wants)
+    program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    frames = run_frames(graph, program, images)
+    np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
+    planned = [program.loading.cycles, *(step.cycles for step in program.layers)]
+    assert frames.layer_cycles == planned
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_long_rows_of_pixels_equal_the_plan(seed: int) -> None:
+    """Kernels (1, K) of one stride and lopsided pads: networks for sound."""
+    rng, plan = np.random.default_rng(seed), Plan(4, 4, 1)
+    draw = Drawing(rng, SMALL, (1, 150))
+    window = ((1, 9), (1, 2), (0, 3, 0, 5), (1, 75))
+    dense = draw.add_mac(draw.mac("dense", draw.tensors[0], window=window))
+    window = ((1, 5), (1, 1), (0, 0, 0, 4), (1, 75))
+    draw.add_mac(draw.mac("wide", dense, window=window))
+    draw.last_layer()
+    graph = draw.graph()
+    program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    frames = run_frames(graph, program, images)
+    np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
+    assert frames.cycles == program.cycles
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_of_one_beat_follow_each_other(seed: int) -> None:
+    rng, plan = np.random.default_rng(seed), Plan(4, 4, 2)
+    graph = placeable_graph(rng, dataclasses.replace(SMALL, size=1), plan)
+    images = random_images(rng, graph, 3)
+    frames = run_frames(graph, schedule(graph, plan), images)
+    np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
+
+
 def test_plan_does_not_change_codes() -> None:
-    graph, _, rng = draw(7)
+    plans = (Plan(1, 2, 1), Plan(4, 4, 1), Plan(8, 2, 1), Plan(2, 16, 1))
+    rng = np.random.default_rng(8)
+    graph = placeable_graph(rng, WIDE, *plans, wants={"gate", "concat"})
     images = random_images(rng, graph, 1)
     expected = golden(graph, images)
-    for plan in (Plan(1, 2, 1), Plan(4, 4, 1), Plan(8, 2, 1), Plan(2, 16, 1)):
+    for plan in plans:
         values = run_frames(graph, schedule(graph, plan), images).values
         np.testing.assert_array_equal(values, expected, str(plan))
 
 
 def test_one_altered_threshold_is_seen() -> None:
-    seed = next(seed for seed in range(50) if altered_threshold(draw(seed)[0]) is not None)
-    graph, program, rng = draw(seed)
-    altered = altered_threshold(graph)
-    assert altered is not None
-    images = random_images(rng, graph, 4)
-    values = run_frames(altered, schedule(altered, program.plan), images).values
-    assert not np.array_equal(values, golden(graph, images)), f"seed {seed}"
+    for seed in range(50):
+        graph, program, rng = draw(seed)
+        altered, images = altered_threshold(graph), random_images(rng, graph, 4)
+        if altered is None or np.array_equal(golden(altered, images), golden(graph, images)):
+            continue  # no values between the two thresholds
+        values = run_frames(altered, schedule(altered, program.plan), images).values
+        assert not np.array_equal(values, golden(graph, images)), f"seed {seed}"
+        return
+    pytest.fail("no such network")
 
 
 def altered_threshold(graph: QuantGraph) -> QuantGraph | None:

@@ -25,9 +25,25 @@ def test_threshold_search_is_exact_for_every_value(count: int, seed: int) -> Non
     thresholds = tuple(sorted(int(t) for t in rng.choice(VALUES, count, replace=False)))
     codes = tuple(int(c) for c in rng.integers(0, 32, count + 1))  # not even monotone
     record = Thresholds(thresholds, codes)
-    dut = create(record, VALUE_BITS, 5)
+    dut = create([record], VALUE_BITS, 5)
     got = run_unit(dut, [{"value": v} for v in VALUES], "code", activation_delay(record))
     assert got == [staircase(record, v) for v in VALUES], f"seed {seed}"
+
+
+def test_many_staircases_share_a_search() -> None:
+    rng = np.random.default_rng(3)
+    records = [
+        Thresholds(
+            tuple(sorted(int(t) for t in rng.choice(VALUES, count, replace=False))),
+            tuple(int(c) for c in rng.integers(0, 32, count + 1)),
+        )
+        for count in rng.integers(8, 16, 20)
+    ]
+    dut = create(records, VALUE_BITS, 5)
+    for at in (0, 7, 19):
+        inputs: list[dict[str, object]] = [{"value": v, "select": at} for v in VALUES]
+        got = run_unit(dut, inputs, "code", activation_delay(records[at]))
+        assert got == [staircase(records[at], v) for v in VALUES], f"staircase {at}"
 
 
 @pytest.mark.parametrize("seed", [2])
@@ -36,7 +52,7 @@ def test_power_table_is_exact_for_every_value(seed: int) -> None:
     bits, mantissa = 9, 2
     codes = tuple(sorted(int(c) for c in rng.integers(0, 16, (bits - mantissa + 1) << mantissa)))
     record = PowerTable(bits, mantissa, codes)
-    dut = create(record, VALUE_BITS, 4)
+    dut = create([record], VALUE_BITS, 4)
     got = run_unit(dut, [{"value": v} for v in VALUES], "code", activation_delay(record))
     expected: list[int] = []
     for value in VALUES:

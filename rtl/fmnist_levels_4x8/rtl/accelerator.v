@@ -553,12 +553,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _019_;
   reg _020_;
   reg _021_;
-  wire [3:0] _022_;
-  wire _023_;
+  reg _022_;
+  wire [3:0] _023_;
   wire _024_;
   wire _025_;
-  wire [123:0] _026_;
-  wire _027_;
+  wire _026_;
+  wire [123:0] _027_;
   wire _028_;
   wire _029_;
   wire _030_;
@@ -568,8 +568,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _034_;
   wire _035_;
   wire _036_;
-  wire [6:0] _037_;
-  wire _038_;
+  wire _037_;
+  wire [6:0] _038_;
   wire _039_;
   wire _040_;
   wire _041_;
@@ -584,29 +584,29 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _050_;
   wire _051_;
   wire _052_;
-  reg _053_;
-  reg [2:0] _054_;
+  wire _053_;
+  wire _054_;
   reg _055_;
-  reg _056_;
-  reg [2:0] _057_;
+  reg [2:0] _056_;
+  reg _057_;
   reg _058_;
-  reg [123:0] _059_;
-  reg [123:0] _060_;
+  reg [2:0] _059_;
+  reg _060_;
   reg [123:0] _061_;
-  reg [5:0] _062_;
-  wire _063_;
-  reg [5:0] _064_;
-  reg [283:0] _065_;
-  reg [2:0] _066_;
-  reg _067_;
-  reg _068_;
-  reg [7:0] _069_;
-  reg [7:0] _070_;
+  reg [123:0] _062_;
+  reg [123:0] _063_;
+  wire _064_;
+  reg [5:0] _065_;
+  reg [5:0] _066_;
+  reg [283:0] _067_;
+  reg [2:0] _068_;
+  reg _069_;
+  reg _070_;
   reg [7:0] _071_;
   reg [7:0] _072_;
   reg [7:0] _073_;
-  wire _074_;
-  reg [7:0] _075_;
+  reg [7:0] _074_;
+  wire _075_;
   reg [7:0] _076_;
   reg [7:0] _077_;
   reg [7:0] _078_;
@@ -616,10 +616,10 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg [7:0] _082_;
   reg [7:0] _083_;
   reg [7:0] _084_;
-  wire _085_;
-  reg [7:0] _086_;
-  reg _087_;
-  reg _088_;
+  reg [7:0] _085_;
+  wire _086_;
+  reg [7:0] _087_;
+  reg [7:0] _088_;
   reg _089_;
   reg _090_;
   reg _091_;
@@ -627,8 +627,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _093_;
   reg _094_;
   reg _095_;
-  wire _096_;
-  reg _097_;
+  reg _096_;
+  wire _097_;
   reg _098_;
   reg _099_;
   reg _100_;
@@ -638,8 +638,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _104_;
   reg _105_;
   reg _106_;
-  wire _107_;
-  reg _108_;
+  reg _107_;
+  wire _108_;
   reg _109_;
   reg _110_;
   reg _111_;
@@ -649,6 +649,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _115_;
   reg _116_;
   reg _117_;
+  reg _118_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [30:0] acc;
@@ -817,6 +818,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire \two_digits$166 ;
   reg unit_select = 1'h0;
   wire valid;
+  (* init = 1'h0 *)
   wire \valid$162 ;
   wire signed [21:0] value;
   wire signed [21:0] \value$109 ;
@@ -832,205 +834,205 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire signed [21:0] \value$148 ;
   reg [283:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [283:0] _235_;
+  reg [283:0] _236_;
   always @(posedge clk) begin
-    _235_ <= parameter_memory[address];
+    _236_ <= parameter_memory[address];
   end
-  assign port__data = _235_;
+  assign port__data = _236_;
   assign _000_ = 9'h1ff >> layer;
-  assign _030_ = 10'h3f8 >> layer;
-  assign _041_ = 9'h1c0 >> layer;
-  assign _052_ = 9'h120 >> layer;
-  assign _063_ = ~ \$signal$8 ;
-  assign _074_ = chunk == last_chunk;
-  assign _107_ = _063_ & _096_;
+  assign _031_ = 10'h3f8 >> layer;
+  assign _042_ = 9'h1c0 >> layer;
+  assign _053_ = 9'h120 >> layer;
+  assign _064_ = ~ \$signal$8 ;
+  assign _075_ = chunk == last_chunk;
+  assign _108_ = _064_ & _097_;
   assign _001_ = chunk == last_chunk;
   assign _012_ = chunk + 1'h1;
-  assign _022_ = _001_ ? 4'h0 : _012_;
-  assign _024_ = chunk == last_chunk;
-  assign _027_ = 1'h0 >> layer;
-  assign _028_ = 10'h3fa >> layer;
-  assign _029_ = 6'h2c >> layer;
-  assign _031_ = 10'h2b0 >> layer;
-  assign _032_ = 8'hc0 >> layer;
-  assign _033_ = 10'h300 >> layer;
-  assign _034_ = chunk == last_chunk;
-  assign _035_ = turn_ends & _034_;
-  assign _036_ = fields_loaded | _035_;
-  assign _037_ = address + 1'h1;
-  assign _038_ = 9'h123 >> layer;
-  assign _039_ = 8'hd9 >> layer;
-  assign _040_ = 10'h200 >> layer;
-  assign _042_ = 9'h190 >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _044_ = ! chunk;
-  assign _045_ = chunk == last_chunk;
-  assign _046_ = chunk == last_chunk;
-  assign _049_ = ~ _048_;
-  assign _050_ = \$signal$8  | _049_;
-  assign turn_ends = \$signal  & _050_;
+  assign _023_ = _001_ ? 4'h0 : _012_;
+  assign _025_ = chunk == last_chunk;
+  assign _028_ = 1'h0 >> layer;
+  assign _029_ = 10'h3fa >> layer;
+  assign _030_ = 6'h2c >> layer;
+  assign _032_ = 10'h2b0 >> layer;
+  assign _033_ = 8'hc0 >> layer;
+  assign _034_ = 10'h300 >> layer;
+  assign _035_ = chunk == last_chunk;
+  assign _036_ = turn_ends & _035_;
+  assign _037_ = fields_loaded | _036_;
+  assign _038_ = address + 1'h1;
+  assign _039_ = 9'h123 >> layer;
+  assign _040_ = 8'hd9 >> layer;
+  assign _041_ = 10'h200 >> layer;
+  assign _043_ = 9'h190 >> layer;
+  assign _044_ = 10'h200 >> layer;
+  assign _045_ = ~ is_last;
+  assign _046_ = has_value_6 & _045_;
+  assign _047_ = ! chunk;
+  assign _048_ = chunk == last_chunk;
+  assign _049_ = chunk == last_chunk;
+  assign _052_ = ~ _051_;
+  assign _054_ = \$signal$8  | _052_;
+  assign turn_ends = \$signal  & _054_;
   assign pixel_ends = chunk == last_chunk;
   assign \i__valid$157  = has_value_6 & is_last;
-  assign _051_ = ~ is_last;
-  assign \valid$162  = has_code_8 & _051_;
   always @(posedge clk)
-    fields_loaded <= _053_;
+    fields_loaded <= _055_;
   always @(posedge clk)
-    last_chunk <= _054_;
+    last_chunk <= _056_;
   always @(posedge clk)
-    two_cycles <= _055_;
+    two_cycles <= _057_;
   always @(posedge clk)
-    \$signal$8  <= _056_;
+    \$signal$8  <= _058_;
   always @(posedge clk)
-    chunk <= _057_;
+    chunk <= _059_;
   always @(posedge clk)
-    \$signal  <= _058_;
+    \$signal  <= _060_;
   always @(posedge clk)
-    held <= _059_;
+    held <= _061_;
   always @(posedge clk)
-    front_0 <= _060_;
+    front_0 <= _062_;
   always @(posedge clk)
-    front_1 <= _061_;
+    front_1 <= _063_;
   always @(posedge clk)
-    parameter_base <= _062_;
+    parameter_base <= _065_;
   always @(posedge clk)
-    address <= _064_;
+    address <= _066_;
   always @(posedge clk)
-    parameters <= _065_;
+    parameters <= _067_;
   always @(posedge clk)
-    shift_select <= _066_;
+    shift_select <= _068_;
   always @(posedge clk)
-    unit_select <= _067_;
+    unit_select <= _069_;
   always @(posedge clk)
-    is_last <= _068_;
+    is_last <= _070_;
   always @(posedge clk)
-    code_0_0_0 <= _069_;
+    code_0_0_0 <= _071_;
   always @(posedge clk)
-    code_0_0_1 <= _070_;
+    code_0_0_1 <= _072_;
   always @(posedge clk)
-    code_0_0_2 <= _071_;
+    code_0_0_2 <= _073_;
   always @(posedge clk)
-    code_0_0_3 <= _072_;
+    code_0_0_3 <= _074_;
   always @(posedge clk)
-    code_0_1_0 <= _073_;
+    code_0_1_0 <= _076_;
   always @(posedge clk)
-    code_0_1_1 <= _075_;
+    code_0_1_1 <= _077_;
   always @(posedge clk)
-    code_0_1_2 <= _076_;
+    code_0_1_2 <= _078_;
   always @(posedge clk)
-    code_0_1_3 <= _077_;
+    code_0_1_3 <= _079_;
   always @(posedge clk)
-    code_0_2_0 <= _078_;
+    code_0_2_0 <= _080_;
   always @(posedge clk)
-    code_0_2_1 <= _079_;
+    code_0_2_1 <= _081_;
   always @(posedge clk)
-    code_0_2_2 <= _080_;
+    code_0_2_2 <= _082_;
   always @(posedge clk)
-    code_0_2_3 <= _081_;
+    code_0_2_3 <= _083_;
   always @(posedge clk)
-    code_0_3_0 <= _082_;
+    code_0_3_0 <= _084_;
   always @(posedge clk)
-    code_0_3_1 <= _083_;
+    code_0_3_1 <= _085_;
   always @(posedge clk)
-    code_0_3_2 <= _084_;
+    code_0_3_2 <= _087_;
   always @(posedge clk)
-    code_0_3_3 <= _086_;
+    code_0_3_3 <= _088_;
   always @(posedge clk)
-    has_value_0 <= _087_;
+    has_value_0 <= _089_;
   always @(posedge clk)
-    has_value_1 <= _088_;
+    has_value_1 <= _090_;
   always @(posedge clk)
-    has_value_2 <= _089_;
+    has_value_2 <= _091_;
   always @(posedge clk)
-    has_value_3 <= _090_;
+    has_value_3 <= _092_;
   always @(posedge clk)
-    has_value_4 <= _091_;
+    has_value_4 <= _093_;
   always @(posedge clk)
-    has_value_5 <= _092_;
+    has_value_5 <= _094_;
   always @(posedge clk)
-    has_value_6 <= _093_;
+    has_value_6 <= _095_;
   always @(posedge clk)
-    has_code_0 <= _094_;
+    has_code_0 <= _096_;
   always @(posedge clk)
-    has_code_1 <= _095_;
+    has_code_1 <= _098_;
   always @(posedge clk)
-    has_code_2 <= _097_;
+    has_code_2 <= _099_;
   always @(posedge clk)
-    has_code_3 <= _098_;
+    has_code_3 <= _100_;
   always @(posedge clk)
-    has_code_4 <= _099_;
+    has_code_4 <= _101_;
   always @(posedge clk)
-    has_code_5 <= _100_;
+    has_code_5 <= _102_;
   always @(posedge clk)
-    has_code_6 <= _101_;
+    has_code_6 <= _103_;
   always @(posedge clk)
-    has_code_7 <= _102_;
+    has_code_7 <= _104_;
   always @(posedge clk)
-    has_code_8 <= _103_;
+    has_code_8 <= _105_;
   always @(posedge clk)
-    pixel_starts_0 <= _104_;
+    pixel_starts_0 <= _106_;
   always @(posedge clk)
-    pixel_starts_1 <= _105_;
+    pixel_starts_1 <= _107_;
   always @(posedge clk)
-    pixel_starts_2 <= _106_;
+    pixel_starts_2 <= _109_;
   always @(posedge clk)
-    pixel_starts_3 <= _108_;
+    pixel_starts_3 <= _110_;
   always @(posedge clk)
-    pixel_starts_4 <= _109_;
+    pixel_starts_4 <= _111_;
   always @(posedge clk)
-    pixel_starts_5 <= _110_;
+    pixel_starts_5 <= _112_;
   always @(posedge clk)
-    pixel_starts_6 <= _111_;
+    pixel_starts_6 <= _113_;
   always @(posedge clk)
-    pixel_starts_7 <= _112_;
+    pixel_starts_7 <= _114_;
   always @(posedge clk)
-    pixel_starts_8 <= _113_;
+    pixel_starts_8 <= _115_;
   always @(posedge clk)
-    pixel_starts_9 <= _114_;
+    pixel_starts_9 <= _116_;
   always @(posedge clk)
-    pixel_starts_10 <= _115_;
+    pixel_starts_10 <= _117_;
   always @(posedge clk)
-    pixel_starts_11 <= _116_;
+    pixel_starts_11 <= _118_;
   always @(posedge clk)
-    pixel_starts_12 <= _117_;
+    pixel_starts_12 <= _002_;
   always @(posedge clk)
-    pixel_starts_13 <= _002_;
+    pixel_starts_13 <= _003_;
   always @(posedge clk)
-    pixel_starts_14 <= _003_;
+    pixel_starts_14 <= _004_;
   always @(posedge clk)
-    pixel_starts_15 <= _004_;
+    pixel_starts_15 <= _005_;
   always @(posedge clk)
-    pixel_ends_0 <= _005_;
+    pixel_ends_0 <= _006_;
   always @(posedge clk)
-    pixel_ends_1 <= _006_;
+    pixel_ends_1 <= _007_;
   always @(posedge clk)
-    pixel_ends_2 <= _007_;
+    pixel_ends_2 <= _008_;
   always @(posedge clk)
-    pixel_ends_3 <= _008_;
+    pixel_ends_3 <= _009_;
   always @(posedge clk)
-    pixel_ends_4 <= _009_;
+    pixel_ends_4 <= _010_;
   always @(posedge clk)
-    pixel_ends_5 <= _010_;
+    pixel_ends_5 <= _011_;
   always @(posedge clk)
-    pixel_ends_6 <= _011_;
+    pixel_ends_6 <= _013_;
   always @(posedge clk)
-    pixel_ends_7 <= _013_;
+    pixel_ends_7 <= _014_;
   always @(posedge clk)
-    pixel_ends_8 <= _014_;
+    pixel_ends_8 <= _015_;
   always @(posedge clk)
-    pixel_ends_9 <= _015_;
+    pixel_ends_9 <= _016_;
   always @(posedge clk)
-    pixel_ends_10 <= _016_;
+    pixel_ends_10 <= _017_;
   always @(posedge clk)
-    pixel_ends_11 <= _017_;
+    pixel_ends_11 <= _018_;
   always @(posedge clk)
-    pixel_ends_12 <= _018_;
+    pixel_ends_12 <= _019_;
   always @(posedge clk)
-    pixel_ends_13 <= _019_;
+    pixel_ends_13 <= _020_;
   always @(posedge clk)
-    pixel_ends_14 <= _020_;
+    pixel_ends_14 <= _021_;
   always @(posedge clk)
-    pixel_ends_15 <= _021_;
+    pixel_ends_15 <= _022_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
     .code(code),
@@ -1089,7 +1091,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .pixel_starts(pixel_starts_15),
     .rst(rst),
     .two_digits(\two_digits$165 ),
-    .valid(\valid$162 )
+    .valid(has_code_8)
   );
   requantize lane_0 (
     .acc(front_1[30:0]),
@@ -1164,67 +1166,39 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = start;
-    if (rst) begin
-      _053_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = last_chunk;
-    if (start) begin
-      _054_ = { _041_, _030_, _000_ };
-    end
-    if (rst) begin
-      _054_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _055_ = two_cycles;
-    if (start) begin
-      _055_ = _052_;
-    end
+    _055_ = start;
     if (rst) begin
       _055_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = \$signal$8 ;
+    _056_ = last_chunk;
+    if (start) begin
+      _056_ = { _042_, _031_, _000_ };
+    end
+    if (rst) begin
+      _056_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _057_ = two_cycles;
+    if (start) begin
+      _057_ = _053_;
+    end
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _058_ = \$signal$8 ;
     if (\$signal ) begin
-      _056_ = _107_;
+      _058_ = _108_;
     end
     if (start) begin
-      _056_ = 1'h0;
-    end
-    if (rst) begin
-      _056_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = chunk;
-    if (turn_ends) begin
-      _057_ = _022_[2:0];
-    end
-    if (start) begin
-      _057_ = 3'h0;
-    end
-    if (rst) begin
-      _057_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = \$signal ;
-    if (turn_ends) begin
-      if (_025_) begin
-        _058_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _058_ = 1'h1;
+      _058_ = 1'h0;
     end
     if (rst) begin
       _058_ = 1'h0;
@@ -1232,535 +1206,563 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = held;
+    _059_ = chunk;
+    if (turn_ends) begin
+      _059_ = _023_[2:0];
+    end
+    if (start) begin
+      _059_ = 3'h0;
+    end
+    if (rst) begin
+      _059_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _060_ = \$signal ;
+    if (turn_ends) begin
+      if (_026_) begin
+        _060_ = 1'h0;
+      end
+    end
     if (i__valid) begin
-      _059_ = i__payload;
+      _060_ = 1'h1;
+    end
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _061_ = held;
+    if (i__valid) begin
+      _061_ = i__payload;
     end else if (turn_ends) begin
-      _059_ = _026_;
+      _061_ = _027_;
     end
-    if (rst) begin
-      _059_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = held;
-    if (rst) begin
-      _060_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = front_0;
     if (rst) begin
       _061_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = parameter_base;
-    if (start) begin
-      _062_ = { _033_, _032_, _031_, _029_, _028_, _027_ };
-    end
+    _062_ = held;
     if (rst) begin
-      _062_ = 6'h00;
+      _062_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = address;
-    if (_036_) begin
-      _064_ = parameter_base;
+    _063_ = front_0;
+    if (rst) begin
+      _063_ = 124'h0000000000000000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _065_ = parameter_base;
+    if (start) begin
+      _065_ = { _034_, _033_, _032_, _030_, _029_, _028_ };
+    end
+    if (rst) begin
+      _065_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _066_ = address;
+    if (_037_) begin
+      _066_ = parameter_base;
     end else if (turn_ends) begin
-      _064_ = _037_[5:0];
+      _066_ = _038_[5:0];
     end
     if (rst) begin
-      _064_ = 6'h00;
+      _066_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = port__data;
+    _067_ = port__data;
     if (rst) begin
-      _065_ = 284'h00000000000000000000000000000000000000000000000000000000000000000000000;
+      _067_ = 284'h00000000000000000000000000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = shift_select;
+    _068_ = shift_select;
     if (start) begin
-      _066_ = { _040_, _039_, _038_ };
+      _068_ = { _041_, _040_, _039_ };
     end
     if (rst) begin
-      _066_ = 3'h0;
+      _068_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = unit_select;
+    _069_ = unit_select;
     if (start) begin
-      _067_ = _042_;
+      _069_ = _043_;
     end
     if (rst) begin
-      _067_ = 1'h0;
+      _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = is_last;
+    _070_ = is_last;
     if (start) begin
-      _068_ = _043_;
+      _070_ = _044_;
     end
     if (rst) begin
-      _068_ = 1'h0;
+      _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = code;
-    if (rst) begin
-      _069_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = code_0_0_0;
-    if (rst) begin
-      _070_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = code_0_0_1;
+    _071_ = code;
     if (rst) begin
       _071_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = code_0_0_2;
+    _072_ = code_0_0_0;
     if (rst) begin
       _072_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = \code$30 ;
+    _073_ = code_0_0_1;
     if (rst) begin
       _073_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = code_0_1_0;
+    _074_ = code_0_0_2;
     if (rst) begin
-      _075_ = 8'h00;
+      _074_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = code_0_1_1;
+    _076_ = \code$30 ;
     if (rst) begin
       _076_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = code_0_1_2;
+    _077_ = code_0_1_0;
     if (rst) begin
       _077_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = \code$35 ;
+    _078_ = code_0_1_1;
     if (rst) begin
       _078_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = code_0_2_0;
+    _079_ = code_0_1_2;
     if (rst) begin
       _079_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = code_0_2_1;
+    _080_ = \code$35 ;
     if (rst) begin
       _080_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = code_0_2_2;
+    _081_ = code_0_2_0;
     if (rst) begin
       _081_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = \code$40 ;
+    _082_ = code_0_2_1;
     if (rst) begin
       _082_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = code_0_3_0;
+    _083_ = code_0_2_2;
     if (rst) begin
       _083_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = code_0_3_1;
+    _084_ = \code$40 ;
     if (rst) begin
       _084_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = code_0_3_2;
+    _085_ = code_0_3_0;
     if (rst) begin
-      _086_ = 8'h00;
+      _085_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = turn_ends;
+    _087_ = code_0_3_1;
     if (rst) begin
-      _087_ = 1'h0;
+      _087_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = has_value_0;
+    _088_ = code_0_3_2;
     if (rst) begin
-      _088_ = 1'h0;
+      _088_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = has_value_1;
+    _089_ = turn_ends;
     if (rst) begin
       _089_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = has_value_2;
+    _090_ = has_value_0;
     if (rst) begin
       _090_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = has_value_3;
+    _091_ = has_value_1;
     if (rst) begin
       _091_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = has_value_4;
+    _092_ = has_value_2;
     if (rst) begin
       _092_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = has_value_5;
+    _093_ = has_value_3;
     if (rst) begin
       _093_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = has_value_6;
+    _094_ = has_value_4;
     if (rst) begin
       _094_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = has_code_0;
+    _095_ = has_value_5;
     if (rst) begin
       _095_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = has_code_1;
+    _096_ = _046_;
     if (rst) begin
-      _097_ = 1'h0;
+      _096_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = has_code_2;
+    _098_ = has_code_0;
     if (rst) begin
       _098_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = has_code_3;
+    _099_ = has_code_1;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = has_code_4;
+    _100_ = has_code_2;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = has_code_5;
+    _101_ = has_code_3;
     if (rst) begin
       _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = has_code_6;
+    _102_ = has_code_4;
     if (rst) begin
       _102_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = has_code_7;
+    _103_ = has_code_5;
     if (rst) begin
       _103_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = _044_;
+    _104_ = has_code_6;
     if (rst) begin
       _104_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = pixel_starts_0;
+    _105_ = has_code_7;
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = pixel_starts_1;
+    _106_ = _047_;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = pixel_starts_2;
+    _107_ = pixel_starts_0;
     if (rst) begin
-      _108_ = 1'h0;
+      _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = pixel_starts_3;
+    _109_ = pixel_starts_1;
     if (rst) begin
       _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = pixel_starts_4;
+    _110_ = pixel_starts_2;
     if (rst) begin
       _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = pixel_starts_5;
+    _111_ = pixel_starts_3;
     if (rst) begin
       _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = pixel_starts_6;
+    _112_ = pixel_starts_4;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = pixel_starts_7;
+    _113_ = pixel_starts_5;
     if (rst) begin
       _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = pixel_starts_8;
+    _114_ = pixel_starts_6;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = pixel_starts_9;
+    _115_ = pixel_starts_7;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = pixel_starts_10;
+    _116_ = pixel_starts_8;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = pixel_starts_11;
+    _117_ = pixel_starts_9;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_12;
+    _118_ = pixel_starts_10;
+    if (rst) begin
+      _118_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_11;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_13;
+    _003_ = pixel_starts_12;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_14;
+    _004_ = pixel_starts_13;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = _045_;
+    _005_ = pixel_starts_14;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_ends_0;
+    _006_ = _048_;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_ends_1;
+    _007_ = pixel_ends_0;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_ends_2;
+    _008_ = pixel_ends_1;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_ends_3;
+    _009_ = pixel_ends_2;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_ends_4;
+    _010_ = pixel_ends_3;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_ends_5;
+    _011_ = pixel_ends_4;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_6;
+    _013_ = pixel_ends_5;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_7;
+    _014_ = pixel_ends_6;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_8;
+    _015_ = pixel_ends_7;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_9;
+    _016_ = pixel_ends_8;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_10;
+    _017_ = pixel_ends_9;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_11;
+    _018_ = pixel_ends_10;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_12;
+    _019_ = pixel_ends_11;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_13;
+    _020_ = pixel_ends_12;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_14;
+    _021_ = pixel_ends_13;
     if (rst) begin
       _021_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _022_ = pixel_ends_14;
+    if (rst) begin
+      _022_ = 1'h0;
     end
   end
   always @* begin
@@ -1849,6 +1851,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \two_digits$156  = two_digits;
   assign \sum_started$159  = sum_started;
   assign \credit$161  = credit;
+  assign \valid$162  = has_code_8;
   assign pixel_starts = pixel_starts_15;
   assign \pixel_ends$164  = pixel_ends_15;
   assign \two_digits$166  = \two_digits$165 ;
@@ -1878,13 +1881,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \i__payload$116 [62:42] = \value$135 [20:0];
   assign \i__payload$116 [41:21] = \value$124 [20:0];
   assign \i__payload$116 [20:0] = value[20:0];
-  assign _085_ = 1'h0;
-  assign _096_ = two_cycles;
-  assign _023_ = 1'h1;
-  assign _025_ = 1'h1;
-  assign _026_ = 124'h0000000000000000000000000000000;
-  assign _047_ = 1'h0;
-  assign _048_ = two_cycles;
+  assign _086_ = 1'h0;
+  assign _097_ = two_cycles;
+  assign _024_ = 1'h1;
+  assign _026_ = 1'h1;
+  assign _027_ = 124'h0000000000000000000000000000000;
+  assign _050_ = 1'h0;
+  assign _051_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);

@@ -547,13 +547,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _013_;
   reg _014_;
   reg _015_;
-  wire [4:0] _016_;
+  reg _016_;
   wire [4:0] _017_;
-  wire _018_;
+  wire [4:0] _018_;
   wire _019_;
   wire _020_;
-  wire [91:0] _021_;
-  wire _022_;
+  wire _021_;
+  wire [91:0] _022_;
   wire _023_;
   wire _024_;
   wire _025_;
@@ -564,8 +564,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _030_;
   wire _031_;
   wire _032_;
-  wire [7:0] _033_;
-  wire _034_;
+  wire _033_;
+  wire [7:0] _034_;
   wire _035_;
   wire _036_;
   wire _037_;
@@ -580,38 +580,38 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _046_;
   wire _047_;
   wire _048_;
-  reg _049_;
-  reg [3:0] _050_;
+  wire _049_;
+  wire _050_;
   reg _051_;
-  reg _052_;
-  reg [3:0] _053_;
+  reg [3:0] _052_;
+  reg _053_;
   reg _054_;
-  reg [91:0] _055_;
-  reg [45:0] _056_;
-  wire _057_;
-  reg [45:0] _058_;
-  reg [6:0] _059_;
-  reg [6:0] _060_;
-  reg [119:0] _061_;
-  reg [2:0] _062_;
-  reg _063_;
-  reg _064_;
-  reg [7:0] _065_;
-  reg [7:0] _066_;
+  reg [3:0] _055_;
+  reg _056_;
+  reg [91:0] _057_;
+  wire _058_;
+  reg [45:0] _059_;
+  reg [45:0] _060_;
+  reg [6:0] _061_;
+  reg [6:0] _062_;
+  reg [119:0] _063_;
+  reg [2:0] _064_;
+  reg _065_;
+  reg _066_;
   reg [7:0] _067_;
-  wire _068_;
-  reg [7:0] _069_;
+  reg [7:0] _068_;
+  wire _069_;
   reg [7:0] _070_;
   reg [7:0] _071_;
   reg [7:0] _072_;
   reg [7:0] _073_;
-  reg _074_;
-  reg _075_;
+  reg [7:0] _074_;
+  reg [7:0] _075_;
   reg _076_;
   reg _077_;
   reg _078_;
-  wire _079_;
-  reg _080_;
+  reg _079_;
+  wire _080_;
   reg _081_;
   reg _082_;
   reg _083_;
@@ -621,8 +621,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _087_;
   reg _088_;
   reg _089_;
-  wire _090_;
-  reg _091_;
+  reg _090_;
+  wire _091_;
   reg _092_;
   reg _093_;
   reg _094_;
@@ -632,8 +632,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _098_;
   reg _099_;
   reg _100_;
-  wire _101_;
-  reg _102_;
+  reg _101_;
+  wire _102_;
   reg _103_;
   reg _104_;
   reg _105_;
@@ -643,6 +643,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _109_;
   reg _110_;
   reg _111_;
+  reg _112_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [22:0] acc;
@@ -777,6 +778,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire \two_digits$134 ;
   reg unit_select = 1'h0;
   wire valid;
+  (* init = 1'h0 *)
   wire \valid$130 ;
   wire signed [21:0] value;
   wire signed [21:0] \value$100 ;
@@ -786,192 +788,192 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire signed [21:0] \value$99 ;
   reg [119:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [119:0] _224_;
+  reg [119:0] _225_;
   always @(posedge clk) begin
-    _224_ <= parameter_memory[address];
+    _225_ <= parameter_memory[address];
   end
-  assign port__data = _224_;
+  assign port__data = _225_;
   assign _000_ = 9'h1ff >> layer;
-  assign _024_ = 9'h1ff >> layer;
-  assign _035_ = 10'h3f8 >> layer;
-  assign _046_ = 9'h1c0 >> layer;
-  assign _057_ = 9'h120 >> layer;
-  assign _068_ = ~ \$signal$8 ;
-  assign _079_ = chunk == last_chunk;
-  assign _001_ = _068_ & _101_;
+  assign _025_ = 9'h1ff >> layer;
+  assign _036_ = 10'h3f8 >> layer;
+  assign _047_ = 9'h1c0 >> layer;
+  assign _058_ = 9'h120 >> layer;
+  assign _069_ = ~ \$signal$8 ;
+  assign _080_ = chunk == last_chunk;
+  assign _001_ = _069_ & _102_;
   assign _012_ = chunk == last_chunk;
-  assign _016_ = chunk + 1'h1;
-  assign _017_ = _012_ ? 5'h00 : _016_;
-  assign _019_ = chunk == last_chunk;
-  assign _020_ = _018_ | _019_;
-  assign _022_ = 1'h0 >> layer;
+  assign _017_ = chunk + 1'h1;
+  assign _018_ = _012_ ? 5'h00 : _017_;
+  assign _020_ = chunk == last_chunk;
+  assign _021_ = _019_ | _020_;
   assign _023_ = 1'h0 >> layer;
-  assign _025_ = 10'h3fa >> layer;
-  assign _026_ = 6'h2c >> layer;
-  assign _027_ = 10'h2b0 >> layer;
-  assign _028_ = 8'hc0 >> layer;
-  assign _029_ = 10'h300 >> layer;
-  assign _030_ = chunk == last_chunk;
-  assign _031_ = turn_ends & _030_;
-  assign _032_ = fields_loaded | _031_;
-  assign _033_ = address + 1'h1;
-  assign _034_ = 8'hdd >> layer;
-  assign _036_ = 9'h121 >> layer;
-  assign _037_ = 10'h200 >> layer;
-  assign _038_ = 9'h190 >> layer;
-  assign _039_ = 10'h200 >> layer;
-  assign _040_ = ! chunk;
-  assign _041_ = chunk == last_chunk;
-  assign _042_ = chunk == last_chunk;
-  assign _045_ = ~ _044_;
-  assign _047_ = \$signal$8  | _045_;
-  assign turn_ends = \$signal  & _047_;
+  assign _024_ = 1'h0 >> layer;
+  assign _026_ = 10'h3fa >> layer;
+  assign _027_ = 6'h2c >> layer;
+  assign _028_ = 10'h2b0 >> layer;
+  assign _029_ = 8'hc0 >> layer;
+  assign _030_ = 10'h300 >> layer;
+  assign _031_ = chunk == last_chunk;
+  assign _032_ = turn_ends & _031_;
+  assign _033_ = fields_loaded | _032_;
+  assign _034_ = address + 1'h1;
+  assign _035_ = 8'hdd >> layer;
+  assign _037_ = 9'h121 >> layer;
+  assign _038_ = 10'h200 >> layer;
+  assign _039_ = 9'h190 >> layer;
+  assign _040_ = 10'h200 >> layer;
+  assign _041_ = ~ is_last;
+  assign _042_ = has_value_6 & _041_;
+  assign _043_ = ! chunk;
+  assign _044_ = chunk == last_chunk;
+  assign _045_ = chunk == last_chunk;
+  assign _049_ = ~ _048_;
+  assign _050_ = \$signal$8  | _049_;
+  assign turn_ends = \$signal  & _050_;
   assign pixel_ends = chunk == last_chunk;
   assign \i__valid$125  = has_value_6 & is_last;
-  assign _048_ = ~ is_last;
-  assign \valid$130  = has_code_8 & _048_;
   always @(posedge clk)
-    fields_loaded <= _049_;
+    fields_loaded <= _051_;
   always @(posedge clk)
-    last_chunk <= _050_;
+    last_chunk <= _052_;
   always @(posedge clk)
-    two_cycles <= _051_;
+    two_cycles <= _053_;
   always @(posedge clk)
-    \$signal$8  <= _052_;
+    \$signal$8  <= _054_;
   always @(posedge clk)
-    chunk <= _053_;
+    chunk <= _055_;
   always @(posedge clk)
-    \$signal  <= _054_;
+    \$signal  <= _056_;
   always @(posedge clk)
-    held <= _055_;
+    held <= _057_;
   always @(posedge clk)
-    front_0 <= _056_;
+    front_0 <= _059_;
   always @(posedge clk)
-    front_1 <= _058_;
+    front_1 <= _060_;
   always @(posedge clk)
-    parameter_base <= _059_;
+    parameter_base <= _061_;
   always @(posedge clk)
-    address <= _060_;
+    address <= _062_;
   always @(posedge clk)
-    parameters <= _061_;
+    parameters <= _063_;
   always @(posedge clk)
-    shift_select <= _062_;
+    shift_select <= _064_;
   always @(posedge clk)
-    unit_select <= _063_;
+    unit_select <= _065_;
   always @(posedge clk)
-    is_last <= _064_;
+    is_last <= _066_;
   always @(posedge clk)
-    code_0_0_0 <= _065_;
+    code_0_0_0 <= _067_;
   always @(posedge clk)
-    code_0_0_1 <= _066_;
+    code_0_0_1 <= _068_;
   always @(posedge clk)
-    code_0_0_2 <= _067_;
+    code_0_0_2 <= _070_;
   always @(posedge clk)
-    code_0_0_3 <= _069_;
+    code_0_0_3 <= _071_;
   always @(posedge clk)
-    code_0_1_0 <= _070_;
+    code_0_1_0 <= _072_;
   always @(posedge clk)
-    code_0_1_1 <= _071_;
+    code_0_1_1 <= _073_;
   always @(posedge clk)
-    code_0_1_2 <= _072_;
+    code_0_1_2 <= _074_;
   always @(posedge clk)
-    code_0_1_3 <= _073_;
+    code_0_1_3 <= _075_;
   always @(posedge clk)
-    has_value_0 <= _074_;
+    has_value_0 <= _076_;
   always @(posedge clk)
-    has_value_1 <= _075_;
+    has_value_1 <= _077_;
   always @(posedge clk)
-    has_value_2 <= _076_;
+    has_value_2 <= _078_;
   always @(posedge clk)
-    has_value_3 <= _077_;
+    has_value_3 <= _079_;
   always @(posedge clk)
-    has_value_4 <= _078_;
+    has_value_4 <= _081_;
   always @(posedge clk)
-    has_value_5 <= _080_;
+    has_value_5 <= _082_;
   always @(posedge clk)
-    has_value_6 <= _081_;
+    has_value_6 <= _083_;
   always @(posedge clk)
-    has_code_0 <= _082_;
+    has_code_0 <= _084_;
   always @(posedge clk)
-    has_code_1 <= _083_;
+    has_code_1 <= _085_;
   always @(posedge clk)
-    has_code_2 <= _084_;
+    has_code_2 <= _086_;
   always @(posedge clk)
-    has_code_3 <= _085_;
+    has_code_3 <= _087_;
   always @(posedge clk)
-    has_code_4 <= _086_;
+    has_code_4 <= _088_;
   always @(posedge clk)
-    has_code_5 <= _087_;
+    has_code_5 <= _089_;
   always @(posedge clk)
-    has_code_6 <= _088_;
+    has_code_6 <= _090_;
   always @(posedge clk)
-    has_code_7 <= _089_;
+    has_code_7 <= _092_;
   always @(posedge clk)
-    has_code_8 <= _091_;
+    has_code_8 <= _093_;
   always @(posedge clk)
-    pixel_starts_0 <= _092_;
+    pixel_starts_0 <= _094_;
   always @(posedge clk)
-    pixel_starts_1 <= _093_;
+    pixel_starts_1 <= _095_;
   always @(posedge clk)
-    pixel_starts_2 <= _094_;
+    pixel_starts_2 <= _096_;
   always @(posedge clk)
-    pixel_starts_3 <= _095_;
+    pixel_starts_3 <= _097_;
   always @(posedge clk)
-    pixel_starts_4 <= _096_;
+    pixel_starts_4 <= _098_;
   always @(posedge clk)
-    pixel_starts_5 <= _097_;
+    pixel_starts_5 <= _099_;
   always @(posedge clk)
-    pixel_starts_6 <= _098_;
+    pixel_starts_6 <= _100_;
   always @(posedge clk)
-    pixel_starts_7 <= _099_;
+    pixel_starts_7 <= _101_;
   always @(posedge clk)
-    pixel_starts_8 <= _100_;
+    pixel_starts_8 <= _103_;
   always @(posedge clk)
-    pixel_starts_9 <= _102_;
+    pixel_starts_9 <= _104_;
   always @(posedge clk)
-    pixel_starts_10 <= _103_;
+    pixel_starts_10 <= _105_;
   always @(posedge clk)
-    pixel_starts_11 <= _104_;
+    pixel_starts_11 <= _106_;
   always @(posedge clk)
-    pixel_starts_12 <= _105_;
+    pixel_starts_12 <= _107_;
   always @(posedge clk)
-    pixel_starts_13 <= _106_;
+    pixel_starts_13 <= _108_;
   always @(posedge clk)
-    pixel_starts_14 <= _107_;
+    pixel_starts_14 <= _109_;
   always @(posedge clk)
-    pixel_starts_15 <= _108_;
+    pixel_starts_15 <= _110_;
   always @(posedge clk)
-    pixel_ends_0 <= _109_;
+    pixel_ends_0 <= _111_;
   always @(posedge clk)
-    pixel_ends_1 <= _110_;
+    pixel_ends_1 <= _112_;
   always @(posedge clk)
-    pixel_ends_2 <= _111_;
+    pixel_ends_2 <= _002_;
   always @(posedge clk)
-    pixel_ends_3 <= _002_;
+    pixel_ends_3 <= _003_;
   always @(posedge clk)
-    pixel_ends_4 <= _003_;
+    pixel_ends_4 <= _004_;
   always @(posedge clk)
-    pixel_ends_5 <= _004_;
+    pixel_ends_5 <= _005_;
   always @(posedge clk)
-    pixel_ends_6 <= _005_;
+    pixel_ends_6 <= _006_;
   always @(posedge clk)
-    pixel_ends_7 <= _006_;
+    pixel_ends_7 <= _007_;
   always @(posedge clk)
-    pixel_ends_8 <= _007_;
+    pixel_ends_8 <= _008_;
   always @(posedge clk)
-    pixel_ends_9 <= _008_;
+    pixel_ends_9 <= _009_;
   always @(posedge clk)
-    pixel_ends_10 <= _009_;
+    pixel_ends_10 <= _010_;
   always @(posedge clk)
-    pixel_ends_11 <= _010_;
+    pixel_ends_11 <= _011_;
   always @(posedge clk)
-    pixel_ends_12 <= _011_;
+    pixel_ends_12 <= _013_;
   always @(posedge clk)
-    pixel_ends_13 <= _013_;
+    pixel_ends_13 <= _014_;
   always @(posedge clk)
-    pixel_ends_14 <= _014_;
+    pixel_ends_14 <= _015_;
   always @(posedge clk)
-    pixel_ends_15 <= _015_;
+    pixel_ends_15 <= _016_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
     .code(code),
@@ -1006,7 +1008,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .pixel_starts(pixel_starts_15),
     .rst(rst),
     .two_digits(\two_digits$133 ),
-    .valid(\valid$130 )
+    .valid(has_code_8)
   );
   requantize lane_0 (
     .acc(front_1[22:0]),
@@ -1059,67 +1061,39 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _049_ = start;
-    if (rst) begin
-      _049_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _050_ = last_chunk;
-    if (start) begin
-      _050_ = { _046_, _035_, _024_, _000_ };
-    end
-    if (rst) begin
-      _050_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _051_ = two_cycles;
-    if (start) begin
-      _051_ = _057_;
-    end
+    _051_ = start;
     if (rst) begin
       _051_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _052_ = \$signal$8 ;
+    _052_ = last_chunk;
+    if (start) begin
+      _052_ = { _047_, _036_, _025_, _000_ };
+    end
+    if (rst) begin
+      _052_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _053_ = two_cycles;
+    if (start) begin
+      _053_ = _058_;
+    end
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _054_ = \$signal$8 ;
     if (\$signal ) begin
-      _052_ = _001_;
+      _054_ = _001_;
     end
     if (start) begin
-      _052_ = 1'h0;
-    end
-    if (rst) begin
-      _052_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = chunk;
-    if (turn_ends) begin
-      _053_ = _017_[3:0];
-    end
-    if (start) begin
-      _053_ = 4'h0;
-    end
-    if (rst) begin
-      _053_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = \$signal ;
-    if (turn_ends) begin
-      if (_020_) begin
-        _054_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _054_ = 1'h1;
+      _054_ = 1'h0;
     end
     if (rst) begin
       _054_ = 1'h0;
@@ -1127,479 +1101,507 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _055_ = held;
+    _055_ = chunk;
+    if (turn_ends) begin
+      _055_ = _018_[3:0];
+    end
+    if (start) begin
+      _055_ = 4'h0;
+    end
+    if (rst) begin
+      _055_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _056_ = \$signal ;
+    if (turn_ends) begin
+      if (_021_) begin
+        _056_ = 1'h0;
+      end
+    end
     if (i__valid) begin
-      _055_ = i__payload;
+      _056_ = 1'h1;
+    end
+    if (rst) begin
+      _056_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _057_ = held;
+    if (i__valid) begin
+      _057_ = i__payload;
     end else if (turn_ends) begin
-      _055_ = _021_;
+      _057_ = _022_;
     end
     if (rst) begin
-      _055_ = 92'h00000000000000000000000;
+      _057_ = 92'h00000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = held[45:0];
+    _059_ = held[45:0];
     if (rst) begin
-      _056_ = 46'h000000000000;
+      _059_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = front_0;
+    _060_ = front_0;
     if (rst) begin
-      _058_ = 46'h000000000000;
+      _060_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = parameter_base;
+    _061_ = parameter_base;
     if (start) begin
-      _059_ = { _029_, _028_, _027_, _026_, _025_, _023_, _022_ };
+      _061_ = { _030_, _029_, _028_, _027_, _026_, _024_, _023_ };
     end
     if (rst) begin
-      _059_ = 7'h00;
+      _061_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = address;
-    if (_032_) begin
-      _060_ = parameter_base;
+    _062_ = address;
+    if (_033_) begin
+      _062_ = parameter_base;
     end else if (turn_ends) begin
-      _060_ = _033_[6:0];
+      _062_ = _034_[6:0];
     end
     if (rst) begin
-      _060_ = 7'h00;
+      _062_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = port__data;
+    _063_ = port__data;
     if (rst) begin
-      _061_ = 120'h000000000000000000000000000000;
+      _063_ = 120'h000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = shift_select;
+    _064_ = shift_select;
     if (start) begin
-      _062_ = { _037_, _036_, _034_ };
+      _064_ = { _038_, _037_, _035_ };
     end
     if (rst) begin
-      _062_ = 3'h0;
+      _064_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = unit_select;
+    _065_ = unit_select;
     if (start) begin
-      _063_ = _038_;
+      _065_ = _039_;
     end
     if (rst) begin
-      _063_ = 1'h0;
+      _065_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = is_last;
+    _066_ = is_last;
     if (start) begin
-      _064_ = _039_;
+      _066_ = _040_;
     end
     if (rst) begin
-      _064_ = 1'h0;
+      _066_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = code;
-    if (rst) begin
-      _065_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = code_0_0_0;
-    if (rst) begin
-      _066_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = code_0_0_1;
+    _067_ = code;
     if (rst) begin
       _067_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = code_0_0_2;
+    _068_ = code_0_0_0;
     if (rst) begin
-      _069_ = 8'h00;
+      _068_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = \code$30 ;
+    _070_ = code_0_0_1;
     if (rst) begin
       _070_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = code_0_1_0;
+    _071_ = code_0_0_2;
     if (rst) begin
       _071_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = code_0_1_1;
+    _072_ = \code$30 ;
     if (rst) begin
       _072_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = code_0_1_2;
+    _073_ = code_0_1_0;
     if (rst) begin
       _073_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = turn_ends;
+    _074_ = code_0_1_1;
     if (rst) begin
-      _074_ = 1'h0;
+      _074_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = has_value_0;
+    _075_ = code_0_1_2;
     if (rst) begin
-      _075_ = 1'h0;
+      _075_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = has_value_1;
+    _076_ = turn_ends;
     if (rst) begin
       _076_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = has_value_2;
+    _077_ = has_value_0;
     if (rst) begin
       _077_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = has_value_3;
+    _078_ = has_value_1;
     if (rst) begin
       _078_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = has_value_4;
+    _079_ = has_value_2;
     if (rst) begin
-      _080_ = 1'h0;
+      _079_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = has_value_5;
+    _081_ = has_value_3;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = has_value_6;
+    _082_ = has_value_4;
     if (rst) begin
       _082_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = has_code_0;
+    _083_ = has_value_5;
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = has_code_1;
+    _084_ = _042_;
     if (rst) begin
       _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = has_code_2;
+    _085_ = has_code_0;
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = has_code_3;
+    _086_ = has_code_1;
     if (rst) begin
       _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = has_code_4;
+    _087_ = has_code_2;
     if (rst) begin
       _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = has_code_5;
+    _088_ = has_code_3;
     if (rst) begin
       _088_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = has_code_6;
+    _089_ = has_code_4;
     if (rst) begin
       _089_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = has_code_7;
+    _090_ = has_code_5;
     if (rst) begin
-      _091_ = 1'h0;
+      _090_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = _040_;
+    _092_ = has_code_6;
     if (rst) begin
       _092_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = pixel_starts_0;
+    _093_ = has_code_7;
     if (rst) begin
       _093_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = pixel_starts_1;
+    _094_ = _043_;
     if (rst) begin
       _094_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = pixel_starts_2;
+    _095_ = pixel_starts_0;
     if (rst) begin
       _095_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = pixel_starts_3;
+    _096_ = pixel_starts_1;
     if (rst) begin
       _096_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = pixel_starts_4;
+    _097_ = pixel_starts_2;
     if (rst) begin
       _097_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = pixel_starts_5;
+    _098_ = pixel_starts_3;
     if (rst) begin
       _098_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = pixel_starts_6;
+    _099_ = pixel_starts_4;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = pixel_starts_7;
+    _100_ = pixel_starts_5;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = pixel_starts_8;
+    _101_ = pixel_starts_6;
     if (rst) begin
-      _102_ = 1'h0;
+      _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = pixel_starts_9;
+    _103_ = pixel_starts_7;
     if (rst) begin
       _103_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = pixel_starts_10;
+    _104_ = pixel_starts_8;
     if (rst) begin
       _104_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = pixel_starts_11;
+    _105_ = pixel_starts_9;
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = pixel_starts_12;
+    _106_ = pixel_starts_10;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = pixel_starts_13;
+    _107_ = pixel_starts_11;
     if (rst) begin
       _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = pixel_starts_14;
+    _108_ = pixel_starts_12;
     if (rst) begin
       _108_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = _041_;
+    _109_ = pixel_starts_13;
     if (rst) begin
       _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = pixel_ends_0;
+    _110_ = pixel_starts_14;
     if (rst) begin
       _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = pixel_ends_1;
+    _111_ = _044_;
     if (rst) begin
       _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_ends_2;
+    _112_ = pixel_ends_0;
+    if (rst) begin
+      _112_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_ends_1;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_ends_3;
+    _003_ = pixel_ends_2;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_ends_4;
+    _004_ = pixel_ends_3;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_ends_5;
+    _005_ = pixel_ends_4;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_ends_6;
+    _006_ = pixel_ends_5;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_ends_7;
+    _007_ = pixel_ends_6;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_ends_8;
+    _008_ = pixel_ends_7;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_ends_9;
+    _009_ = pixel_ends_8;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_ends_10;
+    _010_ = pixel_ends_9;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_ends_11;
+    _011_ = pixel_ends_10;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_12;
+    _013_ = pixel_ends_11;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_13;
+    _014_ = pixel_ends_12;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_14;
+    _015_ = pixel_ends_13;
     if (rst) begin
       _015_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _016_ = pixel_ends_14;
+    if (rst) begin
+      _016_ = 1'h0;
     end
   end
   always @* begin
@@ -1652,6 +1654,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \two_digits$124  = two_digits;
   assign \sum_started$127  = sum_started;
   assign \credit$129  = credit;
+  assign \valid$130  = has_code_8;
   assign pixel_starts = pixel_starts_15;
   assign \pixel_ends$132  = pixel_ends_15;
   assign \two_digits$134  = \two_digits$133 ;
@@ -1671,12 +1674,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign codes[7:0] = code_0;
   assign \i__payload$106 [43:22] = \value$114 ;
   assign \i__payload$106 [21:0] = value;
-  assign _090_ = 1'h0;
-  assign _101_ = two_cycles;
-  assign _018_ = chunk[0];
-  assign _021_ = { 46'h000000000000, held[91:46] };
-  assign _043_ = 1'h0;
-  assign _044_ = two_cycles;
+  assign _091_ = 1'h0;
+  assign _102_ = two_cycles;
+  assign _019_ = chunk[0];
+  assign _022_ = { 46'h000000000000, held[91:46] };
+  assign _046_ = 1'h0;
+  assign _048_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);

@@ -569,21 +569,21 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _035_;
   wire _036_;
   wire _037_;
-  reg _038_;
-  reg [4:0] _039_;
-  reg _040_;
+  wire _038_;
+  reg _039_;
+  reg [4:0] _040_;
   reg _041_;
-  reg [4:0] _042_;
-  reg _043_;
+  reg _042_;
+  reg [4:0] _043_;
   wire _044_;
-  reg [43:0] _045_;
-  reg [21:0] _046_;
+  reg _045_;
+  reg [43:0] _046_;
   reg [21:0] _047_;
-  reg [7:0] _048_;
+  reg [21:0] _048_;
   reg [7:0] _049_;
-  reg [57:0] _050_;
-  reg [2:0] _051_;
-  reg _052_;
+  reg [7:0] _050_;
+  reg [57:0] _051_;
+  reg [2:0] _052_;
   reg _053_;
   reg _054_;
   wire _055_;
@@ -618,7 +618,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _084_;
   reg _085_;
   reg _086_;
-  wire _087_;
+  reg _087_;
+  wire _088_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -716,17 +717,19 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire \two_digits$96 ;
   reg unit_select = 1'h0;
   wire valid;
+  (* init = 1'h0 *)
   wire \valid$92 ;
   wire signed [21:0] value;
   wire signed [21:0] \value$71 ;
   wire signed [21:0] \value$72 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _176_;
+  reg [57:0] _177_;
   always @(posedge clk) begin
-    _176_ <= parameter_memory[address];
+    _177_ <= parameter_memory[address];
   end
-  assign port__data = _176_;
+  assign port__data = _177_;
+  assign _002_ = _066_ & _001_;
   assign _003_ = chunk == last_chunk;
   assign _004_ = chunk + 1'h1;
   assign _005_ = _003_ ? 6'h00 : _004_;
@@ -749,106 +752,106 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _026_ = 10'h200 >> layer;
   assign _027_ = 9'h190 >> layer;
   assign _028_ = 10'h200 >> layer;
-  assign _029_ = ! chunk;
-  assign _030_ = chunk == last_chunk;
-  assign _031_ = chunk == last_chunk;
-  assign _035_ = ~ _034_;
-  assign _036_ = \$signal$8  | _035_;
-  assign turn_ends = \$signal  & _036_;
+  assign _029_ = ~ is_last;
+  assign _030_ = has_value_6 & _029_;
+  assign _031_ = ! chunk;
+  assign _032_ = chunk == last_chunk;
+  assign _034_ = chunk == last_chunk;
+  assign _037_ = ~ _036_;
+  assign _038_ = \$signal$8  | _037_;
+  assign turn_ends = \$signal  & _038_;
   assign pixel_ends = chunk == last_chunk;
   assign \i__valid$87  = has_value_6 & is_last;
-  assign _037_ = ~ is_last;
-  assign \valid$92  = has_code_2 & _037_;
   always @(posedge clk)
-    fields_loaded <= _038_;
+    fields_loaded <= _039_;
   always @(posedge clk)
-    last_chunk <= _039_;
+    last_chunk <= _040_;
   always @(posedge clk)
-    two_cycles <= _040_;
+    two_cycles <= _041_;
   always @(posedge clk)
-    \$signal$8  <= _041_;
+    \$signal$8  <= _042_;
   always @(posedge clk)
-    chunk <= _042_;
+    chunk <= _043_;
   always @(posedge clk)
-    \$signal  <= _043_;
+    \$signal  <= _045_;
   always @(posedge clk)
-    held <= _045_;
+    held <= _046_;
   always @(posedge clk)
-    front_0 <= _046_;
+    front_0 <= _047_;
   always @(posedge clk)
-    front_1 <= _047_;
+    front_1 <= _048_;
   always @(posedge clk)
-    parameter_base <= _048_;
+    parameter_base <= _049_;
   always @(posedge clk)
-    address <= _049_;
+    address <= _050_;
   always @(posedge clk)
-    parameters <= _050_;
+    parameters <= _051_;
   always @(posedge clk)
-    shift_select <= _051_;
+    shift_select <= _052_;
   always @(posedge clk)
-    unit_select <= _052_;
+    unit_select <= _053_;
   always @(posedge clk)
-    is_last <= _053_;
+    is_last <= _054_;
   always @(posedge clk)
-    has_value_0 <= _054_;
+    has_value_0 <= _056_;
   always @(posedge clk)
-    has_value_1 <= _056_;
+    has_value_1 <= _057_;
   always @(posedge clk)
-    has_value_2 <= _057_;
+    has_value_2 <= _058_;
   always @(posedge clk)
-    has_value_3 <= _058_;
+    has_value_3 <= _059_;
   always @(posedge clk)
-    has_value_4 <= _059_;
+    has_value_4 <= _060_;
   always @(posedge clk)
-    has_value_5 <= _060_;
+    has_value_5 <= _061_;
   always @(posedge clk)
-    has_value_6 <= _061_;
+    has_value_6 <= _062_;
   always @(posedge clk)
-    has_code_0 <= _062_;
+    has_code_0 <= _063_;
   always @(posedge clk)
-    has_code_1 <= _063_;
+    has_code_1 <= _064_;
   always @(posedge clk)
-    has_code_2 <= _064_;
+    has_code_2 <= _065_;
   always @(posedge clk)
-    pixel_starts_0 <= _065_;
+    pixel_starts_0 <= _067_;
   always @(posedge clk)
-    pixel_starts_1 <= _067_;
+    pixel_starts_1 <= _068_;
   always @(posedge clk)
-    pixel_starts_2 <= _068_;
+    pixel_starts_2 <= _069_;
   always @(posedge clk)
-    pixel_starts_3 <= _069_;
+    pixel_starts_3 <= _070_;
   always @(posedge clk)
-    pixel_starts_4 <= _070_;
+    pixel_starts_4 <= _071_;
   always @(posedge clk)
-    pixel_starts_5 <= _071_;
+    pixel_starts_5 <= _072_;
   always @(posedge clk)
-    pixel_starts_6 <= _072_;
+    pixel_starts_6 <= _073_;
   always @(posedge clk)
-    pixel_starts_7 <= _073_;
+    pixel_starts_7 <= _074_;
   always @(posedge clk)
-    pixel_starts_8 <= _074_;
+    pixel_starts_8 <= _075_;
   always @(posedge clk)
-    pixel_starts_9 <= _075_;
+    pixel_starts_9 <= _076_;
   always @(posedge clk)
-    pixel_ends_0 <= _076_;
+    pixel_ends_0 <= _078_;
   always @(posedge clk)
-    pixel_ends_1 <= _078_;
+    pixel_ends_1 <= _079_;
   always @(posedge clk)
-    pixel_ends_2 <= _079_;
+    pixel_ends_2 <= _080_;
   always @(posedge clk)
-    pixel_ends_3 <= _080_;
+    pixel_ends_3 <= _081_;
   always @(posedge clk)
-    pixel_ends_4 <= _081_;
+    pixel_ends_4 <= _082_;
   always @(posedge clk)
-    pixel_ends_5 <= _082_;
+    pixel_ends_5 <= _083_;
   always @(posedge clk)
-    pixel_ends_6 <= _083_;
+    pixel_ends_6 <= _084_;
   always @(posedge clk)
-    pixel_ends_7 <= _084_;
+    pixel_ends_7 <= _085_;
   always @(posedge clk)
-    pixel_ends_8 <= _085_;
+    pixel_ends_8 <= _086_;
   always @(posedge clk)
-    pixel_ends_9 <= _086_;
+    pixel_ends_9 <= _087_;
   assign _000_ = 10'h3ff >> layer;
   assign _011_ = 9'h1ff >> layer;
   assign _022_ = 9'h1ff >> layer;
@@ -857,7 +860,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _055_ = 9'h120 >> layer;
   assign _066_ = ~ \$signal$8 ;
   assign _077_ = chunk == last_chunk;
-  assign _002_ = _066_ & _001_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
     .code(code),
@@ -880,7 +882,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .pixel_starts(pixel_starts_9),
     .rst(rst),
     .two_digits(\two_digits$95 ),
-    .valid(\valid$92 )
+    .valid(has_code_2)
   );
   requantize lane_0 (
     .acc(front_1),
@@ -922,115 +924,103 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _038_ = start;
+    _039_ = start;
     if (rst) begin
-      _038_ = 1'h0;
+      _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _039_ = last_chunk;
+    _040_ = last_chunk;
     if (start) begin
-      _039_ = { _044_, _033_, _022_, _011_, _000_ };
+      _040_ = { _044_, _033_, _022_, _011_, _000_ };
     end
     if (rst) begin
-      _039_ = 5'h00;
+      _040_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = two_cycles;
+    _041_ = two_cycles;
     if (start) begin
-      _040_ = _055_;
+      _041_ = _055_;
     end
     if (rst) begin
-      _040_ = 1'h0;
+      _041_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = \$signal$8 ;
+    _042_ = \$signal$8 ;
     if (\$signal ) begin
-      _041_ = _002_;
+      _042_ = _002_;
     end
     if (start) begin
-      _041_ = 1'h0;
+      _042_ = 1'h0;
     end
     if (rst) begin
-      _041_ = 1'h0;
+      _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _042_ = chunk;
+    _043_ = chunk;
     if (turn_ends) begin
-      _042_ = _005_[4:0];
+      _043_ = _005_[4:0];
     end
     if (start) begin
-      _042_ = 5'h00;
+      _043_ = 5'h00;
     end
     if (rst) begin
-      _042_ = 5'h00;
+      _043_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _043_ = \$signal ;
+    _045_ = \$signal ;
     if (turn_ends) begin
       if (_008_) begin
-        _043_ = 1'h0;
+        _045_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _043_ = 1'h1;
+      _045_ = 1'h1;
     end
     if (rst) begin
-      _043_ = 1'h0;
+      _045_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _045_ = held;
+    _046_ = held;
     if (i__valid) begin
-      _045_ = i__payload;
+      _046_ = i__payload;
     end else if (turn_ends) begin
-      _045_ = _009_;
+      _046_ = _009_;
     end
     if (rst) begin
-      _045_ = 44'h00000000000;
+      _046_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _046_ = held[21:0];
-    if (rst) begin
-      _046_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _047_ = front_0;
+    _047_ = held[21:0];
     if (rst) begin
       _047_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _048_ = parameter_base;
-    if (start) begin
-      _048_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_ };
-    end
+    _048_ = front_0;
     if (rst) begin
-      _048_ = 8'h00;
+      _048_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _049_ = address;
-    if (_021_) begin
-      _049_ = parameter_base;
-    end else if (turn_ends) begin
-      _049_ = _023_[7:0];
+    _049_ = parameter_base;
+    if (start) begin
+      _049_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_ };
     end
     if (rst) begin
       _049_ = 8'h00;
@@ -1038,36 +1028,38 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _050_ = port__data;
+    _050_ = address;
+    if (_021_) begin
+      _050_ = parameter_base;
+    end else if (turn_ends) begin
+      _050_ = _023_[7:0];
+    end
     if (rst) begin
-      _050_ = 58'h000000000000000;
+      _050_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _051_ = shift_select;
-    if (start) begin
-      _051_ = { _026_, _025_, _024_ };
-    end
+    _051_ = port__data;
     if (rst) begin
-      _051_ = 3'h0;
+      _051_ = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _052_ = unit_select;
+    _052_ = shift_select;
     if (start) begin
-      _052_ = _027_;
+      _052_ = { _026_, _025_, _024_ };
     end
     if (rst) begin
-      _052_ = 1'h0;
+      _052_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = is_last;
+    _053_ = unit_select;
     if (start) begin
-      _053_ = _028_;
+      _053_ = _027_;
     end
     if (rst) begin
       _053_ = 1'h0;
@@ -1075,212 +1067,222 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = turn_ends;
+    _054_ = is_last;
+    if (start) begin
+      _054_ = _028_;
+    end
     if (rst) begin
       _054_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = has_value_0;
+    _056_ = turn_ends;
     if (rst) begin
       _056_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = has_value_1;
+    _057_ = has_value_0;
     if (rst) begin
       _057_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = has_value_2;
+    _058_ = has_value_1;
     if (rst) begin
       _058_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = has_value_3;
+    _059_ = has_value_2;
     if (rst) begin
       _059_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = has_value_4;
+    _060_ = has_value_3;
     if (rst) begin
       _060_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = has_value_5;
+    _061_ = has_value_4;
     if (rst) begin
       _061_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = has_value_6;
+    _062_ = has_value_5;
     if (rst) begin
       _062_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = has_code_0;
+    _063_ = _030_;
     if (rst) begin
       _063_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = has_code_1;
+    _064_ = has_code_0;
     if (rst) begin
       _064_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = _029_;
+    _065_ = has_code_1;
     if (rst) begin
       _065_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = pixel_starts_0;
+    _067_ = _031_;
     if (rst) begin
       _067_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = pixel_starts_1;
+    _068_ = pixel_starts_0;
     if (rst) begin
       _068_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = pixel_starts_2;
+    _069_ = pixel_starts_1;
     if (rst) begin
       _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = pixel_starts_3;
+    _070_ = pixel_starts_2;
     if (rst) begin
       _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = pixel_starts_4;
+    _071_ = pixel_starts_3;
     if (rst) begin
       _071_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = pixel_starts_5;
+    _072_ = pixel_starts_4;
     if (rst) begin
       _072_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = pixel_starts_6;
+    _073_ = pixel_starts_5;
     if (rst) begin
       _073_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = pixel_starts_7;
+    _074_ = pixel_starts_6;
     if (rst) begin
       _074_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = pixel_starts_8;
+    _075_ = pixel_starts_7;
     if (rst) begin
       _075_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = _030_;
+    _076_ = pixel_starts_8;
     if (rst) begin
       _076_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = pixel_ends_0;
+    _078_ = _032_;
     if (rst) begin
       _078_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = pixel_ends_1;
+    _079_ = pixel_ends_0;
     if (rst) begin
       _079_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = pixel_ends_2;
+    _080_ = pixel_ends_1;
     if (rst) begin
       _080_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = pixel_ends_3;
+    _081_ = pixel_ends_2;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = pixel_ends_4;
+    _082_ = pixel_ends_3;
     if (rst) begin
       _082_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = pixel_ends_5;
+    _083_ = pixel_ends_4;
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = pixel_ends_6;
+    _084_ = pixel_ends_5;
     if (rst) begin
       _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = pixel_ends_7;
+    _085_ = pixel_ends_6;
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = pixel_ends_8;
+    _086_ = pixel_ends_7;
     if (rst) begin
       _086_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _087_ = pixel_ends_8;
+    if (rst) begin
+      _087_ = 1'h0;
     end
   end
   always @* begin
@@ -1317,6 +1319,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \two_digits$86  = two_digits;
   assign \sum_started$89  = sum_started;
   assign \credit$91  = credit;
+  assign \valid$92  = has_code_2;
   assign pixel_starts = pixel_starts_9;
   assign \pixel_ends$94  = pixel_ends_9;
   assign \two_digits$96  = \two_digits$95 ;
@@ -1329,12 +1332,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \parameters$77.multiplier  = parameters[15:0];
   assign \parameters$77.bias  = parameters[45:16];
   assign \parameters$77.residual  = parameters[57:46];
-  assign _087_ = 1'h0;
+  assign _088_ = 1'h0;
   assign _001_ = two_cycles;
   assign _006_ = chunk[0];
   assign _009_ = { 22'h000000, held[43:22] };
-  assign _032_ = 1'h0;
-  assign _034_ = two_cycles;
+  assign _035_ = 1'h0;
+  assign _036_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);

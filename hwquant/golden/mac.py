@@ -1,4 +1,4 @@
-"""Golden: the network of integers, computed with numpy exactly as ``docs/semantics.md`` says.
+"""A MAC layer as golden computes it.
 
 Products come from a table, so a convolution is no product of matrices of codes. It is one over
 *planes*: a plane is the product of one weight magnitude with every code of a tensor, and a weight
@@ -10,11 +10,8 @@ the windows read at one kernel position is the same line, shifted.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from itertools import product
 from typing import Any, assert_never
 
@@ -24,14 +21,11 @@ from scipy.sparse import csr_array  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.errors import BadInput
 from hwquant.ir import (
-    INPUT,
     Activation,
     Arithmetic,
-    InputCodes,
     IntArray,
     LevelTables,
     MacLayer,
-    MaxPoolLayer,
     PowerTable,
     ProductTable,
     QuantGraph,
@@ -43,72 +37,9 @@ Integers = npt.NDArray[np.integer[Any]]  # in the narrowest type that is proved 
 _Tap = tuple[Any, int, list[Any]]  # csr_array of weights, shift, windows that read outside
 _Staircase = Callable[[IntArray], Integers]  # from values, which it overwrites, to codes
 
-BATCH_CODES = 1 << 18  # of the largest tensor; more, and its planes fall out of the cache
 PAIR_BITS = 8  # of two codes looked up as one; a table for more falls out of the cache
 TABLE_SPAN = 1 << 17  # of values that a staircase covers as a table; a longer one is searched
 MAX_SUM = (1 << 62) - 1  # of a value before its shift
-
-
-def simulate(
-    graph: QuantGraph,
-    images: IntArray,
-    *,
-    progress: Callable[[int], None] | None = None,
-    batch: int | None = None,
-) -> IntArray:
-    """Compute the last layer's values of many images.
-
-    ``int[N, C, H, W] -> int64[N, M, OH, OW]``; ``int[N, F]`` is read as F channels of one pixel.
-    ``progress`` is told how many images were done since its last call. Each processor computes
-    ``batch`` images at a time, by default as many as its cache holds.
-
-    Raises
-    ------
-    BadInput
-        If the images have another shape than the input tensor, or hold what no sensor delivers.
-    """
-    pixels = _checked(graph.input, images)
-    macs = _prepare(graph)
-    np.empty(24 << 20, np.uint8)  # freed, it has glibc keep what batches free (if below 32 MB): 6 %
-    tensors = [graph.input.tensor, *(layer.output for layer in graph.layers)]
-    size = batch or max(1, BATCH_CODES // max(t.channels * t.height * t.width for t in tensors))
-    last = tensors[-1]
-    values = np.empty((len(pixels), last.channels, last.height, last.width), np.int64)
-
-    def run(start: int) -> int:
-        part = pixels[start : start + size]
-        values[start : start + size] = _run(graph, macs, part)[last.name].transpose(3, 0, 1, 2)
-        return len(part)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(run, range(0, len(pixels), size)):
-            if progress is not None:
-                progress(done)
-    return values
-
-
-def trace(graph: QuantGraph, image: IntArray) -> dict[str, IntArray]:
-    """Compute every tensor of one image, by name: packed codes, and the last layer's values.
-
-    ``int[C, H, W] -> int64[C, H, W]`` each. Raises as `simulate`.
-    """
-    tensors = _run(graph, _prepare(graph), _checked(graph.input, image[np.newaxis]))
-    return {name: tensor[..., 0].astype(np.int64) for name, tensor in tensors.items()}
-
-
-def _checked(source: InputCodes, images: IntArray) -> IntArray:
-    shape = (source.tensor.channels, source.tensor.height, source.tensor.width)
-    if images.ndim == 2 and shape[1:] == (1, 1):
-        images = images[:, :, np.newaxis, np.newaxis]
-    if images.shape[1:] != shape:
-        raise BadInput(f"images: shape {images.shape}; this network takes N of {shape}")
-    if images.dtype.kind not in "iu":
-        raise BadInput(f"images: {images.dtype} values; this network takes the sensor's integers")
-    low, high = source.low, source.low + (1 << source.bits) - 1
-    for pixel in (int(images.min(initial=low)), int(images.max(initial=low))):
-        if not low <= pixel <= high:
-            raise BadInput(f"images: pixel {pixel}; the sensor's range is {low}..{high}")
-    return images
 
 
 @dataclass(frozen=True)
@@ -131,7 +62,7 @@ class _Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class _Mac:
+class Mac:
     """A `MacLayer`, prepared once.
 
     ``planes`` are of packed codes, or of two neighbours at once (of type V). If a layer ``pools``,
@@ -153,14 +84,15 @@ class _Mac:
     staircase: _Staircase | None
 
 
-def _prepare(graph: QuantGraph) -> dict[str, _Mac]:
+def prepare(graph: QuantGraph) -> dict[str, Mac]:
+    """Prepare all MAC layers, by name."""
     layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     kinds = {layer.activation for layer in layers}  # most layers share one
     staircases = {kind: _staircase(kind) if kind else None for kind in kinds}
     return {at.name: _prepare_mac(graph, at, staircases[at.activation]) for at in layers}
 
 
-def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | None) -> _Mac:
+def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | None) -> Mac:
     source = graph.tensor(layer.source)
     rows = _axis(source.height, layer.stride[0], layer.output.height)
     columns = _axis(source.width, layer.stride[1], layer.output.width)
@@ -170,6 +102,7 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
     planes = _decode(graph, source, products)
     lines = plane_of[np.abs(layer.weights)]
     weights = np.sign(layer.weights) * factor_of[np.abs(layer.weights)]
+    inputs = layer.inputs()
 
     # Proof of the types: the largest sums over C, then over the window, of each weight digit.
     window = layer.kernel[0] * layer.kernel[1] if layer.shared else 1
@@ -178,7 +111,7 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
     sum_bounds = tap_bounds.sum(axis=(2, 3))
     acc_bound = int((places @ sum_bounds).max())
     plane_type, acc_type = _narrowest(tap_bounds.max()), _narrowest(acc_bound)
-    skipped = graph.tensor(layer.residual.source) if layer.residual else source
+    skipped = graph.tensor(layer.operand) if layer.operand else source
     skip_levels = _decode(graph, skipped, graph.skip_levels)
     _refuse_wide(layer, acc_bound, int(np.abs(skip_levels).max()))
 
@@ -193,13 +126,15 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
         reads_pads = np.zeros((1, rows.cells, columns.cells, 1), bool)
         for region in outside:
             reads_pads[region] = True
-        pads = places @ (weights[at] * planes[lines[at], source.pad_code]).sum(axis=2)
+        pads = places @ (weights[at] * planes[lines[at], source.pad_code[inputs]]).sum(axis=2)
         padding += reads_pads * pads.reshape(-1, 1, 1, 1)
         blocks = lines[at] * phases + phase_y * columns.step + phase_x
-        matrix = _matrix(weights[at].astype(plane_type), blocks, len(planes) * phases)
+        cells = blocks * source.channels + inputs
+        count = len(planes) * phases * source.channels
+        matrix = _matrix(weights[at].astype(plane_type), cells, count)
         taps.append((matrix, shift_y * columns.cells + shift_x, outside))
     planes = planes.astype(plane_type)
-    return _Mac(
+    return Mac(
         layer=layer,
         rows=rows,
         columns=columns,
@@ -216,6 +151,8 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
 
 
 def _refuse_wide(layer: MacLayer, acc: int, skip: int) -> None:
+    if layer.gate is not None:
+        acc = (acc + int(np.abs(layer.gate.offset).max())) * skip
     terms = [(layer.multiplier, acc), (layer.bias, 1)]
     if layer.residual is not None:
         terms.append((layer.residual.multiplier, skip))
@@ -256,14 +193,13 @@ def _pair(planes: Integers) -> Integers:
     return pairs.reshape(len(planes), -1).view(f"V{2 * planes.itemsize}")
 
 
-def _matrix(weights: Integers, blocks: IntArray, count: int) -> Any:
-    """Build ``[PW * M, count * C]``, each of ``weights[PW, M, C]`` in its block of C columns."""
-    channels = weights.shape[-1]
-    columns = (blocks * channels + np.arange(channels, dtype=np.int64)).reshape(-1, channels)
-    weights = weights.reshape(-1, channels)
+def _matrix(weights: Integers, columns: IntArray, count: int) -> Any:
+    """Build ``[PW * M, count]``, each of ``weights[PW, M, C / groups]`` in its column."""
+    inputs = weights.shape[-1]
+    columns, weights = columns.reshape(-1, inputs), weights.reshape(-1, inputs)
     starts = np.append(0, np.cumsum((weights != 0).sum(axis=1)))
     parts = (weights[weights != 0], columns[weights != 0], starts)
-    return csr_array(parts, shape=(len(weights), count * channels))
+    return csr_array(parts, shape=(len(weights), count))
 
 
 def _places(graph: QuantGraph, digits: int) -> IntArray:
@@ -302,23 +238,8 @@ def _narrowest(bound: int) -> np.dtype[Any]:
     return np.dtype(next(t for t in (np.int16, np.int32, np.int64) if bound <= np.iinfo(t).max))
 
 
-def _run(graph: QuantGraph, macs: dict[str, _Mac], pixels: IntArray) -> dict[str, Integers]:
-    table = graph.input.table.astype(np.min_scalar_type(graph.input.table.max()))
-    codes = table[pixels.transpose(1, 2, 3, 0).astype(np.int64, "C") - graph.input.low]
-    tensors: dict[str, Integers] = {INPUT: codes}
-    for layer in graph.layers:
-        match layer:
-            case MacLayer():
-                acc = _accumulate(macs[layer.name], tensors[layer.source])
-                tensors[layer.name] = _requantize(macs[layer.name], acc, tensors)
-            case MaxPoolLayer():
-                tensors[layer.name] = _max_pool(layer, tensors[layer.source])
-            case _:
-                assert_never(layer)
-    return tensors
-
-
-def _accumulate(mac: _Mac, codes: Integers) -> Integers:
+def accumulate(mac: Mac, codes: Integers) -> Integers:
+    """Sum the products of a layer: ``[M, OH, OW, N]``, in the narrowest type."""
     cells = (mac.rows.cells, mac.columns.cells, codes.shape[-1])
     margin = max(abs(shift) for _, shift, _ in mac.taps) * codes.shape[-1]
     planes = _look_up(mac, codes, margin)
@@ -344,7 +265,7 @@ def _accumulate(mac: _Mac, codes: Integers) -> Integers:
     return acc[:, : mac.layer.output.height, : mac.layer.output.width]
 
 
-def _look_up(mac: _Mac, codes: Integers, margin: int) -> Integers:
+def _look_up(mac: Mac, codes: Integers, margin: int) -> Integers:
     """Look up all planes of a batch, with margins for shifts; what is read there is not used."""
     rows, columns = mac.rows, mac.columns
     shape = (rows.step, columns.step, len(codes), rows.cells, columns.cells, codes.shape[-1])
@@ -370,9 +291,13 @@ def _look_up(mac: _Mac, codes: Integers, margin: int) -> Integers:
     return planes
 
 
-def _requantize(mac: _Mac, acc: Integers, tensors: dict[str, Integers]) -> Integers:
+def requantize(mac: Mac, acc: Integers, tensors: dict[str, Integers]) -> Integers:
+    """Turn accumulators into codes or, in the last layer, into values."""
     layer, column = mac.layer, (-1, 1, 1, 1)
     values = acc.astype(np.int64)
+    if layer.gate is not None:
+        values += layer.gate.offset.reshape(column)
+        values *= np.take(mac.skip_levels, tensors[layer.gate.source])
     values *= layer.multiplier.reshape(column)
     values += (layer.bias + (1 << layer.shift >> 1)).reshape(column)
     if layer.residual is not None:
@@ -385,14 +310,3 @@ def _requantize(mac: _Mac, acc: Integers, tensors: dict[str, Integers]) -> Integ
         values[given] += skip
     values >>= layer.shift
     return values if mac.staircase is None else mac.staircase(values)
-
-
-def _max_pool(pool: MaxPoolLayer, codes: Integers) -> Integers:
-    (top, left, bottom, right), (stride_y, stride_x) = pool.pads, pool.stride
-    padded = np.pad(codes, ((0, 0), (top, bottom), (left, right), (0, 0)))  # no code is below 0
-    last_y, last_x = (pool.output.height - 1) * stride_y, (pool.output.width - 1) * stride_x
-    windows = [
-        padded[:, y : y + last_y + 1 : stride_y, x : x + last_x + 1 : stride_x]
-        for y, x in product(range(pool.kernel[0]), range(pool.kernel[1]))
-    ]
-    return reduce(np.maximum, windows)

@@ -1,0 +1,157 @@
+"""The program of the accelerator, as records: what ``schedule`` makes and the gateware runs."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hwquant.channel_walk import ChannelWalk
+from hwquant.ir import MacLayer, MaxPoolLayer
+from hwquant.layout import Layout
+from hwquant.placement import Placement
+from hwquant.plan import Plan
+
+SUM_LEVELS = 5  # loops of the sequencer within a sum, innermost first: see Loops
+
+
+@dataclass(frozen=True)
+class Loops:
+    """A nest of counters with one address stride a level, innermost first.
+
+    The levels of a MAC layer: channel group, kernel column, kernel row, activation digit, weight
+    digit | row group, output column, output row; the bar ends a sum. Max pooling uses digit, kernel
+    column, kernel row, -, - | channel group, output column, output row. Networks in which several
+    row groups of a layer read the same words have one level more, first behind the bar: those row
+    groups, then as *row group* the next words.
+    """
+
+    counts: tuple[int, ...]
+    act_strides: tuple[int, ...]
+    weight_strides: tuple[int, ...]
+
+    def deltas(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the address step when a level ticks and all inner levels wrap."""
+        steps: list[int] = []
+        span = 0
+        for count, stride in zip(self.counts, strides, strict=True):
+            steps.append(stride - span)
+            span += (count - 1) * stride
+        return tuple(steps)
+
+    @property
+    def steps_per_sum(self) -> int:
+        """Beats of the array for one group of outputs."""
+        product = 1
+        for count in self.counts[:SUM_LEVELS]:
+            product *= count
+        return product
+
+    @property
+    def sums(self) -> int:
+        """Groups of outputs in the layer."""
+        product = 1
+        for count in self.counts[SUM_LEVELS:]:
+            product *= count
+        return product
+
+    def without(self, level: int) -> "Loops":
+        """Drop a level that counts to one."""
+        kept = (self.counts, self.act_strides, self.weight_strides)
+        return Loops(*(values[:level] + values[level + 1 :] for values in kept))
+
+
+@dataclass(frozen=True)
+class ResidualWalk:
+    """Addresses of a residual: base, step to the next column, step to the next row.
+
+    Output place ``p`` takes the operand's place ``p - chunk_offset * lanes``. A gate has one pixel.
+    """
+
+    bank: int
+    base: int
+    plane: int
+    digits: int
+    column_step: int
+    row_step: int
+    chunk_offset: int
+
+
+@dataclass(frozen=True)
+class LayerProgram:
+    """One layer as the sequencer runs it; addresses are already those of the memories.
+
+    ``walk`` and ``out_layout`` are for the memories' images; the lanes drain ``chunks`` a pixel.
+    """
+
+    name: str
+    kind: Literal["mac", "maxpool"]
+    layer: MacLayer | MaxPoolLayer
+    source: Placement
+    output: Placement | None
+    out_layout: Layout
+    walk: ChannelWalk
+    chunks: int
+    loops: Loops
+    act_base: int
+    weight_base: int
+    origin: tuple[int, int]
+    stride: tuple[int, int]
+    kernel: tuple[int, int]
+    param_base: int
+    residual: ResidualWalk | None
+    turn_cycles: int
+    extra_turn: int
+    pace: int
+    macs: int
+    cycles: int
+
+    @property
+    def steps(self) -> int:
+        """Cycles in which the sequencer walks: a sum takes its beats or, if longer, its drain."""
+        return self.loops.sums * max(self.loops.steps_per_sum, self.pace)
+
+    @property
+    def weight_words(self) -> int:
+        """Words of the weight memory."""
+        if self.kind == "maxpool":
+            return 0
+        spans = zip(self.loops.counts, self.loops.weight_strides, strict=True)
+        return 1 + sum((count - 1) * stride for count, stride in spans)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a frame arrives.
+
+    A ``packed`` row has ``positions`` virtual pixels, the first ``lead`` of them padding, and its
+    windows are ``kernel_cols`` wide and ``stride_cols`` apart. ``cycles`` run from the first beat
+    until the first layer may start.
+    """
+
+    packed: bool
+    channels_per_beat: int
+    beats: int
+    lead: int
+    positions: int
+    kernel_cols: int
+    stride_cols: int
+    cycles_per_beat: int
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything the gateware needs beside the numbers of ``QuantGraph``.
+
+    ``layers`` are those that run: a concat does not.
+    """
+
+    plan: Plan
+    loading: Loading
+    input: Placement
+    layers: tuple[LayerProgram, ...]
+    bank_words: tuple[int, int]
+    cycles: int = field(default=0)
+
+    @property
+    def weight_words(self) -> int:
+        """Depth of the weight memory."""
+        return sum(program.weight_words for program in self.layers)

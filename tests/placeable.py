@@ -1,0 +1,75 @@
+"""Random networks that plans take: what ``schedule`` refuses is drawn again."""
+
+import dataclasses
+from collections.abc import Collection
+
+import numpy as np
+
+from hwquant.errors import UnsupportedModel
+from hwquant.ir import ConcatLayer, MacLayer, QuantGraph
+from hwquant.plan import Plan
+from hwquant.program import Schedule
+from hwquant.schedule import schedule
+from tests.random_graphs import Limits, random_graph
+
+
+def placeable_graph(
+    rng: np.random.Generator, limits: Limits, *plans: Plan, wants: Collection[str] = ()
+) -> QuantGraph:
+    """Draw networks until all ``plans`` take one, and it has what is wanted of each.
+
+    Refused are second operands that lie in the source's bank or that ``lanes`` does not align.
+    """
+    while True:
+        graph = random_graph(rng, limits)
+        try:
+            programs = [schedule(graph, plan) for plan in plans]
+        except UnsupportedModel:
+            continue
+        if all(set(wants) <= features(graph, program) for program in programs):
+            return graph
+
+
+def features(graph: QuantGraph, program: Schedule) -> set[str]:
+    """Name the things about a scheduled network that small ones often lack."""
+    seen = {f"{len(program.layers[0].loops.counts)} loops"}
+    first = graph.layers[0]
+    if program.loading.packed and isinstance(first, MacLayer):
+        seen.update({"packed"}, {"packed groups"} if first.groups > 1 else ())
+        seen.update({"packed pads"} if any(first.pads) and first.pads[0] != first.pads[1] else ())
+    for layer in graph.layers:
+        seen.update({"concat"} if isinstance(layer, ConcatLayer) else ())
+    for step in program.layers:
+        seen.update({"gaps"} if len(step.source.layout.runs) > 1 else ())
+        seen.update({"gaps kept"} if len(step.out_layout.runs) > 1 else ())
+        seen.update({"row of pixels"} if step.source.height == 1 < step.source.width else ())
+        if isinstance(layer := step.layer, MacLayer):
+            seen.update({"gate"} if layer.gate else ())
+            seen.update({"depthwise"} if layer.is_depthwise and step.walk.step else ())
+            pads = any(layer.pads) and graph.tensor(layer.source).pad_code.any()
+            seen.update({"depthwise pads"} if layer.is_depthwise and pads else ())
+    return seen
+
+
+def altered_depthwise(graph: QuantGraph) -> QuantGraph:
+    """Change a weight of the depthwise layer that has the most, to its own negative."""
+    layers = [la for la in graph.layers if isinstance(la, MacLayer) and la.is_depthwise]
+    layer = max(layers, key=lambda la: la.weights.size)
+    weights = layer.weights.copy()
+    weights.flat[np.abs(weights).argmax()] *= -1
+    return _with(graph, layer, dataclasses.replace(layer, weights=weights))
+
+
+def altered_gate(graph: QuantGraph) -> QuantGraph:
+    """Move the offset of one gated channel by a quarter of the accumulators' range."""
+    layer = next(la for la in graph.layers if isinstance(la, MacLayer) and la.gate)
+    assert layer.gate is not None
+    offset = layer.gate.offset.copy()
+    offset[layer.multiplier.argmax()] += 1 << layer.acc_bits - 2
+    gate = dataclasses.replace(layer.gate, offset=offset, gated_bits=layer.gate.gated_bits + 1)
+    return _with(graph, layer, dataclasses.replace(layer, gate=gate))
+
+
+def _with(graph: QuantGraph, old: MacLayer, new: MacLayer) -> QuantGraph:
+    layers = tuple(new if layer is old else layer for layer in graph.layers)
+    return dataclasses.replace(graph, layers=layers)
