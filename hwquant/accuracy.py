@@ -130,6 +130,10 @@ def _in_layout(images: FloatArray, layout: str) -> FloatArray:
     match layout:
         case "NHWC":
             return images.transpose(0, 2, 3, 1)
+        case "NCW":
+            return images[:, :, 0]
+        case "NWC":
+            return images[:, :, 0].transpose(0, 2, 1)
         case "NF":
             return images.reshape(len(images), -1)
         case _:

@@ -25,7 +25,7 @@ def load(model: Path | None, options: QuantOptions) -> Network:
     config = options.config(model)
     path = model or packaged.model_path()
     terminal.say(f"import {path.name}")
-    floating = onnx_import.load(path)
+    floating = onnx_import.load(path, options.input_shape)
     for note in floating.notes:
         terminal.say(f"note: {note}")
     terminal.say(f"quantize W{config.weight_bits}A{config.act_bits} {config.method}")
