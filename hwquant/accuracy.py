@@ -15,7 +15,8 @@ import onnxruntime
 from hwquant import golden
 from hwquant.dataset import Dataset
 from hwquant.errors import BadInput, ToolFailed
-from hwquant.ir import FloatArray, FloatGraph, IntArray, QuantGraph
+from hwquant.float_graph import FloatGraph
+from hwquant.ir import FloatArray, IntArray, QuantGraph
 
 _BATCH = 64
 
@@ -130,6 +131,10 @@ def _in_layout(images: FloatArray, layout: str) -> FloatArray:
     match layout:
         case "NHWC":
             return images.transpose(0, 2, 3, 1)
+        case "NCW":
+            return images[:, :, 0]
+        case "NWC":
+            return images[:, :, 0].transpose(0, 2, 1)
         case "NF":
             return images.reshape(len(images), -1)
         case _:

@@ -1,166 +1,363 @@
-"""The records that flow through hwquant: ``FloatGraph`` in, ``QuantGraph`` out.
+"""The network as integers: ``QuantGraph``, the hub that golden, gateware and reports read.
 
-``FloatGraph`` is the network as trained, reduced to eight kinds of node. ``QuantGraph`` is the
-same network as integers (``hwquant/integers.py``); golden, gateware and reports read it and nothing
-else. Records are frozen, validated once on construction, and never checked again.
+Records are frozen, validated once on construction, and never checked again. ``docs/semantics.md``
+says what the integers mean. The types of shapes and arrays that all modules share are here too.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
-from hwquant.integers import (
-    INPUT,
-    MAX_GATED_BITS,
-    Activation,
-    Arithmetic,
-    ConcatLayer,
-    FloatArray,
-    Gate,
-    InputCodes,
-    IntArray,
-    Layer,
-    LevelTables,
-    MacLayer,
-    MaxPoolLayer,
-    Pads,
-    Pair,
-    PowerTable,
-    ProductTable,
-    Provenance,
-    QuantGraph,
-    Residual,
-    Tensor,
-    Thresholds,
-    sources_of,
-)
+import numpy as np
+import numpy.typing as npt
 
-__all__ = [
-    "INPUT",
-    "MAX_GATED_BITS",
-    "Activation",
-    "Arithmetic",
-    "ConcatLayer",
-    "FloatAdd",
-    "FloatArray",
-    "FloatAveragePool",
-    "FloatConv",
-    "FloatGraph",
-    "FloatMaxPool",
-    "FloatNode",
-    "FloatRelu",
-    "FloatShortcut",
-    "Gate",
-    "InputCodes",
-    "IntArray",
-    "Layer",
-    "LevelTables",
-    "MacLayer",
-    "MaxPoolLayer",
-    "Moments",
-    "Pads",
-    "Pair",
-    "PowerTable",
-    "ProductTable",
-    "Provenance",
-    "QuantGraph",
-    "Residual",
-    "Tensor",
-    "Thresholds",
-    "sources_of",
-]
+from hwquant.errors import BadInput
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Pair = tuple[int, int]  # (vertical, horizontal)
+Pads = tuple[int, int, int, int]  # (top, left, bottom, right)
+Layout = Literal["NCHW", "NHWC", "NCW", "NWC", "NF"]
+
+INPUT = "input"  # the name of the input tensor of every graph
+MAX_GATED_BITS = 36  # of a gated accumulator: two DSP blocks hold it times a multiplier
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and standard deviation of a tensor, per channel: ``float[M]`` each."""
+class Tensor:
+    """A tensor of activation codes in one frame.
 
-    mean: FloatArray
-    std: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class FloatConv:
-    """Convolution or, with the kernel as large as the input, a fully connected layer.
-
-    ``weight`` is ``float[M, C, KH, KW]``, ``bias`` ``float[M]``. ``moments`` are those of the
-    output where a batch norm followed and was folded in (mean = beta, std = abs(gamma)), else
-    ``None``.
+    A code has ``parts`` digits of ``act_bits`` bits, the most significant first in value and in
+    the packed code ``digit_0 << act_bits | digit_1``. ``pad_code`` (``int[C]``, packed) is the code
+    of real zero, read where a window hangs over the image.
     """
 
     name: str
-    source: str
-    weight: FloatArray
-    bias: FloatArray
-    stride: Pair
-    pads: Pads
-    moments: Moments | None
-
-
-@dataclass(frozen=True)
-class FloatRelu:
-    """``min(max(x, 0), ceiling)``; ``ceiling`` is ``None`` for ReLU and 6 for ReLU6."""
-
-    name: str
-    source: str
-    ceiling: float | None
-
-
-@dataclass(frozen=True)
-class FloatAdd:
-    """Sum of two tensors of one shape."""
-
-    name: str
-    sources: tuple[str, str]
-
-
-@dataclass(frozen=True)
-class FloatShortcut:
-    """Every ``stride``-th pixel, the channels moved up by ``channel_offset`` among zeros."""
-
-    name: str
-    source: str
-    stride: Pair
     channels: int
-    channel_offset: int
+    height: int
+    width: int
+    parts: int
+    pad_code: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True, eq=False)
+class ProductTable:
+    """``products[|qw|, qx]`` is the product of two codes, power undone; ``int[Lw + 1, Lx + 1]``.
+
+    Those of weight 0 are 0: places without a channel have that weight and any code.
+    """
+
+    products: IntArray
+
+    def __post_init__(self) -> None:
+        if self.products[0].any():
+            raise BadInput("ProductTable: products of weight 0 must be 0")
+
+
+@dataclass(frozen=True, eq=False)
+class LevelTables:
+    """Each operand is decoded alone, ``int[Lw + 1]`` and ``int[Lx + 1]``, then multiplied."""
+
+    weight_levels: IntArray
+    act_levels: IntArray
+
+    def __post_init__(self) -> None:
+        if self.weight_levels[0]:
+            raise BadInput("LevelTables: the level of weight 0 must be 0")
+
+
+Arithmetic = ProductTable | LevelTables
 
 
 @dataclass(frozen=True)
-class FloatMaxPool:
-    """Maximum over a window; padding never wins."""
+class Thresholds:
+    """The staircase ``codes[number of thresholds <= v]``, exact; thresholds strictly increase."""
+
+    thresholds: tuple[int, ...]
+    codes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.codes) != len(self.thresholds) + 1 or not self.thresholds:
+            raise BadInput(
+                f"Thresholds: {len(self.thresholds)} thresholds need one code more, "
+                f"got {len(self.codes)}"
+            )
+        if any(b <= a for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
+            raise BadInput("Thresholds: thresholds must strictly increase")
+
+
+@dataclass(frozen=True)
+class PowerTable:
+    """Segmented look-up on leading one and mantissa, for ``0 <= v < 2**value_bits``.
+
+    ``v`` saturates to that range first. Below ``2**mantissa_bits`` the table is addressed by ``v``
+    itself; above, with ``e = bit_length(v) - 1 - mantissa_bits``, by
+    ``(e << mantissa_bits) + (v >> e)``: each octave has ``2**mantissa_bits`` segments.
+    """
+
+    value_bits: int
+    mantissa_bits: int
+    codes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        want = (self.value_bits - self.mantissa_bits + 1) << self.mantissa_bits
+        if not 1 <= self.mantissa_bits < self.value_bits or len(self.codes) != want:
+            raise BadInput(
+                f"PowerTable: {len(self.codes)} codes for value_bits={self.value_bits}, "
+                f"mantissa_bits={self.mantissa_bits}; needs {want}"
+            )
+
+
+Activation = Thresholds | PowerTable
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """A second operand, added before the activation in the units of ``multiplier`` (``int[M]``).
+
+    Output channel ``m`` at pixel ``(y, x)`` takes channel ``m - channel_offset`` of ``source`` at
+    ``(y * stride[0], x * stride[1])``, and 0 where that channel does not exist.
+    """
+
+    source: str
+    stride: Pair
+    channel_offset: int
+    multiplier: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A second operand of one pixel, ``C = M``, that multiplies (squeeze and excite).
+
+    Output channel ``m`` is ``(acc + offset[m]) * gate[m]`` before ``multiplier``. ``gated_bits`` is
+    the proved bound of that product, and of ``acc + offset`` alone, which is what a gate of 1 is.
+    """
+
+    source: str
+    offset: IntArray
+    gated_bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class MacLayer:
+    """Convolution, fully connected layer or average pool on the MAC array.
+
+    ``weights`` are signed codes ``int[PW, M, C / groups, KH, KW]``, ``PW`` digits; with ``shared``
+    the last two axes are 1 and every position of ``kernel`` uses the same weights (average pooling
+    folded in). Of ``groups`` equal runs of output channels each reads its own run of input
+    channels; ``groups = C = M`` is a depthwise layer.
+    ``multiplier`` and ``bias`` are ``int[M]``. ``acc_bits`` and ``value_bits`` are proved bounds.
+    ``activation`` is ``None`` in the last layer alone, whose outputs are the values themselves.
+    At most one of ``residual`` and ``gate`` is there.
+
+    Raises
+    ------
+    BadInput
+        If it has both, channels that ``groups`` does not divide, a negative multiplier, or a gate
+        of too many bits.
+    """
+
+    name: str
+    source: str
+    weights: IntArray
+    kernel: Pair
+    shared: bool
+    stride: Pair
+    pads: Pads
+    multiplier: IntArray
+    bias: IntArray
+    shift: int
+    residual: Residual | None
+    activation: Activation | None
+    acc_bits: int
+    value_bits: int
+    output: Tensor
+    groups: int = 1
+    gate: Gate | None = None
+
+    def __post_init__(self) -> None:
+        channels_out = self.weights.shape[1]
+        if self.groups < 1 or channels_out % self.groups:
+            raise BadInput(f"{self.name}: {channels_out} channels in groups={self.groups}")
+        if (self.multiplier < 0).any() or (self.residual and (self.residual.multiplier < 0).any()):
+            raise BadInput(f"{self.name}: a negative multiplier; the lanes' have no sign")
+        if self.gate is None:
+            return
+        if self.residual is not None:
+            raise BadInput(f"{self.name}: a residual and a gate; at most one of them")
+        if not 2 <= self.gate.gated_bits <= MAX_GATED_BITS:
+            raise BadInput(
+                f"{self.name}: gated_bits={self.gate.gated_bits}; permitted 2..{MAX_GATED_BITS}"
+            )
+
+    @property
+    def channels_in(self) -> int:
+        """Channels of the source."""
+        return self.weights.shape[2] * self.groups
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output channel reads the input channel of its own number."""
+        return self.groups > 1 and self.weights.shape[1:3] == (self.groups, 1)
+
+    @property
+    def operand(self) -> str | None:
+        """The tensor that the residual or the gate reads, if there is one."""
+        given = self.residual or self.gate
+        return given.source if given else None
+
+    def inputs(self) -> IntArray:
+        """Return the input channels that each output channel reads, ``int[M, C / groups]``."""
+        channels_out, each = self.weights.shape[1:3]
+        group = np.arange(channels_out, dtype=np.int64) // (channels_out // self.groups)
+        return group[:, np.newaxis] * each + np.arange(each, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPoolLayer:
+    """Maximum of codes over a window."""
 
     name: str
     source: str
     kernel: Pair
     stride: Pair
     pads: Pads
-
-
-@dataclass(frozen=True)
-class FloatAveragePool:
-    """Mean over a window without padding (global pooling: the window is the whole image)."""
-
-    name: str
-    source: str
-    kernel: Pair
-    stride: Pair
-
-
-FloatNode = FloatConv | FloatRelu | FloatAdd | FloatShortcut | FloatMaxPool | FloatAveragePool
+    output: Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class FloatGraph:
-    """A network as trained, nodes in topological order; a tensor bears the name of its node.
+class ConcatLayer:
+    """The channels of several tensors, one tensor after the other.
 
-    ``shapes`` gives ``(C, H, W)`` of the input tensor (named ``INPUT``) and of every node's output.
-    ``layout`` is how the ONNX network takes its input: ``NCHW``, ``NHWC`` or ``NF``.
-    ``notes`` are sentences for the user about what the import dropped or rewrote.
+    Costs nothing in hardware: the sources are written where the whole lies. A tensor is therefore a
+    part of one whole only, but a concat may be part of another.
+
+    Raises
+    ------
+    BadInput
+        If it has fewer than two sources, or the network's input among them.
     """
 
     name: str
-    sha256: str
-    layout: Literal["NCHW", "NHWC", "NF"]
-    nodes: tuple[FloatNode, ...]
-    shapes: dict[str, tuple[int, int, int]]
-    output: str
-    notes: tuple[str, ...] = ()
+    sources: tuple[str, ...]
+    output: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.sources) < 2 or INPUT in self.sources:
+            raise BadInput(
+                f"{self.name}: concat of {', '.join(self.sources)}; "
+                "needs two tensors or more, and not the network's input"
+            )
+
+
+Layer = MacLayer | MaxPoolLayer | ConcatLayer
+
+
+def sources_of(layer: Layer) -> tuple[str, ...]:
+    """Return the names of the tensors that a layer reads."""
+    match layer:
+        case MacLayer():
+            return (layer.source,) if layer.operand is None else (layer.source, layer.operand)
+        case MaxPoolLayer():
+            return (layer.source,)
+        case ConcatLayer():
+            return layer.sources
+        case _:
+            assert_never(layer)
+
+
+@dataclass(frozen=True, eq=False)
+class InputCodes:
+    """The sensor's integers and their codes.
+
+    Pixel ``x`` in ``low .. low + 2**bits - 1`` has packed code ``table[x - low]``.
+    """
+
+    bits: int
+    low: int
+    table: IntArray
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a quantized network comes from: for reports only, nothing computes with it."""
+
+    model: str
+    model_sha256: str
+    hwquant: str
+    method: str
+    exponent: float
+    weight_bits: int
+    act_bits: int
+    edge_bits: int
+    accumulate: str
+    product_bits: int
+    activation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seconds: float
+    layout: str
+
+
+@dataclass(frozen=True, eq=False)
+class QuantGraph:
+    """A network of integers: everything that golden and gateware need.
+
+    ``part_shift`` is the weight, as a power of two, of one digit of an expanded code over the next.
+    ``skip_levels`` (``int[Lx + 1]``) decodes a digit of a residual or a gate.
+
+    Raises
+    ------
+    BadInput
+        Naming the layer, if its source, gate or concat has not the shape that it needs.
+    """
+
+    weight_bits: int
+    act_bits: int
+    part_shift: int
+    arithmetic: Arithmetic
+    skip_levels: IntArray
+    input: InputCodes
+    layers: tuple[Layer, ...]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if isinstance(layer, MacLayer):
+                self._check_mac(layer)
+            if isinstance(layer, ConcatLayer):
+                self._check_concat(layer)
+
+    def _check_mac(self, layer: MacLayer) -> None:
+        channels = self.tensor(layer.source).channels
+        if layer.channels_in != channels:
+            raise BadInput(
+                f"{layer.name}: weights for {layer.channels_in} channels; "
+                f"{layer.source} has {channels}"
+            )
+        if layer.gate is not None:
+            gate, want = self.tensor(layer.gate.source), (layer.output.channels, 1, 1)
+            if gate.shape != want:
+                raise BadInput(f"{layer.name}: gate of shape {gate.shape}; needs {want}")
+
+    def _check_concat(self, layer: ConcatLayer) -> None:
+        parts, whole = [self.tensor(name) for name in layer.sources], layer.output
+        if sum(part.channels for part in parts) != whole.channels or any(
+            (part.height, part.width, part.parts) != (whole.height, whole.width, whole.parts)
+            for part in parts
+        ):
+            shapes = ", ".join(f"{part.shape} of {part.parts} digits" for part in parts)
+            raise BadInput(
+                f"{layer.name}: concat of {shapes}; makes no {whole.shape} of {whole.parts} digits"
+            )
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the tensor called ``name`` (``INPUT`` or a layer's)."""
+        if name == INPUT:
+            return self.input.tensor
+        return next(layer.output for layer in self.layers if layer.name == name)

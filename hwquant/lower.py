@@ -1,29 +1,31 @@
 """From a ``FloatGraph`` to the layers that the MAC array runs, still in float.
 
-A convolution takes the residual add and the ReLU behind it; average pools are folded into the layer
-that follows; what has no convolution to sit on gets one with identity weights.
+A convolution takes the residual add and the activation function behind it; average pools are folded
+into the layer that follows; what has no convolution to sit on gets one with identity weights, which
+is depthwise. A concatenation is a layer that computes nothing: its sources' codes lie side by side.
 """
 
 import math
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import (
-    INPUT,
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
-    FloatArray,
     FloatAveragePool,
+    FloatConcat,
     FloatConv,
     FloatGraph,
     FloatMaxPool,
+    FloatMultiply,
     FloatNode,
-    FloatRelu,
     FloatShortcut,
-    Pads,
-    Pair,
+    Function,
 )
+from hwquant.ir import INPUT, FloatArray, Pads, Pair
 
 UNIT: Pair = (1, 1)
 NO_PADS: Pads = (0, 0, 0, 0)
@@ -40,9 +42,12 @@ class Skip:
 
 @dataclass(frozen=True, eq=False)
 class FloatMac:
-    """A ``ir.MacLayer`` to be: ``weight`` is ``float[M, C, KH, KW]``, ``[M, C, 1, 1]`` if shared.
+    """A ``ir.MacLayer`` to be: ``(sums + bias) * gate + skip``, then ``function``.
 
-    ``tensor`` is the node of the ``FloatGraph`` whose output this layer computes.
+    ``weight`` is ``float[M, C / groups, KH, KW]``, its last two axes 1 if ``shared``. ``gate`` is
+    the layer of a tensor ``(M, 1, 1)``; a layer has no gate and skip at once, and one with a gate
+    has identity weights. ``tensor`` is the node of the ``FloatGraph`` whose output this layer
+    computes.
     """
 
     name: str
@@ -53,8 +58,10 @@ class FloatMac:
     shared: bool
     stride: Pair
     pads: Pads
+    groups: int
     skip: Skip | None
-    has_activation: bool
+    gate: str | None
+    function: Function | None
     tensor: str
 
 
@@ -70,12 +77,31 @@ class FloatMax:
     tensor: str
 
 
-FloatLayer = FloatMac | FloatMax
+@dataclass(frozen=True)
+class FloatCat:
+    """Channels of several layers one after another; none is the input, none is there twice.
+
+    Where a layer is in two of them, the sources of the shorter are the first of the longer: all
+    that share a layer can lie in one place.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    tensor: str
+
+
+FloatLayer = FloatMac | FloatMax | FloatCat
 
 
 def sources(node: FloatNode) -> tuple[str, ...]:
     """Names of the tensors that a node reads."""
-    return node.sources if isinstance(node, FloatAdd) else (node.source,)
+    match node:
+        case FloatAdd() | FloatConcat():
+            return node.sources
+        case FloatMultiply():
+            return node.source, node.gate
+        case _:
+            return (node.source,)
 
 
 def lower(graph: FloatGraph) -> tuple[FloatLayer, ...]:
@@ -104,16 +130,17 @@ class _Lowering:
                 self.readers[source].append(node)
         self.layers: list[FloatLayer] = []
         self.layer_of = {INPUT: INPUT}  # tensor -> layer that computes its codes
+        self.rows: list[list[str]] = []  # layers that concatenations put side by side
+        self.flat: dict[str, list[tuple[str, str]]] = {}  # concatenation -> tensors and layers
 
     def run(self) -> tuple[FloatLayer, ...]:
         for node in self.graph.nodes:
             if node.name in self.used and not self._is_absorbed(node):
                 self._emit(node)
         last = self.layers[-1]
-        if isinstance(last, FloatMax) or last.has_activation:
+        if not isinstance(last, FloatMac) or last.function is not None:
             output = self.graph.output
-            mac = self._identity(f"{output}_output", output)
-            self.layers.append(replace(mac, source=self.layer_of[output], tensor=output))
+            self._copy(output, f"{output}_output")
         return tuple(self.layers)
 
     def _ancestors(self, name: str) -> set[str]:
@@ -134,17 +161,21 @@ class _Lowering:
         """Whether a later node's layer computes this node too."""
         reader = self._only_reader(node.name)
         match node:
-            case FloatConv() | FloatAdd() if isinstance(reader, FloatRelu):
+            case FloatConv() | FloatAdd() | FloatMultiply() if isinstance(reader, FloatActivation):
                 return True
             case FloatConv() if isinstance(reader, FloatAdd):
                 return self._main(reader) is node
             case FloatAveragePool():
-                return isinstance(reader, FloatRelu) or self._folds(node) is not None
+                return isinstance(reader, FloatActivation) or self._folds(node) is not None
             case FloatShortcut():
                 return all(
                     isinstance(reader, FloatAdd) and self._skip(reader) == node.name
                     for reader in self.readers[node.name]
                 )
+            case FloatConcat():
+                readers = self.readers[node.name]
+                merged = all(isinstance(reader, FloatConcat) for reader in readers)
+                return merged and node.name != self.graph.output
             case _:
                 return False
 
@@ -170,23 +201,61 @@ class _Lowering:
         return None
 
     def _emit(self, node: FloatNode) -> None:
-        if isinstance(node, FloatMaxPool):
-            self.layers.append(
-                FloatMax(
-                    node.name,
-                    self.layer_of[node.source],
-                    node.kernel,
-                    node.stride,
-                    node.pads,
-                    node.name,
+        match node:
+            case FloatMaxPool():
+                source = self.layer_of[node.source]
+                self.layers.append(
+                    FloatMax(node.name, source, node.kernel, node.stride, node.pads, node.name)
                 )
-            )
-        else:
-            mac = self._mac(node)
-            source = self.layer_of[mac.source]
-            skip = mac.skip and replace(mac.skip, source=self.layer_of[mac.skip.source])
-            self.layers.append(replace(mac, source=source, skip=skip, tensor=node.name))
+            case FloatConcat():
+                self.layers.append(FloatCat(node.name, self._row(node), node.name))
+            case _:
+                self._add_mac(self._mac(node), node.name)
         self.layer_of[node.name] = self.layers[-1].name
+
+    def _add_mac(self, mac: FloatMac, tensor: str) -> None:
+        """Add a layer whose sources are still tensors."""
+        skip = mac.skip and replace(mac.skip, source=self.layer_of[mac.skip.source])
+        gate = mac.gate and self.layer_of[mac.gate]
+        source = self.layer_of[mac.source]
+        self.layers.append(replace(mac, source=source, skip=skip, gate=gate, tensor=tensor))
+
+    def _copy(self, tensor: str, name: str) -> str:
+        """Add a layer that computes ``tensor`` once more; return its name."""
+        taken = {*self.nodes, *(layer.name for layer in self.layers)}
+        while name in taken:
+            name += "_copy"
+        self._add_mac(self._identity(name, tensor), tensor)
+        return name
+
+    def _row(self, node: FloatConcat) -> tuple[str, ...]:
+        """Return the layers to put side by side, with copies of those that cannot move there."""
+        tensors, layers = (list(column) for column in zip(*self._flat(node), strict=True))
+        row = next((row for row in self.rows if row[0] == layers[0]), list[str]())
+        count = min(len(row), len(layers))
+        if row[:count] != layers[:count]:
+            row, count = [], 0
+        placed = {INPUT}.union(*self.rows)
+        for index in range(count, len(layers)):
+            if layers[index] in placed:
+                layers[index] = self._copy(tensors[index], f"{node.name}_{index}")
+            placed.add(layers[index])
+        if not row:
+            self.rows.append(row)
+        row += layers[len(row) :]
+        self.flat[node.name] = list(zip(tensors, layers, strict=True))
+        return tuple(layers)
+
+    def _flat(self, node: FloatConcat) -> list[tuple[str, str]]:
+        """Return the tensors of a concatenation, and of those that it reads, with their layers."""
+        if node.name in self.flat:
+            return self.flat[node.name]
+        parts = list[tuple[str, str]]()
+        for name in node.sources:
+            source = self.nodes.get(name)
+            is_nested = isinstance(source, FloatConcat)
+            parts += self._flat(source) if is_nested else [(name, self.layer_of[name])]
+        return parts
 
     def _mac(self, node: FloatNode) -> FloatMac:
         """Make the layer that ends in ``node``; its sources are still tensors."""
@@ -195,17 +264,21 @@ class _Lowering:
                 return self._convolution(node)
             case FloatAdd():
                 return self._sum(node)
-            case FloatRelu():
+            case FloatActivation():
                 before = self.nodes.get(node.source)
                 if before is not None and self._is_absorbed(before):
-                    return replace(self._mac(before), has_activation=True)
-                return replace(self._identity(node.name, node.source), has_activation=True)
+                    return replace(self._mac(before), function=node.function)
+                return replace(self._identity(node.name, node.source), function=node.function)
+            case FloatMultiply():
+                return replace(self._identity(node.name, node.source), gate=node.gate)
             case FloatAveragePool():
                 return self._average(node)
             case FloatShortcut():
                 return self._selection(node)
-            case FloatMaxPool():
-                raise AssertionError("a max pool is a layer of its own")
+            case FloatMaxPool() | FloatConcat():
+                raise AssertionError(f"{node.name}: a layer of its own")
+            case _:
+                assert_never(node)
 
     def _convolution(self, node: FloatConv) -> FloatMac:
         kernel = (node.weight.shape[2], node.weight.shape[3])
@@ -218,8 +291,10 @@ class _Lowering:
             shared=False,
             stride=node.stride,
             pads=node.pads,
+            groups=node.groups,
             skip=None,
-            has_activation=False,
+            gate=None,
+            function=None,
             tensor=node.name,
         )
         pool = self.nodes.get(node.source)
@@ -249,14 +324,16 @@ class _Lowering:
         return FloatMac(
             name=name,
             source=source,
-            weight=np.eye(channels)[:, :, None, None],
+            weight=np.ones((channels, 1, 1, 1)),
             bias=np.zeros(channels),
             kernel=UNIT,
             shared=False,
             stride=UNIT,
             pads=NO_PADS,
+            groups=channels,
             skip=None,
-            has_activation=False,
+            gate=None,
+            function=None,
             tensor=source,
         )
 
@@ -267,33 +344,9 @@ class _Lowering:
 
     def _selection(self, node: FloatShortcut) -> FloatMac:
         mac = self._identity(node.name, node.source)
-        span = slice(node.channel_offset, node.channel_offset + len(mac.bias))
-        weight = np.zeros((node.channels, len(mac.bias), 1, 1))
-        weight[span] = mac.weight
-        return replace(mac, weight=weight, bias=np.zeros(node.channels), stride=node.stride)
-
-
-def edge_layers(layers: tuple[FloatLayer, ...]) -> set[str]:
-    """Names of the layers at the network's edges: those that read the input, and the last."""
-    at_input = {INPUT}
-    for layer in layers:
-        if isinstance(layer, FloatMax) and layer.source in at_input:
-            at_input.add(layer.name)
-    return {layers[-1].name} | {layer.name for layer in layers if layer.source in at_input}
-
-
-def wide_tensors(layers: tuple[FloatLayer, ...]) -> set[str]:
-    """Names of the tensors that deserve the edge's bits.
-
-    The input, what the last layer reads, and what is read as a residual only: there, further digits
-    cost no MACs. A max pool has its source's digits.
-    """
-    residuals = {mac.skip.source for mac in layers if isinstance(mac, FloatMac) and mac.skip}
-    wide = {INPUT, layers[-1].source} | (residuals - {layer.source for layer in layers})
-    for layer in reversed(layers):
-        if isinstance(layer, FloatMax) and layer.name in wide:
-            wide.add(layer.source)
-    for layer in layers:
-        if isinstance(layer, FloatMax) and layer.source in wide:
-            wide.add(layer.name)
-    return wide
+        count = len(mac.bias)
+        span = slice(node.channel_offset, node.channel_offset + count)
+        weight = np.zeros((node.channels, count, 1, 1))
+        weight[span] = np.eye(count)[:, :, None, None]
+        bias = np.zeros(node.channels)
+        return replace(mac, weight=weight, bias=bias, stride=node.stride, groups=1)

@@ -12,26 +12,30 @@ from typing import assert_never
 import numpy as np
 from scipy.special import ndtr  # pyright: ignore[reportMissingTypeStubs]
 
-from hwquant.ir import (
-    INPUT,
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
-    FloatArray,
     FloatAveragePool,
+    FloatConcat,
     FloatConv,
     FloatGraph,
     FloatMaxPool,
+    FloatMultiply,
     FloatNode,
-    FloatRelu,
     FloatShortcut,
+    Function,
     Moments,
-    Pair,
+    Relu,
 )
+from hwquant.functions import bounds, evaluate
+from hwquant.ir import INPUT, FloatArray, Pair
 
 # Correlations chosen so that propagated moments come close to stored ones (resnet20, 32, 56, 8).
 TAP_CORRELATION = 0.5  # of neighbouring pixels of one channel; falls with distance as a power
 PIXEL_CORRELATION = 0.9  # the same for the sensor's pixels
 COLOUR_CORRELATION = 0.5  # of the sensor's channels among each other
 SKIP_CORRELATION = 0.3  # of a residual add's operands; 0.5 fits stds better and means worse
+NODES = 65  # of the quadrature that propagates through an activation function
 TINY = 1e-12  # keeps a constant channel's spread from being divided by
 
 
@@ -99,10 +103,12 @@ def _spread(node: FloatNode, known: dict[str, Spread]) -> Spread:
             if node.moments is not None:
                 return Spread(node.moments.mean, node.moments.std, is_stored=True)
             return _convolve(node, known[node.source])
-        case FloatRelu():
+        case FloatActivation(function=Relu(ceiling=ceiling)):
             source = known[node.source]
-            high = source.high if node.ceiling is None else min(source.high, node.ceiling)
+            high = source.high if ceiling is None else min(source.high, ceiling)
             return replace(source, low=max(source.low, 0.0), high=high)
+        case FloatActivation():
+            return _apply(node.function, known[node.source])
         case FloatAdd():
             one, two = (known[name].clipped() for name in node.sources)
             covariance = SKIP_CORRELATION * one.std * two.std
@@ -121,8 +127,42 @@ def _spread(node: FloatNode, known: dict[str, Spread]) -> Spread:
             taps = np.full(math.prod(node.kernel), 1 / math.prod(node.kernel))
             gain = math.sqrt(taps @ tap_correlation(node.kernel) @ taps)
             return Spread(source.mean, source.std * gain)
+        case FloatConcat():
+            return _concatenate([known[name] for name in node.sources])
+        case FloatMultiply():
+            one, gate = known[node.source].clipped(), known[node.gate].clipped()
+            square = (one.mean**2 + one.std**2) * (gate.mean**2 + gate.std**2)
+            mean = one.mean * gate.mean
+            return Spread(mean, np.sqrt(np.maximum(square - mean**2, 0)))
         case _:
             assert_never(node)
+
+
+def _apply(function: Function, source: Spread) -> Spread:
+    """Propagate through a function of every element, by quadrature over the clipped Gaussian."""
+    at, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    samples = source.mean[:, None] + source.std[:, None] * at
+    values = evaluate(function, np.clip(samples, source.low, source.high))
+    weights = weights / weights.sum()
+    mean = values @ weights
+    variance = (values - mean[:, None]) ** 2 @ weights
+    low, high = bounds(function)
+    return Spread(mean, np.sqrt(variance), low, high)
+
+
+def _concatenate(sources: list[Spread]) -> Spread:
+    """Lay channels side by side; clipped one by one where their bounds differ."""
+    low, high = min(s.low for s in sources), max(s.high for s in sources)
+    if any((s.low, s.high) != (low, high) for s in sources):
+        moments = [s.clipped() for s in sources]
+        sources = [Spread(m.mean, m.std) for m in moments]
+    return Spread(
+        np.concatenate([s.mean for s in sources]),
+        np.concatenate([s.std for s in sources]),
+        low,
+        high,
+        all(s.is_stored for s in sources),
+    )
 
 
 def _convolve(node: FloatConv, source: Spread) -> Spread:
@@ -134,12 +174,14 @@ def _convolve(node: FloatConv, source: Spread) -> Spread:
         (node.weight.shape[2], node.weight.shape[3]),
         PIXEL_CORRELATION if first else TAP_CORRELATION,
     )
-    sums = taps.sum(2)
     between = COLOUR_CORRELATION if first else 0.0
-    quadratic = ((taps @ correlation) * taps).sum(2)
-    variance = (1 - between) * quadratic @ moments.std**2
-    variance += between * (sums @ moments.std) ** 2
-    return Spread(sums @ moments.mean + node.bias, np.sqrt(np.maximum(variance, 0)))
+    runs = (node.groups, -1)  # every group of output channels reads one run of channels
+    quadratic = ((taps @ correlation) * taps).sum(2).reshape(*runs, taps.shape[1])
+    sums = taps.sum(2).reshape(*runs, taps.shape[1])
+    mean, std = moments.mean.reshape(*runs, 1), moments.std.reshape(*runs, 1)
+    variance = (1 - between) * quadratic @ std**2 + between * (sums @ std) ** 2
+    bias = node.bias
+    return Spread((sums @ mean).ravel() + bias, np.sqrt(np.maximum(variance.ravel(), 0)))
 
 
 def _maximum(source: Spread, kernel: Pair) -> Spread:

@@ -1,28 +1,37 @@
-"""ONNX operators with constants: convolutions, and what folds into the one before, in float64."""
+"""ONNX operators with constants: convolutions, and what folds into the one before, in float64.
+
+What cannot be folded into a convolution right before becomes one of its own, depthwise and 1x1.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 
 from hwquant.errors import BadInput
-from hwquant.ir import INPUT, FloatArray, FloatConv, Moments, Pads, Pair
-from hwquant.onnx_graph import Conversion, OnnxNode, Shape, View, to_chw
-
-CAUSE = "hwquant folds constants into the layer right before"
+from hwquant.float_graph import FloatConv, Moments
+from hwquant.ir import FloatArray, Pads, Pair
+from hwquant.onnx_graph import NO_PADS, Conversion, OnnxNode, Shape, View, to_chw
 
 
 def convolution(state: Conversion, node: OnnxNode) -> None:
-    """Convert Conv."""
-    view, shape = state.image(node)
-    if (group := node.integer("group", 1)) != 1:
-        node.refuse(f"Conv with group={group}; hwquant handles group=1")
+    """Convert Conv, together with the Pad before it if there is one."""
+    view, shape = state.image_of(node, state.padded_view(node))
+    rank = len(view.axes)
+    groups = node.integer("group", 1)
     weight = state.weights(node, 1)
     count, channels, *window = weight.shape
-    if channels != shape[0] or len(window) != 2:
-        raise BadInput(f"{node.label}: weight {weight.shape} on an image (C, H, W) = {shape}")
+    if len(window) != rank - 2 or channels * groups != shape[0] or count % groups:
+        raise BadInput(
+            f"{node.label}: weight {weight.shape} on an image (C, H, W) = {shape}, group={groups}"
+        )
+    if rank == 3:
+        weight = weight[:, :, None]
     bias = state.weights(node, 2, (count,)) if node.has_input(2) else np.zeros(count)
-    stride, pads, size = window_of(node, (window[0], window[1]), shape)
-    made = FloatConv(node.name, view.source, weight, bias, stride, pads, moments=None)
+    top, left, bottom, right = view.pads
+    padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+    stride, own, size = window_of(node, (weight.shape[2], weight.shape[3]), padded)
+    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+    made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, groups)
     state.emit_image(made, node, (count, *size))
 
 
@@ -51,7 +60,7 @@ def fully_connected(state: Conversion, node: OnnxNode) -> None:
         weight=node.floats.get("alpha", 1.0) * kernel,
         bias=node.floats.get("beta", 1.0) * np.broadcast_to(bias.reshape(-1), count),
         stride=(1, 1),
-        pads=(0, 0, 0, 0),
+        pads=NO_PADS,
         moments=None,
     )
     state.emit(made, node, (count, 1, 1), ("", "C" if count > 1 else ""))
@@ -70,13 +79,13 @@ def batch_norm(state: Conversion, node: OnnxNode) -> None:
     if np.any(variance <= 0):
         node.refuse(f"BatchNormalization with variance + epsilon = {variance.min():g}")
     scale = gamma / np.sqrt(variance)
-    _fold(state, node, view, scale, beta - mean * scale, Moments(beta, np.abs(gamma)))
+    fold(state, node, view, scale, beta - mean * scale, Moments(beta, np.abs(gamma)))
 
 
 def arithmetic(state: Conversion, node: OnnxNode, constant: int) -> None:
     """Fold Add, Sub, Mul or Div of a tensor and the constant operand ``constant``."""
-    if constant == 0 and node.op in ("Sub", "Div"):
-        node.refuse(f"{node.op} of a constant and a tensor; hwquant handles the other order")
+    if constant == 0 and node.op == "Div":
+        node.refuse("Div of a constant by a tensor; hwquant handles the other order")
     view = state.view(node, 1 - constant)
     values = _per_channel(state, node, view, constant)
     one, zero = np.ones_like(values), np.zeros_like(values)
@@ -84,14 +93,14 @@ def arithmetic(state: Conversion, node: OnnxNode, constant: int) -> None:
         case "Add":
             scale, shift = one, values
         case "Sub":
-            scale, shift = one, -values
+            scale, shift = (one, -values) if constant else (-one, values)
         case "Mul":
             scale, shift = values, zero
         case _:
             if not np.all(values):
                 node.refuse(f"Div by zero in {node.inputs[constant]!r}")
             scale, shift = 1 / values, zero
-    _fold(state, node, view, scale, shift, None)
+    fold(state, node, view, scale, shift, None)
 
 
 def _per_channel(state: Conversion, node: OnnxNode, view: View, constant: int) -> FloatArray:
@@ -103,11 +112,14 @@ def _per_channel(state: Conversion, node: OnnxNode, view: View, constant: int) -
     flat = np.broadcast_to(values, shape).reshape(-1)
     image = to_chw(flat, "".join(view.axes), state.shapes[view.source])
     if np.any(image != image[:, :1, :1]):
-        node.refuse(f"{node.op} of a constant that differs within a channel; {CAUSE}")
+        node.refuse(
+            f"{node.op} of a constant that differs within a channel; hwquant handles one number a "
+            "channel"
+        )
     return image[:, 0, 0]
 
 
-def _fold(
+def fold(
     state: Conversion,
     node: OnnxNode,
     view: View,
@@ -115,20 +127,15 @@ def _fold(
     shift: FloatArray,
     moments: Moments | None,
 ) -> None:
-    """Fold ``x * scale + shift`` into the layer that computes ``x``."""
+    """Fold ``x * scale + shift`` into the convolution that computes ``x`` for this node alone."""
     layer = state.nodes.get(view.source)
-    if view.source == INPUT:
-        node.refuse(
-            f"{node.op} of the network's input and a constant; leave it out of the network and "
-            "give the mean and std of the input when quantizing"
-        )
-    if not isinstance(layer, FloatConv):
-        node.refuse(f"{node.op} after {view.source!r}, which is no Conv or Gemm; {CAUSE}")
-    if view.shared:
-        node.refuse(f"{node.op} after {layer.name!r}, whose output is used elsewhere too; {CAUSE}")
-    if moments is None and layer.moments is not None:
+    if isinstance(layer, FloatConv) and moments is None and layer.moments is not None:
         before = layer.moments
         moments = Moments(before.mean * scale + shift, before.std * np.abs(scale))
+    if not isinstance(layer, FloatConv) or view.shared:
+        made = depthwise(node.name, view.source, scale, shift, moments)
+        state.emit(made, node, state.shapes[view.source], view.axes)
+        return
     state.nodes[layer.name] = replace(
         layer,
         weight=layer.weight * scale[:, None, None, None],
@@ -138,13 +145,26 @@ def _fold(
     state.show(node, view, view.axes)
 
 
+def depthwise(
+    name: str,
+    source: str,
+    scale: FloatArray,
+    shift: FloatArray,
+    moments: Moments | None = None,
+) -> FloatConv:
+    """Make a convolution of ``x * scale + shift`` per channel."""
+    weight = scale[:, None, None, None]
+    return FloatConv(name, source, weight, shift, (1, 1), NO_PADS, moments, groups=len(scale))
+
+
 def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, Pair]:
     """Return stride, pads and output ``(H, W)`` of a node that moves a window over an image."""
-    dilations = node.ints.get("dilations", (1, 1))
+    dilations = _pair(node, "dilations", 1)
     if any(dilation > 1 and extent > 1 for dilation, extent in zip(dilations, kernel, strict=True)):
         node.refuse(f"{node.op} with dilations={dilations}; hwquant handles (1, 1)")
-    stride = node.ints.get("strides", (1, 1))
-    given = node.ints.get("pads", (0, 0, 0, 0))
+    stride = _pair(node, "strides", 1)
+    ends = node.ints.get("pads", NO_PADS)
+    given = ends if len(ends) == 4 else (0, ends[0], 0, ends[1])
     auto = node.texts.get("auto_pad", "NOTSET")
     before, after, output = [0, 0], [0, 0], [0, 0]
     for axis, extent in enumerate(shape[1:]):
@@ -169,4 +189,10 @@ def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, P
             )
         output[axis] = travel // stride[axis] + 1
     pads = (before[0], before[1], after[0], after[1])
-    return (stride[0], stride[1]), pads, (output[0], output[1])
+    return stride, pads, (output[0], output[1])
+
+
+def _pair(node: OnnxNode, attribute: str, default: int) -> Pair:
+    """Return an attribute of two integers; a sequence (N, C, L) has one, along L."""
+    values = node.ints.get(attribute, (default, default))
+    return (default, values[0]) if len(values) == 1 else (values[0], values[1])

@@ -10,16 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.ir import INPUT, FloatArray, FloatNode
+from hwquant.float_graph import FloatNode
+from hwquant.ir import INPUT, FloatArray, Layout, Pads
 
 Shape = tuple[int, int, int]  # (C, H, W)
-Layout = Literal["NCHW", "NHWC", "NF"]
+NO_PADS: Pads = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,14 @@ class View:
     """An ONNX tensor as ``source``'s output, with the letters of C, H, W that each axis runs over.
 
     Letters of extent 1 are left out, so ``(1, 8, 1, 1)`` is ``("", "C", "", "")``. ``shared`` says
-    that something else reads the values too, which forbids folding into ``source``.
+    that something else reads the values too, which forbids folding into ``source``. ``pads`` are
+    zeros around the image that wait for a Conv to take them.
     """
 
     source: str
     axes: tuple[str, ...]
     shared: bool
+    pads: Pads = NO_PADS
 
 
 def axes_of(letters: Sequence[str], shape: Shape) -> tuple[str, ...]:
@@ -78,9 +81,9 @@ def axes_of(letters: Sequence[str], shape: Shape) -> tuple[str, ...]:
     return tuple(letter if extents.get(letter, 2) > 1 else "" for letter in letters)
 
 
-def image_axes(shape: Shape) -> tuple[str, ...]:
-    """Return the axes of an ONNX tensor ``(N, C, H, W)``."""
-    return axes_of(("", "C", "H", "W"), shape)
+def image_axes(shape: Shape, rank: int = 4) -> tuple[str, ...]:
+    """Return the axes of an ONNX tensor ``(N, C, H, W)``, or ``(N, C, W)`` if of rank 3."""
+    return axes_of(("", "C", "H", "W") if rank == 4 else ("", "C", "W"), shape)
 
 
 def regroup(letters: str, shape: Shape, target: Sequence[int]) -> tuple[str, ...] | None:
@@ -118,15 +121,14 @@ class Conversion:
         self.nodes: dict[str, FloatNode] = {}
         self.notes: list[str] = []
         _, *sizes = graph.shapes[graph.input]
-        match layout:
-            case "NF":
-                shape, letters = (sizes[0], 1, 1), ("", "C")
-            case "NHWC":
-                shape, letters = (sizes[2], sizes[0], sizes[1]), ("", "H", "W", "C")
-            case "NCHW":
-                shape, letters = (sizes[0], sizes[1], sizes[2]), ("", "C", "H", "W")
+        letters = ["" if letter == "N" else letter for letter in layout.replace("F", "C")]
+        extents = dict(zip(letters[1:], sizes, strict=True))
+        shape = (extents["C"], extents.get("H", 1), extents.get("W", 1))
         self.shapes: dict[str, Shape] = {INPUT: shape}
         self.views = {graph.input: View(INPUT, axes_of(letters, shape), shared=True)}
+        self.pending: dict[str, OnnxNode] = {}  # tensor -> elementwise operator, see onnx_function
+        self.roots: dict[str, str] = {}  # of a pending tensor: the one that it is a function of
+        self.folded = set[str]()  # tensors whose node computes a later one by now
 
     def shape(self, node: OnnxNode, tensor: str) -> tuple[int, ...]:
         """Return the shape that ONNX gives a tensor."""
@@ -136,19 +138,42 @@ class Conversion:
 
     def view(self, node: OnnxNode, index: int = 0) -> View:
         """Return an operand that the network computes."""
+        return self.unpadded(node, self.padded_view(node, index))
+
+    def unpadded(self, node: OnnxNode, view: View) -> View:
+        """Return a view that waits for no Conv to take its pads."""
+        if view.pads != NO_PADS:
+            node.refuse(
+                f"{node.op} of an image padded by {view.pads} (top, left, bottom, right); hwquant "
+                "handles a Pad of height and width right before a Conv, an AveragePool, or a "
+                "MaxPool of what cannot be negative"
+            )
+        return view
+
+    def padded_view(self, node: OnnxNode, index: int = 0) -> View:
+        """Return an operand that the network computes, around which a Pad may have put zeros."""
         tensor = node.inputs[index]
         if tensor not in self.views:
             node.refuse(f"operand {tensor!r} of {node.op} is constant")
         return self.views[tensor]
 
     def image(self, node: OnnxNode) -> tuple[View, Shape]:
-        """Return the first operand, which must be ``(N, C, H, W)``, and its ``(C, H, W)``."""
-        view = self.view(node)
+        """Return the first operand, an image without pads, and its ``(C, H, W)``."""
+        return self.image_of(node, self.view(node))
+
+    def image_of(self, node: OnnxNode, view: View) -> tuple[View, Shape]:
+        """Return a view, which must be ``(N, C, H, W)`` or ``(N, C, W)``, and its ``(C, H, W)``."""
         shape = self.shapes[view.source]
-        if view.axes != image_axes(shape):
+        rank = len(view.axes)
+        if (
+            rank not in (3, 4)
+            or view.axes != image_axes(shape, rank)
+            or (rank == 3 and shape[1] > 1)
+        ):
             seen = self.shape(node, node.inputs[0])
             node.refuse(
-                f"{node.op} of a tensor of shape {seen}; hwquant handles images (N, C, H, W)"
+                f"{node.op} of a tensor of shape {seen}; hwquant handles images (N, C, H, W) and "
+                "sequences (N, C, L)"
             )
         return view, shape
 
@@ -188,6 +213,14 @@ class Conversion:
             raise BadInput(f"{node.label}: {tensor!r} has shape {values.shape}; {wanted}")
         return values.astype(np.float64)
 
+    def fresh(self, name: str) -> str:
+        """Return ``name``, with a number if another node bears it."""
+        taken = {node.name for node in self.graph.nodes} | set(self.nodes)
+        count, made = 1, name
+        while made in taken:
+            count, made = count + 1, f"{name}_{count + 1}"
+        return made
+
     def emit(self, made: FloatNode, node: OnnxNode, shape: Shape, axes: tuple[str, ...]) -> None:
         """Add a node, whose output the ONNX node's output shows along ``axes``."""
         self.nodes[made.name] = made
@@ -195,16 +228,20 @@ class Conversion:
         self.show(node, View(made.name, axes, shared=False), axes)
 
     def emit_image(self, made: FloatNode, node: OnnxNode, shape: Shape) -> None:
-        """Add a node whose output is ``(N, C, H, W)`` in ONNX."""
-        self.emit(made, node, shape, image_axes(shape))
+        """Add a node whose output is ``(N, C, H, W)`` or ``(N, C, W)`` in ONNX."""
+        rank = len(self.shape(node, node.outputs[0]))
+        self.emit(made, node, shape, image_axes(shape, rank))
 
     def show(self, node: OnnxNode, view: View, axes: tuple[str, ...]) -> None:
         """Record that the node's output is ``view`` along other ``axes``; ONNX must agree."""
         tensor = node.outputs[0]
-        extents = dict(zip("CHW", self.shapes[view.source], strict=True))
+        channels, height, width = self.shapes[view.source]
+        top, left, bottom, right = view.pads
+        extents = {"C": channels, "H": height + top + bottom, "W": width + left + right}
         ours = tuple(math.prod(extents[letter] for letter in group) for group in axes)
         if (theirs := self.shape(node, tensor)) != ours:
             node.refuse(f"{node.op} gives shape {ours} in hwquant and {theirs} in ONNX")
         if any(self.uses[other] for other in node.outputs[1:]):
             node.refuse(f"{node.op} has more than one output in use")
-        self.views[tensor] = View(view.source, axes, view.shared or self.uses[tensor] != 1)
+        shared = view.shared or self.uses[tensor] != 1
+        self.views[tensor] = View(view.source, axes, shared, view.pads)

@@ -24,7 +24,8 @@ import onnxsim
 from onnx import AttributeProto, external_data_helper, inliner, numpy_helper
 
 from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.ir import INPUT, FloatGraph
+from hwquant.float_graph import FloatGraph
+from hwquant.ir import INPUT
 from hwquant.onnx_graph import OnnxGraph, OnnxNode
 from hwquant.onnx_layers import convert
 
@@ -32,11 +33,19 @@ _OLDEST_OPSET = 7  # before it, Add and Mul broadcast by attributes
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _WEIGHT_OPERATORS = ("Conv", "Gemm", "MatMul")
 _POSITIVE = ("kernel_shape", "strides", "dilations")
+_LEFT_ALONE = [  # of onnxsim's rewrites: these tear activation functions apart
+    "fuse_mul_into_conv",
+    "fuse_preceding_mul_into_conv",
+    "fuse_add_bias_into_conv",
+]
 _SCOPE_ENDS = frozenset({"conv", "conv2d", "biasadd", "gemm", "matmul", "add"})
 
 
-def load(path: Path) -> FloatGraph:
+def load(path: Path, input_shape: tuple[int, ...] | None = None) -> FloatGraph:
     """Read the network in an ONNX file, batch norms and biases folded into convolutions.
+
+    ``input_shape`` fixes the input's dimensions but the batch, in the network's own order, where it
+    leaves them open.
 
     The result computes what the ONNX network computes, for images in C, H, W order, up to a final
     Softmax, LogSoftmax or Sigmoid, which is dropped and named in ``notes``.
@@ -44,13 +53,15 @@ def load(path: Path) -> FloatGraph:
     Raises
     ------
     BadInput
-        If the file is missing, not ONNX, truncated, or its weights are missing or not finite.
+        If the file is missing, not ONNX, truncated, or its weights are missing or not finite; if
+        ``input_shape`` contradicts the network.
     UnsupportedModel
         If the network holds something that hwquant cannot compute; names the node and the reason.
     """
     content = _read(path)
     model = _parse(path, content)
-    tensor, shape = _input(path, model)
+    tensor, dims = _input(path, model)
+    shape = _input_shape(tensor, dims, input_shape)
     producers = {name: node.name for node in model.graph.node for name in node.output}
     graph = _plain(_simplify(path, model, tensor, shape), tensor, shape, producers)
     return convert(graph, path.stem, hashlib.sha256(content).hexdigest())
@@ -114,8 +125,11 @@ def _cause(error: Exception) -> str:
     return textwrap.shorten(" ".join(words) or type(error).__name__, 240, placeholder=" ...")
 
 
-def _input(path: Path, model: onnx.ModelProto) -> tuple[str, tuple[int, ...]]:
-    """Return the name and the shape, for a batch of one, of the network's only input."""
+def _input(path: Path, model: onnx.ModelProto) -> tuple[str, list[int | str]]:
+    """Return the network's only input: its name, and all dimensions but the batch.
+
+    A dimension that the network leaves open is the name that it has there.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     for kind, values in (("input", inputs), ("output", model.graph.output)):
@@ -129,20 +143,45 @@ def _input(path: Path, model: onnx.ModelProto) -> tuple[str, tuple[int, ...]]:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise UnsupportedModel(f"input {name!r} is {kind}; hwquant handles float and double")
     dims = list(tensor.shape.dim)
-    if len(dims) not in (2, 4):
+    if len(dims) not in (2, 3, 4):
         raise UnsupportedModel(
             f"input {name!r} has {len(dims)} dimensions; hwquant handles (N, C, H, W), "
-            "(N, H, W, C) and (N, F)"
+            "(N, H, W, C), (N, C, L), (N, L, C) and (N, F)"
         )
-    for axis, dim in enumerate(dims[1:], start=1):
-        if not dim.HasField("dim_value") or dim.dim_value < 0:
+    return name, [
+        dim.dim_value
+        if dim.HasField("dim_value") and dim.dim_value >= 0
+        else dim.dim_param or "unnamed"
+        for dim in dims[1:]
+    ]
+
+
+def _input_shape(
+    name: str, dims: list[int | str], given: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return the input's shape for a batch of one."""
+    if given is not None and len(given) != len(dims):
+        raise BadInput(
+            f"--input-shape has {len(given)} numbers; input {name!r} has {len(dims)} dimensions "
+            "besides the batch"
+        )
+    shape = [1]
+    for axis, dim in enumerate(dims, start=1):
+        size = dim if given is None else given[axis - 1]
+        if isinstance(size, str):
+            example = ",".join(str(other) for other in dims)
             raise UnsupportedModel(
-                f"input {name!r}: dimension {axis} ({dim.dim_param or 'unnamed'}) is dynamic; "
-                "hwquant needs a fixed size in every dimension but the batch"
+                f"input {name!r}: dimension {axis} ({dim}) is dynamic; fix the sizes of all "
+                f"dimensions but the batch with --input-shape, here {example}"
             )
-        if dim.dim_value == 0:
-            raise BadInput(f"input {name!r}: dimension {axis} has size 0")
-    return name, (1, *(dim.dim_value for dim in dims[1:]))
+        if size < 1:
+            raise BadInput(f"input {name!r}: dimension {axis} has size {size}")
+        if dim != size and not isinstance(dim, str):
+            raise BadInput(
+                f"--input-shape: dimension {axis} of input {name!r} is {dim}, not {size}"
+            )
+        shape.append(size)
+    return tuple(shape)
 
 
 @contextlib.contextmanager
@@ -178,6 +217,7 @@ def _simplify(
                 model,
                 overwrite_input_shapes={tensor: list(shape)},
                 skip_fuse_bn=True,
+                skipped_optimizers=_LEFT_ALONE,
                 certify=False,
             )
     except Exception as error:  # onnxsim raises RuntimeError and whatever onnx raises

@@ -2,20 +2,28 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import (
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
     FloatAveragePool,
+    FloatConcat,
+    FloatConv,
     FloatGraph,
     FloatMaxPool,
-    FloatRelu,
+    FloatMultiply,
+    FloatNode,
     FloatShortcut,
 )
+from hwquant.functions import bounds
+from hwquant.ir import Layout
 from hwquant.onnx_fold import arithmetic, batch_norm, convolution, fully_connected, window_of
-from hwquant.onnx_graph import Conversion, Layout, OnnxGraph, OnnxNode, axes_of, regroup
-
-_FLOAT_MAX = 3.4e38  # what exporters write where they mean "no maximum"
+from hwquant.onnx_function import ELEMENTWISE, settle, waits
+from hwquant.onnx_graph import NO_PADS, Conversion, OnnxGraph, OnnxNode, View, axes_of, regroup
 
 
 def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
@@ -29,16 +37,17 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
         If an operator has no place in a ``FloatGraph``; names the node and the reason.
     """
     for node in graph.nodes:
-        if node.op not in _OPERATORS:
-            known = ", ".join(_OPERATORS)
+        if node.op not in (*_OPERATORS, *ELEMENTWISE, *_FINAL):
+            known = ", ".join(dict.fromkeys((*_OPERATORS, *ELEMENTWISE)))
             node.refuse(
-                f"operator {node.op} is not supported; hwquant handles {known} (the last three at "
-                "the output)"
+                f"operator {node.op} is not supported; hwquant handles {known}; at the output also "
+                f"{', '.join(_FINAL)}"
             )
     layout = _layout(graph)
     state = Conversion(graph, layout)
     for node in graph.nodes:
-        _OPERATORS[node.op](state, node)
+        _convert(state, node)
+    settle(state, graph.output)
     if not state.nodes:
         raise UnsupportedModel(f"{name}: the network has no layers")
     view = state.views[graph.output]
@@ -56,22 +65,46 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
     )
 
 
+def _convert(state: Conversion, node: OnnxNode) -> None:
+    is_final = node.op in _FINAL and node.outputs[0] == state.graph.output
+    if not is_final and waits(state, node):
+        return
+    for tensor in node.inputs:
+        settle(state, tensor)
+    if is_final:
+        _final(state, node)
+    elif node.op in _OPERATORS:
+        _OPERATORS[node.op](state, node)
+    elif node.op in _FINAL:
+        node.refuse(f"{node.op} inside the network; hwquant drops it at the output, nowhere else")
+    else:
+        _refuse_operands(state, node)
+
+
 def _layout(graph: OnnxGraph) -> Layout:
-    """Tell the order of the input's axes from the first operator, which may move them."""
+    """Tell the order of the input's axes from the first operators, which may move them."""
     shape = graph.shapes[graph.input]
-    if len(shape) == 2:
+    rank = len(shape)
+    if rank == 2:
         return "NF"
     first = next((node for node in graph.nodes if graph.input in node.inputs), None)
-    moved = graph.shapes.get(first.outputs[0], ()) if first else ()
-    match first.op if first else "":
+    if first is None:
+        return "NCHW" if rank == 4 else "NCW"
+    moved = graph.shapes.get(first.outputs[0], ())
+    match first.op:
         case "Transpose":
-            channels_last = first is not None and first.ints.get("perm") == (0, 3, 1, 2)
+            channels_last = first.ints.get("perm") in ((0, 3, 1, 2), (0, 2, 1))
+        case "Reshape" | "Unsqueeze" if rank == 3 and len(moved) == 4:
+            second = next((node for node in graph.nodes if first.outputs[0] in node.inputs), first)
+            channels_last = second.ints.get("perm") == (0, 3, 1, 2)
         case "Reshape" if len(moved) == 4:
             channels_last = moved == (1, shape[3], shape[1], shape[2]) != shape
         case "Reshape" | "Flatten":
-            channels_last = shape[3] <= 4 < shape[1]  # images have few channels; nothing else tells
+            channels_last = shape[-1] <= 4 < shape[1]  # images have few channels; no more is known
         case _:
             channels_last = False
+    if rank == 3:
+        return "NWC" if channels_last else "NCW"
     return "NHWC" if channels_last else "NCHW"
 
 
@@ -80,49 +113,98 @@ def _two_operands(state: Conversion, node: OnnxNode) -> None:
     if constant is not None:
         arithmetic(state, node, constant)
         return
-    shapes = " and ".join(str(state.shape(node, tensor)) for tensor in node.inputs)
-    if node.op != "Add":
-        node.refuse(f"{node.op} of two tensors of shape {shapes}; hwquant handles Add of two")
     left, right = state.view(node, 0), state.view(node, 1)
-    shape = state.shapes[left.source]
-    if left.axes != right.axes or shape != state.shapes[right.source]:
-        node.refuse(f"Add of tensors of shape {shapes}; hwquant handles equal shapes and layouts")
-    state.emit(FloatAdd(node.name, (left.source, right.source)), node, shape, left.axes)
+    shape, other = state.shapes[left.source], state.shapes[right.source]
+    if node.op == "Add" and left.axes == right.axes and shape == other:
+        state.emit(FloatAdd(node.name, (left.source, right.source)), node, shape, left.axes)
+    elif node.op == "Mul" and _is_gate(state, left, right):
+        made = FloatMultiply(node.name, left.source, right.source)
+        state.emit(made, node, shape, left.axes)
+    elif node.op == "Mul" and _is_gate(state, right, left):
+        made = FloatMultiply(node.name, right.source, left.source)
+        state.emit(made, node, other, right.axes)
+    else:
+        _refuse_operands(state, node)
 
 
-def _relu(state: Conversion, node: OnnxNode) -> None:
-    view = state.view(node)
-    low, high = 0.0, math.inf
-    if node.op == "Clip":
-        low = state.number(node, "min", 1, -math.inf)
-        high = state.number(node, "max", 2, math.inf)
-        high = math.inf if high >= _FLOAT_MAX else high
-    if low != 0 or high not in (6, math.inf):
-        node.refuse(f"Clip to {low:g}..{high:g}; hwquant handles 0..6 and 0..inf")
-    made = FloatRelu(node.name, view.source, None if high == math.inf else high)
-    state.emit(made, node, state.shapes[view.source], view.axes)
+def _is_gate(state: Conversion, view: View, gate: View) -> bool:
+    """Whether one tensor has one value for each channel of the other."""
+    kept = tuple("C" if group == "C" else "" for group in view.axes)
+    channels = state.shapes[view.source][0]
+    return state.shapes[gate.source] == (channels, 1, 1) and gate.axes == kept
+
+
+def _refuse_operands(state: Conversion, node: OnnxNode) -> None:
+    constants = state.graph.constants
+    shapes = " and ".join(
+        str(constants[tensor].shape if tensor in constants else state.shape(node, tensor))
+        for tensor in node.inputs
+    )
+    node.refuse(
+        f"{node.op} of tensors of shape {shapes}; hwquant handles Add of equal shapes and layouts, "
+        "Mul by one value a channel (N, C, 1, 1), and activation functions of one tensor"
+    )
+
+
+def _concat(state: Conversion, node: OnnxNode) -> None:
+    """Convert Concat along the channels."""
+    views = [state.view(node, index) for index in range(len(node.inputs))]
+    seen = [state.shape(node, tensor) for tensor in node.inputs]
+    axis = node.integer("axis", 1) % len(seen[0])
+    pairs = [(view, state.shapes[view.source]) for view in views]
+    _, (_, height, width) = pairs[0]
+    merged = (sum(shape[0] for _, shape in pairs), height, width)
+    rest = {(*view.axes[:axis], *view.axes[axis + 1 :], shape[1:]) for view, shape in pairs}
+    is_channels = all(view.axes[axis] == ("C" if shape[0] > 1 else "") for view, shape in pairs)
+    if not axis or not is_channels or len(rest) > 1:
+        node.refuse(
+            f"Concat along axis {axis} of tensors of shape {', '.join(map(str, seen))}; hwquant "
+            "handles the channels of images and vectors"
+        )
+    axes = (*views[0].axes[:axis], "C" if merged[0] > 1 else "", *views[0].axes[axis + 1 :])
+    made = FloatConcat(node.name, tuple(view.source for view in views))
+    state.emit(made, node, merged, axes)
 
 
 def _pool(state: Conversion, node: OnnxNode) -> None:
-    view, shape = state.image(node)
-    kernel = (node.ints["kernel_shape"][0], node.ints["kernel_shape"][1])
-    stride, pads, size = window_of(node, kernel, shape)
+    """Convert MaxPool and AveragePool, together with a Pad before them if that changes nothing."""
+    view, (channels, height, width) = state.image_of(node, state.padded_view(node))
+    window = node.ints["kernel_shape"]
+    kernel = (1, window[0]) if len(window) == 1 else (window[0], window[1])
+    top, left, bottom, right = view.pads
+    padded = (channels, height + top + bottom, width + left + right)
+    stride, own, size = window_of(node, kernel, padded)
+    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
     if node.op == "MaxPool":
+        if view.pads != NO_PADS and not _is_positive(state.nodes.get(view.source)):
+            state.unpadded(node, view)
         if any(pad >= kernel[side % 2] for side, pad in enumerate(pads)):
             node.refuse(f"MaxPool with pads {pads} as large as its window {kernel}")
         made = FloatMaxPool(node.name, view.source, kernel, stride, pads)
-    else:
-        if any(pads):
-            node.refuse(f"AveragePool with pads {pads}; hwquant handles it without padding")
+    elif not any(pads):
         made = FloatAveragePool(node.name, view.source, kernel, stride)
-    state.emit_image(made, node, (shape[0], *size))
+    elif any(own) and not node.integer("count_include_pad", 0):
+        node.refuse(
+            f"AveragePool with pads {own} and count_include_pad=0; hwquant handles pads with "
+            "count_include_pad=1"
+        )
+    else:
+        weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel))
+        bias = np.zeros(channels)
+        made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, channels)
+    state.emit_image(made, node, (channels, *size))
+
+
+def _is_positive(node: FloatNode | None) -> bool:
+    """Whether a padded zero never wins a maximum: the node's outputs are at least 0."""
+    return isinstance(node, FloatActivation) and bounds(node.function)[0] >= 0
 
 
 def _global_pool(state: Conversion, node: OnnxNode) -> None:
     view, (channels, height, width) = state.image(node)
     window = (height, width)
     if node.op == "GlobalMaxPool":
-        made = FloatMaxPool(node.name, view.source, window, window, pads=(0, 0, 0, 0))
+        made = FloatMaxPool(node.name, view.source, window, window, pads=NO_PADS)
     else:
         made = FloatAveragePool(node.name, view.source, window, window)
     state.emit_image(made, node, (channels, 1, 1))
@@ -179,21 +261,31 @@ def _slice(state: Conversion, node: OnnxNode) -> None:
 
 
 def _pad(state: Conversion, node: OnnxNode) -> None:
-    """Convert a Pad of zero channels, together with the Slice before it if there is one."""
+    """Convert a Pad of zero channels, or of zeros around an image, which wait for a Conv."""
     view, (channels, height, width) = state.image(node)
+    rank = len(view.axes)
     pads = state.integers(node, "pads", 1) or ()
-    axes = state.integers(node, "axes", 3) or tuple(range(4))
-    before, after = [0] * 4, [0] * 4
+    axes = state.integers(node, "axes", 3) or tuple(range(rank))
+    before, after = [0] * rank, [0] * rank
     for index, axis in enumerate(axes):
         before[axis], after[axis] = pads[index], pads[index + len(axes)]
     value = state.number(node, "value", 2, 0.0)
     mode = node.texts.get("mode", "constant")
-    elsewhere = any(before[axis] or after[axis] for axis in (0, 2, 3))
-    if mode != "constant" or value or elsewhere or min(before[1], after[1]) < 0:
+    around = any((*before[2:], *after[2:]))
+    is_other = before[0] or after[0] or (around and (before[1] or after[1]))
+    if mode != "constant" or value or is_other or min(*before, *after) < 0:
         node.refuse(
             f"Pad of {before} before and {after} after, mode {mode}, value {value:g}; hwquant "
-            "handles zeros among the channels"
+            "handles zeros among the channels, or around an image before a Conv"
         )
+    if around:
+        if node.outputs[0] == state.graph.output:
+            node.refuse("Pad of the output; hwquant handles a Pad before a Conv")
+        top, left, bottom, right = (
+            (before[2], before[3], after[2], after[3]) if rank == 4 else (0, before[2], 0, after[2])
+        )
+        state.show(node, replace(view, pads=(top, left, bottom, right)), view.axes)
+        return
     shape = (before[1] + channels + after[1], height, width)
     source, stride, offset = view.source, (1, 1), before[1]
     sliced = state.nodes.get(source)
@@ -234,10 +326,6 @@ def _identity(state: Conversion, node: OnnxNode) -> None:
 def _final(state: Conversion, node: OnnxNode) -> None:
     """Drop a monotone function of the output."""
     view = state.view(node)
-    if node.outputs[0] != state.graph.output:
-        node.refuse(
-            f"{node.op} inside the network; hwquant drops it at the output and nowhere else"
-        )
     axis = node.integer("axis", -1)
     if node.op != "Sigmoid" and view.axes[axis] != "C":
         node.refuse(f"{node.op} over axis {axis}, which is not the channels'")
@@ -247,6 +335,7 @@ def _final(state: Conversion, node: OnnxNode) -> None:
     state.show(node, view, view.axes)
 
 
+_FINAL = ("Softmax", "LogSoftmax", "Sigmoid")
 _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Conv": convolution,
     "Gemm": fully_connected,
@@ -256,8 +345,7 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Sub": _two_operands,
     "Mul": _two_operands,
     "Div": _two_operands,
-    "Relu": _relu,
-    "Clip": _relu,
+    "Concat": _concat,
     "MaxPool": _pool,
     "AveragePool": _pool,
     "GlobalMaxPool": _global_pool,
@@ -272,7 +360,4 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Transpose": _transpose,
     "Identity": _identity,
     "Dropout": _identity,
-    "Softmax": _final,
-    "LogSoftmax": _final,
-    "Sigmoid": _final,
 }

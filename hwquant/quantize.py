@@ -8,7 +8,8 @@ from typing import Literal, assert_never
 import numpy as np
 
 from hwquant import __version__, activation
-from hwquant.errors import BadInput
+from hwquant.edges import edge_layers, wide_tensors
+from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.exponent import (
     HIGHEST,
     LOWEST,
@@ -18,11 +19,11 @@ from hwquant.exponent import (
     noise_to_signal,
     weight_error,
 )
+from hwquant.float_graph import FloatGraph, Relu
 from hwquant.ir import (
     INPUT,
     Arithmetic,
     FloatArray,
-    FloatGraph,
     InputCodes,
     Layer,
     MaxPoolLayer,
@@ -30,7 +31,7 @@ from hwquant.ir import (
     QuantGraph,
     Tensor,
 )
-from hwquant.lower import FloatLayer, FloatMac, FloatMax, edge_layers, lower, wide_tensors
+from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, lower
 from hwquant.moments import Spread, spreads
 from hwquant.power import (
     Grid,
@@ -226,6 +227,8 @@ class _Quantizer:
                     pads=layer.pads,
                     output=self._tensor(layer.name, layer.tensor, coding),
                 )
+            case FloatCat():
+                raise UnsupportedModel(f"{layer.name}: Concat cannot be quantized yet")
             case _:
                 assert_never(layer)
 
@@ -251,12 +254,16 @@ class _Quantizer:
         )
 
     def _mac(self, layer: FloatMac) -> Layer:
+        if layer.function is not None and not isinstance(layer.function, Relu):
+            raise UnsupportedModel(f"{layer.name}: {layer.function} cannot be quantized yet")
+        if layer.gate is not None:
+            raise UnsupportedModel(f"{layer.name}: Mul of two tensors cannot be quantized yet")
         book = self.act_books[self.edge_parts if layer.name in self.wide else 1]
         coding = tensor_coding(self.spreads[layer.tensor], book)
         self.codings[layer.name] = coding
         is_last = layer is self.last
         return mac_layer(
-            layer,
+            replace(layer, weight=dense(layer.weight, layer.groups), groups=1),
             source=self.codings[layer.source],
             source_tensor=self.tensors[layer.source],
             skip=self.codings[layer.skip.source] if layer.skip else None,
@@ -279,7 +286,10 @@ class _Quantizer:
         tensors = {INPUT: INPUT} | {layer.name: layer.tensor for layer in layers}
         macs = [layer for layer in layers if isinstance(layer, FloatMac)]
         inner = [mac for mac in macs if mac.name not in self.edges]
-        return [Site(mac.weight, self.spreads[tensors[mac.source]]) for mac in inner or macs]
+        return [
+            Site(dense(mac.weight, mac.groups), self.spreads[tensors[mac.source]])
+            for mac in inner or macs
+        ]
 
     def _arithmetic(self) -> Arithmetic:
         if self.accumulate == "product":
@@ -313,6 +323,16 @@ class _Quantizer:
         channels, height, width = self.graph.shapes[tensor]
         pad_code = coding.book.packed(self.config.act_bits)[coding.pad_ranks()]
         return Tensor(name, channels, height, width, coding.book.parts, pad_code)
+
+
+def dense(weight: FloatArray, groups: int) -> FloatArray:
+    """Fill a grouped weight up with zeros: ``float[M, C / groups, ...] -> float[M, C, ...]``."""
+    count, channels, *kernel = weight.shape
+    blocks = weight.reshape(groups, count // groups, channels, *kernel)
+    filled = np.zeros((groups, count // groups, groups, channels, *kernel))
+    every = np.arange(groups)
+    filled[every, :, every] = blocks
+    return filled.reshape(count, groups * channels, *kernel)
 
 
 def _uniform(low: FloatArray, high: FloatArray) -> Spread:

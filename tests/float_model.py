@@ -1,23 +1,33 @@
 """A slow, obvious executor of ``FloatGraph``, to compare an imported network with its ONNX."""
 
+import math
 from typing import assert_never
 
 import numpy as np
+from scipy.special import erf
 
-from hwquant.ir import (
-    INPUT,
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
-    FloatArray,
     FloatAveragePool,
+    FloatConcat,
     FloatConv,
     FloatGraph,
     FloatMaxPool,
+    FloatMultiply,
     FloatNode,
-    FloatRelu,
     FloatShortcut,
-    Pads,
-    Pair,
+    Function,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    Relu,
+    Sigmoid,
+    Silu,
+    Tanh,
 )
+from hwquant.ir import INPUT, FloatArray, Pads, Pair
 
 
 def evaluate(graph: FloatGraph, images: FloatArray) -> FloatArray:
@@ -33,12 +43,12 @@ def evaluate(graph: FloatGraph, images: FloatArray) -> FloatArray:
 def _compute(node: FloatNode, tensors: dict[str, FloatArray]) -> FloatArray:
     match node:
         case FloatConv():
-            kernel = (node.weight.shape[2], node.weight.shape[3])
-            windows = _windows(tensors[node.source], kernel, node.stride, node.pads, 0.0)
-            sums = np.tensordot(windows, node.weight, axes=((1, 4, 5), (1, 2, 3)))
-            return (sums + node.bias).transpose(0, 3, 1, 2)
-        case FloatRelu():
-            return np.clip(tensors[node.source], 0, node.ceiling)
+            parts = np.split(tensors[node.source], node.groups, axis=1)
+            weights = np.split(node.weight, node.groups)
+            sums = [_convolve(node, *pair) for pair in zip(parts, weights, strict=True)]
+            return np.concatenate(sums, axis=1) + node.bias[:, None, None]
+        case FloatActivation():
+            return function(node.function, tensors[node.source])
         case FloatAdd():
             return tensors[node.sources[0]] + tensors[node.sources[1]]
         case FloatShortcut():
@@ -53,8 +63,43 @@ def _compute(node: FloatNode, tensors: dict[str, FloatArray]) -> FloatArray:
         case FloatAveragePool():
             source = tensors[node.source]
             return _windows(source, node.kernel, node.stride, (0, 0, 0, 0), 0.0).mean((4, 5))
+        case FloatConcat():
+            return np.concatenate([tensors[name] for name in node.sources], axis=1)
+        case FloatMultiply():
+            return tensors[node.source] * tensors[node.gate]
         case _:
             assert_never(node)
+
+
+def function(kind: Function, x: FloatArray) -> FloatArray:
+    """Compute an activation function as its formula has it."""
+    match kind:
+        case Relu():
+            return np.minimum(np.maximum(x, 0), np.inf if kind.ceiling is None else kind.ceiling)
+        case LeakyRelu():
+            return np.where(x > 0, x, kind.slope * x)
+        case Silu():
+            return x / (1 + np.exp(-x))
+        case Gelu(is_tanh=True):
+            return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case Gelu():
+            return x / 2 * (1 + erf(x / math.sqrt(2)))
+        case HardSwish():
+            return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
+        case HardSigmoid():
+            return np.minimum(np.maximum(kind.slope * x + kind.offset, 0), 1)
+        case Sigmoid():
+            return 1 / (1 + np.exp(-x))
+        case Tanh():
+            return np.tanh(x)
+        case _:
+            assert_never(kind)
+
+
+def _convolve(node: FloatConv, images: FloatArray, weight: FloatArray) -> FloatArray:
+    kernel = (weight.shape[2], weight.shape[3])
+    windows = _windows(images, kernel, node.stride, node.pads, 0.0)
+    return np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
 
 
 def _windows(images: FloatArray, kernel: Pair, stride: Pair, pads: Pads, fill: float) -> FloatArray:

@@ -11,7 +11,11 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper, parser
 
-from hwquant.ir import INPUT, FloatArray, FloatGraph
+from hwquant import float_model
+from hwquant.float_graph import FloatGraph
+from hwquant.ir import INPUT, FloatArray
+from hwquant.onnx_import import load
+from tests.float_model import evaluate
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -54,6 +58,10 @@ def run(path: Path, graph: FloatGraph, images: FloatArray) -> FloatArray:
     match graph.layout:
         case "NHWC":
             images = images.transpose(0, 2, 3, 1)
+        case "NCW":
+            images = images[:, :, 0]
+        case "NWC":
+            images = images[:, :, 0].transpose(0, 2, 1)
         case "NF":
             images = images[:, :, 0, 0]
         case "NCHW":
@@ -61,3 +69,27 @@ def run(path: Path, graph: FloatGraph, images: FloatArray) -> FloatArray:
     kind = np.float64 if tensor.type == "tensor(double)" else np.float32
     inputs = ({tensor.name: image[None].astype(kind)} for image in images)
     return np.concatenate([np.asarray(session.run(None, feed)[0], np.float64) for feed in inputs])
+
+
+def assert_same_function(
+    path: Path, shape: tuple[int, ...] | None = None, spread: float = 1.0, seed: int = 1
+) -> FloatGraph:
+    """Import a network; both executors compute what ONNX Runtime computes of random images."""
+    graph = load(path, shape)
+    images = np.random.default_rng(seed).normal(0, spread, (2, *graph.shapes[INPUT]))
+    theirs = run(path, graph, images)
+    assert np.ptp(theirs) > 0, "a network that computes a constant tests nothing"
+    _assert_close(graph, evaluate(graph, images), theirs, seed)
+    _assert_close(graph, float_model.evaluate(graph, images), theirs, seed)
+    return graph
+
+
+def _assert_close(graph: FloatGraph, ours: FloatArray, theirs: FloatArray, seed: int) -> None:
+    for note in graph.notes:
+        if "Softmax" in note:
+            ours = ours - np.log(np.exp(ours).sum(axis=1, keepdims=True))
+            theirs = theirs if "LogSoftmax" in note else np.log(theirs)
+        elif "Sigmoid" in note:
+            ours = 1 / (1 + np.exp(-ours))
+    error = np.abs(ours.reshape(theirs.shape) - theirs).max()
+    assert error <= 1e-4 * np.abs(theirs).max(), f"off by {error}, seed {seed}"

@@ -144,6 +144,9 @@ BAD_OPTIONS = [
     (("--edge-bits", "3"), "edge_bits=3: permitted 4..8"),
     (("--product-bits", "99"), "product_bits=99"),
     (("--input-bits", "0"), "input_bits=0"),
+    (("--input-shape", "3,0,5"), "are not positive integers with commas between them"),
+    (("--input-shape", "3,6,x"), "are not positive integers with commas between them"),
+    (("--input-shape", "6,5"), "--input-shape has 2 numbers; input 'x' has 3 dimensions"),
     (("--bits", "four"), "'four' is not a valid integer"),
     (("--exponent", "2"), "exponent=2.0"),
     (("--exponent", "half"), "'half' is neither auto nor a number"),
@@ -201,6 +204,19 @@ def test_a_dynamic_image_is_one_sentence(tmp_path: Path) -> None:
     assert_refused(hwquant("gen", model, "-o", tmp_path / "b"), "dimension 2 (H) is dynamic")
 
 
+def test_sizes_that_the_network_leaves_open_are_an_option(tmp_path: Path) -> None:
+    model, images = save(tmp_path, "float[N, 3, H, W]", BODY, 2), data(tmp_path / "images.npz")
+    shape = ("--input-shape", "3,6,5")
+    result = hwquant("eval", model, "--data", images, "--json", *shape)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["accuracy"]["n"] == 6
+    result = hwquant("gen", model, "-o", tmp_path / "build", *SMALL_PLAN, *shape, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert_refused(hwquant("gen", model, "-o", tmp_path / "b"), "--input-shape, here 3,H,W")
+    wrong = hwquant("gen", model, "-o", tmp_path / "b", "--input-shape", "1,6,5")
+    assert_refused(wrong, "--input-shape: dimension 1 of input 'x' is 3, not 1")
+
+
 def test_an_unsupported_operator_is_one_sentence(tmp_path: Path) -> None:
     model = save(tmp_path, IMAGE, "y = Elu(x)", 4)
     assert_refused(hwquant("gen", model, "-o", tmp_path / "b"), ["Elu_0", "Elu is not supported"])
@@ -248,6 +264,18 @@ def test_eval_goes_one_by_one_where_the_network_flattens_its_batch(tmp_path: Pat
     result = hwquant("eval", save(tmp_path, IMAGE, body, 2), "--data", images, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["accuracy"]["n"] == 6
+
+
+@pytest.mark.parametrize("image", ["float[N, 3, 5]", "float[N, 5, 3]"])
+def test_eval_gives_sequences_to_the_float_side_in_its_layout(tmp_path: Path, image: str) -> None:
+    move = "i = Identity(x)" if image == "float[N, 3, 5]" else "i = Transpose<perm=[0,2,1]>(x)"
+    body = f"{move} c = Conv<pads=[1,1]>(i, w_4_3_3) r = Relu(c) f = Flatten(r) y = Gemm(f, w_20_3)"
+    pixels = np.random.default_rng(5).integers(0, 256, (6, 1, 5, 3)).astype(np.uint8)
+    images = data(tmp_path / "d.npz", x=pixels)
+    bits = ("--bits", "8", "--json")
+    result = hwquant("eval", save(tmp_path, image, body, 2), "--data", images, *bits)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["accuracy"]["agreement"] == 1
 
 
 def test_eval_stores_accuracy_in_the_directory_of_the_same_network(build: Path) -> None:

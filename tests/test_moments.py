@@ -6,19 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant.ir import (
-    INPUT,
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
-    FloatArray,
     FloatAveragePool,
+    FloatConcat,
     FloatConv,
     FloatGraph,
     FloatMaxPool,
+    FloatMultiply,
     FloatNode,
-    FloatRelu,
     FloatShortcut,
+    Gelu,
+    HardSigmoid,
     Moments,
+    Relu,
+    Silu,
 )
+from hwquant.functions import bounds, evaluate
+from hwquant.ir import INPUT, FloatArray
 from hwquant.moments import Spread, spreads, tap_correlation
 from hwquant.onnx_import import load
 
@@ -37,10 +43,45 @@ def _after(*nodes: FloatNode) -> Spread:
 
 @pytest.mark.parametrize("ceiling", [None, 6.0, 1.0])
 def test_rectified_moments_agree_with_samples(ceiling: float | None) -> None:
-    spread = _after(FloatRelu("r", INPUT, ceiling))
+    spread = _after(FloatActivation("r", INPUT, Relu(ceiling)))
     samples = np.random.default_rng(1).normal(MEAN, STD, (400_000, 3)).clip(0, ceiling)
     np.testing.assert_allclose(spread.clipped().mean, samples.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(spread.clipped().std, samples.std(axis=0), atol=0.01)
+
+
+@pytest.mark.parametrize("function", [Silu(), Gelu(is_tanh=False), HardSigmoid(0.2, 0.5)])
+def test_moments_behind_a_function_agree_with_samples(function: Silu | Gelu | HardSigmoid) -> None:
+    spread = _after(FloatActivation("f", INPUT, function))
+    samples = evaluate(function, np.random.default_rng(1).normal(MEAN, STD, (400_000, 3)))
+    np.testing.assert_allclose(spread.mean, samples.mean(axis=0), atol=0.01)
+    np.testing.assert_allclose(spread.std, samples.std(axis=0), atol=0.01)
+    assert (spread.low, spread.high) == bounds(function)
+
+
+def test_grouped_convolution_moves_the_mean_exactly() -> None:
+    weight = np.random.default_rng(2).normal(size=(6, 1, 3, 3))
+    grouped = replace(_conv(weight), groups=3)
+    found = _after(FloatActivation("r", INPUT, Relu(None)), replace(grouped, source="r"))
+    relu = Spread(MEAN, STD, low=0.0).clipped()
+    np.testing.assert_allclose(found.mean, weight.sum(axis=(1, 2, 3)) * relu.mean.repeat(2) + 1)
+    assert (found.std > 0).all()
+
+
+def test_concat_keeps_each_tensors_moments() -> None:
+    spread = _after(FloatActivation("r", INPUT, Relu(None)), FloatConcat("c", (INPUT, "r")))
+    relu = Spread(MEAN, STD, low=0.0).clipped()
+    np.testing.assert_allclose(spread.clipped().mean, [*MEAN, *relu.mean], atol=1e-9)
+    np.testing.assert_allclose(spread.clipped().std, [*STD, *relu.std], atol=1e-9)
+
+
+def test_product_of_independent_tensors_agrees_with_samples() -> None:
+    gate = FloatActivation("g", INPUT, HardSigmoid(0.2, 0.5))
+    # the gate's bounds are taken into account twice: by the function, and by the clipped Gaussian
+    spread = _after(gate, FloatMultiply("m", INPUT, "g"))
+    one, other = np.random.default_rng(1).normal(MEAN, STD, (2, 400_000, 3))
+    samples = one * evaluate(HardSigmoid(0.2, 0.5), other)
+    np.testing.assert_allclose(spread.mean, samples.mean(axis=0), rtol=0.05)
+    np.testing.assert_allclose(spread.std, samples.std(axis=0), rtol=0.05)
 
 
 def test_clipping_nothing_changes_nothing() -> None:
@@ -79,7 +120,7 @@ def test_shortcut_moves_channels_among_zeros() -> None:
 
 
 def test_sum_adds_means_and_at_least_variances() -> None:
-    spread = _after(FloatRelu("r", INPUT, None), FloatAdd("a", ("r", INPUT)))
+    spread = _after(FloatActivation("r", INPUT, Relu(None)), FloatAdd("a", ("r", INPUT)))
     relu = Spread(MEAN, STD, low=0.0).clipped()
     np.testing.assert_allclose(spread.mean, relu.mean + MEAN)
     assert (spread.std >= np.hypot(relu.std, STD)).all()
@@ -123,6 +164,6 @@ def test_propagation_agrees_with_the_batch_norms_of_resnet20(shared: Path) -> No
 def _one_ahead(conv: FloatConv, source: Spread) -> Spread:
     """Propagate through ``conv`` as an inner layer: behind a ReLU of the source's Gaussian."""
     inner = replace(conv, source="relu", moments=None)
-    nodes = (FloatRelu("relu", INPUT, None), inner)
+    nodes = (FloatActivation("relu", INPUT, Relu(None)), inner)
     graph = FloatGraph("one", "0" * 64, "NCHW", nodes, {INPUT: (3, 8, 8)}, inner.name)
     return spreads(graph, source)[inner.name]

@@ -10,24 +10,20 @@ import pytest
 from hwquant import golden
 from hwquant.errors import BadInput
 from hwquant.exponent import Site, find_exponent, noise_to_signal, weight_error
-from hwquant.ir import (
-    INPUT,
+from hwquant.float_graph import (
+    FloatActivation,
     FloatAdd,
-    FloatArray,
     FloatAveragePool,
     FloatConv,
     FloatGraph,
     FloatMaxPool,
     FloatNode,
-    FloatRelu,
     FloatShortcut,
-    IntArray,
-    LevelTables,
-    MacLayer,
     Moments,
-    ProductTable,
-    QuantGraph,
+    Relu,
 )
+from hwquant.ir import INPUT, FloatArray, IntArray, LevelTables, MacLayer, ProductTable, QuantGraph
+from hwquant.lower import sources
 from hwquant.moments import Spread
 from hwquant.onnx_import import load
 from hwquant.quantize import QuantConfig, quantize
@@ -42,8 +38,7 @@ def _conv(
 ) -> FloatConv:
     rng = np.random.default_rng(seed + len(name) + shape[0])
     weight = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)
-    pad = shape[2] // 2
-    bias = rng.normal(0, 0.2, shape[0])
+    pad, bias = shape[2] // 2, rng.normal(0, 0.2, shape[0])
     return FloatConv(name, source, weight, bias, (stride, stride), (pad, pad, pad, pad), None)
 
 
@@ -56,7 +51,7 @@ def _graph(*nodes: FloatNode) -> FloatGraph:
 
 
 def _shape(node: FloatNode, shapes: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
-    channels, height, width = shapes[node.sources[0] if isinstance(node, FloatAdd) else node.source]
+    channels, height, width = shapes[sources(node)[0]]
     match node:
         case FloatConv():
             kernel, pads = node.weight.shape[2:], node.pads
@@ -72,7 +67,7 @@ def _shape(node: FloatNode, shapes: dict[str, tuple[int, int, int]]) -> tuple[in
     return channels, (height - kernel[0]) // down + 1, (width - kernel[1]) // right + 1
 
 
-STEM = (_conv("stem", INPUT, (8, 3, 3, 3)), FloatRelu("relu", "stem", None))
+STEM = (_conv("stem", INPUT, (8, 3, 3, 3)), FloatActivation("relu", "stem", Relu(None)))
 HEAD = (FloatAveragePool("mean", "body", (8, 8), (1, 1)), _conv("fc", "mean", (5, 8, 1, 1)))
 NETWORKS = {
     "plain": (*STEM, _conv("last", "relu", (5, 8, 3, 3))),
@@ -80,10 +75,10 @@ NETWORKS = {
     "residual": (
         *STEM,
         _conv("c1", "relu", (8, 8, 3, 3)),
-        FloatRelu("r1", "c1", None),
+        FloatActivation("r1", "c1", Relu(None)),
         _conv("c2", "r1", (8, 8, 3, 3)),
         FloatAdd("add", ("c2", "relu")),
-        FloatRelu("body", "add", None),
+        FloatActivation("body", "add", Relu(None)),
         *HEAD,
     ),
     "shortcut": (
@@ -91,7 +86,7 @@ NETWORKS = {
         _conv("c1", "relu", (12, 8, 3, 3), stride=2),
         FloatShortcut("down", "relu", (2, 2), 12, 2),
         FloatAdd("add", ("down", "c1")),
-        FloatRelu("r1", "add", None),
+        FloatActivation("r1", "add", Relu(None)),
         _conv("last", "r1", (5, 12, 1, 1)),
     ),
     "two convolutions": (
@@ -99,7 +94,7 @@ NETWORKS = {
         _conv("side", "relu", (12, 8, 1, 1), stride=2),
         _conv("c1", "relu", (12, 8, 3, 3), stride=2),
         FloatAdd("add", ("side", "c1")),
-        FloatRelu("r1", "add", None),
+        FloatActivation("r1", "add", Relu(None)),
         _conv("last", "r1", (5, 12, 1, 1)),
     ),
     "linear between": (
@@ -119,12 +114,12 @@ NETWORKS = {
     "ends in relu": (*STEM,),
     "relu6": (
         _conv("stem", INPUT, (8, 3, 3, 3)),
-        FloatRelu("relu", "stem", 1.0),
+        FloatActivation("relu", "stem", Relu(1.0)),
         _conv("last", "relu", (5, 8, 3, 3)),
     ),
     "pooled input": (
         FloatMaxPool("max", INPUT, (2, 2), (2, 2), (0, 0, 0, 0)),
-        FloatRelu("relu", "max", None),
+        FloatActivation("relu", "max", Relu(None)),
         _conv("last", "relu", (5, 3, 1, 1)),
     ),
     "shortcut alone": (
@@ -169,9 +164,8 @@ def test_bounds_hold_on_random_images(name: str, bits: tuple[int, int, int]) -> 
     assert isinstance(last, MacLayer)
     assert last.activation is None
     assert np.abs(values).max() < 2 ** (last.value_bits - 1)
-    assert all(
-        layer.activation is not None for layer in graph.layers[:-1] if isinstance(layer, MacLayer)
-    )
+    inner = [layer for layer in graph.layers[:-1] if isinstance(layer, MacLayer)]
+    assert all(layer.activation is not None for layer in inner)
 
 
 def test_accumulator_bound_is_reached_by_the_worst_image() -> None:

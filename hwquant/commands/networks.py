@@ -7,7 +7,8 @@ from hwquant import accuracy, dataset, onnx_import, packaged
 from hwquant.commands import terminal
 from hwquant.commands.options import QuantOptions
 from hwquant.dataset import Dataset
-from hwquant.ir import FloatGraph, QuantGraph
+from hwquant.float_graph import FloatGraph
+from hwquant.ir import QuantGraph
 from hwquant.quantize import quantize
 
 
@@ -25,7 +26,7 @@ def load(model: Path | None, options: QuantOptions) -> Network:
     config = options.config(model)
     path = model or packaged.model_path()
     terminal.say(f"import {path.name}")
-    floating = onnx_import.load(path)
+    floating = onnx_import.load(path, options.input_shape)
     for note in floating.notes:
         terminal.say(f"note: {note}")
     terminal.say(f"quantize W{config.weight_bits}A{config.act_bits} {config.method}")

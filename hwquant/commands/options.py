@@ -33,6 +33,18 @@ def _numbers(
     return numbers
 
 
+def _sizes(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Parse positive integers with commas between them."""
+    if value is None:
+        return None
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r} are not positive integers with commas between them")
+    return tuple(int(part) for part in parts)
+
+
 def _exponent(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
     """Parse ``auto`` (``None``) or a number."""
     if value == "auto":
@@ -60,6 +72,7 @@ class QuantOptions:
     std: tuple[float, ...] | None
     input_bits: int
     input_signed: bool
+    input_shape: tuple[int, ...] | None
 
     def config(self, model: Path | None) -> QuantConfig:
         """Return the configuration for ``model``, or for the network that ships."""
@@ -148,6 +161,12 @@ _QUANT = (
         help="Bits of the sensor's integers.",
     ),
     click.option("--input-signed", is_flag=True, help="The sensor's integers are signed."),
+    click.option(
+        "--input-shape",
+        callback=_sizes,
+        metavar="N1,N2,…",
+        help="Sizes of the input's dimensions but the batch, where MODEL leaves them open.",
+    ),
 )
 
 

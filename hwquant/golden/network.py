@@ -11,15 +11,7 @@ import numpy as np
 
 from hwquant.errors import BadInput
 from hwquant.golden.mac import Integers, Mac, accumulate, prepare, requantize
-from hwquant.ir import (
-    INPUT,
-    ConcatLayer,
-    InputCodes,
-    IntArray,
-    MacLayer,
-    MaxPoolLayer,
-    QuantGraph,
-)
+from hwquant.ir import INPUT, ConcatLayer, InputCodes, IntArray, MacLayer, MaxPoolLayer, QuantGraph
 
 BATCH_CODES = 1 << 18  # of the largest tensor; more, and its planes fall out of the cache
 

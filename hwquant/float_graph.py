@@ -1,0 +1,184 @@
+"""The network as trained: ``FloatGraph``, which the importer makes and the quantizer reads.
+
+Records are frozen; ``hwquant/ir.py`` has the same network as integers.
+"""
+
+from dataclasses import dataclass
+
+from hwquant.ir import FloatArray, Layout, Pads, Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and standard deviation of a tensor, per channel: ``float[M]`` each."""
+
+    mean: FloatArray
+    std: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class FloatConv:
+    """Convolution or, with the kernel as large as the input, a fully connected layer.
+
+    ``weight`` is ``float[M, C / groups, KH, KW]``, ``bias`` ``float[M]``; the g-th run of
+    ``M / groups`` output channels reads the g-th run of ``C / groups`` input channels (depthwise: C
+    groups). ``moments`` are those of the output where a batch norm followed and was folded in
+    (mean = beta, std = abs(gamma)), else ``None``.
+    """
+
+    name: str
+    source: str
+    weight: FloatArray
+    bias: FloatArray
+    stride: Pair
+    pads: Pads
+    moments: Moments | None
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Relu:
+    """``min(max(x, 0), ceiling)``; ``ceiling`` is ``None`` for ReLU and 6 for ReLU6."""
+
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
+class LeakyRelu:
+    """``x`` where positive, else ``slope * x``; ``0 < slope < 1``."""
+
+    slope: float
+
+
+@dataclass(frozen=True)
+class Silu:
+    """``x * sigmoid(x)``."""
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """``x * normal_cdf(x)``; ``is_tanh`` is its approximation by tanh."""
+
+    is_tanh: bool
+
+
+@dataclass(frozen=True)
+class HardSwish:
+    """``x * min(max(x / 6 + 1 / 2, 0), 1)``."""
+
+
+@dataclass(frozen=True)
+class HardSigmoid:
+    """``min(max(slope * x + offset, 0), 1)``; ``slope > 0``, ``0 < offset < 1``."""
+
+    slope: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """``1 / (1 + exp(-x))``."""
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """Hyperbolic tangent."""
+
+
+Function = Relu | LeakyRelu | Silu | Gelu | HardSwish | HardSigmoid | Sigmoid | Tanh
+
+
+@dataclass(frozen=True)
+class FloatActivation:
+    """A function of every element."""
+
+    name: str
+    source: str
+    function: Function
+
+
+@dataclass(frozen=True)
+class FloatAdd:
+    """Sum of two tensors of one shape."""
+
+    name: str
+    sources: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class FloatShortcut:
+    """Every ``stride``-th pixel, the channels moved up by ``channel_offset`` among zeros."""
+
+    name: str
+    source: str
+    stride: Pair
+    channels: int
+    channel_offset: int
+
+
+@dataclass(frozen=True)
+class FloatMaxPool:
+    """Maximum over a window; padding never wins."""
+
+    name: str
+    source: str
+    kernel: Pair
+    stride: Pair
+    pads: Pads
+
+
+@dataclass(frozen=True)
+class FloatAveragePool:
+    """Mean over a window without padding (global pooling: the window is the whole image)."""
+
+    name: str
+    source: str
+    kernel: Pair
+    stride: Pair
+
+
+@dataclass(frozen=True)
+class FloatConcat:
+    """The channels of ``sources`` one after another."""
+
+    name: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FloatMultiply:
+    """``source``, ``(C, H, W)``, times ``gate``, ``(C, 1, 1)``."""
+
+    name: str
+    source: str
+    gate: str
+
+
+FloatNode = (
+    FloatConv
+    | FloatActivation
+    | FloatAdd
+    | FloatShortcut
+    | FloatMaxPool
+    | FloatAveragePool
+    | FloatConcat
+    | FloatMultiply
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FloatGraph:
+    """A network as trained, nodes in topological order; a tensor bears the name of its node.
+
+    ``shapes`` gives ``(C, H, W)`` of the input tensor (named ``INPUT``) and of every node's output.
+    ``layout`` is how the ONNX network takes its input; without an H there, H is 1, and F is C.
+    ``notes`` are sentences for the user about what the import dropped or rewrote.
+    """
+
+    name: str
+    sha256: str
+    layout: Layout
+    nodes: tuple[FloatNode, ...]
+    shapes: dict[str, tuple[int, int, int]]
+    output: str
+    notes: tuple[str, ...] = ()

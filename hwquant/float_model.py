@@ -1,0 +1,175 @@
+"""A fast executor of ``FloatGraph``: matrix products, and a tensor only as long as it is read.
+
+Inside, tensors are ``[C, N, H, W]``, so that a convolution of all images is one matrix product. On
+a machine that others keep busy, BLAS is fastest with one thread (``OPENBLAS_NUM_THREADS=1``).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from hwquant.float_graph import (
+    FloatActivation,
+    FloatAdd,
+    FloatAveragePool,
+    FloatConcat,
+    FloatConv,
+    FloatGraph,
+    FloatMaxPool,
+    FloatMultiply,
+    FloatNode,
+    FloatShortcut,
+)
+from hwquant.functions import evaluate as evaluate_function
+from hwquant.ir import INPUT, Pads, Pair
+from hwquant.lower import sources
+
+Images = npt.NDArray[np.floating[Any]]  # float[N, C, H, W]
+
+_BLOCK = 1 << 15  # output elements of a depthwise layer at a time, so that they stay in the cache
+
+
+def evaluate(
+    graph: FloatGraph, images: Images, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
+    """Compute the network's output: ``float[N, C, H, W] -> float[N, M, OH, OW]``."""
+    output: npt.NDArray[Any] = images.astype(dtype)
+    for node, tensor in stream(graph, images, dtype):
+        if node.name == graph.output:
+            output = tensor
+    return output
+
+
+def stream(
+    graph: FloatGraph, images: Images, dtype: npt.DTypeLike = np.float32
+) -> Iterator[tuple[FloatNode, npt.NDArray[Any]]]:
+    """Compute node after node, and yield each with its output, ``dtype[N, C, H, W]``.
+
+    A tensor is let go as soon as its last reader is computed; it must not be changed before.
+    """
+    reads = Counter(name for node in graph.nodes for name in sources(node))
+    tensors: dict[str, npt.NDArray[Any]] = {INPUT: _swap(images).astype(dtype, order="C")}
+    for node in graph.nodes:
+        made = _compute(node, tensors)
+        yield node, _swap(made)
+        if reads[node.name]:
+            tensors[node.name] = made
+        for name in sources(node):
+            reads[name] -= 1
+            if not reads[name]:
+                del tensors[name]
+
+
+def _swap(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return tensor.transpose(1, 0, 2, 3)
+
+
+def _compute(node: FloatNode, tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    match node:
+        case FloatConv():
+            return _convolve(node, tensors[node.source])
+        case FloatActivation():
+            return evaluate_function(node.function, tensors[node.source])
+        case FloatAdd():
+            return tensors[node.sources[0]] + tensors[node.sources[1]]
+        case FloatShortcut():
+            kept = tensors[node.source][:, :, :: node.stride[0], :: node.stride[1]]
+            after = node.channels - node.channel_offset - len(kept)
+            return np.pad(kept, ((node.channel_offset, after), (0, 0), (0, 0), (0, 0)))
+        case FloatMaxPool():
+            padded = _pad(tensors[node.source], node.pads, -math.inf)
+            taps = _taps(padded, node.kernel, node.stride)
+            most = next(taps).copy()
+            for tap in taps:
+                np.maximum(most, tap, out=most)
+            return most
+        case FloatAveragePool():
+            return _average(node, tensors[node.source])
+        case FloatConcat():
+            return np.concatenate([tensors[name] for name in node.sources])
+        case FloatMultiply():
+            return tensors[node.source] * tensors[node.gate]
+        case _:
+            assert_never(node)
+
+
+def _average(node: FloatAveragePool, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if node.kernel == source.shape[2:]:
+        return source.mean(axis=(2, 3), keepdims=True)
+    taps = _taps(source, node.kernel, node.stride)
+    total = next(taps).copy()
+    for tap in taps:
+        total += tap
+    return total / math.prod(node.kernel)
+
+
+def _convolve(node: FloatConv, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    weight, bias = node.weight.astype(source.dtype), node.bias.astype(source.dtype)
+    padded = _pad(source, node.pads, 0.0)
+    count, channels, *kernel = weight.shape
+    window = (kernel[0], kernel[1])
+    if channels == 1 and count == node.groups:
+        return _depthwise(padded, weight[:, 0], bias, node.stride)
+    columns = _columns(padded, window, node.stride, node.groups)
+    matrix = weight.reshape(node.groups, count // node.groups, -1)
+    sums = matrix @ columns  # [G, M / G, N * OH * OW]
+    height, width = _size(padded, window, node.stride)
+    sums = sums.reshape(count, -1, height, width)
+    sums += bias[:, None, None, None]
+    return sums
+
+
+def _columns(padded: npt.NDArray[Any], kernel: Pair, stride: Pair, groups: int) -> npt.NDArray[Any]:
+    """Copy windows into columns: ``[C, N, H, W] -> [G, C / G * KH * KW, N * OH * OW]``."""
+    channels, images = padded.shape[:2]
+    height, width = _size(padded, kernel, stride)
+    if kernel == (1, 1):
+        return next(_taps(padded, kernel, stride)).reshape(groups, channels // groups, -1)
+    columns = np.empty((channels, math.prod(kernel), images, height, width), padded.dtype)
+    for index, tap in enumerate(_taps(padded, kernel, stride)):
+        columns[:, index] = tap
+    return columns.reshape(groups, -1, images * height * width)
+
+
+def _depthwise(
+    padded: npt.NDArray[Any], weight: npt.NDArray[Any], bias: npt.NDArray[Any], stride: Pair
+) -> npt.NDArray[Any]:
+    """Multiply and add tap by tap, a few channels at a time."""
+    kernel = (weight.shape[1], weight.shape[2])
+    height, width = _size(padded, kernel, stride)
+    sums = np.empty((*padded.shape[:2], height, width), padded.dtype)
+    step = max(1, _BLOCK // (len(padded[0]) * height * width))
+    for first in range(0, len(weight), step):
+        part = slice(first, first + step)
+        factors = weight[part].reshape(-1, math.prod(kernel))
+        made = sums[part]
+        made[...] = bias[part, None, None, None]
+        for index, tap in enumerate(_taps(padded[part], kernel, stride)):
+            made += tap * factors[:, index, None, None, None]
+    return sums
+
+
+def _taps(padded: npt.NDArray[Any], kernel: Pair, stride: Pair) -> Iterator[npt.NDArray[Any]]:
+    """Yield what each position of a window sees, row by row: ``[..., H, W] -> [..., OH, OW]``."""
+    height, width = _size(padded, kernel, stride)
+    for row in range(kernel[0]):
+        rows = slice(row, row + (height - 1) * stride[0] + 1, stride[0])
+        for column in range(kernel[1]):
+            columns = slice(column, column + (width - 1) * stride[1] + 1, stride[1])
+            yield padded[..., rows, columns]
+
+
+def _size(padded: npt.NDArray[Any], kernel: Pair, stride: Pair) -> Pair:
+    height, width = padded.shape[-2:]
+    return (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
+
+
+def _pad(images: npt.NDArray[Any], pads: Pads, fill: float) -> npt.NDArray[Any]:
+    top, left, bottom, right = pads
+    if not any(pads):
+        return images
+    return np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
