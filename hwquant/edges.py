@@ -1,13 +1,19 @@
 """Which layers and tensors lie at the network's edges, where codes have more bits."""
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from hwquant.ir import INPUT
 from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax
 
+CodeKind = Literal["plain", "wide", "detailed"]
+
 
 def edge_layers(layers: tuple[FloatLayer, ...]) -> set[str]:
-    """Names of the layers at the network's edges: those that read the input, and the last."""
+    """Names of the layers whose weights have the edge's bits.
+
+    Those that read the input, the last, and depthwise ones: a channel's few weights cannot make up
+    for each other's errors, and hardly count in memory.
+    """
     at_input = {INPUT}
     for layer in layers:
         if isinstance(layer, FloatMax) and layer.source in at_input:
@@ -15,29 +21,32 @@ def edge_layers(layers: tuple[FloatLayer, ...]) -> set[str]:
     macs = [layer for layer in layers if isinstance(layer, FloatMac)]
     return (
         {layers[-1].name}
-        | {mac.name for mac in macs if mac.source in at_input}
+        | {mac.name for mac in macs if mac.source in at_input or mac.groups > 1}
         | (at_input - {INPUT})
     )
 
 
-def wide_tensors(layers: tuple[FloatLayer, ...]) -> set[str]:
-    """Names of the tensors that deserve the edge's bits.
+def tensor_codes(layers: tuple[FloatLayer, ...]) -> dict[str, CodeKind]:
+    """Kind of the codes of every tensor.
 
-    The input, what the last layer reads, and what is read as a residual or gate only: there,
-    further digits cost no MACs. A max pool has its source's digits, and all that a concatenation
-    puts side by side have the same: the edge's bits if no layer but the last reads any of it.
+    ``wide`` codes have the edge's bits for every reader: the input, what the last layer reads, and
+    what an inner layer reads without an activation function before it, or of a concatenation: it
+    has two signs, and the levels of a power grid lie closest at its least value.
+    ``detailed`` ones have them for residuals and gates alone, where further digits cost no MACs.
+    All others are ``plain``. A max pool has its source's codes, and all that a concatenation puts
+    side by side have the same.
     """
     macs = [layer for layer in layers if isinstance(layer, FloatMac)]
     cats = {layer.name for layer in layers if isinstance(layer, FloatCat)}
-    aside = {mac.skip.source for mac in macs if mac.skip} | {mac.gate for mac in macs if mac.gate}
-    inner, last = {mac.source for mac in macs[:-1]}, macs[-1].source
-    wide = set[str]()
+    beside = {mac.skip.source for mac in macs if mac.skip} | {mac.gate for mac in macs if mac.gate}
+    signed = {mac.name for mac in macs if mac.function is None} | cats
+    inner, edges = {mac.source for mac in macs[:-1]}, {INPUT, macs[-1].source}
+    kinds = dict[str, CodeKind]()
     for group in _same_digits(layers):
-        is_edge = INPUT in group or (last in group and not (group & cats and group & inner))
-        is_aside = group & aside and not group & {*inner, last}
-        if is_edge or is_aside:
-            wide |= group
-    return wide
+        is_wide = group & edges or group & signed & inner
+        kind: CodeKind = "wide" if is_wide else "detailed" if group & beside else "plain"
+        kinds |= dict.fromkeys(group, kind)
+    return kinds
 
 
 def _same_digits(layers: tuple[FloatLayer, ...]) -> list[set[str]]:

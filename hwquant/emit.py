@@ -96,13 +96,14 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
 def _layer(graph: QuantGraph, layer: Layer, step: LayerProgram | None) -> dict[str, object]:
     """Describe a layer; ``step`` is ``None`` for one that does not run, being placement alone."""
     weight_digits = layer.weights.shape[0] if isinstance(layer, MacLayer) else 0
+    source = graph.tensor(sources_of(layer)[0])
     return {
         "name": layer.name,
         "kind": _kind(layer),
         "macs": step.macs if step else 0,
         "cycles": step.cycles if step else 0,
         "weight_bits": weight_digits * graph.weight_bits,
-        "act_bits": graph.tensor(sources_of(layer)[0]).parts * graph.act_bits,
+        "act_bits": (source.read_parts if weight_digits else source.parts) * graph.act_bits,
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from hwquant.block_ram import Memory, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
+from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.power_activation import activation_units
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, PowerTable, ProductTable, QuantGraph, Thresholds
@@ -116,15 +117,15 @@ def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
     """Return the operands' bits of one lane's multipliers: accumulator, skip level, gate."""
     parameters = LaneParameters(graph)
     products = [(_acc_bits(graph), parameters["multiplier"].width + 1)]
-    skip_bits = int(graph.skip_levels.max()).bit_length() + graph.part_shift + 1
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     if any(layer.residual for layer in macs):
+        skip_bits = level_bits(graph, operand_forms(graph, gates=False))
         products.append((skip_bits, parameters["residual"].width))
     gated_bits = [layer.gate.gated_bits for layer in macs if layer.gate]
     if gated_bits:
         widest = max(_acc_bits(graph), *gated_bits)
         products[0] = (widest, products[0][1])
-        products.append((widest, skip_bits))
+        products.append((widest, level_bits(graph, operand_forms(graph, residuals=False)) + 1))
     return products
 
 

@@ -1,4 +1,4 @@
-"""The search for the network's exponent: the paper's, and one that also sees the activations."""
+"""The search for the network's exponents: the paper's, and one that also sees the activations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,27 +7,30 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-from scipy.special import ndtri  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.ir import FloatArray
-from hwquant.moments import Spread
 from hwquant.power import Grid
-from hwquant.ranges import tensor_range
 
 LOWEST, HIGHEST = 0.25, 1.0
 START = 0.65  # the paper finds optima about 0.55; scales per channel push them up to 0.75
 TOLERANCE = 1e-3  # of the exponent
-QUANTILES = 128  # equally likely samples of every channel's distribution
 
-Search = Literal["weights", "both"]
+Search = Literal["weights", "both", "separate"]
+Error = Callable[[float], float]
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A layer of which the search sees the weights, ``float[M, C, KH, KW]``, and the source."""
+    """A layer that the search sees.
+
+    ``weight`` is ``float[M, C / G, KH, KW]``; ``samples`` (``float[C, n]``) are inputs in units of
+    their range, ``scale`` (``float[C]``) that range.
+    """
 
     weight: FloatArray
-    source: Spread
+    groups: int
+    samples: FloatArray
+    scale: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,10 @@ class SortedWeights:
 
     @staticmethod
     def of(weight: FloatArray, gain: FloatArray) -> "SortedWeights":
-        """Sort one layer, ``float[M, C, KH, KW]``; ``gain`` (``float[C]``) weighs its errors."""
+        """Sort one layer, ``float[M, C, KH, KW]``; ``gain`` (``float[M, C]``) weighs its errors."""
         scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
         magnitudes = (np.abs(weight) / np.maximum(scale, np.finfo(float).tiny)).ravel()
-        weights = np.broadcast_to((scale * gain[:, None, None]) ** 2, weight.shape).ravel()
+        weights = np.broadcast_to((scale * gain[:, :, None, None]) ** 2, weight.shape).ravel()
         order = np.argsort(magnitudes)
         u, g = magnitudes[order], weights[order]
         running = np.cumsum([g, g * u, g * u**2], axis=1)
@@ -62,24 +65,37 @@ class SortedWeights:
         return max(float(square.sum()), 0.0)
 
 
-def find_exponent(sites: Sequence[Site], weight_top: int, act_top: int, search: Search) -> float:
-    """Exponent of least error, between 0.25 and 1.
+def find_exponents(
+    sites: Sequence[Site], weight_top: int, act_top: int, search: Search
+) -> tuple[float, float]:
+    """Exponents of least error for weights and for activations, between 0.25 and 1.
 
-    ``weights``: the paper's error, the sum over layers of the L2 norm of the weights' error.
-    ``both``: the sum over layers of noise over signal at the accumulator, as the assumed
-    distributions have it. Rounded weights and rounded activations both make noise; expected errors
-    do not count, because the bias correction takes them out.
+    ``weights``: one exponent, by the paper's error: the sum over layers of the L2 norm of the
+    weights' error. ``both``: one exponent, by the sum over layers of noise over signal at the
+    accumulator, to which rounded weights and rounded activations both add. ``separate``: an
+    exponent each, by their own noise over signal. Expected errors do not count, because the bias
+    correction takes them out.
 
     Source
     ------
     PowerQuant, eq. 3 with p = 2 and algorithm 1 (Nelder-Mead). Differs: scale per output channel;
-    bounded. ``both`` answers its appendix H, which blames the activations for where eq. 3 fails.
+    bounded. ``both`` and ``separate`` answer its appendix H, which blames the activations for where
+    eq. 3 fails; that a table of products may undo two exponents is not in the paper.
     """
+    of_weights, of_acts = weight_noise(sites, weight_top), act_noise(sites, act_top)
     match search:
         case "weights":
-            error = weight_error(sites, weight_top)
+            one = find_minimum(weight_error(sites, weight_top))
+            return one, one
         case "both":
-            error = noise_to_signal(sites, weight_top, act_top)
+            one = find_minimum(lambda exponent: of_weights(exponent) + of_acts(exponent))
+            return one, one
+        case "separate":
+            return find_minimum(of_weights), find_minimum(of_acts)
+
+
+def find_minimum(error: Error) -> float:
+    """Return the exponent of least error."""
     found = minimize(  # pyright: ignore[reportUnknownVariableType]
         lambda x: error(float(x[0])),  # pyright: ignore
         [START],
@@ -90,54 +106,54 @@ def find_exponent(sites: Sequence[Site], weight_top: int, act_top: int, search: 
     return float(cast(Any, found).x[0])
 
 
-def weight_error(sites: Sequence[Site], top: int) -> Callable[[float], float]:
+def weight_error(sites: Sequence[Site], top: int) -> Error:
     """Return the summed L2 norm of the layers' weight errors as a function of the exponent."""
-    layers = [SortedWeights.of(site.weight, np.ones_like(site.source.mean)) for site in sites]
+    layers = [SortedWeights.of(site.weight, np.ones(site.weight.shape[:2])) for site in sites]
+    return lambda exponent: sum(
+        layer.square_error(Grid("power", exponent, top)) ** 0.5 for layer in layers
+    )
 
-    def error(exponent: float) -> float:
+
+def weight_noise(sites: Sequence[Site], top: int) -> Error:
+    """Return the summed noise over signal that rounded weights make at the accumulators."""
+    layers = list[tuple[SortedWeights, float]]()
+    for site in sites:
+        deviation = site.samples.std(axis=1) * site.scale
+        gain = per_input(deviation, site.groups, len(site.weight))
+        layers.append((SortedWeights.of(site.weight, gain), _signal(site)))
+
+    def noise(exponent: float) -> float:
         grid = Grid("power", exponent, top)
-        return sum(layer.square_error(grid) ** 0.5 for layer in layers)
+        return sum(layer.square_error(grid) / signal for layer, signal in layers)
 
-    return error
-
-
-@dataclass(frozen=True, eq=False)
-class _Signal:
-    """One layer: its weights, and samples of its source in units of the range, ``float[C, n]``."""
-
-    weights: SortedWeights
-    samples: FloatArray
-    gain: FloatArray  # from the variance of such a sample to that of the accumulators
-    power: float
-
-    @staticmethod
-    def of(site: Site) -> "_Signal":
-        uniform = (np.arange(QUANTILES) + 0.5) / QUANTILES
-        quantiles = np.asarray(ndtri(uniform), dtype=np.float64)
-        spread = site.source
-        zero, scale = tensor_range(spread)
-        gaussian = spread.mean[:, None] + spread.std[:, None] * quantiles
-        clipped = np.clip(gaussian, spread.low, spread.high)
-        samples = (clipped - zero[:, None]) / scale[:, None]
-        gain = (site.weight**2).sum(axis=(0, 2, 3)) * scale**2
-        power = max(float(gain @ samples.var(axis=1)), np.finfo(float).tiny)
-        deviation = np.asarray(clipped.std(axis=1), dtype=np.float64)
-        return _Signal(SortedWeights.of(site.weight, deviation), samples, gain, power)
-
-    def noise(self, weights: Grid, acts: Grid) -> float:
-        errors = acts.levels[acts.encode(self.samples)] - self.samples
-        noise = self.weights.square_error(weights) + float(self.gain @ errors.var(axis=1))
-        return noise / self.power
+    return noise
 
 
-def noise_to_signal(
-    sites: Sequence[Site], weight_top: int, act_top: int
-) -> Callable[[float], float]:
-    """Return the summed noise over signal of the accumulators as a function of the exponent."""
-    layers = [_Signal.of(site) for site in sites]
+def act_noise(sites: Sequence[Site], top: int) -> Error:
+    """Return the summed noise over signal that rounded activations make at the accumulators."""
+    layers = [(_energy(site), site.samples, _signal(site)) for site in sites]
 
-    def error(exponent: float) -> float:
-        weights, acts = (Grid("power", exponent, top) for top in (weight_top, act_top))
-        return sum(layer.noise(weights, acts) for layer in layers)
+    def noise(exponent: float) -> float:
+        grid = Grid("power", exponent, top)
+        total = 0.0
+        for energy, samples, signal in layers:
+            errors = grid.levels[grid.encode(samples)] - samples
+            total += float(energy @ errors.var(axis=1)) / signal
+        return total
 
-    return error
+    return noise
+
+
+def per_input(numbers: FloatArray, groups: int, outputs: int) -> FloatArray:
+    """Lay one number an input channel along the weights: ``float[C] -> float[M, C / G]``."""
+    return np.repeat(numbers.reshape(groups, -1), outputs // groups, axis=0)
+
+
+def _energy(site: Site) -> FloatArray:
+    """Gain from the variance of a sample to that of the accumulators, ``float[C]``."""
+    square = (site.weight**2).sum(axis=(2, 3)).reshape(site.groups, -1, site.weight.shape[1])
+    return square.sum(axis=1).ravel() * site.scale**2
+
+
+def _signal(site: Site) -> float:
+    return max(float(_energy(site) @ site.samples.var(axis=1)), np.finfo(float).tiny)

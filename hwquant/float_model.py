@@ -25,7 +25,7 @@ from hwquant.float_graph import (
     FloatShortcut,
 )
 from hwquant.functions import evaluate as evaluate_function
-from hwquant.ir import INPUT, Pads, Pair
+from hwquant.ir import INPUT, FloatArray, Pads, Pair
 from hwquant.lower import sources
 
 Images = npt.NDArray[np.floating[Any]]  # float[N, C, H, W]
@@ -71,7 +71,8 @@ def _swap(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _compute(node: FloatNode, tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     match node:
         case FloatConv():
-            return _convolve(node, tensors[node.source])
+            padded = pad(tensors[node.source], node.pads, 0.0)
+            return convolve(padded, node.weight, node.bias, node.stride, node.groups)
         case FloatActivation():
             return evaluate_function(node.function, tensors[node.source])
         case FloatAdd():
@@ -81,14 +82,10 @@ def _compute(node: FloatNode, tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArr
             after = node.channels - node.channel_offset - len(kept)
             return np.pad(kept, ((node.channel_offset, after), (0, 0), (0, 0), (0, 0)))
         case FloatMaxPool():
-            padded = _pad(tensors[node.source], node.pads, -math.inf)
-            taps = _taps(padded, node.kernel, node.stride)
-            most = next(taps).copy()
-            for tap in taps:
-                np.maximum(most, tap, out=most)
-            return most
+            padded = pad(tensors[node.source], node.pads, -math.inf)
+            return maximum(padded, node.kernel, node.stride)
         case FloatAveragePool():
-            return _average(node, tensors[node.source])
+            return total(tensors[node.source], node.kernel, node.stride) / math.prod(node.kernel)
         case FloatConcat():
             return np.concatenate([tensors[name] for name in node.sources])
         case FloatMultiply():
@@ -97,42 +94,53 @@ def _compute(node: FloatNode, tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArr
             assert_never(node)
 
 
-def _average(node: FloatAveragePool, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if node.kernel == source.shape[2:]:
-        return source.mean(axis=(2, 3), keepdims=True)
-    taps = _taps(source, node.kernel, node.stride)
-    total = next(taps).copy()
+def maximum(padded: npt.NDArray[Any], kernel: Pair, stride: Pair) -> npt.NDArray[Any]:
+    """Greatest element of every window: ``[C, N, H, W] -> [C, N, OH, OW]``."""
+    taps = _taps(padded, kernel, stride)
+    most = next(taps).copy()
     for tap in taps:
-        total += tap
-    return total / math.prod(node.kernel)
+        np.maximum(most, tap, out=most)
+    return most
 
 
-def _convolve(node: FloatConv, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    weight, bias = node.weight.astype(source.dtype), node.bias.astype(source.dtype)
-    padded = _pad(source, node.pads, 0.0)
+def total(source: npt.NDArray[Any], kernel: Pair, stride: Pair) -> npt.NDArray[Any]:
+    """Sum of every window: ``[C, N, H, W] -> [C, N, OH, OW]``."""
+    if kernel == source.shape[2:]:
+        return source.sum(axis=(2, 3), keepdims=True)
+    taps = _taps(source, kernel, stride)
+    summed = next(taps).copy()
+    for tap in taps:
+        summed += tap
+    return summed
+
+
+def convolve(
+    padded: npt.NDArray[Any], weight: FloatArray, bias: FloatArray, stride: Pair, groups: int
+) -> npt.NDArray[Any]:
+    """Convolve all images in the precision of ``padded``: ``[C, N, H, W] -> [M, N, OH, OW]``."""
+    weight, bias = weight.astype(padded.dtype), bias.astype(padded.dtype)
     count, channels, *kernel = weight.shape
     window = (kernel[0], kernel[1])
-    if channels == 1 and count == node.groups:
-        return _depthwise(padded, weight[:, 0], bias, node.stride)
-    columns = _columns(padded, window, node.stride, node.groups)
-    matrix = weight.reshape(node.groups, count // node.groups, -1)
-    sums = matrix @ columns  # [G, M / G, N * OH * OW]
-    height, width = _size(padded, window, node.stride)
+    if channels == 1 and count == groups:
+        return _depthwise(padded, weight[:, 0], bias, stride)
+    matrix = weight.reshape(groups, count // groups, -1)
+    sums = matrix @ columns(padded, window, stride, groups)  # [G, M / G, N * OH * OW]
+    height, width = _size(padded, window, stride)
     sums = sums.reshape(count, -1, height, width)
     sums += bias[:, None, None, None]
     return sums
 
 
-def _columns(padded: npt.NDArray[Any], kernel: Pair, stride: Pair, groups: int) -> npt.NDArray[Any]:
+def columns(padded: npt.NDArray[Any], kernel: Pair, stride: Pair, groups: int) -> npt.NDArray[Any]:
     """Copy windows into columns: ``[C, N, H, W] -> [G, C / G * KH * KW, N * OH * OW]``."""
     channels, images = padded.shape[:2]
     height, width = _size(padded, kernel, stride)
     if kernel == (1, 1):
         return next(_taps(padded, kernel, stride)).reshape(groups, channels // groups, -1)
-    columns = np.empty((channels, math.prod(kernel), images, height, width), padded.dtype)
+    taken = np.empty((channels, math.prod(kernel), images, height, width), padded.dtype)
     for index, tap in enumerate(_taps(padded, kernel, stride)):
-        columns[:, index] = tap
-    return columns.reshape(groups, -1, images * height * width)
+        taken[:, index] = tap
+    return taken.reshape(groups, -1, images * height * width)
 
 
 def _depthwise(
@@ -168,8 +176,13 @@ def _size(padded: npt.NDArray[Any], kernel: Pair, stride: Pair) -> Pair:
     return (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
 
 
-def _pad(images: npt.NDArray[Any], pads: Pads, fill: float) -> npt.NDArray[Any]:
+def pad(images: npt.NDArray[Any], pads: Pads, fill: float | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put a margin of ``fill``, one number or one a channel, around ``[C, N, H, W]``."""
     top, left, bottom, right = pads
     if not any(pads):
         return images
-    return np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    channels, count, height, width = images.shape
+    padded = np.empty((channels, count, top + height + bottom, left + width + right), images.dtype)
+    padded[...] = np.reshape(np.asarray(fill), (-1, 1, 1, 1))
+    padded[:, :, top : top + height, left : left + width] = images
+    return padded

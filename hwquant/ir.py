@@ -19,6 +19,7 @@ Pads = tuple[int, int, int, int]  # (top, left, bottom, right)
 Layout = Literal["NCHW", "NHWC", "NCW", "NWC", "NF"]
 
 INPUT = "input"  # the name of the input tensor of every graph
+MAX_SKIP_SHIFT = 31
 MAX_GATED_BITS = 36  # of a gated accumulator: two DSP blocks hold it times a multiplier
 
 
@@ -28,7 +29,8 @@ class Tensor:
 
     A code has ``parts`` digits of ``act_bits`` bits, the most significant first in value and in
     the packed code ``digit_0 << act_bits | digit_1``. ``pad_code`` (``int[C]``, packed) is the code
-    of real zero, read where a window hangs over the image.
+    of real zero, read where a window hangs over the image. A *detailed* code has two digits, else
+    `BadInput`: MAC layers read the first, residuals and gates both (``QuantGraph.detail_tables``).
     """
 
     name: str
@@ -37,6 +39,21 @@ class Tensor:
     width: int
     parts: int
     pad_code: IntArray
+    is_detailed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_detailed and self.parts != 2:
+            raise BadInput(f"{self.name}: detailed codes of parts={self.parts}; permitted 2")
+
+    @property
+    def read_parts(self) -> int:
+        """Digits that a MAC layer reads."""
+        return 1 if self.is_detailed else self.parts
+
+    @property
+    def kind(self) -> str:
+        """Number and kind of a code's digits, in words."""
+        return f"{self.parts} digits" + ", detailed" * self.is_detailed
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -219,7 +236,7 @@ class MacLayer:
 
 @dataclass(frozen=True, eq=False)
 class MaxPoolLayer:
-    """Maximum of codes over a window."""
+    """Maximum of codes over a window; the output's codes have the source's digits."""
 
     name: str
     source: str
@@ -292,6 +309,7 @@ class Provenance:
     hwquant: str
     method: str
     exponent: float
+    act_exponent: float
     weight_bits: int
     act_bits: int
     edge_bits: int
@@ -309,12 +327,16 @@ class QuantGraph:
     """A network of integers: everything that golden and gateware need.
 
     ``part_shift`` is the weight, as a power of two, of one digit of an expanded code over the next.
-    ``skip_levels`` (``int[Lx + 1]``) decodes a digit of a residual or a gate.
+    ``skip_levels`` (``int[Lx + 1]``) decodes a digit of a residual or a gate. The two digits of a
+    detailed one stand for the sum of their entries in ``detail_tables`` (``int[2, Lx + 1]``), of
+    which those of the second may be negative. The level of a residual, but not of a gate, is
+    shifted left by ``skip_shift`` before its multiplier.
 
     Raises
     ------
     BadInput
-        Naming the layer, if its source, gate or concat has not the shape that it needs.
+        Naming the layer or the field, if a layer's source, gate or digits are not what it needs, a
+        table has not the digits' size, or a detailed code stands for less than 0.
     """
 
     weight_bits: int
@@ -322,39 +344,53 @@ class QuantGraph:
     part_shift: int
     arithmetic: Arithmetic
     skip_levels: IntArray
+    detail_tables: IntArray
+    skip_shift: int
     input: InputCodes
     layers: tuple[Layer, ...]
     provenance: Provenance
 
     def __post_init__(self) -> None:
+        codes = 1 << self.act_bits
+        if self.skip_levels.shape != (codes,) or self.detail_tables.shape != (2, codes):
+            shapes = f"{self.skip_levels.shape} and {self.detail_tables.shape}"
+            raise BadInput(f"skip_levels and detail_tables of {shapes}; act_bits={self.act_bits}")
+        if not 0 <= self.skip_shift <= MAX_SKIP_SHIFT:
+            raise BadInput(f"skip_shift={self.skip_shift}; permitted 0..{MAX_SKIP_SHIFT}")
+        self._check_details(self.input.tensor, self.input.table)
         for layer in self.layers:
             if isinstance(layer, MacLayer):
                 self._check_mac(layer)
-            if isinstance(layer, ConcatLayer):
-                self._check_concat(layer)
+            else:
+                self._check_moved(layer)
+
+    def _check_details(self, tensor: Tensor, codes: IntArray) -> None:
+        digits = np.stack([codes >> self.act_bits, codes]) & (1 << self.act_bits) - 1
+        levels = self.detail_tables[[[0], [1]], digits].sum(axis=0)
+        if tensor.is_detailed and levels.min() < 0:
+            raise BadInput(f"{tensor.name}: a code stands for {levels.min()}; permitted 0 and up")
 
     def _check_mac(self, layer: MacLayer) -> None:
         channels = self.tensor(layer.source).channels
         if layer.channels_in != channels:
-            raise BadInput(
-                f"{layer.name}: weights for {layer.channels_in} channels; "
-                f"{layer.source} has {channels}"
-            )
+            weights = f"weights for {layer.channels_in} channels"
+            raise BadInput(f"{layer.name}: {weights}; {layer.source} has {channels}")
+        if layer.activation is not None:
+            self._check_details(layer.output, np.array(layer.activation.codes))
         if layer.gate is not None:
             gate, want = self.tensor(layer.gate.source), (layer.output.channels, 1, 1)
             if gate.shape != want:
                 raise BadInput(f"{layer.name}: gate of shape {gate.shape}; needs {want}")
 
-    def _check_concat(self, layer: ConcatLayer) -> None:
-        parts, whole = [self.tensor(name) for name in layer.sources], layer.output
-        if sum(part.channels for part in parts) != whole.channels or any(
-            (part.height, part.width, part.parts) != (whole.height, whole.width, whole.parts)
-            for part in parts
-        ):
-            shapes = ", ".join(f"{part.shape} of {part.parts} digits" for part in parts)
-            raise BadInput(
-                f"{layer.name}: concat of {shapes}; makes no {whole.shape} of {whole.parts} digits"
-            )
+    def _check_moved(self, layer: MaxPoolLayer | ConcatLayer) -> None:
+        *parts, whole = *map(self.tensor, sources_of(layer)), layer.output
+        fits = sum(part.channels for part in parts) == whole.channels
+        fits &= {part.kind for part in parts} == {whole.kind}
+        if isinstance(layer, ConcatLayer):
+            fits &= {part.shape[1:] for part in parts} == {whole.shape[1:]}
+        if not fits:
+            *given, made = [f"{t.shape} of {t.kind}" for t in (*parts, whole)]
+            raise BadInput(f"{layer.name}: {', '.join(given)}; makes no {made}")
 
     def tensor(self, name: str) -> Tensor:
         """Return the tensor called ``name`` (``INPUT`` or a layer's)."""

@@ -23,8 +23,7 @@ from numpy.lib import format as npy
 from hwquant.errors import BadInput
 from hwquant.ir import IntArray, QuantGraph
 
-SCHEMA = 1
-
+SCHEMA = 2  # 1 had neither detailed codes nor a shift of residuals
 FORMAT = "hwquant model"
 STRUCTURE = "graph.json"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time stamp of every member, and the first that a zip has
@@ -84,7 +83,8 @@ def load(path: Path) -> QuantGraph:
                 return cast(QuantGraph, _decode(structure["graph"], QuantGraph, archive))
     except DAMAGE as error:
         raise BadInput(f"{path}: damaged or not a hwquant model ({error})") from error
-    raise BadInput(f"{path}: schema {structure['schema']}; this hwquant reads schema {SCHEMA}")
+    found = f"schema {structure['schema']}; this hwquant reads schema {SCHEMA}"
+    raise BadInput(f"{path}: {found}: generate it anew with hwquant gen")
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

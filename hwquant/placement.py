@@ -2,9 +2,10 @@
 
 Channels come last: a word holds ``cols`` channels of one pixel. A layer reads its source from one
 bank while its residual or gate is read from the other, so the two never share a bank. A tensor of
-two digits is two planes of words; a split input has one in each bank. An input whose kernel row
-fits in a word is *packed*: the loader stores, for each output column, the ``KW * C`` codes the row
-covers. A concat and its parts are stored as one: a part is some words of every pixel of it.
+two digits is two planes of words (of a detailed one MAC layers walk the first alone); a split input
+has one in each bank. An input whose kernel row fits in a word is *packed*: the loader stores, for
+each output column, the ``KW * C`` codes the row covers. A concat and its parts are stored as one: a
+part is some words of every pixel of it.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ leaves are tables of integers.
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from hwquant.ir import FloatArray, IntArray, LevelTables, ProductTable
 
 Method = Literal["power", "uniform", "log"]
 
+LEVEL_BITS = 12  # of a decoded skip level at most, so that a gate times an accumulator fits
 GUARD_BITS = 6  # of a decoded skip level, beyond its code's: 0.5 / 2**6 of the finest uniform step
 WEIGHT_GUARD_BITS = 4  # of a decoded weight level, beyond its magnitude's
 ACT_GUARD_BITS = 4  # of a decoded activation level; 12 x 12 bits still fit one 18 x 18 multiplier
@@ -77,12 +78,14 @@ class Codebook:
 
     ``values`` (``float[n]``) strictly increase; ``digits`` (``int[n, parts]``) spell each code,
     the most significant first; ``edges`` (``float[n - 1]``) are the smallest values of all codes
-    but the first.
+    but the first. A MAC layer reads ``read_values``: of a detailed code its first digit alone.
     """
 
     values: FloatArray
     digits: IntArray
     edges: FloatArray
+    read_values: FloatArray
+    is_detailed: bool = False
 
     @property
     def parts(self) -> int:
@@ -99,11 +102,12 @@ class Codebook:
         return (self.digits << (bits * np.arange(parts - 1, -1, -1))).sum(1)
 
     def digit_mass(self, mass: FloatArray, top: int) -> FloatArray:
-        """Probability of every digit from that of every code.
+        """Probability of every digit that a MAC layer reads from that of every code.
 
-        ``float[C, n] -> float[parts, C, top + 1]``.
+        ``float[C, n] -> float[parts read, C, top + 1]``.
         """
-        return np.einsum("cn,npq->pcq", mass, np.eye(top + 1)[self.digits])
+        digits = self.digits[:, :1] if self.is_detailed else self.digits
+        return np.einsum("cn,npq->pcq", mass, np.eye(top + 1)[digits])
 
 
 def digit_weights(parts: int, part_shift: int) -> IntArray:
@@ -118,13 +122,49 @@ def activation_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     codes compare like their values; edges are the midpoints between valid levels.
     """
     if parts == 1:
-        return Codebook(grid.levels, np.arange(grid.top + 1)[:, None], grid.edges)
+        return Codebook(grid.levels, np.arange(grid.top + 1)[:, None], grid.edges, grid.levels)
     levels, step = grid.levels, 2.0**part_shift
     value = levels[:, None] * step + levels
     ceiling = np.append(levels[1:] * step, np.inf)
     valid = value < ceiling[:, None] - TIE
     values = value[valid] / (step + 1)
-    return Codebook(values, np.argwhere(valid).astype(np.int64), _midpoints(values))
+    return Codebook(values, np.argwhere(valid).astype(np.int64), _midpoints(values), values)
+
+
+def detail_tables(grid: Grid) -> IntArray:
+    """Levels of a detailed code's two digits, to be added: ``int[2, top + 1]``.
+
+    The first are the grid's levels, the second steps about them, from ``-(top + 1) / 2`` of them
+    upwards, so wide that they reach half the grid's widest gap.
+    """
+    levels = _round(grid.levels * (2 ** _level_bits(grid) - 1))
+    half = (grid.top + 1) // 2
+    reach = max(half - 1, 1)
+    step = -(-int(np.diff(levels).max()) // (2 * reach))
+    return np.stack([levels, (np.arange(grid.top + 1) - half) * step])
+
+
+def detail_codebook(grid: Grid) -> Codebook:
+    """Codes of a tensor whose first digit is the code itself and whose second refines it.
+
+    MAC layers read the first digit, residual operands both. The first digit changes at the grid's
+    own edges, the second midway between its levels.
+    """
+    first, second = detail_tables(grid)
+    own = (grid.top + 1) // 2  # the second digit that adds nothing
+    cells = np.concatenate([[0.0], grid.edges, [np.inf]])
+    digits, values, edges = list[tuple[int, int]](), list[float](), list[float]()
+    for digit, (low, high) in enumerate(pairwise(cells)):
+        levels = grid.levels[digit] + second / first[-1]
+        is_inside = (levels >= low) & (levels < high)
+        is_inside[own] = True
+        inside = np.flatnonzero(is_inside)
+        digits += [(digit, int(detail)) for detail in inside]
+        values += list(levels[inside])
+        edges += [low, *_midpoints(levels[inside])]
+    spelled = np.array(digits, dtype=np.int64)
+    read = grid.levels[spelled[:, 0]]
+    return Codebook(np.array(values), spelled, np.array(edges[1:]), read, is_detailed=True)
 
 
 def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
@@ -137,14 +177,14 @@ def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     if parts == 1:
         edges = np.concatenate([-grid.edges[::-1], grid.edges])
         values = np.concatenate([-grid.levels[:0:-1], grid.levels])
-        return Codebook(values, np.arange(-top, top + 1)[:, None], edges)
+        return Codebook(values, np.arange(-top, top + 1)[:, None], edges, values)
     digits = np.array(list(product(range(-top, top + 1), repeat=parts)), dtype=np.int64)
     weights = digit_weights(parts, part_shift)
     levels: FloatArray = np.sign(digits) * grid.levels[np.abs(digits)]
     values = np.asarray(np.round(levels @ weights / weights.sum(), 12), dtype=np.float64)
     order = np.lexsort((*digits.T, np.abs(digits).sum(1), values))
     values, first = np.unique(values[order], return_index=True)
-    return Codebook(values, digits[order][first], _midpoints(values))
+    return Codebook(values, digits[order][first], _midpoints(values), values)
 
 
 def choose_part_shift(weights: Grid, acts: Grid, weight_parts: int, act_parts: int) -> int:
@@ -184,19 +224,24 @@ def product_table(weights: Grid, acts: Grid, bits: int) -> ProductTable:
 def level_tables(weights: Grid, acts: Grid) -> LevelTables:
     """Levels of either operand's digits as integers; the digits themselves if uniform."""
     return LevelTables(
-        _integer_levels(weights, WEIGHT_GUARD_BITS), _integer_levels(acts, ACT_GUARD_BITS)
+        _integer_levels(weights, weights.top.bit_length() + WEIGHT_GUARD_BITS),
+        _integer_levels(acts, acts.top.bit_length() + ACT_GUARD_BITS),
     )
 
 
 def skip_levels(acts: Grid) -> IntArray:
     """Levels of a residual operand's digits as integers; the digits themselves if uniform."""
-    return _integer_levels(acts, GUARD_BITS)
+    return _integer_levels(acts, _level_bits(acts))
 
 
-def _integer_levels(grid: Grid, guard_bits: int) -> IntArray:
+def _level_bits(grid: Grid) -> int:
+    return min(grid.top.bit_length() + GUARD_BITS, LEVEL_BITS)
+
+
+def _integer_levels(grid: Grid, bits: int) -> IntArray:
     if grid.method == "uniform":
         return np.arange(grid.top + 1)
-    return _round(grid.levels * ((grid.top + 1) * 2**guard_bits - 1))
+    return _round(grid.levels * (2**bits - 1))
 
 
 def _round(values: FloatArray) -> IntArray:

@@ -1,28 +1,44 @@
-"""The data-free quantizer: ``FloatGraph`` and ``QuantConfig`` in, ``QuantGraph`` out."""
+"""The data-free quantizer: ``FloatGraph`` and ``QuantConfig`` in, ``QuantGraph`` out.
+
+Two passes over synthetic images. The float pass (`hwquant.calibrate`) finds ranges and means. Then
+the layers become integers one after the other, each shown what the layers before it, quantized
+already, make of the images: its weights are rounded for those inputs, and its bias brings its mean
+back to that of the float pass.
+"""
 
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from collections import Counter
+from dataclasses import replace
+from typing import assert_never
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from hwquant import __version__, activation
-from hwquant.edges import edge_layers, wide_tensors
-from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.exponent import (
-    HIGHEST,
-    LOWEST,
-    Search,
-    Site,
-    find_exponent,
-    noise_to_signal,
-    weight_error,
+from hwquant import __version__, activation, synthetic
+from hwquant.calibrate import (
+    Values,
+    calibrate,
+    channel_mean,
+    column,
+    convolve_layer,
+    covariance,
+    gated,
+    joined,
+    operands,
+    rearranged,
+    skipped,
 )
-from hwquant.float_graph import FloatGraph, Relu
+from hwquant.config import QuantConfig, require
+from hwquant.edges import edge_layers, tensor_codes
+from hwquant.errors import UnsupportedModel
+from hwquant.exponent import Site, act_noise, find_exponents, weight_error, weight_noise
+from hwquant.float_graph import FloatGraph
+from hwquant.functions import evaluate
 from hwquant.ir import (
     INPUT,
     Arithmetic,
+    ConcatLayer,
     FloatArray,
     InputCodes,
     Layer,
@@ -32,91 +48,27 @@ from hwquant.ir import (
     Tensor,
 )
 from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, lower
-from hwquant.moments import Spread, spreads
 from hwquant.power import (
     Grid,
-    Method,
     activation_codebook,
     choose_part_shift,
+    detail_codebook,
     level_tables,
     product_table,
-    skip_levels,
     weight_codebook,
 )
-from hwquant.ranges import Coding, pixel_coding, tensor_coding
-from hwquant.requantize import Numbers, mac_layer, product_matrix
+from hwquant.ranges import Coding, Ranks, scales_by_channel, side_by_side, tensor_range
+from hwquant.requantize import (
+    Numbers,
+    Operand,
+    Output,
+    encode_weights,
+    mac_layer,
+    rounding_bias,
+)
 
 MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chosen by default
 MAX_ACT_PARTS = 2
-
-Accumulate = Literal["product", "levels"]
-
-
-@dataclass(frozen=True)
-class QuantConfig:
-    """How to quantize; ``exponent`` and ``accumulate`` ``None`` mean: choose.
-
-    ``search`` is the error that a chosen exponent makes least: that of the ``weights`` alone, as in
-    the paper, or the noise of ``both`` operands.
-
-    The network's input is ``(x - mean) / std`` of the sensor's integers x, ``mean`` and ``std`` one
-    number or one per channel.
-
-    Raises
-    ------
-    BadInput
-        If a field is out of its range; the message has the range.
-    """
-
-    weight_bits: int = 4
-    act_bits: int = 4
-    edge_bits: int = 8
-    method: Method = "power"
-    exponent: float | None = None
-    search: Search = "both"
-    accumulate: Accumulate | None = None
-    product_bits: int = 7
-    activation: Literal["thresholds", "table"] = "thresholds"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    input_bits: int = 8
-    input_signed: bool = False
-    bias_correction: bool = True
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("weight_bits", 2, 8),
-            ("act_bits", 2, 8),
-            ("edge_bits", max(self.weight_bits, self.act_bits), 8),
-            ("product_bits", 4, 16),
-            ("input_bits", 1, 16),
-        ):
-            value = getattr(self, name)
-            _require(low <= value <= high, name, value, f"{low}..{high}")
-        for name, choices in (
-            ("method", ("power", "uniform", "log")),
-            ("search", ("weights", "both")),
-            ("accumulate", ("product", "levels", None)),
-        ):
-            value = getattr(self, name)
-            _require(value in choices, name, value, ", ".join(str(c or "auto") for c in choices))
-        _require(
-            self.activation in ("thresholds", "table"),
-            "activation",
-            self.activation,
-            "thresholds, table; pade and newton are not in this version",
-        )
-        if self.exponent is not None:
-            ranged = LOWEST <= self.exponent <= HIGHEST
-            _require(ranged, "exponent", self.exponent, f"{LOWEST}..{HIGHEST}, or auto")
-        _require(len(self.mean) > 0, "mean", self.mean, "one number, or one per channel")
-        positive = len(self.std) > 0 and all(s > 0 for s in self.std)
-        _require(positive, "std", self.std, "positive, one number or one per channel")
-
-
-def _require(claim: bool, name: str, value: object, permitted: str) -> None:
-    if not claim:
-        raise BadInput(f"{name}={value}: permitted {permitted}")
 
 
 def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
@@ -129,108 +81,106 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
     BadInput
         If ``mean`` or ``std`` does not match the network's input channels.
     UnsupportedModel
-        If the network has no layer.
+        If the network has no layer, or a gate that may be negative.
 
     Source
     ------
-    PowerQuant, algorithms 1 and 2, appendix F; Nagel et al. 2019 (ranges and bias correction from
-    batch-norm statistics).
+    PowerQuant, algorithms 1 and 2, appendix F; Nagel et al. 2019 (ranges from batch-norm
+    statistics, section 4.2: bias correction). Differs: the bias is corrected by what the quantized
+    layers make of synthetic images.
     """
     start = time.perf_counter()
     layers = lower(graph)
-    build = _Quantizer(graph, config, layers)
-    quantized = tuple(build.layer(layer) for layer in layers)
+    # many small products: threads wait for each other longer than they compute
+    with threadpool_limits(limits=1, user_api="blas"):
+        build = _Quantizer(graph, config, layers)
+        quantized = tuple(build.layer(layer) for layer in layers)
     return QuantGraph(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
         part_shift=build.part_shift,
         arithmetic=build.arithmetic,
         skip_levels=build.numbers.skip_levels,
+        detail_tables=build.numbers.detail_tables,
+        skip_shift=build.numbers.skip_shift,
         input=build.input,
         layers=quantized,
         provenance=build.provenance(time.perf_counter() - start),
     )
 
 
-def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> tuple[float, float]:
-    """Both errors that a search may make least, at one exponent: of weights, of both operands."""
+def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> dict[str, float]:
+    """Errors that a search may make least, at one exponent: eq. 3's, and noise over signal."""
     build = _Quantizer(graph, replace(config, exponent=exponent), lower(graph))
-    return (
-        weight_error(build.sites, build.weight_top)(exponent),
-        noise_to_signal(build.sites, build.weight_top, build.act_top)(exponent),
-    )
+    return {
+        "weight error": weight_error(build.sites, build.weight_top)(exponent),
+        "weight noise": weight_noise(build.sites, build.weight_top)(exponent),
+        "act noise": act_noise(build.sites, build.act_top)(exponent),
+    }
 
 
 class _Quantizer:
-    """The choices of one run, and the codings of the tensors so far."""
+    """The choices of one run, and what the layers so far make of the synthetic images."""
 
     def __init__(
         self, graph: FloatGraph, config: QuantConfig, layers: tuple[FloatLayer, ...]
     ) -> None:
         self.graph, self.config = graph, config
+        low, high = self._pixel_range()
+        images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
+        images = low[:, None, None, None] + (high - low)[:, None, None, None] * images
+        images = images.astype(np.float32)
+        self.calibration = calibrate(graph, layers, images)
         self.edge_parts = min(MAX_ACT_PARTS, math.ceil(config.edge_bits / config.act_bits))
-        self.wide, self.edges, self.last = wide_tensors(layers), edge_layers(layers), layers[-1]
-        pixels = self._pixel_range()
-        self.spreads = spreads(graph, _uniform(*pixels))
+        self.edges, self.last = edge_layers(layers), layers[-1]
+        self.code_kinds = tensor_codes(layers)
         self.weight_top, self.act_top = 2 ** (config.weight_bits - 1) - 1, 2**config.act_bits - 1
         self.sites = self._sites(layers)
-        self.exponent = self._choose_exponent()
-        self.weight_grid = Grid(config.method, self.exponent, self.weight_top)
-        self.act_grid = Grid(config.method, self.exponent, self.act_top)
-        self.weight_parts = math.ceil(config.edge_bits / config.weight_bits)
+        self.exponents = self._choose_exponents()
+        self.weight_grid = Grid(config.method, self.exponents[0], self.weight_top)
+        self.act_grid = Grid(config.method, self.exponents[1], self.act_top)
+        weight_parts = math.ceil(config.edge_bits / config.weight_bits)
         self.part_shift = choose_part_shift(
-            self.weight_grid, self.act_grid, self.weight_parts, self.edge_parts
+            self.weight_grid, self.act_grid, weight_parts, self.edge_parts
         )
         self.accumulate = config.accumulate or (
             "product" if config.weight_bits + config.act_bits <= MAX_TABLE_BITS else "levels"
         )
         self.arithmetic = self._arithmetic()
-        self.numbers = Numbers(
-            product_matrix(self.arithmetic),
-            skip_levels(self.act_grid),
-            self.part_shift,
-            config.bias_correction,
-        )
-        self.act_books = {
-            parts: activation_codebook(self.act_grid, parts, self.part_shift)
-            for parts in {1, self.edge_parts}
-        }
-        self.weight_books = {
-            parts: weight_codebook(self.weight_grid, parts, self.part_shift)
-            for parts in {1, self.weight_parts}
-        }
+        self.numbers = Numbers.of(self.arithmetic, self.weight_grid, self.act_grid, self.part_shift)
+        plain = activation_codebook(self.act_grid, 1, self.part_shift)
+        self.act_books = {"plain": plain, "wide": plain, "detailed": plain}
+        if self.edge_parts > 1:
+            self.act_books["wide"] = activation_codebook(self.act_grid, 2, self.part_shift)
+            self.act_books["detailed"] = detail_codebook(self.act_grid)
+        self.inner_weights = weight_codebook(self.weight_grid, 1, self.part_shift)
+        self.edge_weights = weight_codebook(self.weight_grid, weight_parts, self.part_shift)
         self.activations = {
-            parts: activation.build(book, config.act_bits, config.activation)
-            for parts, book in self.act_books.items()
+            kind: activation.build(book, config.act_bits, config.activation)
+            for kind, book in self.act_books.items()
         }
-        self.input, coding = self._input(*pixels)
+        self.reads = Counter(name for layer in layers for name in operands(layer))
+        self.input, coding = self._input(low, high)
         self.codings, self.tensors = {INPUT: coding}, {INPUT: self.input.tensor}
+        self.ranks = dict[str, Ranks]()
+        self.read, self.beside = dict[str, Values](), dict[str, Values]()
+        self._keep(INPUT, coding, coding.ranks(images))
 
     def layer(self, layer: FloatLayer) -> Layer:
         """Turn one layer into integers; its sources are done already."""
-        done = self._layer(layer)
-        self.tensors[layer.name] = done.output
-        return done
-
-    def _layer(self, layer: FloatLayer) -> Layer:
         match layer:
             case FloatMac():
-                return self._mac(layer)
-            case FloatMax():
-                coding = self.codings[layer.source]
-                self.codings[layer.name] = coding
-                return MaxPoolLayer(
-                    name=layer.name,
-                    source=layer.source,
-                    kernel=layer.kernel,
-                    stride=layer.stride,
-                    pads=layer.pads,
-                    output=self._tensor(layer.name, layer.tensor, coding),
-                )
-            case FloatCat():
-                raise UnsupportedModel(f"{layer.name}: Concat cannot be quantized yet")
+                done = self._mac(layer)
+            case FloatMax() | FloatCat():
+                done = self._rearrangement(layer)
             case _:
                 assert_never(layer)
+        self.tensors[layer.name] = done.output
+        for name in operands(layer):
+            self.reads[name] -= 1
+            if not self.reads[name]:
+                del self.ranks[name], self.read[name], self.beside[name]
+        return done
 
     def provenance(self, seconds: float) -> Provenance:
         """Say where the network comes from."""
@@ -240,7 +190,8 @@ class _Quantizer:
             model_sha256=self.graph.sha256,
             hwquant=__version__,
             method=config.method,
-            exponent=self.exponent,
+            exponent=self.exponents[0],
+            act_exponent=self.exponents[1],
             weight_bits=config.weight_bits,
             act_bits=config.act_bits,
             edge_bits=config.edge_bits,
@@ -253,43 +204,127 @@ class _Quantizer:
             layout=self.graph.layout,
         )
 
-    def _mac(self, layer: FloatMac) -> Layer:
-        if layer.function is not None and not isinstance(layer.function, Relu):
-            raise UnsupportedModel(f"{layer.name}: {layer.function} cannot be quantized yet")
-        if layer.gate is not None:
-            raise UnsupportedModel(f"{layer.name}: Mul of two tensors cannot be quantized yet")
-        book = self.act_books[self.edge_parts if layer.name in self.wide else 1]
-        coding = tensor_coding(self.spreads[layer.tensor], book)
-        self.codings[layer.name] = coding
-        is_last = layer is self.last
+    def _rearrangement(self, layer: FloatMax | FloatCat) -> MaxPoolLayer | ConcatLayer:
+        match layer:
+            case FloatMax():
+                coding = self.codings[layer.source]
+                done = MaxPoolLayer(
+                    layer.name,
+                    layer.source,
+                    layer.kernel,
+                    layer.stride,
+                    layer.pads,
+                    self._tensor(layer.name, layer.tensor, coding),
+                )
+            case FloatCat():
+                coding = side_by_side([self.codings[name] for name in layer.sources])
+                tensor = self._tensor(layer.name, layer.tensor, coding)
+                done = ConcatLayer(layer.name, layer.sources, tensor)
+            case _:
+                assert_never(layer)
+        self._keep(layer.name, coding, rearranged(layer, self.ranks))
+        return done
+
+    def _mac(self, mac: FloatMac) -> Layer:
+        source = self.codings[mac.source]
+        read, padding = self.read[mac.source], source.padding()
+        book = self.edge_weights if mac.name in self.edges else self.inner_weights
+        moment = covariance(mac, read, padding)
+        kernel = encode_weights(mac, source, book, moment, self.config.rounding)
+        sums = convolve_layer(mac, read, kernel.values, mac.bias, padding)
+        inside, behind = self._corrections(mac, sums)
+        correction = inside + behind
+        if mac.gate is None and self.config.bias_correction:
+            odds = self._odds(mac.source)
+            correction -= rounding_bias(mac, source, kernel, odds, self.numbers)
+        output = None
+        coding = source  # of the last layer, whose outputs have no codes
+        if mac is not self.last:
+            coding, output = self._output(mac)
+            response = self.calibration.responses[mac.name]
+            before = joined(mac, sums + column(inside, sums), self.beside, response)
+            before += column(behind, before)
+            made = before if mac.function is None else evaluate(mac.function, before)
+            self._keep(mac.name, coding, coding.ranks(made))
+        name = mac.gate or (mac.skip and mac.skip.source)
+        if mac.gate is not None and self.codings[mac.gate].zero.any():
+            raise UnsupportedModel(f"{mac.name}: gate {mac.gate} below 0; hwquant takes none")
         return mac_layer(
-            replace(layer, weight=dense(layer.weight, layer.groups), groups=1),
-            source=self.codings[layer.source],
-            source_tensor=self.tensors[layer.source],
-            skip=self.codings[layer.skip.source] if layer.skip else None,
-            output=None if is_last else coding,
-            tensor=self._tensor(layer.name, layer.tensor, coding),
-            weight_book=self.weight_books[self.weight_parts if layer.name in self.edges else 1],
-            activation=None if is_last else self.activations[book.parts],
-            numbers=self.numbers,
+            mac,
+            source,
+            kernel,
+            Operand(name, self.codings[name]) if name else None,
+            correction,
+            output,
+            self._tensor(mac.name, mac.tensor, coding),
+            self.numbers,
         )
 
-    def _choose_exponent(self) -> float:
+    def _corrections(self, mac: FloatMac, sums: Values) -> tuple[FloatArray, FloatArray]:
+        """Find what brings means back, ``float[M]`` each: to sums, and behind gate and skip."""
+        nothing = np.zeros(len(mac.bias))
+        if not self.config.bias_correction:
+            return nothing, nothing
+        response = self.calibration.responses[mac.name]
+        lost = response.sums - channel_mean(gated(mac, sums, self.beside))
+        if mac.gate is not None:
+            return nothing, lost
+        return lost, response.skip - channel_mean(skipped(mac, sums.shape, self.beside))
+
+    def _output(self, mac: FloatMac) -> tuple[Coding, Output]:
+        """Choose the codes of a layer's output, and the staircase that makes them."""
+        kind = self.code_kinds[mac.name]
+        book, spread = self.act_books[kind], self.calibration.spreads[mac.name]
+        bits = self.config.edge_bits if kind == "wide" else self.config.act_bits
+        zero, scale = tensor_range(spread, bits)
+        coding = Coding(zero, scale, book)
+        if mac.function is None or scales_by_channel(spread):
+            unit = scale / activation.FULL_SCALE
+            return coding, Output(zero, unit, self.activations[kind])
+        staircase, step = activation.function_thresholds(
+            mac.function, book, float(zero[0]), float(scale[0]), self.config.act_bits
+        )
+        return coding, Output(np.zeros_like(zero), np.full_like(zero, step), staircase)
+
+    def _keep(self, name: str, coding: Coding, ranks: Ranks) -> None:
+        """Remember a tensor's codes, and what they stand for, until its last reader is done."""
+        if self.reads[name]:
+            self.codings[name], self.ranks[name] = coding, ranks
+            self.read[name] = coding.decode_read(ranks)
+            is_detailed = coding.book.is_detailed
+            self.beside[name] = coding.decode(ranks) if is_detailed else self.read[name]
+
+    def _odds(self, name: str) -> FloatArray:
+        """Share of every code in a tensor, ``float[C, n]``."""
+        ranks = self.ranks[name].reshape(len(self.ranks[name]), -1)
+        count = len(self.codings[name].book.values)
+        cells = ranks + count * np.arange(len(ranks))[:, None]
+        found = np.bincount(cells.ravel(), minlength=count * len(ranks))
+        return found.reshape(len(ranks), count) / ranks.shape[1]
+
+    def _choose_exponents(self) -> tuple[float, float]:
+        """Exponents of weights and of activations."""
         if self.config.method != "power":
-            return 1.0
+            return 1.0, 1.0
         if self.config.exponent is not None:
-            return self.config.exponent
-        return find_exponent(self.sites, self.weight_top, self.act_top, self.config.search)
+            return self.config.exponent, self.config.exponent
+        return find_exponents(self.sites, self.weight_top, self.act_top, self.config.search)
 
     def _sites(self, layers: tuple[FloatLayer, ...]) -> list[Site]:
-        """Layers that the exponent is chosen for: the inner ones, whose codes have one digit."""
-        tensors = {INPUT: INPUT} | {layer.name: layer.tensor for layer in layers}
+        """Layers that exponents are chosen for: the inner ones, whose codes have one digit."""
         macs = [layer for layer in layers if isinstance(layer, FloatMac)]
-        inner = [mac for mac in macs if mac.name not in self.edges]
-        return [
-            Site(dense(mac.weight, mac.groups), self.spreads[tensors[mac.source]])
-            for mac in inner or macs
+        inner = [
+            mac
+            for mac in macs
+            if mac.name not in self.edges and self.code_kinds[mac.source] != "wide"
         ]
+        return [self._site(mac) for mac in inner or macs]
+
+    def _site(self, mac: FloatMac) -> Site:
+        spread = self.calibration.spreads[mac.source]
+        zero, scale = tensor_range(spread, self.config.act_bits)
+        samples = (spread.samples - zero[:, None]) / scale[:, None]
+        return Site(mac.weight, mac.groups, np.clip(samples, 0, 1), scale)
 
     def _arithmetic(self) -> Arithmetic:
         if self.accumulate == "product":
@@ -301,7 +336,7 @@ class _Quantizer:
         channels = self.graph.shapes[INPUT][0]
         for name in ("mean", "std"):
             count = len(getattr(self.config, name))
-            _require(count in (1, channels), name, f"{count} numbers", f"1 or {channels} of them")
+            require(count in (1, channels), name, f"{count} numbers", f"1 or {channels} of them")
         mean = np.broadcast_to(np.array(self.config.mean, dtype=np.float64), (channels,))
         std = np.broadcast_to(np.array(self.config.std, dtype=np.float64), (channels,))
         return (self._low - mean) / std, (self._low + 2**self.config.input_bits - 1 - mean) / std
@@ -311,30 +346,14 @@ class _Quantizer:
         return -(2 ** (self.config.input_bits - 1)) if self.config.input_signed else 0
 
     def _input(self, low: FloatArray, high: FloatArray) -> tuple[InputCodes, Coding]:
-        bits = self.config.input_bits
-        book = self.act_books[self.edge_parts]
+        bits, book = self.config.input_bits, self.act_books["wide"]
         ranks = book.rank(np.linspace(0.0, 1.0, 2**bits))
-        coding = pixel_coding(low, high, book, ranks)
+        coding = Coding(low, high - low, book)
         table = book.packed(self.config.act_bits)[ranks]
-        tensor = self._tensor(INPUT, INPUT, coding)
-        return InputCodes(bits, self._low, table, tensor), coding
+        return InputCodes(bits, self._low, table, self._tensor(INPUT, INPUT, coding)), coding
 
     def _tensor(self, name: str, tensor: str, coding: Coding) -> Tensor:
         channels, height, width = self.graph.shapes[tensor]
-        pad_code = coding.book.packed(self.config.act_bits)[coding.pad_ranks()]
-        return Tensor(name, channels, height, width, coding.book.parts, pad_code)
-
-
-def dense(weight: FloatArray, groups: int) -> FloatArray:
-    """Fill a grouped weight up with zeros: ``float[M, C / groups, ...] -> float[M, C, ...]``."""
-    count, channels, *kernel = weight.shape
-    blocks = weight.reshape(groups, count // groups, channels, *kernel)
-    filled = np.zeros((groups, count // groups, groups, channels, *kernel))
-    every = np.arange(groups)
-    filled[every, :, every] = blocks
-    return filled.reshape(count, groups * channels, *kernel)
-
-
-def _uniform(low: FloatArray, high: FloatArray) -> Spread:
-    """Moments of pixels that are uniform on their range."""
-    return Spread((low + high) / 2, (high - low) / math.sqrt(12))
+        book = coding.book
+        pad_code = book.packed(self.config.act_bits)[coding.pad_ranks()]
+        return Tensor(name, channels, height, width, book.parts, pad_code, book.is_detailed)

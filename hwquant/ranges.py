@@ -1,68 +1,126 @@
 """How the codes of a tensor map to real values: static ranges, and the odds of every code."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from hwquant.calibrate import TINY, Spread, Values, column
+from hwquant.float_graph import Relu
+from hwquant.functions import bounds, evaluate, turning_point
 from hwquant.ir import FloatArray, IntArray
-from hwquant.moments import Spread
 from hwquant.power import Codebook
 
-RANGE_STDS = 4.0  # a range reaches to mean + 4 standard deviations (design.md, section 5)
+Ranks = npt.NDArray[np.integer[Any]]  # positions in a codebook
+
+SHORTEST_REACH = 3  # standard deviations, of codes of 3 bits and fewer
 CHANNEL_SHARE = 0.5  # of a channel's own range in its scale, the rest is the tensor's
 NARROWEST_CHANNEL = 1 / 16  # of the tensor's range
+BINS = 1 << 14  # of a range, in which the values of synthetic images are looked up
+TAIL = 0.999  # of a channel's samples, which the range reaches
+HEAVIEST_TAIL = 1.5  # how much farther the range may reach for them
 SMALLEST_RANGE = 1e-6  # of a tensor that is constant
 
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """A tensor's codes: ``x = zero[c] + scale[c] * book.values[rank]``.
-
-    ``mass`` (``float[C, n]``) is the probability of every code, ``mean`` (``float[C]``) that of x.
-    """
+    """A tensor's codes: ``x = zero[c] + scale[c] * book.values[rank]``."""
 
     zero: FloatArray
     scale: FloatArray
     book: Codebook
-    mass: FloatArray
-    mean: FloatArray
+
+    def ranks(self, values: Values) -> Ranks:
+        """Code of every value, ``[C, N, H, W]``, as its rank in the codebook (saturating).
+
+        Error
+        -----
+        Of values within ``1 / BINS`` of the range from an edge, the code may be the neighbour's:
+        they are looked up in bins, which is several times quicker than to search for the edges.
+        """
+        end = float(self.book.edges[-1]) + 1 / BINS
+        centres: FloatArray = (np.arange(BINS, dtype=np.float64) + 0.5) * (end / BINS)
+        table = self.book.rank(centres).astype(np.int16)
+        factor = BINS / end / self.scale
+        bins = values * column(factor, values)
+        bins -= column(factor * self.zero, values)
+        np.clip(bins, 0, BINS - 1, out=bins)
+        return table[bins.astype(np.int32)]
+
+    def decode(self, ranks: Ranks) -> Values:
+        """Real value of every code, all digits read: ``float32[C, N, H, W]``."""
+        return self._real(self.book.values[ranks])
+
+    def decode_read(self, ranks: Ranks) -> Values:
+        """Real value of every code as a MAC layer reads it: ``float32[C, N, H, W]``."""
+        return self._real(self.book.read_values[ranks])
 
     def pad_ranks(self) -> IntArray:
         """Rank of the code of real zero in each channel (saturating)."""
         return self.book.rank(-self.zero / self.scale)
 
+    def padding(self) -> FloatArray:
+        """Real value, ``float[C]``, that a MAC layer reads where a window hangs over the image."""
+        return self.zero + self.scale * self.book.read_values[self.pad_ranks()]
 
-def pixel_coding(low: FloatArray, high: FloatArray, book: Codebook, ranks: IntArray) -> Coding:
-    """Code a sensor whose pixels lie in ``low..high``, all equally likely; ``ranks`` of each."""
-    mass = np.bincount(ranks, minlength=len(book.values)) / len(ranks)
-    return Coding(low, high - low, book, np.tile(mass, (len(low), 1)), (low + high) / 2)
+    def _real(self, values: FloatArray) -> Values:
+        single: Values = values.astype(np.float32)
+        return single * column(self.scale, single) + column(self.zero, single)
 
 
-def tensor_range(spread: Spread) -> tuple[FloatArray, FloatArray]:
+def side_by_side(codings: Sequence[Coding]) -> Coding:
+    """Coding of concatenated channels: every channel keeps its own zero and scale."""
+    return Coding(
+        np.concatenate([coding.zero for coding in codings]),
+        np.concatenate([coding.scale for coding in codings]),
+        codings[0].book,
+    )
+
+
+def tensor_range(spread: Spread, bits: int) -> tuple[FloatArray, FloatArray]:
     """Choose the range that a tensor's codes cover: zero points and scales, ``float[C]`` each.
 
-    From 0 after ReLU and from the lowest channel's ``mean - 4 std`` without; to the highest
-    channel's ``mean + 4 std`` or the activation's ceiling. Where a batch norm tells each channel's
-    range apart, a channel's scale is the geometric mean of its own range and the tensor's: finer
-    codes for small channels, at the price of a wider spread of the next layer's weights, into which
-    the scales are folded.
+    A channel reaches ``bits`` standard deviations from its mean, and farther if the tensor's
+    typical channel has samples farther out. From the least value of the activation function, or
+    from the lowest channel's lower end where there is none; to the function of the highest
+    channel's upper end. Where a batch norm tells each channel's range apart and the function
+    commutes with scales, a channel's scale is the geometric mean of its own range and the tensor's:
+    finer codes for small channels, at the price of a wider spread of the next layer's weights, into
+    which the scales are folded.
 
     Source
     ------
     Nagel et al. 2019: section 5 (ranges from batch-norm statistics), section 4.1 (equalization; the
-    geometric mean is SmoothQuant's, Xiao et al. 2023). Zero point: PowerQuant, eq. 5.
+    geometric mean is SmoothQuant's, Xiao et al. 2023). ACIQ (Banner et al. 2019): the best clip
+    grows about linearly with the bits. Zero point: PowerQuant, eq. 5.
     """
-    reach = RANGE_STDS * spread.std
-    tops = np.minimum(spread.mean + reach, spread.high)
-    zero = np.full_like(tops, max(float((spread.mean - reach).min()), spread.low))
-    widest = max(float((tops - zero).max()), SMALLEST_RANGE)
-    share = CHANNEL_SHARE if spread.is_stored else 0.0
-    return zero, widest * np.maximum((tops - zero) / widest, NARROWEST_CHANNEL) ** share
+    span = _reach(spread, bits) * spread.std
+    low, top = spread.mean - span, spread.mean + span
+    function = spread.function
+    if function is None:
+        zero = 0.0 if spread.samples.min() >= 0 else float(low.min())
+    else:
+        turn = turning_point(function)
+        least = bounds(function)[0]
+        ends = evaluate(function, np.stack([low, top]))
+        zero = least if np.isfinite(least) else float(ends.min())
+        top = ends[1] if turn is None else ends.max(axis=0)
+    widest = max(float((top - zero).max()), SMALLEST_RANGE)
+    share = CHANNEL_SHARE if spread.is_stored and scales_by_channel(spread) else 0.0
+    scale = widest * np.maximum((top - zero) / widest, NARROWEST_CHANNEL) ** share
+    return np.full_like(top, zero), scale
 
 
-def tensor_coding(spread: Spread, book: Codebook) -> Coding:
-    """Code a tensor on its range, with the odds of every code under its distribution."""
-    zero, scale = tensor_range(spread)
-    edges = zero[:, None] + scale[:, None] * book.edges
-    bounds = np.pad(spread.below(edges), ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
-    return Coding(zero, scale, book, np.diff(bounds, axis=1), spread.clipped().mean)
+def _reach(spread: Spread, bits: int) -> float:
+    """Return the standard deviations that a range reaches from a channel's mean."""
+    reach = max(bits, SHORTEST_REACH)
+    ends = np.quantile(spread.samples, TAIL, axis=1)
+    tails = (ends - spread.mean) / (reach * spread.std + TINY)
+    return reach * min(float(np.median(np.maximum(tails, 1.0))), HEAVIEST_TAIL)
+
+
+def scales_by_channel(spread: Spread) -> bool:
+    """Whether one staircase serves channels of different scales."""
+    return spread.function is None or isinstance(spread.function, Relu)

@@ -32,6 +32,7 @@ class Quantization(TypedDict):
     act_bits: int
     edge_bits: int
     exponent: float
+    act_exponent: float
     accumulate: str
     product_bits: int
     activation: str
@@ -51,7 +52,7 @@ class PlanSection(TypedDict):
 
 
 class LayerSection(TypedDict):
-    """One step of a frame; ``weight_bits`` and ``act_bits`` are of its operands, all digits."""
+    """One step of a frame; ``weight_bits`` and ``act_bits`` are of all digits that it reads."""
 
     name: str
     kind: str
@@ -179,6 +180,7 @@ def of_network(provenance: Provenance) -> Report:
             "act_bits": provenance.act_bits,
             "edge_bits": provenance.edge_bits,
             "exponent": provenance.exponent,
+            "act_exponent": provenance.act_exponent,
             "accumulate": provenance.accumulate,
             "product_bits": provenance.product_bits,
             "activation": provenance.activation,

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwquant.activation import FULL_SCALE
+from hwquant.exponent import per_input
 from hwquant.ir import (
     Activation,
     Arithmetic,
     FloatArray,
+    Gate,
     IntArray,
     LevelTables,
     MacLayer,
@@ -18,35 +19,57 @@ from hwquant.ir import (
     Tensor,
 )
 from hwquant.lower import FloatMac
-from hwquant.moments import tap_correlation
-from hwquant.power import Codebook, digit_weights
+from hwquant.power import Codebook, Grid, detail_tables, digit_weights, skip_levels
 from hwquant.ranges import Coding
+from hwquant.rounding import Rounding, round_weights
 
 MULTIPLIER_BITS = 16
 MAX_SHIFT = 40
-CARRY_SWEEPS = 2  # over a kernel's taps; hardly a code changes after the second
-SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # of a channel's largest weight
 SUM_BITS = 46  # of a bias before the shift, so that the sum with two products fits 48 bits
+TINY = 1e-30
 LOGIT_BITS = 20  # the last layer's largest value, whatever its real unit
 
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """What every layer of a network shares: ``products`` is ``int[Lw + 1, Lx + 1]``."""
+    """What every layer of a network shares.
+
+    ``products`` is ``int[Lw + 1, Lx + 1]``, ``ideal`` the same before rounding. ``skip_levels``
+    (``int[Lx + 1]``) and ``detail_tables`` (``int[2, Lx + 1]``) decode operands beside the array; a
+    residual's is shifted left by ``skip_shift``, so that it weighs about what a product weighs.
+    """
 
     products: IntArray
+    ideal: FloatArray
     skip_levels: IntArray
+    detail_tables: IntArray
+    skip_shift: int
     part_shift: int
-    has_bias_correction: bool
 
-    @property
-    def digit_top(self) -> int:
-        """Largest digit of an activation, Lx."""
-        return self.products.shape[1] - 1
+    @staticmethod
+    def of(arithmetic: Arithmetic, weights: Grid, acts: Grid, part_shift: int) -> "Numbers":
+        """Gather what belongs to two grids."""
+        products = product_matrix(arithmetic)
+        ideal = np.outer(weights.levels, acts.levels) * products[-1, -1]
+        levels, details = skip_levels(acts), detail_tables(acts)
+        shift = max(0, int(products[-1, -1]).bit_length() - int(details[0, -1]).bit_length())
+        return Numbers(products, ideal, levels, details, shift, part_shift)
 
     def full_scale(self, parts: int) -> int:
         """F(parts): value of a code whose digits all have level 1."""
         return int(digit_weights(parts, self.part_shift).sum())
+
+    def levels(self, book: Codebook) -> IntArray:
+        """Integer value of every code of an operand beside the array; ``int[n]``."""
+        if book.is_detailed:
+            return self.detail_tables[np.arange(2), book.digits].sum(axis=1)
+        return self.skip_levels[book.digits] @ digit_weights(book.parts, self.part_shift)
+
+    def level_one(self, book: Codebook) -> int:
+        """Integer that stands for the end of the range."""
+        if book.is_detailed:
+            return int(self.detail_tables[0, -1])
+        return int(self.skip_levels[-1]) * self.full_scale(book.parts)
 
 
 def product_matrix(arithmetic: Arithmetic) -> IntArray:
@@ -60,65 +83,47 @@ def product_matrix(arithmetic: Arithmetic) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """Weights in units of the source's scale: codes ``int[PW, M, C, KH, KW]`` and their scale."""
+    """Weights as codes, ``int[PW, M, C / G, KH, KW]``.
+
+    ``scale`` (``float[M]``) is that of the weights in units of the source's codes; ``values`` are
+    the real weights that the codes stand for, ``float[M, C / G, KH, KW]``.
+    """
 
     digits: IntArray
     scale: FloatArray
-    values: FloatArray  # what the codes stand for, float[M, C, KH, KW]
+    values: FloatArray
 
 
-def encode_weights(weight: FloatArray, book: Codebook) -> Kernel:
-    """Map weights to signed codes; a channel of zeros gets codes of zero.
-
-    Every output channel takes, of ``SCALES`` times its largest weight, the scale whose codes have
-    the least assumed output error.
-
-    Source
-    ------
-    PowerQuant, eq. 2 and algorithm 1. Differs: scale per output channel, chosen by the error
-    instead of the maximum; errors carried from tap to tap (`_round`).
-    """
-    taps = weight.reshape(*weight.shape[:2], -1)
-    correlation = tap_correlation((weight.shape[2], weight.shape[3]))
-    largest = np.abs(weight).max(axis=(1, 2, 3))
-    scale, ranks = largest.copy(), np.zeros(taps.shape, dtype=np.int64)
-    least = np.full(len(weight), np.inf)
-    for share in SCALES:
-        trial = np.where(largest > 0, largest, 1.0) * share
-        trial_ranks, cost = _round(taps / trial[:, None, None], book, correlation)
-        better = cost * trial**2 < least
-        least[better] = (cost * trial**2)[better]
-        ranks[better], scale[better] = trial_ranks[better], (largest * share)[better]
-    ranks = ranks.reshape(weight.shape)
+def encode_weights(
+    mac: FloatMac, source: Coding, book: Codebook, moment: FloatArray, rounding: Rounding
+) -> Kernel:
+    """Choose the weight codes; ``moment`` is the covariance of the source's real values."""
+    kernel = mac.weight.shape[2:]
+    unit = per_input(source.scale, mac.groups, len(mac.weight))[:, :, None, None]
+    folded = (mac.weight * unit).reshape(mac.groups, len(mac.weight) // mac.groups, -1)
+    per_tap = np.repeat(source.scale.reshape(mac.groups, -1), math.prod(kernel), axis=1)
+    moment = moment / (per_tap[:, :, None] * per_tap[:, None, :])
+    ranks, scale = round_weights(folded, book, moment, rounding)
+    ranks, scale = ranks.reshape(mac.weight.shape), scale.ravel()
     digits = np.moveaxis(book.digits[ranks], -1, 0)
-    return Kernel(digits, scale, book.values[ranks] * scale[:, None, None, None])
+    return Kernel(digits, scale, book.values[ranks] * scale[:, None, None, None] / unit)
 
 
-def _round(
-    taps: FloatArray, book: Codebook, correlation: FloatArray
-) -> tuple[IntArray, FloatArray]:
-    """Round ``float[M, C, K]`` to ranks of codes, and tell each channel's assumed output error.
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A residual or gate operand: its coding, and the layer whose codes it reads."""
 
-    Every weight is rounded by eq. 2 first. Then each tap of a kernel is rounded again, to the level
-    nearest to its value less what the errors of the kernel's other taps already do to the output:
-    neighbouring pixels are alike, so errors of opposite sign cancel. No step makes the assumed
-    output error ``e @ correlation @ e`` larger.
+    name: str
+    coding: Coding
 
-    Source
-    ------
-    SQuant (Cong et al. 2022) brings the sum of a kernel's errors to zero. Differs: a graded
-    correlation (``TAP_CORRELATION``), and coordinate descent instead of flips.
-    """
-    ranks = book.rank(taps)
-    errors = book.values[ranks] - taps
-    nearest = (book.values[1:] + book.values[:-1]) / 2
-    count = taps.shape[2]
-    for tap in list(range(count)) * (CARRY_SWEEPS if count > 1 else 0):
-        carried = errors @ correlation[tap] - errors[:, :, tap]
-        wanted = taps[:, :, tap] - carried
-        ranks[:, :, tap] = np.searchsorted(nearest, wanted, side="right")
-        errors[:, :, tap] = book.values[ranks[:, :, tap]] - taps[:, :, tap]
-    return ranks, ((errors @ correlation) * errors).sum(axis=(1, 2))
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What the activation unit is given: v stands for ``zero + v * unit``; ``float[M]`` each."""
+
+    zero: FloatArray
+    unit: FloatArray
+    activation: Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,50 +133,74 @@ class _Bound:
     high: IntArray
     low: IntArray
 
+    def gated(self, level: int) -> "_Bound":
+        """Bound the sum times a gate of ``0..level``."""
+        return _Bound(np.maximum(self.high * level, 0), np.minimum(self.low * level, 0))
+
 
 def mac_layer(
     mac: FloatMac,
     source: Coding,
-    source_tensor: Tensor,
-    skip: Coding | None,
-    output: Coding | None,
+    kernel: Kernel,
+    operand: Operand | None,
+    correction: FloatArray,
+    output: Output | None,
     tensor: Tensor,
-    weight_book: Codebook,
-    activation: Activation | None,
     numbers: Numbers,
 ) -> MacLayer:
-    """Turn a layer into integers; ``output`` is ``None`` for the last layer."""
-    folded = mac.weight * source.scale[:, None, None]
-    kernel = encode_weights(folded, weight_book)
-    step = kernel.scale / (
-        numbers.products[-1, -1]
-        * numbers.full_scale(weight_book.parts)
-        * numbers.full_scale(source.book.parts)
-    )  # real value of one unit of the accumulator
-    bias = _bias(mac, source, _inside(mac, source_tensor, tensor), kernel, step, numbers)
-    skip_step = np.zeros_like(bias)
-    if skip is not None and mac.skip is not None:
-        skip_step, skip_bias = _skip(skip, len(bias), mac.skip.channel_offset, numbers)
-        bias = bias + skip_bias
-    acc = _acc_bound(kernel.digits, source.book.parts, _window(mac), numbers)
-    skip_top = _skip_top(skip, numbers)
+    """Turn a layer into integers; ``output`` is ``None`` for the last layer.
+
+    ``operand`` is that of ``mac.skip`` or ``mac.gate``. ``correction`` (``float[M]``) is added to
+    the layer's bias, behind the gate.
+    """
+    step = acc_step(kernel, source, numbers)
+    zeros = per_input(source.zero, mac.groups, len(mac.weight))
+    bias = mac.bias + _window(mac) * (kernel.values.sum(axis=(2, 3)) * zeros).sum(axis=1)
+    acc = _acc_bound(kernel.digits, source.book, _window(mac), numbers)
+    levels = np.zeros(1, dtype=np.int64) if operand is None else numbers.levels(operand.coding.book)
+    skip_step, skip_reach, offset = np.zeros_like(step), np.zeros_like(step), None
+    scaled = acc
+    if operand is not None and mac.gate is not None:
+        offset = _scaled(bias / np.maximum(step, TINY), 0)
+        scaled = _Bound(acc.high + offset, acc.low + offset).gated(int(levels.max()))
+        step = step * operand.coding.scale / numbers.level_one(operand.coding.book)
+        bias = np.zeros_like(bias)
+    elif operand is not None and mac.skip is not None:
+        span = slice(mac.skip.channel_offset, mac.skip.channel_offset + len(operand.coding.zero))
+        levels = levels << numbers.skip_shift
+        level_one = numbers.level_one(operand.coding.book) << numbers.skip_shift
+        skip_step[span] = operand.coding.scale / level_one
+        skip_reach = skip_step * int(np.abs(levels).max())
+        bias[span] += operand.coding.zero
+    bias = bias + correction
     if output is None:
-        reach = np.maximum(np.abs(acc.high), np.abs(acc.low)) * step + skip_top * skip_step
+        reach = np.maximum(np.abs(scaled.high), np.abs(scaled.low)) * step + skip_reach
         unit = np.full_like(bias, max(float((reach + np.abs(bias)).max()), 1e-9) / 2**LOGIT_BITS)
     else:
-        unit = output.scale / FULL_SCALE
+        unit = output.unit
         bias = bias - output.zero
     shift = _shift(np.concatenate([step, skip_step]) / np.tile(unit, 2), bias / unit)
     multiplier = _scaled(step / unit, shift)
     skip_multiplier = _scaled(skip_step / unit, shift)
     int_bias = _scaled(bias / unit, shift)
     half = (1 << shift) >> 1
-    high = (acc.high * multiplier + skip_top * skip_multiplier + int_bias + half) >> shift
-    low = (acc.low * multiplier + int_bias + half) >> shift
+    skip_high, skip_low = (
+        (0, 0) if mac.gate is not None else (int(levels.max()), min(int(levels.min()), 0))
+    )
+    high = (scaled.high * multiplier + skip_high * skip_multiplier + int_bias + half) >> shift
+    low = (scaled.low * multiplier + skip_low * skip_multiplier + int_bias + half) >> shift
+    residual = gate = None
+    if operand is not None and mac.skip is not None:
+        skip = mac.skip
+        residual = Residual(operand.name, skip.stride, skip.channel_offset, skip_multiplier)
+    elif operand is not None and offset is not None:
+        plain = _signed_bits(acc.high + offset, acc.low + offset)
+        gate = Gate(operand.name, offset, max(plain, _signed_bits(scaled.high, scaled.low)))
     return MacLayer(
         name=mac.name,
         source=mac.source,
         weights=kernel.digits,
+        groups=mac.groups,
         kernel=mac.kernel,
         shared=mac.shared,
         stride=mac.stride,
@@ -179,57 +208,42 @@ def mac_layer(
         multiplier=multiplier,
         bias=int_bias,
         shift=shift,
-        residual=mac.skip
-        and Residual(mac.skip.source, mac.skip.stride, mac.skip.channel_offset, skip_multiplier),
-        activation=activation,
+        residual=residual,
+        gate=gate,
+        activation=None if output is None else output.activation,
         acc_bits=_signed_bits(acc.high, acc.low),
         value_bits=_signed_bits(high, low),
         output=tensor,
     )
 
 
-def _bias(
-    mac: FloatMac,
-    source: Coding,
-    inside: FloatArray,
-    kernel: Kernel,
-    step: FloatArray,
-    numbers: Numbers,
-) -> FloatArray:
-    """Real bias behind the accumulator: the layer's own, zero points, and the bias correction.
+def acc_step(kernel: Kernel, source: Coding, numbers: Numbers) -> FloatArray:
+    """Real value of one unit of the accumulator, ``float[M]``."""
+    read_parts = 1 if source.book.is_detailed else source.book.parts
+    parts = numbers.full_scale(len(kernel.digits)) * numbers.full_scale(read_parts)
+    return kernel.scale / (numbers.products[-1, -1] * parts)
 
-    Source
-    ------
-    Nagel et al. 2019, section 4.2, exact over the assumed distributions: the expected sum of
-    products as the array computes them (clipping and table rounding included) is moved onto the
-    expected sum of the float layer. Differs: a tap that hangs over the image at some positions
-    counts there as padding (``inside``, ``float[KH, KW]``). Zero points: PowerQuant, eq. 5.
+
+def rounding_bias(
+    mac: FloatMac, source: Coding, kernel: Kernel, mass: FloatArray, numbers: Numbers
+) -> FloatArray:
+    """Mean real error that rounded products make in a layer's sums, ``float[M]``.
+
+    ``mass`` (``float[C, n]``) is the probability of every code of the source.
     """
-    window = _window(mac)
-    if not numbers.has_bias_correction:
-        sums = (kernel.values / source.scale[:, None, None]).sum(axis=(2, 3))
-        return mac.bias + window * sums @ source.zero
-    wanted = (mac.weight * inside).sum(axis=(2, 3)) @ source.mean
-    pixels = _expected_sum(kernel.digits, source.mass, source, inside, numbers)
-    pads = np.eye(len(source.book.values))[source.pad_ranks()]
-    padding = _expected_sum(kernel.digits, pads, source, 1 - inside, numbers)
-    return mac.bias + window * (wanted - (pixels + padding) * step)
-
-
-def _expected_sum(
-    digits: IntArray, mass: FloatArray, source: Coding, share: FloatArray, numbers: Numbers
-) -> FloatArray:
-    """Mean accumulator when codes have probabilities ``mass`` and taps count by ``share``."""
-    digit_mass = source.book.digit_mass(mass, numbers.digit_top)  # [parts, C, Lx + 1]
-    channels = np.arange(len(mass))[:, None, None]
-    acc = np.zeros(digits.shape[1])
-    for i, weight_digits in enumerate(digits):
+    top = numbers.products.shape[1] - 1
+    digit_mass = source.book.digit_mass(mass, top)  # [parts read, C, Lx + 1]
+    errors = numbers.products - numbers.ideal
+    total = np.zeros(kernel.digits.shape[1])
+    channels: IntArray = np.arange(mass.shape[0], dtype=np.int64).reshape(mac.groups, -1)
+    channels = np.repeat(channels, len(total) // mac.groups, axis=0)[:, :, None, None]
+    for i, weight_digits in enumerate(kernel.digits):
         for j, odds in enumerate(digit_mass):
-            means = odds @ numbers.products.T  # [C, Lw + 1]
-            power = len(digits) - 1 - i + len(digit_mass) - 1 - j
-            terms = np.sign(weight_digits) * means[channels, np.abs(weight_digits)] * share
-            acc += 2.0 ** (numbers.part_shift * power) * terms.sum(axis=(1, 2, 3))
-    return acc
+            means = odds @ errors.T  # [C, Lw + 1]
+            power = len(kernel.digits) - 1 - i + len(digit_mass) - 1 - j
+            terms = np.sign(weight_digits) * means[channels, np.abs(weight_digits)]
+            total += 2.0 ** (numbers.part_shift * power) * terms.sum(axis=(1, 2, 3))
+    return total * acc_step(kernel, source, numbers) * _window(mac)
 
 
 def _window(mac: FloatMac) -> int:
@@ -237,45 +251,7 @@ def _window(mac: FloatMac) -> int:
     return math.prod(mac.kernel) if mac.shared else 1
 
 
-def _inside(mac: FloatMac, source: Tensor, output: Tensor) -> FloatArray:
-    """Share of output pixels for which a tap lies inside the image; ``float[KH, KW]``."""
-
-    def axis(size: int, count: int, kernel: int, stride: int, pad: int) -> FloatArray:
-        at = np.arange(count)[:, None] * stride - pad + np.arange(kernel)
-        return ((at >= 0) & (at < size)).mean(axis=0)
-
-    if mac.shared:
-        return np.ones((1, 1))  # pools have no padding
-    rows = axis(source.height, output.height, mac.kernel[0], mac.stride[0], mac.pads[0])
-    columns = axis(source.width, output.width, mac.kernel[1], mac.stride[1], mac.pads[1])
-    return np.outer(rows, columns)
-
-
-def _skip(
-    skip: Coding, channels: int, offset: int, numbers: Numbers
-) -> tuple[FloatArray, FloatArray]:
-    """Real value of one unit of the skip's level, and the bias it brings; ``float[M]`` each."""
-    parts = skip.book.parts
-    step, bias = np.zeros(channels), np.zeros(channels)
-    span = slice(offset, offset + len(skip.zero))
-    step[span] = skip.scale / (numbers.skip_levels[-1] * numbers.full_scale(parts))
-    if numbers.has_bias_correction:
-        weights = digit_weights(parts, numbers.part_shift)
-        odds = skip.book.digit_mass(skip.mass, numbers.digit_top)
-        levels = np.einsum("pcq,q,p->c", odds, numbers.skip_levels, weights)
-        bias[span] = skip.mean - levels * step[span]
-    else:
-        bias[span] = skip.zero
-    return step, bias
-
-
-def _skip_top(skip: Coding | None, numbers: Numbers) -> int:
-    if skip is None:
-        return 0
-    return int(numbers.skip_levels[-1]) * numbers.full_scale(skip.book.parts)
-
-
-def _acc_bound(digits: IntArray, act_parts: int, window: int, numbers: Numbers) -> _Bound:
+def _acc_bound(digits: IntArray, book: Codebook, window: int, numbers: Numbers) -> _Bound:
     """Bound the accumulator per output channel, whatever the order of taps and digits.
 
     Products grow with the activation digit, so every tap is worst at Lx; positive and negative
@@ -283,7 +259,7 @@ def _acc_bound(digits: IntArray, act_parts: int, window: int, numbers: Numbers) 
     """
     worst = numbers.products[:, -1][np.abs(digits)]
     weights = digit_weights(digits.shape[0], numbers.part_shift)[:, None]
-    factor = numbers.full_scale(act_parts) * window
+    factor = numbers.full_scale(1 if book.is_detailed else book.parts) * window
 
     def total(sign: int) -> IntArray:
         chosen = np.where(np.sign(digits) == sign, worst, 0)

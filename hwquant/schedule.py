@@ -31,7 +31,7 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     for layer in graph.layers:
         match layer:
             case MacLayer():
-                program = _mac_program(plan, places, lies, layer, packed)
+                program = _mac_program(graph, plan, places, lies, layer, packed)
                 program = replace(program, weight_base=weight_base, param_base=param_base)
                 param_base += program.chunks
             case MaxPoolLayer():
@@ -65,6 +65,7 @@ def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer 
 
 
 def _mac_program(
+    graph: QuantGraph,
     plan: Plan,
     places: dict[str, Placement],
     lies: dict[str, Layout],
@@ -89,7 +90,7 @@ def _mac_program(
             walk.count,
             kernel[1],
             kernel[0],
-            source.digits,
+            graph.tensor(layer.source).read_parts,
             weight_digits,
             walk.repeat,
             walk.row_groups // walk.repeat,

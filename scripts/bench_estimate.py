@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 from hwquant import packaged
+from hwquant.config import QuantConfig
 from hwquant.emit import emit
 from hwquant.estimate import estimate
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
-from hwquant.quantize import QuantConfig, quantize
+from hwquant.quantize import quantize
 from hwquant.synth import synthesize
 
 

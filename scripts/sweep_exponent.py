@@ -1,4 +1,4 @@
-"""Print accuracy (golden) and assumed error of a network over the exponent.
+"""Print accuracy (golden) and assumed errors of a network over the exponent.
 
 python scripts/sweep_exponent.py MODEL.onnx DATA.npz --mean 123.675,116.28,103.53 --std 58,57,57
 """
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hwquant import golden
+from hwquant.config import QuantConfig
+from hwquant.ir import QuantGraph
 from hwquant.onnx_import import load
-from hwquant.quantize import QuantConfig, exponent_errors, quantize
+from hwquant.quantize import exponent_errors, quantize
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -43,14 +45,23 @@ def main() -> None:
         mean=given.mean,
         std=given.std,
     )
-    chosen = quantize(graph, auto).provenance.exponent
-    print("exponent  weight error  noise/signal  top-1 %")
-    for exponent in sorted({*given.exponents, chosen}):
-        weight_error, noise = exponent_errors(graph, auto, exponent)
-        values = golden.simulate(quantize(graph, replace(auto, exponent=exponent)), images)
-        top1 = (values.reshape(len(values), -1).argmax(axis=1) == labels).mean()
-        mark = " <- auto" if exponent == chosen else ""
-        print(f"{exponent:8.3f}  {weight_error:12.4f}  {noise:12.4f}  {100 * top1:7.2f}{mark}")
+    chosen = quantize(graph, auto)
+    weights, acts = chosen.provenance.exponent, chosen.provenance.act_exponent
+
+    def top1(quantized: QuantGraph) -> float:
+        values = golden.simulate(quantized, images)
+        return 100 * (values.reshape(len(values), -1).argmax(axis=1) == labels).mean()
+
+    names = list(exponent_errors(graph, auto, weights))
+    print("exponent", *(f"{name:>12}" for name in names), "  top-1 %")
+    for exponent in sorted({*given.exponents, weights, acts}):
+        errors = exponent_errors(graph, auto, exponent)
+        right = top1(quantize(graph, replace(auto, exponent=exponent)))
+        marks = {"weights": weights, "activations": acts}
+        mark = ", ".join(name for name, least in marks.items() if least == exponent)
+        columns = (f"{errors[name]:12.4f}" for name in names)
+        print(f"{exponent:8.3f}", *columns, f"{right:9.2f}", f"<- least for {mark}" * bool(mark))
+    print(f"{weights:.3f} for weights, {acts:.3f} for activations: {top1(chosen):.2f}")
 
 
 if __name__ == "__main__":

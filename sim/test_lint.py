@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hwquant.cosim import WAIVED
+from hwquant.emit import emit
+from hwquant.plan import Plan
 from hwquant.toolchain import run_tool, verilator_env
+from tests.placeable import placeable_graph
+from tests.random_graphs import Limits
 
 pytestmark = pytest.mark.cosim
 
@@ -15,10 +20,24 @@ DESIGNS = sorted(path.parent for path in RTL.glob("*/design.json"))
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda path: path.name)
 def test_reference_designs_are_lint_clean(design: Path, tmp_path: Path) -> None:
-    waivers = tmp_path / "waivers.vlt"
+    assert_clean(design, tmp_path)
+
+
+@pytest.mark.parametrize("want", ["packed from the edge", "detailed residual", "detailed gate"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_designs_are_lint_clean(want: str, seed: int, tmp_path: Path) -> None:
+    rng, plan = np.random.default_rng(seed), Plan(4, 8, 2)
+    graph = placeable_graph(rng, Limits(layers=3, channels=7, size=6), plan, wants={want})
+    emit(graph, plan, tmp_path)
+    assert_clean(tmp_path, tmp_path)
+
+
+def assert_clean(design: Path, folder: Path) -> None:
+    """Lint the Verilog of a design; the log goes to ``folder``."""
+    waivers = folder / "waivers.vlt"
     rules = [f"lint_off -rule {rule}" for rule in WAIVED]
     waivers.write_text("\n".join(["`verilator_config", *rules]) + "\n")
-    log = tmp_path / "lint.log"
+    log = folder / "lint.log"
     run_tool(
         ["verilator", "--lint-only", "-Wall", str(waivers), "accelerator.v"],
         log=log,

@@ -3,19 +3,20 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwquant import cosim, golden, model_file
+from hwquant.config import QuantConfig
 from hwquant.emit import emit
 from hwquant.ir import IntArray, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
-from hwquant.quantize import QuantConfig, quantize
-from tests.placeable import altered_depthwise, altered_gate, placeable_graph
+from hwquant.quantize import quantize
+from tests.placeable import altered_depthwise, altered_detail, altered_gate, placeable_graph
 from tests.random_graphs import Limits, random_images
 
 pytestmark = pytest.mark.cosim
@@ -67,10 +68,13 @@ def test_random_networks_equal_golden(seed: int, tmp_path: Path) -> None:
     assert_equal(tmp_path, graph, random_images(rng, graph, 2))
 
 
-def wide_network(plan: Plan, seed: int) -> tuple[QuantGraph, IntArray]:
-    """Draw a network with a depthwise layer, a gate and a concat, and two images."""
+WIDE = frozenset({"depthwise", "depthwise pads", "gate", "gaps"})
+DETAILED = frozenset({"detailed residual", "detailed gate", "detail pads"})
+
+
+def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGraph, IntArray]:
+    """Draw a network with a depthwise layer, a gate and a concat, or other things, and images."""
     rng = np.random.default_rng(seed)
-    wants = {"depthwise", "depthwise pads", "gate", "gaps"}
     limits = Limits(layers=5, channels=12, size=6, kernel=3)
     graph = placeable_graph(rng, limits, plan, wants=wants)
     return graph, random_images(rng, graph, 2)
@@ -86,6 +90,25 @@ def test_wide_networks_equal_golden(plan: Plan, seed: int, tmp_path: Path) -> No
     graph, images = wide_network(plan, seed)
     emit(graph, plan, tmp_path)
     assert_equal(tmp_path, graph, images)
+
+
+@pytest.mark.slow
+def test_networks_with_details_equal_golden(tmp_path: Path) -> None:
+    plan = Plan(4, 4, 2)
+    graph, images = wide_network(plan, 1, DETAILED)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fmnist_densenet", "fmnist_silu_se"])
+def test_a_frame_of_small_networks_equals_golden(name: str, shared: Path, tmp_path: Path) -> None:
+    graph = quantize(load(shared / "models" / f"{name}.onnx"), QuantConfig())
+    emit(graph, Plan(8, 8, 2), tmp_path)
+    images = random_images(np.random.default_rng(1), graph, 1)
+    result = cosim.verify(tmp_path, images, expected(graph, images))
+    assert result.mismatches == 0, result.first
+    assert result.layer_cycles == planned(tmp_path)
 
 
 @pytest.mark.slow
@@ -105,16 +128,18 @@ def test_three_frames_of_resnet8_equal_golden(shared: Path, tmp_path: Path) -> N
 
 
 def altered_threshold(graph: QuantGraph) -> QuantGraph:
-    """Merge two steps of the first layer's staircase."""
-    first = graph.layers[0]
-    assert isinstance(first, MacLayer)
-    assert isinstance(first.activation, Thresholds)
-    thresholds = list(first.activation.thresholds)
-    middle = len(thresholds) // 2
-    thresholds[middle] = thresholds[middle + 1] - 1
-    changed = Thresholds(tuple(thresholds), first.activation.codes)
-    layer = dataclasses.replace(first, activation=changed)
-    return dataclasses.replace(graph, layers=(layer, *graph.layers[1:]))
+    """Merge two steps of a staircase whose codes have one digit, so that every reader sees it."""
+    layers = list(graph.layers)
+    for at, layer in enumerate(layers):
+        if isinstance(layer, MacLayer) and layer.output.parts == 1 and layer.activation:
+            assert isinstance(layer.activation, Thresholds)
+            thresholds = list(layer.activation.thresholds)
+            middle = len(thresholds) // 2
+            thresholds[middle] = thresholds[middle + 1] - 1
+            changed = Thresholds(tuple(thresholds), layer.activation.codes)
+            layers[at] = dataclasses.replace(layer, activation=changed)
+            return dataclasses.replace(graph, layers=tuple(layers))
+    raise AssertionError("no such layer")
 
 
 def altered_product(graph: QuantGraph) -> QuantGraph:
@@ -137,13 +162,16 @@ def altered_weight(graph: QuantGraph) -> QuantGraph:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alter", [altered_depthwise, altered_gate])
+@pytest.mark.parametrize(
+    ("alter", "wants"),
+    [(altered_depthwise, WIDE), (altered_gate, WIDE), (altered_detail, DETAILED)],
+)
 def test_sabotage_of_a_wide_network_is_seen(
-    alter: Callable[[QuantGraph], QuantGraph], tmp_path: Path
+    alter: Callable[[QuantGraph], QuantGraph], wants: Set[str], tmp_path: Path
 ) -> None:
     plan = Plan(4, 4, 2)
     for seed in range(20):
-        graph, images = wide_network(plan, seed)
+        graph, images = wide_network(plan, seed, wants)
         wanted = expected(graph, images)
         if not np.array_equal(expected(alter(graph), images), wanted):
             break  # golden sees it, so hardware must

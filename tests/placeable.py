@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import ConcatLayer, MacLayer, QuantGraph
+from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, QuantGraph
 from hwquant.plan import Plan
 from hwquant.program import Schedule
 from hwquant.schedule import schedule
@@ -36,6 +36,7 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
     first = graph.layers[0]
     if program.loading.packed and isinstance(first, MacLayer):
         seen.update({"packed"}, {"packed groups"} if first.groups > 1 else ())
+        seen.update({"packed from the edge"} if program.loading.lead == 0 else ())
         seen.update({"packed pads"} if any(first.pads) and first.pads[0] != first.pads[1] else ())
     for layer in graph.layers:
         seen.update({"concat"} if isinstance(layer, ConcatLayer) else ())
@@ -45,10 +46,29 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
         seen.update({"row of pixels"} if step.source.height == 1 < step.source.width else ())
         if isinstance(layer := step.layer, MacLayer):
             seen.update({"gate"} if layer.gate else ())
+            seen.update(_details(graph, layer))
             seen.update({"depthwise"} if layer.is_depthwise and step.walk.step else ())
             pads = any(layer.pads) and graph.tensor(layer.source).pad_code.any()
             seen.update({"depthwise pads"} if layer.is_depthwise and pads else ())
     return seen
+
+
+def _details(graph: QuantGraph, layer: MacLayer) -> set[str]:
+    """Name the roles that detailed codes have in a layer."""
+    source, seen = graph.tensor(layer.source), set[str]()
+    if source.is_detailed:
+        seen.update({"details unread"}, {"detail pads"} if any(layer.pads) else ())
+        is_pooled = isinstance(_made_by(graph, source.name), MaxPoolLayer)
+        seen.update({"details pooled"} if is_pooled else ())
+    if layer.operand and graph.tensor(layer.operand).is_detailed:
+        seen.add("detailed gate" if layer.gate else "detailed residual")
+        is_part = isinstance(_made_by(graph, layer.operand), ConcatLayer)
+        seen.update({"details of a concat"} if is_part else ())
+    return seen
+
+
+def _made_by(graph: QuantGraph, name: str) -> Layer | None:
+    return next((layer for layer in graph.layers if layer.name == name), None)
 
 
 def altered_depthwise(graph: QuantGraph) -> QuantGraph:
@@ -68,6 +88,13 @@ def altered_gate(graph: QuantGraph) -> QuantGraph:
     offset[layer.multiplier.argmax()] += 1 << layer.acc_bits - 2
     gate = dataclasses.replace(layer.gate, offset=offset, gated_bits=layer.gate.gated_bits + 1)
     return _with(graph, layer, dataclasses.replace(layer, gate=gate))
+
+
+def altered_detail(graph: QuantGraph) -> QuantGraph:
+    """Have the second digit's largest step be none, which keeps all bounds."""
+    tables = graph.detail_tables.copy()
+    tables[1, -1] = 0
+    return dataclasses.replace(graph, detail_tables=tables)
 
 
 def _with(graph: QuantGraph, old: MacLayer, new: MacLayer) -> QuantGraph:

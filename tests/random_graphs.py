@@ -8,7 +8,6 @@ from hwquant.ir import (
     INPUT,
     MAX_GATED_BITS,
     Activation,
-    Arithmetic,
     ConcatLayer,
     Gate,
     InputCodes,
@@ -27,6 +26,7 @@ from hwquant.ir import (
     Tensor,
     Thresholds,
 )
+from tests.random_numbers import Numbers
 
 PROVENANCE = Provenance(
     model="random",
@@ -34,6 +34,7 @@ PROVENANCE = Provenance(
     hwquant="test",
     method="power",
     exponent=0.7,
+    act_exponent=0.5,
     weight_bits=4,
     act_bits=4,
     edge_bits=8,
@@ -98,33 +99,21 @@ def graphs_equal(a: object, b: object) -> bool:
     return a == b
 
 
-class Drawing:
-    """A network in the making: the choices that all layers share, and the tensors so far."""
+class Drawing(Numbers):
+    """A network in the making: the numbers that all layers share, and the tensors so far."""
 
     def __init__(self, rng: np.random.Generator, limits: Limits, size: Pair | None = None) -> None:
-        self.rng, self.limits = rng, limits
-        self.weight_bits = int(rng.integers(2, 6))
-        self.act_bits = int(rng.integers(2, 5))
-        self.part_shift = int(rng.integers(1, self.act_bits + 2))
-        self.arithmetic = self._arithmetic()
-        self.skip_levels = np.append(0, np.cumsum(rng.integers(0, 12, self.act_top)))
+        super().__init__(rng)
+        self.limits = limits
         height, width = (int(n) for n in rng.integers(1, limits.size + 1, 2))
         if rng.random() < 0.1:
             height, width = 1, 4 * width
         self.tensors = [self._tensor(INPUT, int(rng.integers(1, 5)), *(size or (height, width)))]
         bits = int(rng.integers(1, limits.input_bits + 1))
         low = int(rng.choice([0, -(1 << bits - 1)]))
-        table = np.sort(rng.integers(0, self._packed(self.tensors[0]), 1 << bits))
+        table = np.sort(rng.choice(self.held(self.tensors[0]), 1 << bits))
         self.input = InputCodes(bits, low, table, self.tensors[0])
         self.layers: list[Layer] = []
-
-    @property
-    def act_top(self) -> int:
-        return (1 << self.act_bits) - 1
-
-    @property
-    def weight_top(self) -> int:
-        return (1 << self.weight_bits - 1) - 1
 
     def graph(self) -> QuantGraph:
         return QuantGraph(
@@ -133,6 +122,8 @@ class Drawing:
             part_shift=self.part_shift,
             arithmetic=self.arithmetic,
             skip_levels=self.skip_levels,
+            detail_tables=self.detail_tables,
+            skip_shift=self.skip_shift,
             input=self.input,
             layers=tuple(self.layers),
             provenance=PROVENANCE,
@@ -149,25 +140,25 @@ class Drawing:
         """Add layers of one extent and their concat; then, at times, grow it by another layer."""
         source = self._recent()
         window = self._window(source)
+        like = source if self.rng.random() < 0.5 else self._tensor("", 1, 1, 1)
         parts = [
-            self.add_mac(self.mac(f"{name}{at}", source, window=window))
+            self.add_mac(self.mac(f"{name}{at}", source, window=window, like=like))
             for at in "abc"[: self.rng.integers(2, 4)]
         ]
-        if source.name != INPUT and self.rng.random() < 0.3:
-            output = replace(self._pooled(f"{name}p", source, window), parts=source.parts)
+        if source.name != INPUT and source.kind == like.kind and self.rng.random() < 0.5:
+            output = self._pooled(f"{name}p", source, window)
             self._add(MaxPoolLayer(output.name, source.name, *window[:3], output))
             parts.append(output)
-        whole = self._concat(name, [part for part in parts if part.parts == parts[0].parts])
-        while whole and self.rng.random() < 0.5:
+        whole = self.concat(name, parts)
+        while self.rng.random() < 0.5:
             same = ((1, 1), (1, 1), (0, 0, 0, 0), (whole.height, whole.width))
-            grown = self.add_mac(self.mac(f"{whole.name}n", whole, window=same))
-            whole = self._concat(f"{whole.name}w", [whole, grown])
+            grown = self.add_mac(self.mac(f"{whole.name}n", whole, window=same, like=like))
+            whole = self.concat(f"{whole.name}w", [whole, grown])
 
-    def _concat(self, name: str, parts: list[Tensor]) -> Tensor | None:
-        if len({part.parts for part in parts}) > 1 or len(parts) < 2:
-            return None
+    def concat(self, name: str, parts: list[Tensor]) -> Tensor:
+        """Add the concat of tensors of one extent and one kind of codes."""
         channels = sum(part.channels for part in parts)
-        pad_code = self.rng.integers(0, self._packed(parts[0]), channels)
+        pad_code = self.pad_code(parts[0].parts, channels)
         output = replace(parts[0], name=name, channels=channels, pad_code=pad_code)
         return self._add(ConcatLayer(name, tuple(part.name for part in parts), output))
 
@@ -194,36 +185,20 @@ class Drawing:
     def last_layer(self) -> None:
         layer = self.mac("last", self.tensors[-1], shared=bool(self.rng.random() < 0.5))
         zero = np.zeros(layer.output.channels, np.int64)
-        self._add(replace(layer, output=replace(layer.output, parts=1, pad_code=zero)))
+        output = replace(layer.output, parts=1, pad_code=zero, is_detailed=False)
+        self._add(replace(layer, output=output))
 
     def _add(self, layer: Layer) -> Tensor:
         self.layers.append(layer)
         self.tensors.append(layer.output)
         return layer.output
 
-    def _arithmetic(self) -> Arithmetic:
-        rng, shape = self.rng, (self.weight_top, self.act_top)
-        kind = rng.choice(["table", "power", "uniform", "levels"])
-        if kind == "levels":
-            steps = rng.integers(0, 9, shape[0]), rng.integers(0, 9, shape[1])
-            return LevelTables(*(np.append(0, np.cumsum(s)) for s in steps))
-        products = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)
-        exact = np.outer(np.arange(1, shape[0] + 1), np.arange(1, shape[1] + 1))
-        if kind == "power":
-            exact = np.rint((exact / exact[-1, -1]) ** 1.4 * 127).astype(np.int64)
-        elif kind == "table":
-            exact = rng.integers(0, 3, shape).cumsum(axis=0).cumsum(axis=1)
-        products[1:, 1:] = exact
-        return ProductTable(products)
-
-    def _packed(self, tensor: Tensor) -> int:
-        return 1 << self.act_bits * tensor.parts
-
     def _tensor(self, name: str, channels: int, height: int, width: int) -> Tensor:
         widest = 2 if 2 * self.act_bits <= MAX_WIDE_TENSOR_BITS else 1
         parts = int(self.rng.integers(1, widest + 1))
-        pad_code = self.rng.integers(0, 1 << self.act_bits * parts, channels)
-        return Tensor(name, channels, height, width, parts, pad_code)
+        is_detailed = parts == 2 and bool(self.rng.random() < 0.5)
+        pad_code = self.pad_code(parts, channels)
+        return Tensor(name, channels, height, width, parts, pad_code, is_detailed)
 
     def _window(self, source: Tensor) -> Window:
         """Draw kernel, stride and pads, and return the output's extent after them."""
@@ -249,7 +224,7 @@ class Drawing:
 
     def _pooled(self, name: str, source: Tensor, window: Window) -> Tensor:
         height, width = window[3]
-        pad_code = self.rng.integers(0, self._packed(source), source.channels)
+        pad_code = self.pad_code(source.parts, source.channels)
         return replace(source, name=name, height=height, width=width, pad_code=pad_code)
 
     def _groups(self, source: Tensor) -> tuple[int, int]:
@@ -272,8 +247,12 @@ class Drawing:
         window: Window | None = None,
         channels: int | None = None,
         gate: Tensor | None = None,
+        like: Tensor | None = None,
     ) -> MacLayer:
-        """Draw a layer without activation, with its bounds."""
+        """Draw a layer without activation, with its bounds; its codes are like those of ``like``.
+
+        Without ``channels`` and ``like`` those are drawn too.
+        """
         rng = self.rng
         kernel, stride, pads, (height, width) = window or self._window(source)
         groups, channels_out = self._groups(source)
@@ -282,6 +261,10 @@ class Drawing:
         if channels is not None:
             groups, channels_out = 1, channels
         output = self._tensor(name, channels_out, height, width)
+        if like is not None:
+            pad_code = self.pad_code(like.parts, channels_out)
+            kind = (like.parts, pad_code, like.is_detailed)
+            output = Tensor(name, channels_out, height, width, *kind)
         parts = int(rng.integers(1, 3))
         each = source.channels // groups
         shape = (parts, output.channels, each, *((1, 1) if shared else kernel))
@@ -338,7 +321,7 @@ class Drawing:
         place = 1 << self.part_shift
         scale = np.array([place**i for i in range(len(layer.weights))][::-1])
         worst = largest[np.abs(layer.weights)] * scale.reshape(-1, 1, 1, 1, 1)
-        full = sum(place**j for j in range(source.parts))
+        full = sum(place**j for j in range(1 if source.is_detailed else source.parts))
         window = layer.kernel[0] * layer.kernel[1] if layer.shared else 1
         low, high = (
             sign
@@ -352,12 +335,14 @@ class Drawing:
             top = self._skip_top(gate)
             low, high = low + layer.gate.offset, high + layer.gate.offset
             bits = _signed_bits(low * max(1, top), high * max(1, top))
+            if bits > MAX_GATED_BITS:
+                return self._bounded(replace(layer, gate=None), source, None)
             low, high = np.minimum(low * top, 0), np.maximum(high * top, 0)
-            layer = replace(layer, gate=replace(layer.gate, gated_bits=bits))
+            layer = replace(layer, gate=replace(layer.gate, gated_bits=max(2, bits)))
         skip = np.zeros(1, np.int64)
         if layer.residual is not None:
             tensor = next(t for t in self.tensors if t.name == layer.residual.source)
-            skip = layer.residual.multiplier * self._skip_top(tensor)
+            skip = layer.residual.multiplier * (self._skip_top(tensor) << self.skip_shift)
         constant = layer.bias + (1 << layer.shift >> 1)
         low = (constant + low * layer.multiplier) >> layer.shift
         high = (constant + high * layer.multiplier + skip) >> layer.shift
@@ -365,21 +350,19 @@ class Drawing:
 
     def _skip_top(self, tensor: Tensor) -> int:
         """Return the largest level of a residual or gate."""
-        return sum(1 << self.part_shift * j for j in range(tensor.parts)) * int(
-            self.skip_levels[-1]
-        )
+        return int(self.levels(tensor, self.held(tensor)).max())
 
     def _activation(self, layer: MacLayer) -> Activation:
-        rng, count = self.rng, self._packed(layer.output)
+        rng, held = self.rng, self.held(layer.output)
         reach = 1 << max(2, layer.value_bits - 1 - int(rng.integers(1, 4)))
         if rng.random() < 0.4:
             value_bits = max(2, reach.bit_length() - 1)
             mantissa_bits = int(rng.integers(1, min(4, value_bits)))
             entries = (value_bits - mantissa_bits + 1) << mantissa_bits
-            codes = np.sort(rng.integers(0, count, entries))
+            codes = np.sort(rng.choice(held, entries))
             return PowerTable(value_bits, mantissa_bits, tuple(codes.tolist()))
-        thresholds = np.unique(rng.integers(-reach // 2, reach, count - 1))
-        codes = np.sort(rng.integers(0, count, len(thresholds) + 1))
+        thresholds = np.unique(rng.integers(-reach // 2, reach, max(1, len(held) - 1)))
+        codes = np.sort(rng.choice(held, len(thresholds) + 1))
         if rng.random() < 0.2:  # SiLU and GELU fall before they rise
             codes[: len(codes) // 2] = codes[: len(codes) // 2][::-1].copy()
         return Thresholds(tuple(thresholds.tolist()), tuple(codes.tolist()))

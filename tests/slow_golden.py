@@ -38,6 +38,17 @@ def digits(graph: QuantGraph, name: str, codes: IntArray) -> list[IntArray]:
     return [codes >> bits * (parts - 1 - j) & (1 << bits) - 1 for j in range(parts)]
 
 
+def levels(graph: QuantGraph, name: str, codes: IntArray) -> IntArray:
+    """What the codes of a residual or a gate stand for, section 1 and step 3 of section 3."""
+    parts = digits(graph, name, codes)
+    if graph.tensor(name).is_detailed:
+        return graph.detail_tables[0][parts[0]] + graph.detail_tables[1][parts[1]]
+    level = np.zeros_like(codes)
+    for j, digit in enumerate(parts):
+        level += 2 ** (graph.part_shift * (len(parts) - 1 - j)) * graph.skip_levels[digit]
+    return level
+
+
 def multiply(arithmetic: Arithmetic, w: IntArray, x: IntArray) -> IntArray:
     """P(w, x) of section 3."""
     match arithmetic:
@@ -72,6 +83,8 @@ def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> In
             x = codes[:, :, iy, ix] if inside else np.broadcast_to(pad, codes.shape[:2])
             w = layer.weights[..., 0, 0] if layer.shared else layer.weights[..., ky, kx]
             xs = digits(graph, layer.source, x)
+            if graph.tensor(layer.source).is_detailed:
+                xs = xs[:1]
             for i, j in np.ndindex(len(w), len(xs)):
                 weight = 2 ** (k * (len(w) - 1 - i + len(xs) - 1 - j))
                 for m, n in np.ndindex(w.shape[1:]):
@@ -95,10 +108,7 @@ def _gated(
 ) -> IntArray:
     if layer.gate is None:
         return acc
-    parts = digits(graph, layer.gate.source, tensors[layer.gate.source][:, :, 0, 0])
-    gate = np.zeros_like(acc)
-    for j, digit in enumerate(parts):
-        gate += 2 ** (graph.part_shift * (len(parts) - 1 - j)) * graph.skip_levels[digit]
+    gate = levels(graph, layer.gate.source, tensors[layer.gate.source][:, :, 0, 0])
     gated = (acc + layer.gate.offset) * gate
     assert abs(gated).max() < 2 ** (layer.gate.gated_bits - 1)
     assert abs(acc + layer.gate.offset).max() < 2 ** (layer.gate.gated_bits - 1)
@@ -113,13 +123,11 @@ def _skip(
     if residual is None:
         return skip
     operand = tensors[residual.source][:, :, oy * residual.stride[0], ox * residual.stride[1]]
-    parts = digits(graph, residual.source, operand)
+    level = levels(graph, residual.source, operand) * 2**graph.skip_shift
     for m in range(layer.output.channels):
         c = m - residual.channel_offset
         if 0 <= c < operand.shape[1]:
-            for j, digit in enumerate(parts):
-                weight = 2 ** (graph.part_shift * (len(parts) - 1 - j))
-                skip[:, m] += weight * graph.skip_levels[digit[:, c]] * residual.multiplier[m]
+            skip[:, m] = level[:, c] * residual.multiplier[m]
     return skip
 
 

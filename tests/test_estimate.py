@@ -8,6 +8,7 @@ from amaranth.hdl import Fragment
 
 from hwquant import packaged
 from hwquant.block_ram import Memory, place_memory
+from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.errors import BadInput, DoesNotFit
 from hwquant.estimate import LUT_PERCENT, choose_plan, estimate, memories
@@ -15,15 +16,15 @@ from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.ir import QuantGraph
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
-from hwquant.quantize import QuantConfig, quantize
+from hwquant.quantize import quantize
 from hwquant.schedule import schedule
 from tests.small import assert_refused, hwquant, network
 
 # luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more
 MEASURED = [
-    (Plan(16, 16, 4), "lfe5u-85f", (22424, 10292, 44, 12)),
-    (Plan(16, 16, 4), "xc7a100t", (14896, 10528, 6, 8)),
-    (Plan(4, 4, 1), "ice40hx8k", (4825, 1777, 49, 0)),
+    (Plan(16, 16, 4), "lfe5u-85f", (23393, 10341, 46, 12)),
+    (Plan(16, 16, 4), "xc7a100t", (15697, 10602, 7, 8)),
+    (Plan(4, 4, 1), "ice40hx8k", (5233, 1788, 55, 0)),
 ]
 
 

@@ -13,11 +13,8 @@ from hwquant.errors import BadInput
 from hwquant.ir import (
     INPUT,
     Activation,
-    Arithmetic,
     ConcatLayer,
     Gate,
-    InputCodes,
-    Layer,
     LevelTables,
     MacLayer,
     MaxPoolLayer,
@@ -30,12 +27,12 @@ from hwquant.ir import (
     sources_of,
 )
 from tests import slow_golden
-from tests.random_graphs import PROVENANCE, Limits, random_graph, random_images
+from tests.by_hand import mac, network, tensor
+from tests.random_graphs import Limits, random_graph, random_images
 
 SEEDS = range(60)
-TIMES = ProductTable(
-    np.outer(np.arange(4), np.arange(4))
-)  # exact products of 3-bit and 2-bit codes
+KINDS = ("1 digits", "2 digits", "2 digits, detailed")
+ROLES = ("MacLayer", "MaxPoolLayer", "ConcatLayer", "residual", "gate")
 ODD = ProductTable(np.array([[0, 0, 0, 0], [0, 1, 3, 6], [0, 2, 7, 11], [0, 5, 13, 20]]))
 
 
@@ -43,50 +40,6 @@ def drawn(seed: int) -> tuple[QuantGraph, npt.NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, Limits())
     return graph, random_images(rng, graph, 3)
-
-
-def tensor(name: str, shape: tuple[int, int, int], parts: int = 1, pad: int = 0) -> Tensor:
-    return Tensor(name, *shape, parts, np.full(shape[0], pad))
-
-
-def network(
-    source: Tensor, layers: Sequence[Layer], arithmetic: Arithmetic = TIMES, part_shift: int = 2
-) -> QuantGraph:
-    """Build a network of 3-bit weights and 2-bit activations whose pixels are packed codes."""
-    bits = 2 * source.parts
-    table = np.arange(1 << bits)
-    levels = np.array([0, 1, 2, 3])
-    return QuantGraph(
-        weight_bits=3,
-        act_bits=2,
-        part_shift=part_shift,
-        arithmetic=arithmetic,
-        skip_levels=levels,
-        input=InputCodes(bits, 0, table, source),
-        layers=tuple(layers),
-        provenance=PROVENANCE,
-    )
-
-
-def mac(weights: Any, out: tuple[int, int, int], name: str = "last", **changed: Any) -> MacLayer:
-    """Build a layer of ``weights[PW, M, C, KH, KW]`` that leaves its accumulators as they are."""
-    weights = np.array(weights)
-    chosen: dict[str, Any] = {
-        "source": INPUT,
-        "kernel": weights.shape[3:],
-        "shared": False,
-        "stride": (1, 1),
-        "pads": (0, 0, 0, 0),
-        "multiplier": np.ones(out[0], np.int64),
-        "bias": np.zeros(out[0], np.int64),
-        "shift": 0,
-        "residual": None,
-        "activation": None,
-        "acc_bits": 32,
-        "value_bits": 32,
-        "output": tensor(name, out),
-    }
-    return MacLayer(name=name, weights=weights, **chosen | changed)
 
 
 def values(biases: Iterable[int], **changed: Any) -> list[int]:
@@ -116,14 +69,17 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
         seen.add(type(graph.arithmetic).__name__)
         for layer in graph.layers:
             source = graph.tensor(sources_of(layer)[0])
-            parts = source.parts
-            seen.add(f"{type(layer).__name__} of {parts}")
+            parts = source.read_parts
+            seen.add(f"{type(layer).__name__} of {source.kind}")
             if isinstance(layer, MacLayer):
                 pads = any(layer.pads) and source.pad_code.any()
                 seen.update({f"depthwise, {layer.shared=}"} if layer.is_depthwise else ())
                 seen.update({"padded depthwise"} if layer.is_depthwise and pads else ())
                 seen.update({"groups"} if 1 < layer.groups != source.channels else ())
-                seen.update({"gate"} if layer.gate else ())
+                if layer.operand:
+                    role = "gate" if layer.gate else "residual"
+                    seen.add(f"{role} of {graph.tensor(layer.operand).kind}")
+                seen.update({f"{source.kind}, padded"} if pads else ())
                 seen.add(f"{len(layer.weights)} times {parts}")
                 seen.add(type(layer.activation).__name__)
                 seen.add("shared" if layer.shared else "own weights")
@@ -134,11 +90,11 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
                     seen.update({"skip offset"} if layer.residual.channel_offset else ())
     assert seen >= {
         *("ProductTable", "LevelTables", "Thresholds", "PowerTable", "NoneType"),
-        *("MaxPoolLayer of 1", "MaxPoolLayer of 2", "shared", "own weights", "lopsided pads"),
+        *("shared", "own weights", "lopsided pads", "2 digits, detailed, padded"),
+        *(f"{role} of {kind}" for role in ROLES for kind in KINDS),
         *("1 times 1", "1 times 2", "2 times 1", "2 times 2"),
-        *("stride", "skip stride", "skip offset", "gate", "groups", "padded depthwise"),
+        *("stride", "skip stride", "skip offset", "groups", "padded depthwise"),
         *("depthwise, layer.shared=True", "depthwise, layer.shared=False"),
-        *("ConcatLayer of 1", "ConcatLayer of 2"),
     }
 
 
@@ -245,7 +201,7 @@ def test_concat_puts_channels_one_after_the_other() -> None:
         MaxPoolLayer(name, INPUT, (1, 2), (1, 1), (0, 0, 0, at), tensor(name, (1, 1, 1 + at)))
         for at, name in enumerate(names)
     ]
-    with pytest.raises(BadInput, match=r"ab: concat of \(1, 1, 1\) of 1 digits, \(1, 1, 2\)"):
+    with pytest.raises(BadInput, match=r"ab: \(1, 1, 1\) of 1 digits, \(1, 1, 2\) of 1 digits; m"):
         network(
             tensor(INPUT, (1, 1, 2)), [*pools, ConcatLayer("ab", names, tensor("ab", (2, 1, 1)))]
         )

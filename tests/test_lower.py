@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant.edges import edge_layers, wide_tensors
 from hwquant.float_graph import (
     FloatActivation,
     FloatAdd,
@@ -285,17 +284,3 @@ def test_concat_that_only_concats_read_is_no_layer() -> None:
         layer for layer in lower(graph("concats of concats alone")) if isinstance(layer, FloatCat)
     ]
     assert cats == [FloatCat("two", ("a", "b", "c"), "two")]
-
-
-def test_layers_that_read_the_input_and_the_last_are_at_the_edge() -> None:
-    assert edge_layers(lower(graph("concat of the input"))) == {"top_0", "a", "last"}
-
-
-def test_concat_is_wide_where_the_last_layer_alone_reads_it() -> None:
-    assert wide_tensors(lower(graph("concat"))) == {INPUT}  # c reads b
-    assert wide_tensors(lower(graph("concat of the input"))) == {INPUT, "top", "top_0", "a"}
-    assert wide_tensors(lower(graph("dense"))) == {INPUT}
-
-
-def test_gate_is_wide_where_nothing_else_reads_it() -> None:
-    assert wide_tensors(lower(graph("squeeze and excite"))) == {INPUT, "g", "m"}

@@ -53,6 +53,7 @@ def test_fields_that_have_their_default_are_left_out(saved: Path) -> None:
         if isinstance(layer, MacLayer):
             assert ("groups" in entry) == (layer.groups > 1)
             assert ("gate" in entry) == (layer.gate is not None)
+        assert ("is_detailed" in entry["output"]) == layer.output.is_detailed
 
 
 def test_graphs_equal_sees_one_weight() -> None:
@@ -78,9 +79,10 @@ def test_nothing_but_the_model_is_left_behind(saved: Path) -> None:
 
 def test_failed_save_leaves_the_old_file(saved: Path) -> None:
     before = saved.read_bytes()
-    graph = drawn()
+    bits = np.int64(drawn().act_bits)
+    graph = replace(drawn(), act_bits=bits)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        model_file.save(replace(graph, act_bits=np.int64(4)), saved)  # type: ignore[arg-type]
+        model_file.save(graph, saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["model.hwq"]
 
@@ -97,9 +99,11 @@ def test_absent_file_is_refused(tmp_path: Path) -> None:
         model_file.load(tmp_path / "absent.hwq")
 
 
-def test_other_schema_is_refused(saved: Path) -> None:
-    edit(saved, '"schema": 1', '"schema": 7')
-    with pytest.raises(BadInput, match="schema 7; this hwquant reads schema 1"):
+@pytest.mark.parametrize("schema", [1, 7])
+def test_other_schema_is_refused(saved: Path, schema: int) -> None:
+    edit(saved, '"schema": 2', f'"schema": {schema}')
+    words = rf"hwq: schema {schema}; this hwquant reads schema 2: generate it anew with hwquant gen"
+    with pytest.raises(BadInput, match=words):
         model_file.load(saved)
 
 

@@ -7,6 +7,8 @@ from hwquant.power import (
     Grid,
     activation_codebook,
     choose_part_shift,
+    detail_codebook,
+    detail_tables,
     digit_weights,
     level_tables,
     product_table,
@@ -123,3 +125,69 @@ def test_second_digit_divides_the_largest_error_by_four() -> None:
 def test_no_part_shift_where_no_code_has_two_digits() -> None:
     grid = Grid("power", 0.7, 127)
     assert choose_part_shift(grid, grid, 1, 1) == 0
+
+
+DETAILED = [
+    Grid("power", exponent, 2**bits - 1) for exponent in EXPONENTS for bits in (2, 3, 4, 5, 6, 8)
+] + [Grid("uniform", 1.0, 15), Grid("log", 1.0, 15), Grid("log", 1.0, 7)]
+
+
+@pytest.mark.parametrize("grid", DETAILED, ids=str)
+def test_first_digit_of_a_detailed_code_is_the_plain_code(grid: Grid) -> None:
+    book, x = detail_codebook(grid), np.linspace(-0.1, 1.1, 20_011)
+    ranks = book.rank(x)
+    np.testing.assert_array_equal(book.digits[ranks, 0], grid.encode(x))
+    np.testing.assert_array_equal(book.read_values[ranks], grid.levels[grid.encode(x)])
+
+
+@pytest.mark.parametrize("grid", DETAILED, ids=str)
+def test_detailed_codes_compare_like_their_values(grid: Grid) -> None:
+    book, bits = detail_codebook(grid), grid.top.bit_length()
+    assert book.digits.min() == 0
+    assert book.digits.max() == grid.top
+    assert (np.diff(book.packed(bits)) > 0).all()
+    assert (np.diff(book.values) > 0).all()
+    assert (np.diff(book.edges) > 0).all()
+    np.testing.assert_array_equal(book.rank(book.values), np.arange(len(book.values)))
+
+
+@pytest.mark.parametrize("grid", DETAILED, ids=str)
+def test_detail_tables_add_up_to_the_values(grid: Grid) -> None:
+    book, (first, second) = detail_codebook(grid), detail_tables(grid)
+    sums = first[book.digits[:, 0]] + second[book.digits[:, 1]]
+    assert sums.min() == 0
+    own = np.abs(book.values * first[-1] - sums)  # levels are rounded, details are not
+    assert own.max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("grid", DETAILED, ids=str)
+def test_error_of_a_detailed_code_is_half_a_detail(grid: Grid) -> None:
+    """Up to a whole one at the ends of a first digit, where the next level would be another's."""
+    book, (first, second) = detail_codebook(grid), detail_tables(grid)
+    step = (second[1] - second[0]) / first[-1]
+    x = np.linspace(0, 1, 20_011)
+    errors = np.abs(book.values[book.rank(x)] - x)
+    assert errors.max() <= step + 1e-9
+    values = [book.values[book.digits[:, 0] == digit] for digit in range(grid.top + 1)]
+    lowest, highest = (np.array([end(v) for v in values])[grid.encode(x)] for end in (min, max))
+    assert errors[(lowest <= x) & (x <= highest)].max() <= step / 2 + 1e-9
+
+
+def test_detail_divides_the_error_of_a_four_bit_code() -> None:
+    grid, x = Grid("power", 0.65, 15), np.linspace(0, 1, 20_011)
+    book = detail_codebook(grid)
+    plain = grid.levels[grid.encode(x)] - x
+    detailed = book.values[book.rank(x)] - x
+    assert (detailed**2).mean() < (plain**2).mean() / 50
+
+
+def test_only_digits_that_are_read_have_odds() -> None:
+    grid = Grid("power", 0.6, 15)
+    rng = np.random.default_rng(1)
+    for book in (detail_codebook(grid), activation_codebook(grid, 2, 3)):
+        mass = rng.dirichlet(np.ones(len(book.values)), 3)
+        odds = book.digit_mass(mass, grid.top)
+        assert odds.shape == (1 if book.is_detailed else 2, 3, 16)
+        for part, digit in np.ndindex(len(odds), 16):
+            wanted = mass[:, book.digits[:, part] == digit].sum(axis=1)
+            np.testing.assert_allclose(odds[part, :, digit], wanted, atol=1e-12)

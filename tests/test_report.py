@@ -21,6 +21,7 @@ PROVENANCE = Provenance(
     hwquant="0.1.0",
     method="power",
     exponent=0.71,
+    act_exponent=0.65,
     weight_bits=4,
     act_bits=4,
     edge_bits=8,

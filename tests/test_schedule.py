@@ -43,6 +43,21 @@ def test_weight_memory_is_as_deep_as_the_program_says(seed: int) -> None:
     assert total == program.cycles
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_details_cost_the_array_no_beat(seed: int) -> None:
+    """One pass over the first digits, and the words of both digits in memory."""
+    wants = {"details unread", "detailed residual"}
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=6), PLAN, wants=wants)
+    for step in schedule(graph, PLAN).layers:
+        digits = graph.tensor(step.layer.source).read_parts
+        if isinstance(step.layer, MacLayer):
+            beats = digits * len(step.layer.weights) * step.kernel[0] * step.kernel[1]
+            assert step.loops.steps_per_sum == beats * step.walk.count
+            assert (step.residual is None) == (step.layer.operand is None)
+            if step.residual is not None:
+                assert step.turn_cycles == step.residual.digits
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_macs_do_not_depend_on_the_plan(seed: int) -> None:
     plans = (PLAN, Plan(8, 8, 1), Plan(1, 2, 1))

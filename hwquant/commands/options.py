@@ -10,8 +10,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from hwquant import packaged
+from hwquant.config import Accumulate, QuantConfig
 from hwquant.power import Method
-from hwquant.quantize import Accumulate, QuantConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")

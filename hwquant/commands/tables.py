@@ -78,16 +78,23 @@ def _everything(made: Report) -> list[RenderableType]:
 
 def _network(made: Report) -> RenderableType:
     quantization = made["quantization"]
+    exponents = _exponents(quantization["exponent"], quantization["act_exponent"])
     rows = [
         ("model", f"{made['model']} ({made['model_sha256'][:12]}…)"),
         ("weights, activations", f"{quantization['weight_bits']}, {quantization['act_bits']} bits"),
         ("first and last layer", f"{quantization['edge_bits']} bits"),
-        ("method", f"{quantization['method']}, exponent {quantization['exponent']:.3f}"),
+        ("method", f"{quantization['method']}, {exponents}"),
         ("accumulate", _accumulate(made)),
         ("activation", quantization["activation"]),
         ("quantized in", f"{quantization['seconds']:.2f} s"),
     ]
     return _facts("Network", rows)
+
+
+def _exponents(weights: float, acts: float) -> str:
+    if weights == acts:
+        return f"exponent {weights:.3f}"
+    return f"exponent {weights:.3f} of weights, {acts:.3f} of activations"
 
 
 def _accumulate(made: Report) -> str:

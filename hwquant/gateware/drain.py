@@ -156,7 +156,7 @@ class Drain(Component):
                 m.d.comb += [
                     requantize.skip_0.eq(residual.digits_0[bits]),
                     requantize.skip_1.eq(residual.digits_1[bits]),
-                    requantize.two_digits.eq(residual.two_digits),
+                    requantize.form.eq(residual.form),
                 ]
                 if has_gates:
                     m.d.comb += requantize.gated.eq(gated)

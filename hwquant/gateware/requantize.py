@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
-from hwquant.gateware.lookup import lookup
+from hwquant.gateware.operand import level, operand_forms
 from hwquant.ir import IntArray, MacLayer, QuantGraph
 from hwquant.plan import GATE_DELAY, requantize_delay
 
@@ -40,7 +40,7 @@ def bias_with_half(layer: MacLayer) -> IntArray:
 
 
 class Requantize(Component):
-    """``(acc * multiplier + skip * residual + bias) >> shift``, five registers deep.
+    """``(acc * multiplier + (skip << skip_shift) * residual + bias) >> shift``, in five registers.
 
     In a network with gates, ``acc`` becomes ``(acc + offset) * gate`` first, three registers more;
     in layers without, the offset is 0 and the gate 1.
@@ -48,7 +48,8 @@ class Requantize(Component):
     Members
     -------
     acc, parameters : of one output channel
-    skip_0, skip_1 : digits of the second operand's code; ``two_digits`` if it has a second
+    skip_0, skip_1, form : digits of the second operand's code, and which of the network's forms
+        it has (``operand_forms``)
     gated : the second operand is a gate, else a residual; where the network has gates
     shift_select : index into the network's distinct shifts
     value : the result, ``plan.requantize_delay`` cycles later
@@ -71,7 +72,7 @@ class Requantize(Component):
                 "parameters": In(self._parameters),
                 "skip_0": In(graph.act_bits),
                 "skip_1": In(graph.act_bits),
-                "two_digits": In(1),
+                "form": In(range(max(2, len(operand_forms(graph))))),
                 "shift_select": In(range(max(2, len(shifts)))),
                 "value": Out(signed(max(layer.value_bits for layer in layers))),
             }
@@ -80,7 +81,7 @@ class Requantize(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         acc, parameters, delay = self.acc, self.parameters, requantize_delay(self._graph)
-        skip: tuple[Value, ...] = (self.skip_0, self.skip_1, self.two_digits)
+        skip: tuple[Value, ...] = (self.skip_0, self.skip_1, self.form)
         if self._gated_bits is not None:
             acc = self._gated(m, self._gated_bits)
             late = delayed(m, parameters.as_value(), GATE_DELAY, "parameters")
@@ -114,41 +115,37 @@ class Requantize(Component):
         summed, product, product_2 = (
             Signal(signed(bits), name=name) for name in ("offset_acc", "gated", "gated_2")
         )
-        level = self._level(self.skip_0, self.skip_1, self.two_digits)
-        gate = Signal(len(level), name="gate")
+        forms = operand_forms(self._graph, residuals=False)
+        given = level(self._graph, forms, self.skip_0, self.skip_1, self.form)
+        gate = Signal(len(given), name="gate")
         # modulo 2**bits is exact here too: gated_bits is proved
         m.d.sync += [
             summed.eq(self.acc + self.parameters.offset),
-            gate.eq(Mux(self.gated, level, 1)),
+            gate.eq(Mux(self.gated, given, 1)),
             product.eq(summed * gate),
             product_2.eq(product),
         ]
         return product_2
 
-    def _level(self, digit_0: Value, digit_1: Value, two_digits: Value) -> Value:
-        """Return the level of the second operand's code."""
-        levels = [int(level) for level in self._graph.skip_levels]
-        width = max(levels).bit_length()
-        shift = self._graph.part_shift
-        level_0, level_1 = (lookup(levels, code, width) for code in (digit_0, digit_1))
-        return Mux(two_digits, (level_0 << shift) + level_1, level_0)
-
-    def _residual(self, m: Module, multiplier: Value, *digits: Value) -> Value:
+    def _residual(
+        self, m: Module, multiplier: Value, digit_0: Value, digit_1: Value, form: Value
+    ) -> Value:
         """Return the residual's contribution, three registers after its digits."""
-        level = self._level(*digits)
-        skip = Signal(len(level))
+        forms = operand_forms(self._graph, gates=False)
+        given = level(self._graph, forms, digit_0, digit_1, form)
+        skip = Signal(len(given))
         factor, product, product_2 = (
             Signal(len(multiplier)),
             Signal(len(skip) + len(multiplier)),
             Signal(len(skip) + len(multiplier)),
         )
         m.d.sync += [
-            skip.eq(level),
+            skip.eq(given),
             factor.eq(multiplier),
             product.eq(skip * factor),
             product_2.eq(product),
         ]
-        return product_2
+        return product_2 << self._graph.skip_shift
 
 
 def _registers(bits: int, name: str) -> tuple[Signal, Signal]:

@@ -5,7 +5,8 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
-from hwquant.ir import QuantGraph
+from hwquant.gateware.operand import form_of, operand_forms
+from hwquant.ir import MacLayer, QuantGraph
 from hwquant.plan import log2_ceil
 from hwquant.program import LayerProgram, Schedule
 
@@ -21,12 +22,13 @@ class ResidualReader(Component):
     chunk, turn_ends, pixel_ends : the drain's walk; a turn reads digit 1 in its last cycle and, if
         there are two digits, digit 0 in the cycle before
     valid, bank, address, word : the read; ``word`` follows a cycle after ``address``
-    digits_0, digits_1, two_digits : the codes' digits, ``plan.OPERAND_DELAY`` cycles after the
-        turn's end; a code of one digit is in ``digits_0``
+    digits_0, digits_1 : the codes' digits, ``plan.OPERAND_DELAY`` cycles after the turn's end; a
+        code of one digit is in ``digits_0``
+    form : which of the network's forms the codes have (``operand_forms``)
     """
 
     def __init__(self, graph: QuantGraph, schedule: Schedule, chunk_bits: int) -> None:
-        self._schedule = schedule
+        self._graph, self._schedule = graph, schedule
         self._lane_bits = schedule.plan.lanes * graph.act_bits
         super().__init__(
             {
@@ -41,7 +43,7 @@ class ResidualReader(Component):
                 "word": In(schedule.plan.cols * graph.act_bits),
                 "digits_0": Out(self._lane_bits),
                 "digits_1": Out(self._lane_bits),
-                "two_digits": Out(1),
+                "form": Out(range(max(2, len(operand_forms(graph))))),
             }
         )
 
@@ -58,6 +60,7 @@ class ResidualReader(Component):
         exists = fields.of("exists", lambda program: program.residual is not None)
         last_column = fields.of("last_column", lambda program: program.layer.output.width - 1)
         two = fields.of("two_digits_field", _has_two_digits)
+        form = fields.of("form_field", lambda program: _form(self._graph, program))
 
         pixel, column = Signal.like(self.address), Signal.like(last_column)
         with m.If(fields.loaded):
@@ -85,9 +88,13 @@ class ResidualReader(Component):
         m.d.comb += [
             self.digits_0.eq(Mux(two, earlier, digits)),
             self.digits_1.eq(digits),
-            self.two_digits.eq(two),
+            self.form.eq(form),
         ]
         return m
+
+
+def _form(graph: QuantGraph, program: LayerProgram) -> int:
+    return form_of(graph, program.layer.operand) if isinstance(program.layer, MacLayer) else 0
 
 
 def _has_two_digits(program: LayerProgram) -> bool:

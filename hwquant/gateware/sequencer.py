@@ -271,7 +271,7 @@ def _last_window(program: LayerProgram) -> int:
 
 
 def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> list[list[int]]:
-    """Return the memory word of real zero, for each digit and word of a pixel of a layer's source.
+    """Return the memory word of real zero, for each digit that a layer reads and word of a pixel.
 
     Gaps are zeros; in several words they repeat the channel before them, which may make words
     equal and save the choice (their weights are zero).
@@ -288,7 +288,7 @@ def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> l
     if program.source.groups == 1:
         filled[len(codes) :] = 0
     words: list[list[int]] = []
-    for digit in range(tensor.parts):
+    for digit in range(tensor.read_parts):
         digits = (filled >> bits * (tensor.parts - 1 - digit)) & (1 << bits) - 1
         by_word = digits.reshape(-1, cols).tolist()
         words.append([sum(d << bits * at for at, d in enumerate(word)) for word in by_word])

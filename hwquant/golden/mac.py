@@ -29,7 +29,6 @@ from hwquant.ir import (
     PowerTable,
     ProductTable,
     QuantGraph,
-    Tensor,
     Thresholds,
 )
 
@@ -68,6 +67,8 @@ class Mac:
     ``planes`` are of packed codes, or of two neighbours at once (of type V). If a layer ``pools``,
     its phases are the pixels of a window of equal weights, and are summed first. ``places`` is what
     weight digits weigh, ``padding`` what pad codes add; both have a type that holds accumulators.
+    ``unread_bits`` are the low bits of a code, which the layer does not read. ``skip_levels`` are
+    those of the operand's packed codes, a residual's with its shift.
     """
 
     layer: MacLayer
@@ -80,6 +81,7 @@ class Mac:
     taps: tuple[_Tap, ...]
     padding: Integers | None
     places: Integers
+    unread_bits: int
     skip_levels: IntArray
     staircase: _Staircase | None
 
@@ -99,7 +101,7 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
     pools = layer.shared and layer.kernel == (rows.step, columns.step) and not any(layer.pads)
     places = _places(graph, len(layer.weights))
     products, plane_of, factor_of = _planes(graph.arithmetic, layer.weights)
-    planes = _decode(graph, source, products)
+    planes = _decode(graph, source.read_parts, products)
     lines = plane_of[np.abs(layer.weights)]
     weights = np.sign(layer.weights) * factor_of[np.abs(layer.weights)]
     inputs = layer.inputs()
@@ -111,10 +113,11 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
     sum_bounds = tap_bounds.sum(axis=(2, 3))
     acc_bound = int((places @ sum_bounds).max())
     plane_type, acc_type = _narrowest(tap_bounds.max()), _narrowest(acc_bound)
-    skipped = graph.tensor(layer.operand) if layer.operand else source
-    skip_levels = _decode(graph, skipped, graph.skip_levels)
+    skip_levels = _operand_levels(graph, layer)
     _refuse_wide(layer, acc_bound, int(np.abs(skip_levels).max()))
 
+    unread_bits = (source.parts - source.read_parts) * graph.act_bits
+    pad_code = source.pad_code >> unread_bits
     taps: list[_Tap] = []
     padding = np.zeros((layer.output.channels, rows.cells, columns.cells, 1), np.int64)
     phases = 1 if pools else rows.step * columns.step
@@ -126,7 +129,7 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
         reads_pads = np.zeros((1, rows.cells, columns.cells, 1), bool)
         for region in outside:
             reads_pads[region] = True
-        pads = places @ (weights[at] * planes[lines[at], source.pad_code[inputs]]).sum(axis=2)
+        pads = places @ (weights[at] * planes[lines[at], pad_code[inputs]]).sum(axis=2)
         padding += reads_pads * pads.reshape(-1, 1, 1, 1)
         blocks = lines[at] * phases + phase_y * columns.step + phase_x
         cells = blocks * source.channels + inputs
@@ -139,12 +142,13 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
         rows=rows,
         columns=columns,
         pools=pools,
-        planes=_pair(planes) if 2 * source.parts * graph.act_bits <= PAIR_BITS else planes,
+        planes=_pair(planes) if 2 * source.read_parts * graph.act_bits <= PAIR_BITS else planes,
         plane_type=plane_type,
         sum_type=_narrowest(sum_bounds.max()),
         taps=tuple(taps),
         padding=padding.astype(acc_type) if padding.any() else None,
         places=places.astype(acc_type),
+        unread_bits=unread_bits,
         skip_levels=skip_levels,
         staircase=staircase,
     )
@@ -207,11 +211,27 @@ def _places(graph: QuantGraph, digits: int) -> IntArray:
     return 1 << graph.part_shift * np.arange(digits)[::-1]
 
 
-def _decode(graph: QuantGraph, tensor: Tensor, levels: IntArray) -> IntArray:
-    """Turn levels of digits, ``int[..., Lx + 1]``, into levels of the tensor's packed codes."""
-    shifts = graph.act_bits * np.arange(tensor.parts)[::-1, np.newaxis]
-    digits = np.arange(1 << tensor.parts * graph.act_bits) >> shifts & (1 << graph.act_bits) - 1
-    return _places(graph, tensor.parts) @ levels[..., digits]
+def _decode(graph: QuantGraph, parts: int, levels: IntArray) -> IntArray:
+    """Turn levels of digits, ``int[..., Lx + 1]``, into levels of packed codes."""
+    return _places(graph, parts) @ levels[..., _digits(graph, parts)]
+
+
+def _operand_levels(graph: QuantGraph, layer: MacLayer) -> IntArray:
+    """Levels of the packed codes of a residual, shifted, or of a gate."""
+    if layer.operand is None:
+        return np.zeros(1, np.int64)
+    operand = graph.tensor(layer.operand)
+    if operand.is_detailed:
+        levels = np.take_along_axis(graph.detail_tables, _digits(graph, 2), axis=1).sum(axis=0)
+    else:
+        levels = _decode(graph, operand.parts, graph.skip_levels)
+    return levels << graph.skip_shift if layer.residual is not None else levels
+
+
+def _digits(graph: QuantGraph, parts: int) -> IntArray:
+    """Digits of every packed code, ``int[parts, codes]``."""
+    shifts = graph.act_bits * np.arange(parts)[::-1, np.newaxis]
+    return np.arange(1 << parts * graph.act_bits) >> shifts & (1 << graph.act_bits) - 1
 
 
 def _staircase(activation: Activation) -> _Staircase:
@@ -242,7 +262,7 @@ def accumulate(mac: Mac, codes: Integers) -> Integers:
     """Sum the products of a layer: ``[M, OH, OW, N]``, in the narrowest type."""
     cells = (mac.rows.cells, mac.columns.cells, codes.shape[-1])
     margin = max(abs(shift) for _, shift, _ in mac.taps) * codes.shape[-1]
-    planes = _look_up(mac, codes, margin)
+    planes = _look_up(mac, codes >> mac.unread_bits if mac.unread_bits else codes, margin)
 
     def by_tap() -> Iterator[Integers]:
         for matrix, shift, outside in mac.taps:

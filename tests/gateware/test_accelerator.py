@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import MacLayer, QuantGraph, Thresholds
+from hwquant.ir import MacLayer, QuantGraph, Tensor, Thresholds
 from hwquant.plan import Plan
 from hwquant.program import Schedule
 from hwquant.schedule import schedule
 from tests.gateware_bench import run_frames
-from tests.placeable import placeable_graph
+from tests.placeable import altered_detail, features, placeable_graph
 from tests.random_graphs import Drawing, Limits, random_graph, random_images
 from tests.slow_golden import run
 
@@ -75,6 +75,9 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
         (Plan(4, 4, 1), {"gaps kept", "concat"}),
         (Plan(4, 2, 1), {"row of pixels", "gaps", "depthwise"}),
         (Plan(4, 8, 2), {"packed groups", "packed pads"}),
+        (Plan(4, 4, 2), {"detailed residual", "detail pads"}),
+        (Plan(4, 4, 1), {"detailed gate", "details unread"}),
+        (Plan(8, 4, 2), {"detailed residual", "details pooled"}),
     ],
 )
 def test_every_kind_of_layer_equals_the_plan(plan: Plan, wants: set[str], seed: int) -> None:
@@ -99,6 +102,33 @@ def test_long_rows_of_pixels_equal_the_plan(seed: int) -> None:
     draw.last_layer()
     graph = draw.graph()
     program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    frames = run_frames(graph, program, images)
+    np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
+    assert frames.cycles == program.cycles
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_details_of_a_concat_equal_the_plan(seed: int) -> None:
+    """A detailed concat, gaps between its parts, is added to what a layer makes of it."""
+    rng, plan = np.random.default_rng(seed), Plan(8, 4, 2)
+    draw = Drawing(rng, SMALL, (3, 4))
+    like = dataclasses.replace(draw.tensors[0], parts=2, is_detailed=True)
+    same = ((1, 1), (1, 1), (0, 0, 0, 0), (3, 4))
+
+    def plain(name: str, source: Tensor, like: Tensor | None = None) -> Tensor:
+        layer = draw.mac(name, source, window=same, like=like)
+        return draw.add_mac(dataclasses.replace(layer, residual=None))
+
+    whole = draw.concat("ab", [plain(name, draw.tensors[0], like) for name in "ab"])
+    middle = plain("middle", whole)
+    layer = draw.mac("sum", middle, window=same, channels=whole.channels)
+    while layer.operand != whole.name:
+        layer = draw.mac("sum", middle, window=same, channels=whole.channels)
+    draw.add_mac(layer)
+    draw.last_layer()
+    graph = draw.graph()
+    program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    assert "details of a concat" in features(graph, program)
     frames = run_frames(graph, program, images)
     np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
     assert frames.cycles == program.cycles
@@ -131,6 +161,21 @@ def test_one_altered_threshold_is_seen() -> None:
         if altered is None or np.array_equal(golden(altered, images), golden(graph, images)):
             continue  # no values between the two thresholds
         values = run_frames(altered, schedule(altered, program.plan), images).values
+        assert not np.array_equal(values, golden(graph, images)), f"seed {seed}"
+        return
+    pytest.fail("no such network")
+
+
+@pytest.mark.parametrize("want", ["detailed residual", "detailed gate"])
+def test_one_altered_entry_of_a_detail_table_is_seen(want: str) -> None:
+    plan = Plan(4, 4, 2)
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        graph = placeable_graph(rng, SMALL, plan, wants={want})
+        altered, images = altered_detail(graph), random_images(rng, graph, 2)
+        if np.array_equal(golden(altered, images), golden(graph, images)):
+            continue  # no operand has that digit
+        values = run_frames(altered, schedule(altered, plan), images).values
         assert not np.array_equal(values, golden(graph, images)), f"seed {seed}"
         return
     pytest.fail("no such network")

@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [43:0] o__payload;
-  wire [43:0] o__payload;
+  output [41:0] o__payload;
+  wire [41:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -34,8 +34,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [5:0] \$like  = 6'h00;
   reg [15:0] \$signal  = 16'h0000;
   reg \$signal$83  = 1'h0;
-  wire [11:0] address;
-  wire [11:0] \address$73 ;
+  wire [12:0] address;
+  wire [12:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
@@ -66,17 +66,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \loading$17 ;
   wire [15:0] low;
   wire [15:0] \low$59 ;
-  wire [43:0] \o__payload$12 ;
+  wire [41:0] \o__payload$12 ;
   wire [91:0] \o__payload$41 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
   wire \o__valid$43 ;
   reg [15:0] pad_word = 16'h0000;
-  wire [11:0] read_address;
+  wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
-  wire [11:0] residual_address;
-  wire [11:0] \residual_address$49 ;
+  wire [12:0] residual_address;
+  wire [12:0] \residual_address$49 ;
   wire residual_bank;
   wire \residual_bank$47 ;
   wire residual_valid;
@@ -91,7 +91,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \sum_started$23 ;
   wire two_digits;
   wire \two_digits$61 ;
-  wire [11:0] walk__act_address;
+  wire [12:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
   wire walk__first;
@@ -110,10 +110,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] word_1;
   wire write;
   wire \write$72 ;
-  reg [11:0] write_0__address;
+  reg [12:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
-  reg [11:0] write_1__address;
+  reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
   reg [63:0] weights [1251:0];
@@ -174,7 +174,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .sum_started(sum_started),
-    .\two_digits$133 (two_digits),
+    .two_digits(two_digits),
     .word(residual_word)
   );
   \accelerator.loader  loader (
@@ -244,7 +244,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    write_0__address = 12'h000;
+    write_0__address = 13'h0000;
     if (write) begin
       write_0__address = address;
     end
@@ -274,7 +274,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    write_1__address = 12'h000;
+    write_1__address = 13'h0000;
     if (write) begin
       write_1__address = address;
     end
@@ -385,26 +385,26 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   wire rst;
   input read_bank;
   wire read_bank;
-  input [11:0] residual_address;
-  wire [11:0] residual_address;
+  input [12:0] residual_address;
+  wire [12:0] residual_address;
   output [15:0] read_word;
   wire [15:0] read_word;
   output [15:0] residual_word;
   wire [15:0] residual_word;
   input write_0__enable;
   wire write_0__enable;
-  input [11:0] write_0__address;
-  wire [11:0] write_0__address;
+  input [12:0] write_0__address;
+  wire [12:0] write_0__address;
   input [15:0] write_0__word;
   wire [15:0] write_0__word;
   input write_1__enable;
   wire write_1__enable;
-  input [11:0] write_1__address;
-  wire [11:0] write_1__address;
+  input [12:0] write_1__address;
+  wire [12:0] write_1__address;
   input [15:0] write_1__word;
   wire [15:0] write_1__word;
-  input [11:0] read_address;
-  wire [11:0] read_address;
+  input [12:0] read_address;
+  wire [12:0] read_address;
   input residual_bank;
   wire residual_bank;
   input residual_valid;
@@ -413,20 +413,20 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   wire clk;
   wire _00_;
   wire _01_;
-  wire [11:0] _02_;
+  wire [12:0] _02_;
   wire _03_;
   wire _04_;
   reg _05_;
   reg _06_;
   reg \$signal  = 1'h0;
   wire [10:0] \$signature__addr ;
-  wire [11:0] \$signature__addr$14 ;
+  wire [12:0] \$signature__addr$14 ;
   wire [15:0] \$signature__data ;
   wire [15:0] \$signature__data$16 ;
   wire \$signature__en ;
   wire \$signature__en$12 ;
   wire [10:0] read_port__addr;
-  wire [11:0] \read_port__addr$18 ;
+  wire [12:0] \read_port__addr$18 ;
   wire [15:0] read_port__data;
   wire [15:0] \read_port__data$23 ;
   wire read_port__en;
@@ -443,8 +443,8 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
     _22_ <= bank_0[_02_[10:0]];
   end
   assign read_port__data = _22_;
-  reg [15:0] bank_1 [3919:0];
-  initial $readmemh("mem/zero.3920x16.mem", bank_1 );
+  reg [15:0] bank_1 [5487:0];
+  initial $readmemh("mem/zero.5488x16.mem", bank_1 );
   always @(posedge clk) begin
     if (write_1__enable)
       bank_1[write_1__address] <= write_1__word;
@@ -491,7 +491,7 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   assign _03_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, \two_digits$133 , o__ready);
+module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -499,12 +499,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire rst;
   input sum_started;
   wire sum_started;
-  output [11:0] residual_address;
-  wire [11:0] residual_address;
+  output [12:0] residual_address;
+  wire [12:0] residual_address;
   output credit;
   wire credit;
-  output [43:0] o__payload;
-  wire [43:0] o__payload;
+  output [41:0] o__payload;
+  wire [41:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -527,8 +527,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire i__valid;
   input [91:0] i__payload;
   wire [91:0] i__payload;
-  input \two_digits$133 ;
-  wire \two_digits$133 ;
+  input two_digits;
+  wire two_digits;
   input o__ready;
   wire o__ready;
   wire _000_;
@@ -548,14 +548,14 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _014_;
   reg _015_;
   reg _016_;
-  wire [4:0] _017_;
-  wire [4:0] _018_;
-  wire _019_;
-  wire _020_;
+  reg _017_;
+  reg _018_;
+  wire [4:0] _019_;
+  wire [4:0] _020_;
   wire _021_;
-  wire [91:0] _022_;
+  wire _022_;
   wire _023_;
-  wire _024_;
+  wire [91:0] _024_;
   wire _025_;
   wire _026_;
   wire _027_;
@@ -565,9 +565,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _031_;
   wire _032_;
   wire _033_;
-  wire [7:0] _034_;
+  wire _034_;
   wire _035_;
-  wire _036_;
+  wire [7:0] _036_;
   wire _037_;
   wire _038_;
   wire _039_;
@@ -582,38 +582,38 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _048_;
   wire _049_;
   wire _050_;
-  reg _051_;
-  reg [3:0] _052_;
-  reg _053_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
   reg _054_;
   reg [3:0] _055_;
   reg _056_;
-  reg [91:0] _057_;
-  wire _058_;
-  reg [45:0] _059_;
-  reg [45:0] _060_;
-  reg [6:0] _061_;
-  reg [6:0] _062_;
-  reg [119:0] _063_;
-  reg [2:0] _064_;
-  reg _065_;
-  reg _066_;
-  reg [7:0] _067_;
-  reg [7:0] _068_;
-  wire _069_;
-  reg [7:0] _070_;
-  reg [7:0] _071_;
+  reg _057_;
+  reg [3:0] _058_;
+  reg _059_;
+  wire _060_;
+  reg [91:0] _061_;
+  reg [45:0] _062_;
+  reg [45:0] _063_;
+  reg [6:0] _064_;
+  reg [6:0] _065_;
+  reg [119:0] _066_;
+  reg [2:0] _067_;
+  reg _068_;
+  reg _069_;
+  reg _070_;
+  wire _071_;
   reg [7:0] _072_;
   reg [7:0] _073_;
   reg [7:0] _074_;
   reg [7:0] _075_;
-  reg _076_;
-  reg _077_;
-  reg _078_;
-  reg _079_;
-  wire _080_;
+  reg [7:0] _076_;
+  reg [7:0] _077_;
+  reg [7:0] _078_;
+  reg [7:0] _079_;
+  reg _080_;
   reg _081_;
-  reg _082_;
+  wire _082_;
   reg _083_;
   reg _084_;
   reg _085_;
@@ -622,9 +622,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _088_;
   reg _089_;
   reg _090_;
-  wire _091_;
+  reg _091_;
   reg _092_;
-  reg _093_;
+  wire _093_;
   reg _094_;
   reg _095_;
   reg _096_;
@@ -633,9 +633,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _099_;
   reg _100_;
   reg _101_;
-  wire _102_;
+  reg _102_;
   reg _103_;
-  reg _104_;
+  wire _104_;
   reg _105_;
   reg _106_;
   reg _107_;
@@ -644,41 +644,46 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _110_;
   reg _111_;
   reg _112_;
+  reg _113_;
+  reg _114_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [22:0] acc;
-  wire signed [22:0] \acc$119 ;
+  wire signed [22:0] \acc$122 ;
   (* init = 46'h000000000000 *)
   wire [45:0] accs;
   reg [6:0] address = 7'h00;
-  wire [11:0] \address$95 ;
+  wire [12:0] \address$96 ;
   wire bank;
   reg [3:0] chunk = 4'h0;
   (* init = 4'h0 *)
-  wire [3:0] \chunk$87 ;
+  wire [3:0] \chunk$88 ;
   wire [7:0] code;
-  wire [7:0] \code$102 ;
-  wire [7:0] \code$118 ;
-  wire [7:0] \code$30 ;
+  wire [7:0] \code$104 ;
+  wire [7:0] \code$121 ;
+  wire [7:0] \code$31 ;
   reg [7:0] code_0;
-  reg [7:0] code_0_0_0 = 8'h00;
-  reg [7:0] code_0_0_1 = 8'h00;
-  reg [7:0] code_0_0_2 = 8'h00;
-  reg [7:0] code_0_0_3 = 8'h00;
-  reg [7:0] code_0_1_0 = 8'h00;
-  reg [7:0] code_0_1_1 = 8'h00;
-  reg [7:0] code_0_1_2 = 8'h00;
-  reg [7:0] code_0_1_3 = 8'h00;
   reg [7:0] code_1;
+  reg [7:0] code_1_0_0 = 8'h00;
+  reg [7:0] code_1_0_1 = 8'h00;
+  reg [7:0] code_1_0_2 = 8'h00;
+  reg [7:0] code_1_0_3 = 8'h00;
+  reg [7:0] code_1_1_0 = 8'h00;
+  reg [7:0] code_1_1_1 = 8'h00;
+  reg [7:0] code_1_1_2 = 8'h00;
+  reg [7:0] code_1_1_3 = 8'h00;
   wire [15:0] codes;
-  wire \credit$129 ;
+  wire \credit$132 ;
   wire [7:0] digits_0;
   wire [7:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
+  wire form;
+  wire \form$115 ;
+  wire \form$127 ;
   reg [45:0] front_0 = 46'h000000000000;
   reg [45:0] front_1 = 46'h000000000000;
-  wire \full$136 ;
+  wire \full$139 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -696,29 +701,29 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [91:0] held = 92'h00000000000000000000000;
-  wire [15:0] \high$138 ;
-  wire [43:0] \i__payload$106 ;
-  wire \i__valid$125 ;
+  wire [15:0] \high$141 ;
+  wire [41:0] \i__payload$108 ;
+  wire \i__valid$128 ;
   reg is_last = 1'h0;
   reg [3:0] last_chunk = 4'h0;
-  wire [3:0] \layer$85 ;
-  wire [15:0] \low$140 ;
-  wire [43:0] \o__payload$142 ;
-  wire \o__ready$144 ;
-  wire \o__valid$146 ;
+  wire [3:0] \layer$86 ;
+  wire [15:0] \low$143 ;
+  wire [41:0] \o__payload$145 ;
+  wire \o__ready$147 ;
+  wire \o__valid$149 ;
   reg [6:0] parameter_base = 7'h00;
   reg [119:0] parameters = 120'h000000000000000000000000000000;
-  wire [59:0] \parameters$104 ;
-  wire signed [30:0] \parameters$104.bias ;
-  wire [15:0] \parameters$104.multiplier ;
-  wire [12:0] \parameters$104.residual ;
-  wire [59:0] \parameters$120 ;
-  wire signed [30:0] \parameters$120.bias ;
-  wire [15:0] \parameters$120.multiplier ;
-  wire [12:0] \parameters$120.residual ;
+  wire [59:0] \parameters$106 ;
+  wire signed [29:0] \parameters$106.bias ;
+  wire [15:0] \parameters$106.multiplier ;
+  wire [13:0] \parameters$106.residual ;
+  wire [59:0] \parameters$123 ;
+  wire signed [29:0] \parameters$123.bias ;
+  wire [15:0] \parameters$123.multiplier ;
+  wire [13:0] \parameters$123.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$132 ;
+  wire \pixel_ends$135 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -757,246 +762,253 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [6:0] port__addr;
   wire [119:0] port__data;
   wire port__en;
+  reg record_select = 1'h0;
   wire [15:0] residual_word;
+  (* init = 1'h0 *)
+  wire select;
+  (* init = 1'h0 *)
+  wire \select$118 ;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$105 ;
+  wire [2:0] \shift_select$107 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$121 ;
+  wire [2:0] \shift_select$124 ;
   wire [3:0] skip_0;
-  wire [3:0] \skip_0$122 ;
+  wire [3:0] \skip_0$125 ;
   wire [3:0] skip_1;
-  wire [3:0] \skip_1$123 ;
-  wire \start$86 ;
-  wire \sum_started$127 ;
+  wire [3:0] \skip_1$126 ;
+  wire \start$87 ;
+  wire \sum_started$130 ;
   wire turn_ends;
-  wire \turn_ends$88 ;
+  wire \turn_ends$89 ;
   reg two_cycles = 1'h0;
-  wire two_digits;
-  wire \two_digits$113 ;
-  wire \two_digits$124 ;
-  wire \two_digits$134 ;
+  wire \two_digits$137 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$130 ;
-  wire signed [21:0] value;
-  wire signed [21:0] \value$100 ;
-  wire signed [21:0] \value$114 ;
-  wire signed [21:0] \value$115 ;
-  wire signed [21:0] \value$116 ;
-  wire signed [21:0] \value$99 ;
+  wire \valid$133 ;
+  wire signed [20:0] value;
+  wire signed [20:0] \value$100 ;
+  wire signed [20:0] \value$102 ;
+  wire signed [20:0] \value$116 ;
+  wire signed [20:0] \value$117 ;
+  wire signed [20:0] \value$119 ;
   reg [119:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [119:0] _225_;
+  reg [119:0] _229_;
   always @(posedge clk) begin
-    _225_ <= parameter_memory[address];
+    _229_ <= parameter_memory[address];
   end
-  assign port__data = _225_;
+  assign port__data = _229_;
   assign _000_ = 9'h1ff >> layer;
-  assign _025_ = 9'h1ff >> layer;
-  assign _036_ = 10'h3f8 >> layer;
-  assign _047_ = 9'h1c0 >> layer;
-  assign _058_ = 9'h120 >> layer;
-  assign _069_ = ~ \$signal$8 ;
-  assign _080_ = chunk == last_chunk;
-  assign _001_ = _069_ & _102_;
+  assign _027_ = 9'h1ff >> layer;
+  assign _038_ = 10'h3f8 >> layer;
+  assign _049_ = 9'h1c0 >> layer;
+  assign _060_ = 9'h124 >> layer;
+  assign _071_ = ~ \$signal$8 ;
+  assign _082_ = chunk == last_chunk;
+  assign _001_ = _071_ & _104_;
   assign _012_ = chunk == last_chunk;
-  assign _017_ = chunk + 1'h1;
-  assign _018_ = _012_ ? 5'h00 : _017_;
-  assign _020_ = chunk == last_chunk;
-  assign _021_ = _019_ | _020_;
-  assign _023_ = 1'h0 >> layer;
-  assign _024_ = 1'h0 >> layer;
-  assign _026_ = 10'h3fa >> layer;
-  assign _027_ = 6'h2c >> layer;
-  assign _028_ = 10'h2b0 >> layer;
-  assign _029_ = 8'hc0 >> layer;
-  assign _030_ = 10'h300 >> layer;
-  assign _031_ = chunk == last_chunk;
-  assign _032_ = turn_ends & _031_;
-  assign _033_ = fields_loaded | _032_;
-  assign _034_ = address + 1'h1;
-  assign _035_ = 8'hdd >> layer;
-  assign _037_ = 9'h121 >> layer;
-  assign _038_ = 10'h200 >> layer;
-  assign _039_ = 9'h190 >> layer;
-  assign _040_ = 10'h200 >> layer;
-  assign _041_ = ~ is_last;
-  assign _042_ = has_value_6 & _041_;
-  assign _043_ = ! chunk;
-  assign _044_ = chunk == last_chunk;
-  assign _045_ = chunk == last_chunk;
-  assign _049_ = ~ _048_;
-  assign _050_ = \$signal$8  | _049_;
-  assign turn_ends = \$signal  & _050_;
+  assign _019_ = chunk + 1'h1;
+  assign _020_ = _012_ ? 5'h00 : _019_;
+  assign _022_ = chunk == last_chunk;
+  assign _023_ = _021_ | _022_;
+  assign _025_ = 1'h0 >> layer;
+  assign _026_ = 1'h0 >> layer;
+  assign _028_ = 10'h3fa >> layer;
+  assign _029_ = 6'h2c >> layer;
+  assign _030_ = 10'h2b0 >> layer;
+  assign _031_ = 8'hc0 >> layer;
+  assign _032_ = 10'h300 >> layer;
+  assign _033_ = chunk == last_chunk;
+  assign _034_ = turn_ends & _033_;
+  assign _035_ = fields_loaded | _034_;
+  assign _036_ = address + 1'h1;
+  assign _037_ = 10'h3dc >> layer;
+  assign _039_ = 9'h120 >> layer;
+  assign _040_ = 10'h201 >> layer;
+  assign _041_ = 7'h6e >> layer;
+  assign _042_ = 9'h100 >> layer;
+  assign _043_ = 10'h200 >> layer;
+  assign _044_ = ~ is_last;
+  assign _045_ = has_value_6 & _044_;
+  assign _046_ = ! chunk;
+  assign _047_ = chunk == last_chunk;
+  assign _048_ = chunk == last_chunk;
+  assign _052_ = ~ _051_;
+  assign _053_ = \$signal$8  | _052_;
+  assign turn_ends = \$signal  & _053_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$125  = has_value_6 & is_last;
+  assign \i__valid$128  = has_value_6 & is_last;
   always @(posedge clk)
-    fields_loaded <= _051_;
+    fields_loaded <= _054_;
   always @(posedge clk)
-    last_chunk <= _052_;
+    last_chunk <= _055_;
   always @(posedge clk)
-    two_cycles <= _053_;
+    two_cycles <= _056_;
   always @(posedge clk)
-    \$signal$8  <= _054_;
+    \$signal$8  <= _057_;
   always @(posedge clk)
-    chunk <= _055_;
+    chunk <= _058_;
   always @(posedge clk)
-    \$signal  <= _056_;
+    \$signal  <= _059_;
   always @(posedge clk)
-    held <= _057_;
+    held <= _061_;
   always @(posedge clk)
-    front_0 <= _059_;
+    front_0 <= _062_;
   always @(posedge clk)
-    front_1 <= _060_;
+    front_1 <= _063_;
   always @(posedge clk)
-    parameter_base <= _061_;
+    parameter_base <= _064_;
   always @(posedge clk)
-    address <= _062_;
+    address <= _065_;
   always @(posedge clk)
-    parameters <= _063_;
+    parameters <= _066_;
   always @(posedge clk)
-    shift_select <= _064_;
+    shift_select <= _067_;
   always @(posedge clk)
-    unit_select <= _065_;
+    unit_select <= _068_;
   always @(posedge clk)
-    is_last <= _066_;
+    record_select <= _069_;
   always @(posedge clk)
-    code_0_0_0 <= _067_;
+    is_last <= _070_;
   always @(posedge clk)
-    code_0_0_1 <= _068_;
+    code_1_0_0 <= _072_;
   always @(posedge clk)
-    code_0_0_2 <= _070_;
+    code_1_0_1 <= _073_;
   always @(posedge clk)
-    code_0_0_3 <= _071_;
+    code_1_0_2 <= _074_;
   always @(posedge clk)
-    code_0_1_0 <= _072_;
+    code_1_0_3 <= _075_;
   always @(posedge clk)
-    code_0_1_1 <= _073_;
+    code_1_1_0 <= _076_;
   always @(posedge clk)
-    code_0_1_2 <= _074_;
+    code_1_1_1 <= _077_;
   always @(posedge clk)
-    code_0_1_3 <= _075_;
+    code_1_1_2 <= _078_;
   always @(posedge clk)
-    has_value_0 <= _076_;
+    code_1_1_3 <= _079_;
   always @(posedge clk)
-    has_value_1 <= _077_;
+    has_value_0 <= _080_;
   always @(posedge clk)
-    has_value_2 <= _078_;
+    has_value_1 <= _081_;
   always @(posedge clk)
-    has_value_3 <= _079_;
+    has_value_2 <= _083_;
   always @(posedge clk)
-    has_value_4 <= _081_;
+    has_value_3 <= _084_;
   always @(posedge clk)
-    has_value_5 <= _082_;
+    has_value_4 <= _085_;
   always @(posedge clk)
-    has_value_6 <= _083_;
+    has_value_5 <= _086_;
   always @(posedge clk)
-    has_code_0 <= _084_;
+    has_value_6 <= _087_;
   always @(posedge clk)
-    has_code_1 <= _085_;
+    has_code_0 <= _088_;
   always @(posedge clk)
-    has_code_2 <= _086_;
+    has_code_1 <= _089_;
   always @(posedge clk)
-    has_code_3 <= _087_;
+    has_code_2 <= _090_;
   always @(posedge clk)
-    has_code_4 <= _088_;
+    has_code_3 <= _091_;
   always @(posedge clk)
-    has_code_5 <= _089_;
+    has_code_4 <= _092_;
   always @(posedge clk)
-    has_code_6 <= _090_;
+    has_code_5 <= _094_;
   always @(posedge clk)
-    has_code_7 <= _092_;
+    has_code_6 <= _095_;
   always @(posedge clk)
-    has_code_8 <= _093_;
+    has_code_7 <= _096_;
   always @(posedge clk)
-    pixel_starts_0 <= _094_;
+    has_code_8 <= _097_;
   always @(posedge clk)
-    pixel_starts_1 <= _095_;
+    pixel_starts_0 <= _098_;
   always @(posedge clk)
-    pixel_starts_2 <= _096_;
+    pixel_starts_1 <= _099_;
   always @(posedge clk)
-    pixel_starts_3 <= _097_;
+    pixel_starts_2 <= _100_;
   always @(posedge clk)
-    pixel_starts_4 <= _098_;
+    pixel_starts_3 <= _101_;
   always @(posedge clk)
-    pixel_starts_5 <= _099_;
+    pixel_starts_4 <= _102_;
   always @(posedge clk)
-    pixel_starts_6 <= _100_;
+    pixel_starts_5 <= _103_;
   always @(posedge clk)
-    pixel_starts_7 <= _101_;
+    pixel_starts_6 <= _105_;
   always @(posedge clk)
-    pixel_starts_8 <= _103_;
+    pixel_starts_7 <= _106_;
   always @(posedge clk)
-    pixel_starts_9 <= _104_;
+    pixel_starts_8 <= _107_;
   always @(posedge clk)
-    pixel_starts_10 <= _105_;
+    pixel_starts_9 <= _108_;
   always @(posedge clk)
-    pixel_starts_11 <= _106_;
+    pixel_starts_10 <= _109_;
   always @(posedge clk)
-    pixel_starts_12 <= _107_;
+    pixel_starts_11 <= _110_;
   always @(posedge clk)
-    pixel_starts_13 <= _108_;
+    pixel_starts_12 <= _111_;
   always @(posedge clk)
-    pixel_starts_14 <= _109_;
+    pixel_starts_13 <= _112_;
   always @(posedge clk)
-    pixel_starts_15 <= _110_;
+    pixel_starts_14 <= _113_;
   always @(posedge clk)
-    pixel_ends_0 <= _111_;
+    pixel_starts_15 <= _114_;
   always @(posedge clk)
-    pixel_ends_1 <= _112_;
+    pixel_ends_0 <= _002_;
   always @(posedge clk)
-    pixel_ends_2 <= _002_;
+    pixel_ends_1 <= _003_;
   always @(posedge clk)
-    pixel_ends_3 <= _003_;
+    pixel_ends_2 <= _004_;
   always @(posedge clk)
-    pixel_ends_4 <= _004_;
+    pixel_ends_3 <= _005_;
   always @(posedge clk)
-    pixel_ends_5 <= _005_;
+    pixel_ends_4 <= _006_;
   always @(posedge clk)
-    pixel_ends_6 <= _006_;
+    pixel_ends_5 <= _007_;
   always @(posedge clk)
-    pixel_ends_7 <= _007_;
+    pixel_ends_6 <= _008_;
   always @(posedge clk)
-    pixel_ends_8 <= _008_;
+    pixel_ends_7 <= _009_;
   always @(posedge clk)
-    pixel_ends_9 <= _009_;
+    pixel_ends_8 <= _010_;
   always @(posedge clk)
-    pixel_ends_10 <= _010_;
+    pixel_ends_9 <= _011_;
   always @(posedge clk)
-    pixel_ends_11 <= _011_;
+    pixel_ends_10 <= _013_;
   always @(posedge clk)
-    pixel_ends_12 <= _013_;
+    pixel_ends_11 <= _014_;
   always @(posedge clk)
-    pixel_ends_13 <= _014_;
+    pixel_ends_12 <= _015_;
   always @(posedge clk)
-    pixel_ends_14 <= _015_;
+    pixel_ends_13 <= _016_;
   always @(posedge clk)
-    pixel_ends_15 <= _016_;
+    pixel_ends_14 <= _017_;
+  always @(posedge clk)
+    pixel_ends_15 <= _018_;
   power_activation_0 activation_0_lane_0 (
+    .clk(clk),
+    .code(\code$104 ),
+    .rst(rst),
+    .select(record_select),
+    .value(value)
+  );
+  power_activation_0 activation_0_lane_1 (
+    .clk(clk),
+    .code(\code$121 ),
+    .rst(rst),
+    .select(record_select),
+    .value(\value$116 )
+  );
+  power_activation_1 activation_1_lane_0 (
     .clk(clk),
     .code(code),
     .rst(rst),
     .value(value)
   );
-  power_activation_0 activation_0_lane_1 (
-    .clk(clk),
-    .code(\code$30 ),
-    .rst(rst),
-    .value(\value$114 )
-  );
-  power_activation_1 activation_1_lane_0 (
-    .clk(clk),
-    .code(\code$102 ),
-    .rst(rst),
-    .value(value)
-  );
   power_activation_1 activation_1_lane_1 (
     .clk(clk),
-    .code(\code$118 ),
+    .code(\code$31 ),
     .rst(rst),
-    .value(\value$114 )
+    .value(\value$116 )
   );
   \accelerator.drain.gatherer  gatherer (
     .clk(clk),
@@ -1007,30 +1019,30 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .pixel_ends(pixel_ends_15),
     .pixel_starts(pixel_starts_15),
     .rst(rst),
-    .two_digits(\two_digits$133 ),
+    .two_digits(two_digits),
     .valid(has_code_8)
   );
   requantize lane_0 (
     .acc(front_1[22:0]),
     .clk(clk),
+    .form(1'h0),
     .parameters(parameters[59:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
     .skip_1(digits_1[3:0]),
-    .two_digits(two_digits),
     .value(value)
   );
   requantize lane_1 (
     .acc(front_1[45:23]),
     .clk(clk),
+    .form(1'h0),
     .parameters(parameters[119:60]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
     .skip_1(digits_1[7:4]),
-    .two_digits(two_digits),
-    .value(\value$114 )
+    .value(\value$116 )
   );
   \accelerator.drain.output  \output  (
     .clk(clk),
@@ -1040,8 +1052,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .r_en(o__ready),
     .rst(rst),
     .sum_started(sum_started),
-    .w_data(\i__payload$106 ),
-    .w_en(\i__valid$125 )
+    .w_data(\i__payload$108 ),
+    .w_en(\i__valid$128 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1056,57 +1068,20 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .start(start),
     .turn_ends(turn_ends),
-    .two_digits_field(two_digits),
     .word(word)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _051_ = start;
-    if (rst) begin
-      _051_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _052_ = last_chunk;
-    if (start) begin
-      _052_ = { _047_, _036_, _025_, _000_ };
-    end
-    if (rst) begin
-      _052_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = two_cycles;
-    if (start) begin
-      _053_ = _058_;
-    end
-    if (rst) begin
-      _053_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = \$signal$8 ;
-    if (\$signal ) begin
-      _054_ = _001_;
-    end
-    if (start) begin
-      _054_ = 1'h0;
-    end
+    _054_ = start;
     if (rst) begin
       _054_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _055_ = chunk;
-    if (turn_ends) begin
-      _055_ = _018_[3:0];
-    end
+    _055_ = last_chunk;
     if (start) begin
-      _055_ = 4'h0;
+      _055_ = { _049_, _038_, _027_, _000_ };
     end
     if (rst) begin
       _055_ = 4'h0;
@@ -1114,14 +1089,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = \$signal ;
-    if (turn_ends) begin
-      if (_021_) begin
-        _056_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _056_ = 1'h1;
+    _056_ = two_cycles;
+    if (start) begin
+      _056_ = _060_;
     end
     if (rst) begin
       _056_ = 1'h0;
@@ -1129,479 +1099,530 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = held;
+    _057_ = \$signal$8 ;
+    if (\$signal ) begin
+      _057_ = _001_;
+    end
+    if (start) begin
+      _057_ = 1'h0;
+    end
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _058_ = chunk;
+    if (turn_ends) begin
+      _058_ = _020_[3:0];
+    end
+    if (start) begin
+      _058_ = 4'h0;
+    end
+    if (rst) begin
+      _058_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _059_ = \$signal ;
+    if (turn_ends) begin
+      if (_023_) begin
+        _059_ = 1'h0;
+      end
+    end
     if (i__valid) begin
-      _057_ = i__payload;
+      _059_ = 1'h1;
+    end
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _061_ = held;
+    if (i__valid) begin
+      _061_ = i__payload;
     end else if (turn_ends) begin
-      _057_ = _022_;
+      _061_ = _024_;
     end
     if (rst) begin
-      _057_ = 92'h00000000000000000000000;
+      _061_ = 92'h00000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = held[45:0];
+    _062_ = held[45:0];
     if (rst) begin
-      _059_ = 46'h000000000000;
+      _062_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = front_0;
+    _063_ = front_0;
     if (rst) begin
-      _060_ = 46'h000000000000;
+      _063_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = parameter_base;
+    _064_ = parameter_base;
     if (start) begin
-      _061_ = { _030_, _029_, _028_, _027_, _026_, _024_, _023_ };
+      _064_ = { _032_, _031_, _030_, _029_, _028_, _026_, _025_ };
     end
     if (rst) begin
-      _061_ = 7'h00;
+      _064_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = address;
-    if (_033_) begin
-      _062_ = parameter_base;
+    _065_ = address;
+    if (_035_) begin
+      _065_ = parameter_base;
     end else if (turn_ends) begin
-      _062_ = _034_[6:0];
+      _065_ = _036_[6:0];
     end
     if (rst) begin
-      _062_ = 7'h00;
+      _065_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = port__data;
+    _066_ = port__data;
     if (rst) begin
-      _063_ = 120'h000000000000000000000000000000;
+      _066_ = 120'h000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = shift_select;
+    _067_ = shift_select;
     if (start) begin
-      _064_ = { _038_, _037_, _035_ };
+      _067_ = { _040_, _039_, _037_ };
     end
     if (rst) begin
-      _064_ = 3'h0;
+      _067_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = unit_select;
+    _068_ = unit_select;
     if (start) begin
-      _065_ = _039_;
+      _068_ = _041_;
     end
     if (rst) begin
-      _065_ = 1'h0;
+      _068_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = is_last;
+    _069_ = record_select;
     if (start) begin
-      _066_ = _040_;
+      _069_ = _042_;
     end
     if (rst) begin
-      _066_ = 1'h0;
+      _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = code;
+    _070_ = is_last;
+    if (start) begin
+      _070_ = _043_;
+    end
     if (rst) begin
-      _067_ = 8'h00;
+      _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = code_0_0_0;
-    if (rst) begin
-      _068_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = code_0_0_1;
-    if (rst) begin
-      _070_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = code_0_0_2;
-    if (rst) begin
-      _071_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = \code$30 ;
+    _072_ = code;
     if (rst) begin
       _072_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = code_0_1_0;
+    _073_ = code_1_0_0;
     if (rst) begin
       _073_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = code_0_1_1;
+    _074_ = code_1_0_1;
     if (rst) begin
       _074_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = code_0_1_2;
+    _075_ = code_1_0_2;
     if (rst) begin
       _075_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = turn_ends;
+    _076_ = \code$31 ;
     if (rst) begin
-      _076_ = 1'h0;
+      _076_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = has_value_0;
+    _077_ = code_1_1_0;
     if (rst) begin
-      _077_ = 1'h0;
+      _077_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = has_value_1;
+    _078_ = code_1_1_1;
     if (rst) begin
-      _078_ = 1'h0;
+      _078_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = has_value_2;
+    _079_ = code_1_1_2;
     if (rst) begin
-      _079_ = 1'h0;
+      _079_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = has_value_3;
+    _080_ = turn_ends;
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _081_ = has_value_0;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = has_value_4;
-    if (rst) begin
-      _082_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = has_value_5;
+    _083_ = has_value_1;
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = _042_;
+    _084_ = has_value_2;
     if (rst) begin
       _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = has_code_0;
+    _085_ = has_value_3;
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = has_code_1;
+    _086_ = has_value_4;
     if (rst) begin
       _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = has_code_2;
+    _087_ = has_value_5;
     if (rst) begin
       _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = has_code_3;
+    _088_ = _045_;
     if (rst) begin
       _088_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = has_code_4;
+    _089_ = has_code_0;
     if (rst) begin
       _089_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = has_code_5;
+    _090_ = has_code_1;
     if (rst) begin
       _090_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = has_code_6;
+    _091_ = has_code_2;
+    if (rst) begin
+      _091_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _092_ = has_code_3;
     if (rst) begin
       _092_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = has_code_7;
-    if (rst) begin
-      _093_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = _043_;
+    _094_ = has_code_4;
     if (rst) begin
       _094_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = pixel_starts_0;
+    _095_ = has_code_5;
     if (rst) begin
       _095_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = pixel_starts_1;
+    _096_ = has_code_6;
     if (rst) begin
       _096_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = pixel_starts_2;
+    _097_ = has_code_7;
     if (rst) begin
       _097_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = pixel_starts_3;
+    _098_ = _046_;
     if (rst) begin
       _098_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = pixel_starts_4;
+    _099_ = pixel_starts_0;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = pixel_starts_5;
+    _100_ = pixel_starts_1;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = pixel_starts_6;
+    _101_ = pixel_starts_2;
     if (rst) begin
       _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = pixel_starts_7;
+    _102_ = pixel_starts_3;
+    if (rst) begin
+      _102_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _103_ = pixel_starts_4;
     if (rst) begin
       _103_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = pixel_starts_8;
-    if (rst) begin
-      _104_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = pixel_starts_9;
+    _105_ = pixel_starts_5;
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = pixel_starts_10;
+    _106_ = pixel_starts_6;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = pixel_starts_11;
+    _107_ = pixel_starts_7;
     if (rst) begin
       _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = pixel_starts_12;
+    _108_ = pixel_starts_8;
     if (rst) begin
       _108_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = pixel_starts_13;
+    _109_ = pixel_starts_9;
     if (rst) begin
       _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = pixel_starts_14;
+    _110_ = pixel_starts_10;
     if (rst) begin
       _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = _044_;
+    _111_ = pixel_starts_11;
     if (rst) begin
       _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = pixel_ends_0;
+    _112_ = pixel_starts_12;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_ends_1;
+    _113_ = pixel_starts_13;
+    if (rst) begin
+      _113_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _114_ = pixel_starts_14;
+    if (rst) begin
+      _114_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = _047_;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_ends_2;
+    _003_ = pixel_ends_0;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_ends_3;
+    _004_ = pixel_ends_1;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_ends_4;
+    _005_ = pixel_ends_2;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_ends_5;
+    _006_ = pixel_ends_3;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_ends_6;
+    _007_ = pixel_ends_4;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_ends_7;
+    _008_ = pixel_ends_5;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_ends_8;
+    _009_ = pixel_ends_6;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_ends_9;
+    _010_ = pixel_ends_7;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_ends_10;
+    _011_ = pixel_ends_8;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_11;
+    _013_ = pixel_ends_9;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_12;
+    _014_ = pixel_ends_10;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_13;
+    _015_ = pixel_ends_11;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_14;
+    _016_ = pixel_ends_12;
     if (rst) begin
       _016_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _017_ = pixel_ends_13;
+    if (rst) begin
+      _017_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _018_ = pixel_ends_14;
+    if (rst) begin
+      _018_ = 1'h0;
     end
   end
   always @* begin
@@ -1609,9 +1630,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = code_0_0_3;
+          code_0 = \code$104 ;
       1'h1:
-          code_0 = \code$102 ;
+          code_0 = code_1_0_3;
     endcase
   end
   always @* begin
@@ -1619,67 +1640,70 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_1 = code_0_1_3;
+          code_1 = \code$121 ;
       1'h1:
-          code_1 = \code$118 ;
+          code_1 = code_1_1_3;
     endcase
   end
   assign extra_turn = 1'h0;
   assign accs = front_1;
   assign port__addr = address;
   assign port__en = 1'h1;
-  assign \layer$85  = layer;
-  assign \start$86  = start;
-  assign \chunk$87  = chunk;
-  assign \turn_ends$88  = turn_ends;
+  assign \layer$86  = layer;
+  assign \start$87  = start;
+  assign \chunk$88  = chunk;
+  assign \turn_ends$89  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$95  = residual_address;
+  assign \address$96  = residual_address;
   assign residual_word = word;
-  assign \value$99  = value;
   assign \value$100  = value;
+  assign select = record_select;
+  assign \value$102  = value;
   assign acc = front_1[22:0];
-  assign \parameters$104  = parameters[59:0];
-  assign \shift_select$105  = shift_select;
+  assign \parameters$106  = parameters[59:0];
+  assign \shift_select$107  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
-  assign \two_digits$113  = two_digits;
-  assign \value$115  = \value$114 ;
-  assign \value$116  = \value$114 ;
-  assign \acc$119  = front_1[45:23];
-  assign \parameters$120  = parameters[119:60];
-  assign \shift_select$121  = shift_select;
-  assign \skip_0$122  = digits_0[7:4];
-  assign \skip_1$123  = digits_1[7:4];
-  assign \two_digits$124  = two_digits;
-  assign \sum_started$127  = sum_started;
-  assign \credit$129  = credit;
-  assign \valid$130  = has_code_8;
+  assign form = 1'h0;
+  assign \form$115  = 1'h0;
+  assign \value$117  = \value$116 ;
+  assign \select$118  = record_select;
+  assign \value$119  = \value$116 ;
+  assign \acc$122  = front_1[45:23];
+  assign \parameters$123  = parameters[119:60];
+  assign \shift_select$124  = shift_select;
+  assign \skip_0$125  = digits_0[7:4];
+  assign \skip_1$126  = digits_1[7:4];
+  assign \form$127  = 1'h0;
+  assign \sum_started$130  = sum_started;
+  assign \credit$132  = credit;
+  assign \valid$133  = has_code_8;
   assign pixel_starts = pixel_starts_15;
-  assign \pixel_ends$132  = pixel_ends_15;
-  assign \two_digits$134  = \two_digits$133 ;
-  assign \full$136  = full;
-  assign \high$138  = high;
-  assign \low$140  = low;
-  assign \o__payload$142  = o__payload;
-  assign \o__ready$144  = o__ready;
-  assign \o__valid$146  = o__valid;
-  assign \parameters$104.multiplier  = parameters[15:0];
-  assign \parameters$104.bias  = parameters[46:16];
-  assign \parameters$104.residual  = parameters[59:47];
-  assign \parameters$120.multiplier  = parameters[75:60];
-  assign \parameters$120.bias  = parameters[106:76];
-  assign \parameters$120.residual  = parameters[119:107];
+  assign \pixel_ends$135  = pixel_ends_15;
+  assign \two_digits$137  = two_digits;
+  assign \full$139  = full;
+  assign \high$141  = high;
+  assign \low$143  = low;
+  assign \o__payload$145  = o__payload;
+  assign \o__ready$147  = o__ready;
+  assign \o__valid$149  = o__valid;
+  assign \parameters$106.multiplier  = parameters[15:0];
+  assign \parameters$106.bias  = parameters[45:16];
+  assign \parameters$106.residual  = parameters[59:46];
+  assign \parameters$123.multiplier  = parameters[75:60];
+  assign \parameters$123.bias  = parameters[105:76];
+  assign \parameters$123.residual  = parameters[119:106];
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$106 [43:22] = \value$114 ;
-  assign \i__payload$106 [21:0] = value;
-  assign _091_ = 1'h0;
-  assign _102_ = two_cycles;
-  assign _019_ = chunk[0];
-  assign _022_ = { 46'h000000000000, held[91:46] };
-  assign _046_ = 1'h0;
-  assign _048_ = two_cycles;
+  assign \i__payload$108 [41:21] = \value$116 ;
+  assign \i__payload$108 [20:0] = value;
+  assign _093_ = 1'h0;
+  assign _104_ = two_cycles;
+  assign _021_ = chunk[0];
+  assign _024_ = { 46'h000000000000, held[91:46] };
+  assign _050_ = 1'h0;
+  assign _051_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -1798,10 +1822,10 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire w_en;
   output credit;
   wire credit;
-  output [43:0] o__payload;
-  wire [43:0] o__payload;
-  input [43:0] w_data;
-  wire [43:0] w_data;
+  output [41:0] o__payload;
+  wire [41:0] o__payload;
+  input [41:0] w_data;
+  wire [41:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -1818,11 +1842,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [1:0] group = 2'h0;
-  wire [43:0] i__payload;
+  wire [41:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [43:0] r_data;
+  wire [41:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1e;
   assign _00_ = group == 2'h2;
@@ -1879,10 +1903,10 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire rst;
   input w_en;
   wire w_en;
-  output [43:0] r_data;
-  wire [43:0] r_data;
-  input [43:0] w_port__data;
-  wire [43:0] w_port__data;
+  output [41:0] r_data;
+  wire [41:0] r_data;
+  input [41:0] w_port__data;
+  wire [41:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -1929,52 +1953,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [43:0] r_port__data;
+  wire [41:0] r_port__data;
   wire r_port__en;
-  wire [43:0] w_data;
+  wire [41:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [43:0] storage [30:0];
+  reg [41:0] storage [30:0];
   initial begin
-    storage[0] = 44'h00000000000;
-    storage[1] = 44'h00000000000;
-    storage[2] = 44'h00000000000;
-    storage[3] = 44'h00000000000;
-    storage[4] = 44'h00000000000;
-    storage[5] = 44'h00000000000;
-    storage[6] = 44'h00000000000;
-    storage[7] = 44'h00000000000;
-    storage[8] = 44'h00000000000;
-    storage[9] = 44'h00000000000;
-    storage[10] = 44'h00000000000;
-    storage[11] = 44'h00000000000;
-    storage[12] = 44'h00000000000;
-    storage[13] = 44'h00000000000;
-    storage[14] = 44'h00000000000;
-    storage[15] = 44'h00000000000;
-    storage[16] = 44'h00000000000;
-    storage[17] = 44'h00000000000;
-    storage[18] = 44'h00000000000;
-    storage[19] = 44'h00000000000;
-    storage[20] = 44'h00000000000;
-    storage[21] = 44'h00000000000;
-    storage[22] = 44'h00000000000;
-    storage[23] = 44'h00000000000;
-    storage[24] = 44'h00000000000;
-    storage[25] = 44'h00000000000;
-    storage[26] = 44'h00000000000;
-    storage[27] = 44'h00000000000;
-    storage[28] = 44'h00000000000;
-    storage[29] = 44'h00000000000;
-    storage[30] = 44'h00000000000;
+    storage[0] = 42'h00000000000;
+    storage[1] = 42'h00000000000;
+    storage[2] = 42'h00000000000;
+    storage[3] = 42'h00000000000;
+    storage[4] = 42'h00000000000;
+    storage[5] = 42'h00000000000;
+    storage[6] = 42'h00000000000;
+    storage[7] = 42'h00000000000;
+    storage[8] = 42'h00000000000;
+    storage[9] = 42'h00000000000;
+    storage[10] = 42'h00000000000;
+    storage[11] = 42'h00000000000;
+    storage[12] = 42'h00000000000;
+    storage[13] = 42'h00000000000;
+    storage[14] = 42'h00000000000;
+    storage[15] = 42'h00000000000;
+    storage[16] = 42'h00000000000;
+    storage[17] = 42'h00000000000;
+    storage[18] = 42'h00000000000;
+    storage[19] = 42'h00000000000;
+    storage[20] = 42'h00000000000;
+    storage[21] = 42'h00000000000;
+    storage[22] = 42'h00000000000;
+    storage[23] = 42'h00000000000;
+    storage[24] = 42'h00000000000;
+    storage[25] = 42'h00000000000;
+    storage[26] = 42'h00000000000;
+    storage[27] = 42'h00000000000;
+    storage[28] = 42'h00000000000;
+    storage[29] = 42'h00000000000;
+    storage[30] = 42'h00000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [43:0] _74_;
+  reg [41:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -2076,7 +2100,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, two_digits_field, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, digits_1, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2084,8 +2108,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire turn_ends;
   input pixel_ends;
   wire pixel_ends;
-  output [11:0] address;
-  wire [11:0] address;
+  output [12:0] address;
+  wire [12:0] address;
   output [7:0] digits_0;
   wire [7:0] digits_0;
   input [15:0] word;
@@ -2100,8 +2124,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg bank = 1'h0;
   output exists;
   reg exists = 1'h0;
-  output two_digits_field;
-  reg two_digits_field = 1'h0;
   (* init = 8'h00 *)
   output [7:0] digits_1;
   wire [7:0] digits_1;
@@ -2140,18 +2162,18 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _030_;
   wire _031_;
   wire _032_;
-  wire [12:0] _033_;
+  wire [13:0] _033_;
   wire _034_;
   wire [5:0] _035_;
   wire _036_;
-  wire [12:0] _037_;
+  wire [13:0] _037_;
   wire [7:0] _038_;
   wire [4:0] _039_;
   wire [5:0] _040_;
-  wire [13:0] _041_;
+  wire [14:0] _041_;
   wire _042_;
   wire [10:0] _043_;
-  wire [14:0] _044_;
+  wire [15:0] _044_;
   wire _045_;
   reg _046_;
   reg _047_;
@@ -2162,7 +2184,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg _052_;
   reg [4:0] _053_;
   reg _054_;
-  reg [11:0] _055_;
+  reg [12:0] _055_;
   wire _056_;
   reg [4:0] _057_;
   reg _058_;
@@ -2171,26 +2193,27 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _061_;
   wire _062_;
   wire _063_;
-  reg [11:0] \$like  = 12'h000;
+  reg [12:0] \$like  = 13'h0000;
   reg [7:0] \$signal  = 8'h00;
   wire signed [5:0] at;
   (* init = 1'h0 *)
-  wire \bank$25 ;
+  wire \bank$26 ;
   reg [9:0] base = 10'h000;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [3:0] column_step = 4'h0;
   reg [7:0] earlier = 8'h00;
   reg fields_loaded = 1'h0;
+  wire form;
+  wire form_field;
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
   reg select = 1'h0;
-  (* init = 1'h0 *)
-  wire two_digits;
+  reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
-  assign _031_ = 9'h120 >> layer;
+  assign _031_ = 9'h124 >> layer;
   assign _032_ = turn_ends & pixel_ends;
   assign _033_ = \$like  + column_step;
   assign _035_ = column + 1'h1;
@@ -2359,15 +2382,15 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _055_ = \$like ;
     if (fields_loaded) begin
-      _055_ = { 2'h0, base };
+      _055_ = { 3'h0, base };
     end else if (_032_) begin
-      _055_ = _033_[11:0];
+      _055_ = _033_[12:0];
       if (_036_) begin
-        _055_ = _037_[11:0];
+        _055_ = _037_[12:0];
       end
     end
     if (rst) begin
-      _055_ = 12'h000;
+      _055_ = 13'h0000;
     end
   end
   always @* begin
@@ -2408,10 +2431,11 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   end
   assign at = { _039_[4], _039_ };
   assign chunk_offset = 1'h0;
+  assign form_field = 1'h0;
   assign valid = exists;
-  assign \bank$25  = bank;
-  assign two_digits = two_digits_field;
-  assign address = _044_[11:0];
+  assign \bank$26  = bank;
+  assign form = 1'h0;
+  assign address = _044_[12:0];
   assign digits_1 = \$signal ;
   assign _040_ = { _039_[4], _039_[4], _039_[4:1] };
 endmodule
@@ -2434,8 +2458,8 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg write = 1'h0;
   output loaded;
   reg loaded = 1'h0;
-  output [11:0] address;
-  reg [11:0] address = 12'h000;
+  output [12:0] address;
+  reg [12:0] address = 13'h0000;
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _000_;
@@ -2449,7 +2473,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _008_;
   wire _009_;
   wire _010_;
-  wire [12:0] _011_;
+  wire [13:0] _011_;
   wire _012_;
   reg _013_;
   reg [9:0] _014_;
@@ -2464,7 +2488,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _023_;
   reg _024_;
   reg _025_;
-  reg [11:0] _026_;
+  reg [12:0] _026_;
   wire _027_;
   wire _028_;
   wire [1:0] _029_;
@@ -2567,8 +2591,8 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg \$signal$22  = 1'h0;
   reg \$signal$23  = 1'h0;
   reg \$signal$24  = 1'h0;
-  (* init = 12'h000 *)
-  wire [11:0] \address$14 ;
+  (* init = 13'h0000 *)
+  wire [12:0] \address$14 ;
   reg [7:0] codes = 8'h00;
   reg complete = 1'h0;
   wire frame_ends;
@@ -2603,63 +2627,63 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   assign _030_ = position + 1'h1;
   assign _031_ = line + 1'h1;
   assign _032_ = ~ loading;
-  assign _033_ = 64'hce733369999b58cc >> i__payload[5:0];
-  assign _035_ = 64'h958cc95999a26365 >> i__payload[5:0];
+  assign _033_ = 64'hc631992c6332518c >> i__payload[5:0];
+  assign _035_ = 64'hc94e664ae666acc4 >> i__payload[5:0];
   assign _036_ = i__payload[6] ? _033_ : _035_;
-  assign _037_ = 61'h199b4ccd8ccdb99b >> i__payload[5:0];
-  assign _038_ = 63'h666d336b25494d0a >> i__payload[5:0];
+  assign _037_ = 64'hd539b60cc90cc919 >> i__payload[5:0];
+  assign _038_ = 64'hb64c94cd5925b354 >> i__payload[5:0];
   assign _039_ = i__payload[6] ? _037_ : _038_;
   assign _040_ = i__payload[7] ? _036_ : _039_;
-  assign _041_ = 64'hf07c3c71e1e39f0f >> i__payload[5:0];
-  assign _042_ = 61'h19f0f19e1e3b8386 >> i__payload[5:0];
+  assign _041_ = 64'hf83e1e307c3c61f0 >> i__payload[5:0];
+  assign _042_ = 64'hf18f878cf878cf07 >> i__payload[5:0];
   assign _043_ = i__payload[6] ? _041_ : _042_;
-  assign _044_ = 63'h61e3b0f1d0f1c1e3 >> i__payload[5:0];
-  assign _046_ = 64'h878e3c73c67191cc >> i__payload[5:0];
+  assign _044_ = 61'h19c1c770f1b0f181 >> i__payload[5:0];
+  assign _046_ = 64'hc70f18f19e363866 >> i__payload[5:0];
   assign _047_ = i__payload[6] ? _044_ : _046_;
   assign _048_ = i__payload[7] ? _043_ : _047_;
-  assign _049_ = 64'hff803f8601fc000f >> i__payload[5:0];
-  assign _050_ = 64'he000fe001fc003f8 >> i__payload[5:0];
+  assign _049_ = 64'hffc01fc7803f8600 >> i__payload[5:0];
+  assign _050_ = 64'hfe3007f1007f0007 >> i__payload[5:0];
   assign _051_ = i__payload[6] ? _049_ : _050_;
-  assign _052_ = 57'h1fc00fe00fe01fc >> i__payload[5:0];
-  assign _053_ = 59'h7f03f83f87e1e10 >> i__payload[5:0];
+  assign _052_ = 64'he001f800fe00fe01 >> i__payload[5:0];
+  assign _053_ = 64'hf80fe0fe1fc7c380 >> i__payload[5:0];
   assign _054_ = i__payload[6] ? _052_ : _053_;
   assign _055_ = i__payload[7] ? _051_ : _054_;
-  assign _057_ = 64'hffffc007fe001ff0 >> i__payload[5:0];
-  assign _058_ = 57'h1ff001fe003fc00 >> i__payload[5:0];
+  assign _057_ = 64'hffffe007ffc007ff >> i__payload[5:0];
+  assign _058_ = 54'h3ff801ff800ff8 >> i__payload[5:0];
   assign _059_ = i__payload[6] ? _057_ : _058_;
-  assign _060_ = 63'h7e003f001f001e00 >> i__payload[5:0];
-  assign _061_ = 62'h3800400400000000 >> i__payload[5:0];
+  assign _060_ = 57'h1fe007f003f001e >> i__payload[5:0];
+  assign _061_ = 55'h70010000000000 >> i__payload[5:0];
   assign _062_ = i__payload[6] ? _060_ : _061_;
   assign _063_ = i__payload[7] ? _059_ : _062_;
-  assign _064_ = 64'hfffffff800001fff >> i__payload[5:0];
-  assign _065_ = 64'hfe00001ffffc0000 >> i__payload[5:0];
+  assign _064_ = 64'hfffffff8000007ff >> i__payload[5:0];
+  assign _065_ = 64'hffc00001fffff000 >> i__payload[5:0];
   assign _066_ = i__payload[6] ? _064_ : _065_;
-  assign _068_ = 63'h7fffc0001fffe000 >> i__payload[5:0];
-  assign _069_ = 62'h3fff8007ff801fe0 >> i__payload[5:0];
+  assign _068_ = 57'h1ffff80003fffe0 >> i__payload[5:0];
+  assign _069_ = 55'h7ffe001ff803f8 >> i__payload[5:0];
   assign _070_ = i__payload[6] ? _068_ : _069_;
   assign _071_ = i__payload[7] ? _066_ : _070_;
-  assign _072_ = 64'hffffffffffffe000 >> i__payload[5:0];
-  assign _073_ = 37'h1fffffffff >> i__payload[5:0];
+  assign _072_ = 64'hfffffffffffff800 >> i__payload[5:0];
+  assign _073_ = 33'h1ffffffff >> i__payload[5:0];
   assign _074_ = i__payload[6] ? _072_ : _073_;
-  assign _075_ = 64'h800000001fffffff >> i__payload[5:0];
-  assign _076_ = 64'hc0000007ffffe000 >> i__payload[5:0];
+  assign _075_ = 64'hfe000000003fffff >> i__payload[5:0];
+  assign _076_ = 64'hff8000001ffffc00 >> i__payload[5:0];
   assign _077_ = i__payload[6] ? _075_ : _076_;
   assign _079_ = i__payload[7] ? _074_ : _077_;
   assign _080_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _081_ = 64'hffffffe000000000 >> i__payload[5:0];
+  assign _081_ = 64'hfffffffe00000000 >> i__payload[5:0];
   assign _082_ = i__payload[6] ? _080_ : _081_;
-  assign _083_ = 29'h1fffffff >> i__payload[5:0];
-  assign _084_ = 64'hfffffff800000000 >> i__payload[5:0];
+  assign _083_ = 22'h3fffff >> i__payload[5:0];
+  assign _084_ = 64'hffffffffe0000000 >> i__payload[5:0];
   assign _085_ = i__payload[6] ? _083_ : _084_;
   assign _086_ = i__payload[7] ? _082_ : _085_;
   assign _087_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _088_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _090_ = i__payload[6] ? _087_ : _088_;
-  assign _091_ = 64'hffffffffe0000000 >> i__payload[5:0];
+  assign _091_ = 64'hffffffffffc00000 >> i__payload[5:0];
   assign _092_ = 1'h0 >> i__payload[5:0];
   assign _093_ = i__payload[6] ? _091_ : _092_;
   assign _094_ = i__payload[7] ? _090_ : _093_;
-  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h68;
+  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h74;
   assign _096_ = 1'h0 >> \$like [5:0];
   assign _097_ = 1'h0 >> \$like [5:0];
   assign _098_ = \$like [6] ? _096_ : _097_;
@@ -2847,13 +2871,13 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
     _026_ = address;
     if (write) begin
-      _026_ = _011_[11:0];
+      _026_ = _011_[12:0];
     end
     if (loaded) begin
-      _026_ = 12'h000;
+      _026_ = 13'h0000;
     end
     if (rst) begin
-      _026_ = 12'h000;
+      _026_ = 13'h0000;
     end
   end
   assign \$signal$12  = write;
@@ -3047,8 +3071,8 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire loading;
   input credit;
   wire credit;
-  output [11:0] walk__act_address;
-  reg [11:0] walk__act_address = 12'h000;
+  output [12:0] walk__act_address;
+  reg [12:0] walk__act_address = 13'h0000;
   output [10:0] walk__weight_address;
   reg [10:0] walk__weight_address = 11'h000;
   output [3:0] layer;
@@ -3182,7 +3206,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire [11:0] _116_;
   wire [11:0] _117_;
   wire [11:0] _118_;
-  wire [13:0] _119_;
+  wire [14:0] _119_;
   wire _120_;
   wire _121_;
   wire _122_;
@@ -3394,7 +3418,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [6:0] _328_;
   reg [6:0] _329_;
   reg [1:0] _330_;
-  reg [11:0] _331_;
+  reg [12:0] _331_;
   reg [10:0] _332_;
   wire _333_;
   wire _334_;
@@ -3656,23 +3680,23 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _026_ = 10'h2ff >> layer;
   assign _027_ = 10'h3ff >> layer;
   assign _028_ = 10'h3ff >> layer;
-  assign _029_ = 9'h120 >> layer;
+  assign _029_ = 9'h124 >> layer;
   assign _030_ = 10'h3ff >> layer;
-  assign _031_ = 10'h2df >> layer;
-  assign _032_ = 10'h2df >> layer;
-  assign _033_ = 10'h320 >> layer;
+  assign _031_ = 10'h2db >> layer;
+  assign _032_ = 10'h2db >> layer;
+  assign _033_ = 10'h324 >> layer;
   assign _035_ = 9'h1ff >> layer;
   assign _036_ = 1'h0 >> layer;
   assign _037_ = 4'he >> layer;
   assign _038_ = 7'h6f >> layer;
   assign _039_ = 10'h200 >> layer;
   assign _040_ = 8'hda >> layer;
-  assign _041_ = 5'h19 >> layer;
-  assign _042_ = 9'h16f >> layer;
-  assign _043_ = 10'h36f >> layer;
-  assign _044_ = 10'h3b5 >> layer;
-  assign _046_ = 9'h1e7 >> layer;
-  assign _047_ = 9'h125 >> layer;
+  assign _041_ = 1'h1 >> layer;
+  assign _042_ = 9'h177 >> layer;
+  assign _043_ = 10'h367 >> layer;
+  assign _044_ = 10'h3bd >> layer;
+  assign _046_ = 9'h1ff >> layer;
+  assign _047_ = 9'h13d >> layer;
   assign _048_ = 9'h13d >> layer;
   assign _049_ = 9'h125 >> layer;
   assign _050_ = 10'h31a >> layer;
@@ -4376,7 +4400,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
     _331_ = walk__act_address;
     if (step) begin
-      _331_ = _119_[11:0];
+      _331_ = _119_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4384,10 +4408,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _331_ = act_base[11:0];
+          _331_ = act_base;
     endcase
     if (rst) begin
-      _331_ = 12'h000;
+      _331_ = 13'h0000;
     end
   end
   always @* begin
@@ -4613,10 +4637,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
     walk__pad_word = 16'h0000;
     if (_279_) begin
       if (_282_) begin
-        walk__pad_word = 16'h0666;
+        walk__pad_word = 16'h0777;
       end
       if (_285_) begin
-        walk__pad_word = 16'h0888;
+        walk__pad_word = 16'h0444;
       end
     end
   end
@@ -4674,8 +4698,8 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire write;
   output bank;
   wire bank;
-  output [11:0] address;
-  wire [11:0] address;
+  output [12:0] address;
+  wire [12:0] address;
   output [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -4711,8 +4735,8 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _16_;
   wire _17_;
   wire _18_;
-  wire [12:0] _19_;
-  wire [12:0] _20_;
+  wire [13:0] _19_;
+  wire [13:0] _20_;
   reg _21_;
   wire _22_;
   reg [11:0] _23_;
@@ -4721,22 +4745,22 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   reg _26_;
   reg _27_;
   reg _28_;
-  reg [11:0] _29_;
+  reg [12:0] _29_;
   reg [15:0] _30_;
-  reg [11:0] _31_;
+  reg [12:0] _31_;
   wire _32_;
   wire _33_;
   wire _34_;
   wire _35_;
   wire _36_;
   wire _37_;
-  reg [11:0] \$like  = 12'h000;
+  reg [12:0] \$like  = 13'h0000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
   reg [11:0] base = 12'h000;
   reg fields_loaded = 1'h0;
   reg [10:0] plane = 11'h000;
-  reg [11:0] second_address = 12'h000;
+  reg [12:0] second_address = 13'h0000;
   reg second_bank = 1'h0;
   reg [15:0] second_word = 16'h0000;
   (* init = 1'h0 *)
@@ -4746,12 +4770,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _22_ = 1'h0 >> layer;
   assign _32_ = 9'h100 >> layer;
   assign _33_ = 6'h25 >> layer;
-  assign _34_ = 3'h4 >> layer;
-  assign _35_ = 1'h0 >> layer;
+  assign _34_ = 1'h0 >> layer;
+  assign _35_ = 3'h4 >> layer;
   assign _36_ = 9'h100 >> layer;
   assign _37_ = 9'h125 >> layer;
-  assign _01_ = 6'h21 >> layer;
-  assign _02_ = 1'h0 >> layer;
+  assign _01_ = 6'h25 >> layer;
+  assign _02_ = 3'h4 >> layer;
   assign _03_ = 3'h4 >> layer;
   assign _04_ = 1'h0 >> layer;
   assign _05_ = 1'h0 >> layer;
@@ -4765,7 +4789,7 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _14_ = 6'h3f >> layer;
   assign _15_ = 3'h7 >> layer;
   assign _16_ = 9'h155 >> layer;
-  assign _17_ = 9'h190 >> layer;
+  assign _17_ = 9'h191 >> layer;
   assign _18_ = full & two;
   assign _19_ = \$like  + plane;
   assign _20_ = \$like  + 1'h1;
@@ -4856,9 +4880,9 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _29_ = _19_[11:0];
+    _29_ = _19_[12:0];
     if (rst) begin
-      _29_ = 12'h000;
+      _29_ = 13'h0000;
     end
   end
   always @* begin
@@ -4872,12 +4896,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
     _31_ = \$like ;
     if (fields_loaded) begin
-      _31_ = base;
+      _31_ = { 1'h0, base };
     end else if (full) begin
-      _31_ = _20_[11:0];
+      _31_ = _20_[12:0];
     end
     if (rst) begin
-      _31_ = 12'h000;
+      _31_ = 13'h0000;
     end
   end
   assign two_digits = two;
@@ -4923,25 +4947,25 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _22_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 64'hc6fe26a0d8e0a996 >> { w[1:0], x };
-  assign _11_ = 63'h6482e19469980000 >> { w[1:0], x };
+  assign _00_ = 64'h88f8109029862cd2 >> { w[1:0], x };
+  assign _11_ = 63'h498a792426380000 >> { w[1:0], x };
   assign _16_ = w[2] ? _00_ : _11_;
-  assign _17_ = 64'hccf6b98eca82318c >> { w[1:0], x };
-  assign _18_ = 64'he2544ad871e00000 >> { w[1:0], x };
+  assign _17_ = 64'hfaee5fa21afcb034 >> { w[1:0], x };
+  assign _18_ = 64'hc4acadb8c7c00000 >> { w[1:0], x };
   assign _19_ = w[2] ? _17_ : _18_;
-  assign _20_ = 64'h970cc064c6546b28 >> { w[1:0], x };
-  assign _21_ = 64'hb4988ce07e000000 >> { w[1:0], x };
+  assign _20_ = 64'hace49f94f9a89558 >> { w[1:0], x };
+  assign _21_ = 63'h693031c0f8000000 >> { w[1:0], x };
   assign _22_ = w[2] ? _20_ : _21_;
-  assign _01_ = 64'hb2a855489498b230 >> { w[1:0], x };
-  assign _02_ = 62'h38e00f0080000000 >> { w[1:0], x };
+  assign _01_ = 64'h9a484ad8ad302660 >> { w[1:0], x };
+  assign _02_ = 63'h71c03e0000000000 >> { w[1:0], x };
   assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'hdb30667018e0c3c0 >> { w[1:0], x };
-  assign _05_ = 62'h3f00f00000000000 >> { w[1:0], x };
+  assign _04_ = 64'hd3706ce031c0c780 >> { w[1:0], x };
+  assign _05_ = 63'h7e00c00000000000 >> { w[1:0], x };
   assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'he3c087801f00fc00 >> { w[1:0], x };
-  assign _08_ = 64'hc000000000000000 >> { w[1:0], x };
+  assign _07_ = 64'he3808f003e00f800 >> { w[1:0], x };
+  assign _08_ = 64'h8000000000000000 >> { w[1:0], x };
   assign _09_ = w[2] ? _07_ : _08_;
-  assign _10_ = 64'hfc00f800e0000000 >> { w[1:0], x };
+  assign _10_ = 64'hfc00f000c0000000 >> { w[1:0], x };
   assign _12_ = 1'h0 >> { w[1:0], x };
   assign _13_ = w[2] ? _10_ : _12_;
   always @(posedge clk)
@@ -5227,246 +5251,18 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
 endmodule
 
 (* keep_hierarchy =  1  *)
-module power_activation_0(clk, rst, code, value);
+module power_activation_0(select, clk, rst, code, value);
   reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  input select;
+  wire select;
   input clk;
   wire clk;
   input rst;
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire [22:0] _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  reg [15:0] _047_;
-  reg _048_;
-  reg [15:0] _049_;
-  reg [1:0] _050_;
-  reg [15:0] _051_;
-  reg [2:0] _052_;
-  reg [15:0] _053_;
-  reg [3:0] _054_;
-  wire _055_;
-  reg [15:0] _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  reg index_1 = 1'h0;
-  reg [1:0] index_2 = 2'h0;
-  reg [2:0] index_3 = 3'h0;
-  reg [3:0] index_4 = 4'h0;
-  wire reached_0;
-  wire reached_1;
-  wire reached_2;
-  wire reached_3;
-  reg [15:0] value_0 = 16'h0000;
-  reg [15:0] value_1 = 16'h0000;
-  reg [15:0] value_2 = 16'h0000;
-  reg [15:0] value_3 = 16'h0000;
-  reg [15:0] value_4 = 16'h0000;
-  assign _030_ = 7'h4a >> index_3;
-  assign _031_ = 8'ha8 >> index_3;
-  assign _032_ = 8'h88 >> index_3;
-  assign _034_ = 3'h4 >> index_3;
-  assign _035_ = 8'hbc >> index_3;
-  assign _036_ = 8'h88 >> index_3;
-  assign _037_ = 8'hc8 >> index_3;
-  assign _038_ = 8'hc8 >> index_3;
-  assign _039_ = 7'h4a >> index_3;
-  assign _040_ = 3'h4 >> index_3;
-  assign _041_ = 6'h2c >> index_3;
-  assign _042_ = 8'hb2 >> index_3;
-  assign _043_ = 8'h94 >> index_3;
-  assign _045_ = 8'hd8 >> index_3;
-  assign _046_ = 8'he0 >> index_3;
-  assign reached_3 = value_3 >= { _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_, _030_, _029_ };
-  always @(posedge clk)
-    value_0 <= _047_;
-  always @(posedge clk)
-    index_1 <= _048_;
-  always @(posedge clk)
-    value_1 <= _049_;
-  always @(posedge clk)
-    index_2 <= _050_;
-  always @(posedge clk)
-    value_2 <= _051_;
-  always @(posedge clk)
-    index_3 <= _052_;
-  always @(posedge clk)
-    value_3 <= _053_;
-  always @(posedge clk)
-    index_4 <= _054_;
-  always @(posedge clk)
-    value_4 <= _056_;
-  assign _000_ = $signed(value) <= $signed(11'h208);
-  assign _011_ = $signed(value) >= $signed(17'h0f3f4);
-  assign _022_ = $signed(value) - $signed(11'h208);
-  assign reached_0 = value_0 >= 15'h5d85;
-  assign _033_ = 2'h3 >> index_1;
-  assign _044_ = 1'h0 >> index_1;
-  assign _055_ = 2'h3 >> index_1;
-  assign _057_ = 2'h3 >> index_1;
-  assign _058_ = 1'h0 >> index_1;
-  assign _059_ = 2'h2 >> index_1;
-  assign _001_ = 2'h3 >> index_1;
-  assign _002_ = 1'h0 >> index_1;
-  assign _003_ = 2'h2 >> index_1;
-  assign _004_ = 1'h1 >> index_1;
-  assign _005_ = 2'h3 >> index_1;
-  assign _006_ = 2'h3 >> index_1;
-  assign _007_ = 1'h1 >> index_1;
-  assign _008_ = 2'h2 >> index_1;
-  assign _009_ = 1'h0 >> index_1;
-  assign _010_ = 2'h2 >> index_1;
-  assign reached_1 = value_1 >= { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _059_, _058_, _057_, _055_, _044_, _033_ };
-  assign _012_ = 4'hc >> index_2;
-  assign _013_ = 4'hb >> index_2;
-  assign _014_ = 1'h0 >> index_2;
-  assign _015_ = 4'h9 >> index_2;
-  assign _016_ = 4'he >> index_2;
-  assign _017_ = 3'h7 >> index_2;
-  assign _018_ = 4'ha >> index_2;
-  assign _019_ = 3'h5 >> index_2;
-  assign _020_ = 3'h7 >> index_2;
-  assign _021_ = 4'hf >> index_2;
-  assign _023_ = 1'h1 >> index_2;
-  assign _024_ = 4'ha >> index_2;
-  assign _025_ = 4'ha >> index_2;
-  assign _026_ = 2'h2 >> index_2;
-  assign _027_ = 4'h8 >> index_2;
-  assign _028_ = 4'hc >> index_2;
-  assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
-  assign _029_ = 7'h51 >> index_3;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    (* full_case = 32'd1 *)
-    if (_000_) begin
-      _047_ = 16'h0000;
-    end else if (_011_) begin
-      _047_ = 16'hf1ec;
-    end else begin
-      _047_ = _022_[15:0];
-    end
-    if (rst) begin
-      _047_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _048_ = reached_0;
-    if (rst) begin
-      _048_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _049_ = value_0;
-    if (rst) begin
-      _049_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _050_ = { index_1, reached_1 };
-    if (rst) begin
-      _050_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _051_ = value_1;
-    if (rst) begin
-      _051_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _052_ = { index_2, reached_2 };
-    if (rst) begin
-      _052_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _053_ = value_2;
-    if (rst) begin
-      _053_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _054_ = { index_3, reached_3 };
-    if (rst) begin
-      _054_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _056_ = value_3;
-    if (rst) begin
-      _056_ = 16'h0000;
-    end
-  end
-  assign code = { 4'h0, index_4 };
-endmodule
-
-(* keep_hierarchy =  1  *)
-module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
-  input clk;
-  wire clk;
-  input rst;
-  wire rst;
-  output [7:0] code;
-  wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -5584,25 +5380,25 @@ module power_activation_1(clk, rst, code, value);
   wire _114_;
   wire _115_;
   wire _116_;
-  reg [15:0] _117_;
-  reg _118_;
-  reg [15:0] _119_;
-  reg [1:0] _120_;
-  reg [15:0] _121_;
-  reg [2:0] _122_;
+  wire _117_;
+  wire _118_;
+  wire _119_;
+  wire _120_;
+  wire _121_;
+  wire _122_;
   wire _123_;
-  reg [15:0] _124_;
-  reg [3:0] _125_;
-  reg [15:0] _126_;
-  reg [4:0] _127_;
-  reg [15:0] _128_;
-  reg [5:0] _129_;
-  reg [15:0] _130_;
-  reg [6:0] _131_;
-  reg [15:0] _132_;
-  reg [7:0] _133_;
+  wire _124_;
+  wire _125_;
+  wire _126_;
+  wire _127_;
+  wire _128_;
+  wire _129_;
+  wire _130_;
+  wire _131_;
+  wire _132_;
+  wire _133_;
   wire _134_;
-  reg [15:0] _135_;
+  wire _135_;
   wire _136_;
   wire _137_;
   wire _138_;
@@ -5610,7 +5406,7 @@ module power_activation_1(clk, rst, code, value);
   wire _140_;
   wire _141_;
   wire _142_;
-  wire [22:0] _143_;
+  wire _143_;
   wire _144_;
   wire _145_;
   wire _146_;
@@ -5687,6 +5483,265 @@ module power_activation_1(clk, rst, code, value);
   wire _217_;
   wire _218_;
   wire _219_;
+  wire _220_;
+  wire _221_;
+  wire _222_;
+  wire _223_;
+  wire _224_;
+  wire _225_;
+  wire _226_;
+  wire _227_;
+  wire _228_;
+  wire _229_;
+  wire _230_;
+  wire _231_;
+  wire _232_;
+  wire _233_;
+  wire _234_;
+  wire _235_;
+  wire _236_;
+  wire _237_;
+  wire _238_;
+  wire _239_;
+  wire _240_;
+  wire _241_;
+  wire _242_;
+  wire _243_;
+  wire _244_;
+  wire _245_;
+  wire _246_;
+  wire _247_;
+  wire _248_;
+  wire _249_;
+  wire _250_;
+  wire _251_;
+  wire _252_;
+  wire _253_;
+  wire _254_;
+  wire _255_;
+  wire _256_;
+  wire _257_;
+  wire _258_;
+  wire _259_;
+  wire _260_;
+  wire _261_;
+  wire _262_;
+  wire _263_;
+  wire _264_;
+  wire _265_;
+  wire _266_;
+  wire _267_;
+  wire _268_;
+  wire _269_;
+  wire _270_;
+  wire _271_;
+  wire _272_;
+  wire _273_;
+  wire _274_;
+  wire _275_;
+  wire _276_;
+  wire _277_;
+  wire _278_;
+  wire _279_;
+  wire _280_;
+  wire _281_;
+  wire _282_;
+  wire _283_;
+  wire _284_;
+  wire _285_;
+  wire _286_;
+  wire _287_;
+  wire _288_;
+  wire _289_;
+  wire _290_;
+  wire _291_;
+  wire _292_;
+  wire _293_;
+  wire _294_;
+  wire _295_;
+  wire _296_;
+  wire _297_;
+  wire _298_;
+  wire _299_;
+  wire _300_;
+  wire _301_;
+  wire _302_;
+  wire _303_;
+  wire _304_;
+  wire _305_;
+  wire _306_;
+  wire _307_;
+  wire _308_;
+  wire _309_;
+  wire _310_;
+  wire _311_;
+  wire _312_;
+  wire _313_;
+  wire _314_;
+  wire _315_;
+  wire _316_;
+  wire _317_;
+  wire _318_;
+  wire _319_;
+  wire _320_;
+  wire _321_;
+  wire _322_;
+  wire _323_;
+  wire _324_;
+  wire _325_;
+  wire _326_;
+  wire _327_;
+  wire _328_;
+  wire _329_;
+  wire _330_;
+  wire _331_;
+  wire _332_;
+  wire _333_;
+  wire _334_;
+  wire _335_;
+  wire _336_;
+  wire _337_;
+  wire _338_;
+  wire _339_;
+  wire _340_;
+  wire _341_;
+  wire _342_;
+  wire _343_;
+  wire _344_;
+  wire _345_;
+  wire _346_;
+  wire _347_;
+  wire _348_;
+  wire _349_;
+  wire _350_;
+  wire _351_;
+  wire _352_;
+  wire _353_;
+  wire _354_;
+  wire _355_;
+  wire _356_;
+  wire _357_;
+  wire _358_;
+  wire _359_;
+  wire _360_;
+  wire _361_;
+  wire _362_;
+  wire _363_;
+  wire _364_;
+  wire _365_;
+  wire _366_;
+  wire _367_;
+  wire _368_;
+  wire _369_;
+  wire _370_;
+  wire _371_;
+  wire _372_;
+  wire _373_;
+  wire _374_;
+  wire _375_;
+  wire _376_;
+  wire _377_;
+  wire _378_;
+  wire _379_;
+  wire _380_;
+  wire _381_;
+  wire _382_;
+  wire _383_;
+  wire _384_;
+  wire _385_;
+  wire _386_;
+  wire _387_;
+  wire _388_;
+  wire _389_;
+  wire _390_;
+  wire _391_;
+  wire _392_;
+  wire _393_;
+  wire _394_;
+  wire _395_;
+  wire _396_;
+  wire _397_;
+  wire _398_;
+  wire _399_;
+  wire _400_;
+  wire _401_;
+  wire _402_;
+  wire _403_;
+  reg [16:0] _404_;
+  reg _405_;
+  reg [16:0] _406_;
+  reg [1:0] _407_;
+  reg [16:0] _408_;
+  reg [2:0] _409_;
+  reg [16:0] _410_;
+  wire _411_;
+  reg [3:0] _412_;
+  reg [16:0] _413_;
+  reg [4:0] _414_;
+  reg [16:0] _415_;
+  reg [5:0] _416_;
+  reg [16:0] _417_;
+  reg [6:0] _418_;
+  reg [16:0] _419_;
+  reg [7:0] _420_;
+  reg [16:0] _421_;
+  wire _422_;
+  wire _423_;
+  wire _424_;
+  wire _425_;
+  wire _426_;
+  wire _427_;
+  wire _428_;
+  wire _429_;
+  wire _430_;
+  wire _431_;
+  wire _432_;
+  wire _433_;
+  wire [18:0] _434_;
+  wire _435_;
+  wire _436_;
+  wire _437_;
+  wire _438_;
+  wire _439_;
+  wire _440_;
+  wire _441_;
+  wire _442_;
+  wire _443_;
+  wire _444_;
+  wire _445_;
+  wire _446_;
+  wire [21:0] _447_;
+  wire _448_;
+  wire _449_;
+  wire _450_;
+  wire _451_;
+  wire _452_;
+  wire _453_;
+  wire _454_;
+  wire _455_;
+  wire _456_;
+  wire _457_;
+  wire _458_;
+  wire _459_;
+  wire _460_;
+  wire _461_;
+  wire _462_;
+  wire _463_;
+  wire _464_;
+  wire _465_;
+  wire _466_;
+  wire _467_;
+  wire _468_;
+  wire _469_;
+  wire _470_;
+  wire _471_;
+  wire _472_;
+  wire _473_;
+  wire _474_;
+  wire _475_;
+  wire _476_;
+  wire _477_;
+  wire _478_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -5703,391 +5758,880 @@ module power_activation_1(clk, rst, code, value);
   wire reached_5;
   wire reached_6;
   wire reached_7;
+  reg [16:0] value_0 = 17'h00000;
+  reg [16:0] value_1 = 17'h00000;
+  reg [16:0] value_2 = 17'h00000;
+  reg [16:0] value_3 = 17'h00000;
+  reg [16:0] value_4 = 17'h00000;
+  reg [16:0] value_5 = 17'h00000;
+  reg [16:0] value_6 = 17'h00000;
+  reg [16:0] value_7 = 17'h00000;
+  reg [16:0] value_8 = 17'h00000;
+  assign _000_ = 2'h2 >> select;
+  assign _111_ = 2'h2 >> select;
+  assign _222_ = 2'h2 >> select;
+  assign _333_ = 1'h1 >> select;
+  assign _424_ = 2'h3 >> select;
+  assign _435_ = 2'h2 >> select;
+  assign _446_ = 1'h1 >> select;
+  assign _457_ = 1'h0 >> select;
+  assign _468_ = 1'h1 >> select;
+  assign _001_ = 1'h0 >> select;
+  assign _012_ = $signed(value) <= $signed({ _001_, _468_, _457_, _446_, _435_, _424_, _333_, _222_, _111_, _000_ });
+  assign _023_ = 2'h2 >> select;
+  assign _034_ = 1'h0 >> select;
+  assign _045_ = 1'h1 >> select;
+  assign _056_ = 1'h0 >> select;
+  assign _067_ = 2'h2 >> select;
+  assign _078_ = 1'h0 >> select;
+  assign _089_ = 1'h0 >> select;
+  assign _100_ = 2'h2 >> select;
+  assign _112_ = 1'h1 >> select;
+  assign _123_ = 2'h2 >> select;
+  assign _134_ = 2'h3 >> select;
+  assign _145_ = 2'h3 >> select;
+  assign _156_ = 2'h2 >> select;
+  assign _167_ = 2'h2 >> select;
+  assign _178_ = 2'h2 >> select;
+  assign _189_ = 2'h2 >> select;
+  assign _200_ = 1'h1 >> select;
+  assign _211_ = 1'h0 >> select;
+  assign _223_ = $signed(value) >= $signed({ _211_, _200_, _189_, _178_, _167_, _156_, _145_, _134_, _123_, _112_, _100_, _089_, _078_, _067_, _056_, _045_, _034_, _023_ });
+  assign _234_ = 2'h2 >> select;
+  assign _245_ = 1'h0 >> select;
+  assign _256_ = 1'h1 >> select;
+  assign _267_ = 1'h0 >> select;
+  assign _278_ = 2'h2 >> select;
+  assign _289_ = 1'h0 >> select;
+  assign _300_ = 1'h0 >> select;
+  assign _311_ = 2'h2 >> select;
+  assign _322_ = 1'h1 >> select;
+  assign _334_ = 2'h2 >> select;
+  assign _345_ = 2'h3 >> select;
+  assign _356_ = 2'h3 >> select;
+  assign _367_ = 2'h2 >> select;
+  assign _378_ = 2'h2 >> select;
+  assign _389_ = 2'h2 >> select;
+  assign _400_ = 2'h2 >> select;
+  assign _411_ = 1'h1 >> select;
+  assign _422_ = 1'h0 >> select;
+  assign _423_ = 2'h2 >> select;
+  assign _425_ = 2'h2 >> select;
+  assign _426_ = 2'h2 >> select;
+  assign _427_ = 1'h1 >> select;
+  assign _428_ = 2'h3 >> select;
+  assign _429_ = 2'h2 >> select;
+  assign _430_ = 1'h1 >> select;
+  assign _431_ = 1'h0 >> select;
+  assign _432_ = 1'h1 >> select;
+  assign _433_ = 1'h0 >> select;
+  assign _434_ = $signed({ _422_, _411_, _400_, _389_, _378_, _367_, _356_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ }) - $signed({ _433_, _432_, _431_, _430_, _429_, _428_, _427_, _426_, _425_, _423_ });
+  assign _436_ = 2'h2 >> select;
+  assign _437_ = 2'h2 >> select;
+  assign _438_ = 2'h2 >> select;
+  assign _439_ = 1'h1 >> select;
+  assign _440_ = 2'h3 >> select;
+  assign _441_ = 2'h2 >> select;
+  assign _442_ = 1'h1 >> select;
+  assign _443_ = 1'h0 >> select;
+  assign _444_ = 1'h1 >> select;
+  assign _445_ = 1'h0 >> select;
+  assign _447_ = $signed(value) - $signed({ _445_, _444_, _443_, _442_, _441_, _440_, _439_, _438_, _437_, _436_ });
+  assign _448_ = 1'h0 >> select;
+  assign _449_ = 1'h0 >> select;
+  assign _450_ = 1'h0 >> select;
+  assign _451_ = 2'h3 >> select;
+  assign _452_ = 2'h2 >> select;
+  assign _453_ = 2'h3 >> select;
+  assign _454_ = 2'h2 >> select;
+  assign _455_ = 1'h1 >> select;
+  assign _456_ = 1'h1 >> select;
+  assign _458_ = 2'h3 >> select;
+  assign _459_ = 2'h2 >> select;
+  assign _460_ = 1'h1 >> select;
+  assign _461_ = 2'h3 >> select;
+  assign _462_ = 2'h3 >> select;
+  assign _463_ = 1'h1 >> select;
+  assign _464_ = 2'h3 >> select;
+  assign _465_ = 1'h0 >> select;
+  assign reached_0 = value_0 >= { _465_, _464_, _463_, _462_, _461_, _460_, _459_, _458_, _456_, _455_, _454_, _453_, _452_, _451_, _450_, _449_, _448_ };
+  assign _466_ = 4'hf >> { select, index_1 };
+  assign _467_ = 1'h0 >> { select, index_1 };
+  assign _469_ = 4'he >> { select, index_1 };
+  assign _470_ = 4'hb >> { select, index_1 };
+  assign _471_ = 3'h4 >> { select, index_1 };
+  assign _472_ = 4'hb >> { select, index_1 };
+  assign _473_ = 3'h4 >> { select, index_1 };
+  assign _474_ = 4'he >> { select, index_1 };
+  assign _475_ = 4'hf >> { select, index_1 };
+  assign _476_ = 4'ha >> { select, index_1 };
+  assign _477_ = 1'h1 >> { select, index_1 };
+  assign _478_ = 4'hb >> { select, index_1 };
+  assign _002_ = 3'h5 >> { select, index_1 };
+  assign _003_ = 1'h1 >> { select, index_1 };
+  assign _004_ = 3'h5 >> { select, index_1 };
+  assign _005_ = 1'h0 >> { select, index_1 };
+  assign _006_ = 4'ha >> { select, index_1 };
+  assign reached_1 = value_1 >= { _006_, _005_, _004_, _003_, _002_, _478_, _477_, _476_, _475_, _474_, _473_, _472_, _471_, _470_, _469_, _467_, _466_ };
+  assign _007_ = 8'hdc >> { select, index_2 };
+  assign _008_ = 5'h12 >> { select, index_2 };
+  assign _009_ = 8'h8e >> { select, index_2 };
+  assign _010_ = 8'hed >> { select, index_2 };
+  assign _011_ = 6'h32 >> { select, index_2 };
+  assign _013_ = 8'hdd >> { select, index_2 };
+  assign _014_ = 7'h71 >> { select, index_2 };
+  assign _015_ = 8'h8d >> { select, index_2 };
+  assign _016_ = 8'hff >> { select, index_2 };
+  assign _017_ = 8'h9c >> { select, index_2 };
+  assign _018_ = 2'h3 >> { select, index_2 };
+  assign _019_ = 8'hcf >> { select, index_2 };
+  assign _020_ = 2'h3 >> { select, index_2 };
+  assign _021_ = 7'h53 >> { select, index_2 };
+  assign _022_ = 7'h40 >> { select, index_2 };
+  assign _024_ = 7'h62 >> { select, index_2 };
+  assign _025_ = 8'h8c >> { select, index_2 };
+  assign reached_2 = value_2 >= { _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_ };
+  assign _026_ = 16'hf0fd >> { select, index_3 };
+  assign _027_ = 11'h50d >> { select, index_3 };
+  assign _028_ = 16'hfcf4 >> { select, index_3 };
+  assign _029_ = 16'he4f8 >> { select, index_3 };
+  assign _030_ = 12'ha03 >> { select, index_3 };
+  assign _031_ = 16'hfaf3 >> { select, index_3 };
+  assign _032_ = 13'h120d >> { select, index_3 };
+  assign _033_ = 16'he2fb >> { select, index_3 };
+  assign _035_ = 16'hfcf8 >> { select, index_3 };
+  assign _036_ = 16'hf0f8 >> { select, index_3 };
+  assign _037_ = 13'h1807 >> { select, index_3 };
+  assign _038_ = 16'hfeff >> { select, index_3 };
+  assign _039_ = 12'hb0f >> { select, index_3 };
+  assign _040_ = 11'h600 >> { select, index_3 };
+  assign _041_ = 13'h140a >> { select, index_3 };
+  assign _042_ = 13'h180c >> { select, index_3 };
+  assign _043_ = 16'he0f0 >> { select, index_3 };
+  assign reached_3 = value_3 >= { _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
+  assign _044_ = 32'd4185128583 >> { select, index_4 };
+  assign _046_ = 25'h1ff00f6 >> { select, index_4 };
+  assign _047_ = 32'd4171497429 >> { select, index_4 };
+  assign _048_ = 32'd4258398156 >> { select, index_4 };
+  assign _049_ = 25'h1da0035 >> { select, index_4 };
+  assign _050_ = 32'd4163436354 >> { select, index_4 };
+  assign _051_ = 26'h20300c0 >> { select, index_4 };
+  assign _052_ = 32'd4234346454 >> { select, index_4 };
+  assign _053_ = 32'd4271964065 >> { select, index_4 };
+  assign _054_ = 32'd4293787528 >> { select, index_4 };
+  assign _055_ = 26'h2fd007f >> { select, index_4 };
+  assign _057_ = 32'd4267114495 >> { select, index_4 };
+  assign _058_ = 27'h6320000 >> { select, index_4 };
+  assign _059_ = 27'h4a400aa >> { select, index_4 };
+  assign _060_ = 27'h73800cc >> { select, index_4 };
+  assign _061_ = 27'h7c000f0 >> { select, index_4 };
+  assign _062_ = 32'd4160814848 >> { select, index_4 };
+  assign reached_4 = value_4 >= { _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_ };
+  assign _063_ = 64'hffe4b027fffe462c >> { select, index_5 };
+  assign _064_ = 53'h1fd867000180d0 >> { select, index_5 };
+  assign _065_ = 64'hffe1c77dfffedb1f >> { select, index_5 };
+  assign _066_ = 64'hfff0920effff5481 >> { select, index_5 };
+  assign _068_ = 52'h98ecd0000295d >> { select, index_5 };
+  assign _069_ = 64'hffff71e9ffffb065 >> { select, index_5 };
+  assign _070_ = 53'h1259f200007605 >> { select, index_5 };
+  assign _071_ = 64'hffe17157fffff165 >> { select, index_5 };
+  assign _072_ = 64'hfff2dc34ffffc81b >> { select, index_5 };
+  assign _073_ = 64'hffe78dcfffffc080 >> { select, index_5 };
+  assign _074_ = 52'hca76800003fff >> { select, index_5 };
+  assign _075_ = 64'hffe39cdafffe0000 >> { select, index_5 };
+  assign _076_ = 53'h15296c0000aaaa >> { select, index_5 };
+  assign _077_ = 53'h19ce700000cccc >> { select, index_5 };
+  assign _079_ = 53'h1e0f800000f0f0 >> { select, index_5 };
+  assign _080_ = 53'h1ff0000000ff00 >> { select, index_5 };
+  assign _081_ = 64'hffe00000ffff0000 >> { select, index_5 };
+  assign reached_5 = value_5 >= { _081_, _080_, _079_, _077_, _076_, _075_, _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_ };
+  assign _082_ = 64'hfffffdd471ff38a4 >> index_6;
+  assign _083_ = 64'hffffffff87e7f984 >> index_6;
+  assign _084_ = select ? _082_ : _083_;
+  assign _085_ = 41'h12d556a92fc >> index_6;
+  assign _086_ = 34'h2ad6d8aa4 >> index_6;
+  assign _087_ = select ? _085_ : _086_;
+  assign _088_ = 64'hffffff383ce14e75 >> index_6;
+  assign _090_ = 64'hfffffffcbe8e2ad3 >> index_6;
+  assign _091_ = select ? _088_ : _090_;
+  assign _092_ = 64'hffffff36150163b8 >> index_6;
+  assign _093_ = 64'hffffffff3f30cb00 >> index_6;
+  assign _094_ = select ? _092_ : _093_;
+  assign _095_ = 42'h30bf5ffba5c >> index_6;
+  assign _096_ = 31'h48c73213 >> index_6;
+  assign _097_ = select ? _095_ : _096_;
+  assign _098_ = 64'hfffffebc9cd825df >> index_6;
+  assign _099_ = 64'hffffffff8f003df0 >> index_6;
+  assign _101_ = select ? _098_ : _099_;
+  assign _102_ = 40'hf0d18ceee8 >> index_6;
+  assign _103_ = 31'h77180198 >> index_6;
+  assign _104_ = select ? _102_ : _103_;
+  assign _105_ = 64'hfffffc04d8d5f039 >> index_6;
+  assign _106_ = 64'hfffffffff7271ff9 >> index_6;
+  assign _107_ = select ? _105_ : _106_;
+  assign _108_ = 64'hfffffd4887ffdf24 >> index_6;
+  assign _109_ = 64'hfffffffff0c0218f >> index_6;
+  assign _110_ = select ? _108_ : _109_;
+  assign _113_ = 64'hfffffef6c03c7b10 >> index_6;
+  assign _114_ = 64'hfffffffff000c000 >> index_6;
+  assign _115_ = select ? _113_ : _114_;
+  assign _116_ = 42'h38e238dc96a >> index_6;
+  assign _117_ = 34'h3f0000000 >> index_6;
+  assign _118_ = select ? _116_ : _117_;
+  assign _119_ = 64'hfffffd2b4ad6924c >> index_6;
+  assign _120_ = 64'hfffffffd5aaaaaaa >> index_6;
+  assign _121_ = select ? _119_ : _120_;
+  assign _122_ = 42'h2338ce71c70 >> index_6;
+  assign _124_ = 33'h19ccccccc >> index_6;
+  assign _125_ = select ? _122_ : _124_;
+  assign _126_ = 42'h3c3f0f81f80 >> index_6;
+  assign _127_ = 33'h1e0f0f0f0 >> index_6;
+  assign _128_ = select ? _126_ : _127_;
+  assign _129_ = 42'h3fc00ffe000 >> index_6;
+  assign _130_ = 33'h1ff00ff00 >> index_6;
+  assign _131_ = select ? _129_ : _130_;
+  assign _132_ = 42'h3ffff000000 >> index_6;
+  assign _133_ = 33'h1ffff0000 >> index_6;
+  assign _135_ = select ? _132_ : _133_;
+  assign _136_ = 64'hfffffc0000000000 >> index_6;
+  assign _137_ = 64'hfffffffe00000000 >> index_6;
+  assign _138_ = select ? _136_ : _137_;
+  assign reached_6 = value_6 >= { _138_, _135_, _131_, _128_, _125_, _121_, _118_, _115_, _110_, _107_, _104_, _101_, _097_, _094_, _091_, _087_, _084_ };
+  assign _139_ = 64'hffffffffffeebc1a >> index_7[5:0];
+  assign _140_ = 63'h6188d720ef3aaf75 >> index_7[5:0];
+  assign _141_ = index_7[6] ? _139_ : _140_;
+  assign _142_ = 64'hfffffffffffffffa >> index_7[5:0];
+  assign _143_ = 64'h9554aa95ad169159 >> index_7[5:0];
+  assign _144_ = index_7[6] ? _142_ : _143_;
+  assign _146_ = select ? _141_ : _144_;
+  assign _147_ = 21'h1e7d9d >> index_7[5:0];
+  assign _148_ = 64'hecbb2cd26b279cd0 >> index_7[5:0];
+  assign _149_ = index_7[6] ? _147_ : _148_;
+  assign _150_ = 4'hc >> index_7[5:0];
+  assign _151_ = 64'hd99834f9ce58dd90 >> index_7[5:0];
+  assign _152_ = index_7[6] ? _150_ : _151_;
+  assign _153_ = select ? _149_ : _152_;
+  assign _154_ = 64'hffffffffffe0bee8 >> index_7[5:0];
+  assign _155_ = 63'h77051be5175cd686 >> index_7[5:0];
+  assign _157_ = index_7[6] ? _154_ : _155_;
+  assign _158_ = 64'hfffffffffffffff0 >> index_7[5:0];
+  assign _159_ = 64'hfe1ec0de085ce67e >> index_7[5:0];
+  assign _160_ = index_7[6] ? _158_ : _159_;
+  assign _161_ = select ? _157_ : _160_;
+  assign _162_ = 64'hfffffffffff0e083 >> index_7[5:0];
+  assign _163_ = 64'h85a07a4542d33b3e >> index_7[5:0];
+  assign _164_ = index_7[6] ? _162_ : _163_;
+  assign _165_ = 64'hffffffffffffffff >> index_7[5:0];
+  assign _166_ = 62'h3f9e0720f05f0000 >> index_7[5:0];
+  assign _168_ = index_7[6] ? _165_ : _166_;
+  assign _169_ = select ? _164_ : _168_;
+  assign _170_ = 21'h1b1755 >> index_7[5:0];
+  assign _171_ = 64'hc4f6a0c410bbfe1e >> index_7[5:0];
+  assign _172_ = index_7[6] ? _170_ : _171_;
+  assign _173_ = 1'h0 >> index_7[5:0];
+  assign _174_ = 62'h2060f81f07dc078e >> index_7[5:0];
+  assign _175_ = index_7[6] ? _173_ : _174_;
+  assign _176_ = select ? _172_ : _175_;
+  assign _177_ = 64'hffffffffffe346a0 >> index_7[5:0];
+  assign _179_ = 64'hf10c107007854ab4 >> index_7[5:0];
+  assign _180_ = index_7[6] ? _177_ : _179_;
+  assign _181_ = 64'hffffffffffffffff >> index_7[5:0];
+  assign _182_ = 64'hc07f000007e3fb80 >> index_7[5:0];
+  assign _183_ = index_7[6] ? _181_ : _182_;
+  assign _184_ = select ? _180_ : _183_;
+  assign _185_ = 21'h1c9916 >> index_7[5:0];
+  assign _186_ = 63'h76b52b3694e683c4 >> index_7[5:0];
+  assign _187_ = index_7[6] ? _185_ : _186_;
+  assign _188_ = 1'h0 >> index_7[5:0];
+  assign _190_ = 61'h1fff07e00043c390 >> index_7[5:0];
+  assign _191_ = index_7[6] ? _188_ : _190_;
+  assign _192_ = select ? _187_ : _191_;
+  assign _193_ = 64'hffffffffffecb940 >> index_7[5:0];
+  assign _194_ = 64'hbdfec03c94dab752 >> index_7[5:0];
+  assign _195_ = index_7[6] ? _193_ : _194_;
+  assign _196_ = 64'hffffffffffffffff >> index_7[5:0];
+  assign _197_ = 64'hffff001f07bfff92 >> index_7[5:0];
+  assign _198_ = index_7[6] ? _196_ : _197_;
+  assign _199_ = select ? _195_ : _198_;
+  assign _201_ = 64'hffffffffffe7f023 >> index_7[5:0];
+  assign _202_ = 64'hcb1f9e34aab1e95e >> index_7[5:0];
+  assign _203_ = index_7[6] ? _201_ : _202_;
+  assign _204_ = 64'hffffffffffffffff >> index_7[5:0];
+  assign _205_ = 64'hff81f8000003c06e >> index_7[5:0];
+  assign _206_ = index_7[6] ? _204_ : _205_;
+  assign _207_ = select ? _203_ : _206_;
+  assign _208_ = 64'hfffffffffff7a081 >> index_7[5:0];
+  assign _209_ = 59'h5f7a14e91f45af4 >> index_7[5:0];
+  assign _210_ = index_7[6] ? _208_ : _209_;
+  assign _212_ = 64'hfffffffffffffff0 >> index_7[5:0];
+  assign _213_ = 55'h7fffff07fffffe >> index_7[5:0];
+  assign _214_ = index_7[6] ? _212_ : _213_;
+  assign _215_ = select ? _210_ : _214_;
+  assign _216_ = 21'h12cad5 >> index_7[5:0];
+  assign _217_ = 64'ha95aca57dad96c98 >> index_7[5:0];
+  assign _218_ = index_7[6] ? _216_ : _217_;
+  assign _219_ = 3'h5 >> index_7[5:0];
+  assign _220_ = 63'h55555555ad555554 >> index_7[5:0];
+  assign _221_ = index_7[6] ? _219_ : _220_;
+  assign _224_ = select ? _218_ : _221_;
+  assign _225_ = 64'hfffffffffffb0ce6 >> index_7[5:0];
+  assign _226_ = 62'h319cf398e31e70e0 >> index_7[5:0];
+  assign _227_ = index_7[6] ? _225_ : _226_;
+  assign _228_ = 64'hfffffffffffffff9 >> index_7[5:0];
+  assign _229_ = 64'h99999999c9999998 >> index_7[5:0];
+  assign _230_ = index_7[6] ? _228_ : _229_;
+  assign _231_ = select ? _227_ : _230_;
+  assign _232_ = 21'h1c0f07 >> index_7[5:0];
+  assign _233_ = 64'hc1e0fc1f03e07f00 >> index_7[5:0];
+  assign _235_ = index_7[6] ? _232_ : _233_;
+  assign _236_ = 1'h1 >> index_7[5:0];
+  assign _237_ = 64'he1e1e1e1f1e1e1e0 >> index_7[5:0];
+  assign _238_ = index_7[6] ? _236_ : _237_;
+  assign _239_ = select ? _235_ : _238_;
+  assign _240_ = 21'h1ff007 >> index_7[5:0];
+  assign _241_ = 64'hfe00ffe003ff8000 >> index_7[5:0];
+  assign _242_ = index_7[6] ? _240_ : _241_;
+  assign _243_ = 1'h1 >> index_7[5:0];
+  assign _244_ = 64'hfe01fe01fe01fe00 >> index_7[5:0];
+  assign _246_ = index_7[6] ? _243_ : _244_;
+  assign _247_ = select ? _242_ : _246_;
+  assign _248_ = 21'h1ffff8 >> index_7[5:0];
+  assign _249_ = 48'hfffffc000000 >> index_7[5:0];
+  assign _250_ = index_7[6] ? _248_ : _249_;
+  assign _251_ = 1'h1 >> index_7[5:0];
+  assign _252_ = 64'hfffe0001fffe0000 >> index_7[5:0];
+  assign _253_ = index_7[6] ? _251_ : _252_;
+  assign _254_ = select ? _250_ : _253_;
+  assign _255_ = 21'h1fffff >> index_7[5:0];
+  assign _257_ = 64'hffff000000000000 >> index_7[5:0];
+  assign _258_ = index_7[6] ? _255_ : _257_;
+  assign _259_ = 1'h1 >> index_7[5:0];
+  assign _260_ = 64'hfffffffe00000000 >> index_7[5:0];
+  assign _261_ = index_7[6] ? _259_ : _260_;
+  assign _262_ = select ? _258_ : _261_;
+  assign _263_ = 64'hffffffffffe00000 >> index_7[5:0];
+  assign _264_ = 1'h0 >> index_7[5:0];
+  assign _265_ = index_7[6] ? _263_ : _264_;
+  assign _266_ = 64'hfffffffffffffffe >> index_7[5:0];
+  assign _268_ = 1'h0 >> index_7[5:0];
+  assign _269_ = index_7[6] ? _266_ : _268_;
+  assign _270_ = select ? _265_ : _269_;
+  assign reached_7 = value_7 >= { _270_, _262_, _254_, _247_, _239_, _231_, _224_, _215_, _207_, _199_, _192_, _184_, _176_, _169_, _161_, _153_, _146_ };
+  assign _271_ = 1'h0 >> index_8[5:0];
+  assign _272_ = 42'h2aaaaaaa555 >> index_8[5:0];
+  assign _273_ = index_8[6] ? _271_ : _272_;
+  assign _274_ = 62'h2aa9555555554aa9 >> index_8[5:0];
+  assign _275_ = 63'h55555552aaaaaaaa >> index_8[5:0];
+  assign _276_ = index_8[6] ? _274_ : _275_;
+  assign _277_ = index_8[7] ? _273_ : _276_;
+  assign _279_ = 1'h0 >> index_8[5:0];
+  assign _280_ = 9'h155 >> index_8[5:0];
+  assign _281_ = index_8[6] ? _279_ : _280_;
+  assign _282_ = 63'h52aa9555556aad55 >> index_8[5:0];
+  assign _283_ = 64'haa954aa55ab554aa >> index_8[5:0];
+  assign _284_ = index_8[6] ? _282_ : _283_;
+  assign _285_ = index_8[7] ? _281_ : _284_;
+  assign _286_ = select ? _277_ : _285_;
+  assign _287_ = 1'h0 >> index_8[5:0];
+  assign _288_ = 42'h33330ccc666 >> index_8[5:0];
+  assign _290_ = index_8[6] ? _287_ : _288_;
+  assign _291_ = 62'h3331999999999332 >> index_8[5:0];
+  assign _292_ = 63'h66198663333330cc >> index_8[5:0];
+  assign _293_ = index_8[6] ? _291_ : _292_;
+  assign _294_ = index_8[7] ? _290_ : _293_;
+  assign _295_ = 1'h0 >> index_8[5:0];
+  assign _296_ = 9'h199 >> index_8[5:0];
+  assign _297_ = index_8[6] ? _295_ : _296_;
+  assign _298_ = 64'h9ccce666664cc999 >> index_8[5:0];
+  assign _299_ = 62'h33198cc66cd9a732 >> index_8[5:0];
+  assign _301_ = index_8[6] ? _298_ : _299_;
+  assign _302_ = index_8[7] ? _297_ : _301_;
+  assign _303_ = select ? _294_ : _302_;
+  assign _304_ = 1'h0 >> index_8[5:0];
+  assign _305_ = 42'h3c3c30f0878 >> index_8[5:0];
+  assign _306_ = index_8[6] ? _304_ : _305_;
+  assign _307_ = 63'h43c21e01e01e03c0 >> index_8[5:0];
+  assign _308_ = 63'h781e0783c3c3c300 >> index_8[5:0];
+  assign _309_ = index_8[6] ? _307_ : _308_;
+  assign _310_ = index_8[7] ? _306_ : _309_;
+  assign _312_ = 1'h0 >> index_8[5:0];
+  assign _313_ = 9'h1e1 >> index_8[5:0];
+  assign _314_ = index_8[6] ? _312_ : _313_;
+  assign _315_ = 64'he70f387987b0f61e >> index_8[5:0];
+  assign _316_ = 64'hc3e1f0f870e1c632 >> index_8[5:0];
+  assign _317_ = index_8[6] ? _315_ : _316_;
+  assign _318_ = index_8[7] ? _314_ : _317_;
+  assign _319_ = select ? _310_ : _318_;
+  assign _320_ = 1'h0 >> index_8[5:0];
+  assign _321_ = 42'h3fc03f00f80 >> index_8[5:0];
+  assign _323_ = index_8[6] ? _320_ : _321_;
+  assign _324_ = 63'h7c03e01e01e01c03 >> index_8[5:0];
+  assign _325_ = 64'h8060180400000000 >> index_8[5:0];
+  assign _326_ = index_8[6] ? _324_ : _325_;
+  assign _327_ = index_8[7] ? _323_ : _326_;
+  assign _328_ = 1'h0 >> index_8[5:0];
+  assign _329_ = 9'h1fe >> index_8[5:0];
+  assign _330_ = index_8[6] ? _328_ : _329_;
+  assign _331_ = 59'h7f03f81f83f07e0 >> index_8[5:0];
+  assign _332_ = 64'hfc3e1f0f8f1e39cd >> index_8[5:0];
+  assign _335_ = index_8[6] ? _331_ : _332_;
+  assign _336_ = index_8[7] ? _330_ : _335_;
+  assign _337_ = select ? _327_ : _336_;
+  assign _338_ = 1'h0 >> index_8[5:0];
+  assign _339_ = 42'h3fffc000fff >> index_8[5:0];
+  assign _340_ = index_8[6] ? _338_ : _339_;
+  assign _341_ = 64'h8003ffe001ffe003 >> index_8[5:0];
+  assign _342_ = 64'hff801ff803fc03f0 >> index_8[5:0];
+  assign _343_ = index_8[6] ? _341_ : _342_;
+  assign _344_ = index_8[7] ? _340_ : _343_;
+  assign _346_ = 1'h0 >> index_8[5:0];
+  assign _347_ = 9'h1ff >> index_8[5:0];
+  assign _348_ = index_8[6] ? _346_ : _347_;
+  assign _349_ = 64'hf8003ffe003ff800 >> index_8[5:0];
+  assign _350_ = 64'hffc01ff00fe03e0e >> index_8[5:0];
+  assign _351_ = index_8[6] ? _349_ : _350_;
+  assign _352_ = index_8[7] ? _348_ : _351_;
+  assign _353_ = select ? _344_ : _352_;
+  assign _354_ = 1'h0 >> index_8[5:0];
+  assign _355_ = 42'h3fffffff000 >> index_8[5:0];
+  assign _357_ = index_8[6] ? _354_ : _355_;
+  assign _358_ = 50'h3fffffe000003 >> index_8[5:0];
+  assign _359_ = 64'hffffe00003fffc00 >> index_8[5:0];
+  assign _360_ = index_8[6] ? _358_ : _359_;
+  assign _361_ = index_8[7] ? _357_ : _360_;
+  assign _362_ = 1'h0 >> index_8[5:0];
+  assign _363_ = 9'h1ff >> index_8[5:0];
+  assign _364_ = index_8[6] ? _362_ : _363_;
+  assign _365_ = 64'hffffc000003fffff >> index_8[5:0];
+  assign _366_ = 45'h1ffff0003ff0 >> index_8[5:0];
+  assign _368_ = index_8[6] ? _365_ : _366_;
+  assign _369_ = index_8[7] ? _364_ : _368_;
+  assign _370_ = select ? _361_ : _369_;
+  assign _371_ = 1'h0 >> index_8[5:0];
+  assign _372_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _373_ = index_8[6] ? _371_ : _372_;
+  assign _374_ = 64'hfffc000000000003 >> index_8[5:0];
+  assign _375_ = 64'hfffffffffc000000 >> index_8[5:0];
+  assign _376_ = index_8[6] ? _374_ : _375_;
+  assign _377_ = index_8[7] ? _373_ : _376_;
+  assign _379_ = 1'h0 >> index_8[5:0];
+  assign _380_ = 9'h1ff >> index_8[5:0];
+  assign _381_ = index_8[6] ? _379_ : _380_;
+  assign _382_ = 64'hffffffffffc00000 >> index_8[5:0];
+  assign _383_ = 45'h1fffffffc000 >> index_8[5:0];
+  assign _384_ = index_8[6] ? _382_ : _383_;
+  assign _385_ = index_8[7] ? _381_ : _384_;
+  assign _386_ = select ? _377_ : _385_;
+  assign _387_ = 1'h0 >> index_8[5:0];
+  assign _388_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _390_ = index_8[6] ? _387_ : _388_;
+  assign _391_ = 64'hfffffffffffffffc >> index_8[5:0];
+  assign _392_ = 1'h0 >> index_8[5:0];
+  assign _393_ = index_8[6] ? _391_ : _392_;
+  assign _394_ = index_8[7] ? _390_ : _393_;
+  assign _395_ = 1'h0 >> index_8[5:0];
+  assign _396_ = 9'h1ff >> index_8[5:0];
+  assign _397_ = index_8[6] ? _395_ : _396_;
+  assign _398_ = 64'hffffffffffffffff >> index_8[5:0];
+  assign _399_ = 64'hffffe00000000000 >> index_8[5:0];
+  assign _401_ = index_8[6] ? _398_ : _399_;
+  assign _402_ = index_8[7] ? _397_ : _401_;
+  assign _403_ = select ? _394_ : _402_;
+  always @(posedge clk)
+    value_0 <= _404_;
+  always @(posedge clk)
+    index_1 <= _405_;
+  always @(posedge clk)
+    value_1 <= _406_;
+  always @(posedge clk)
+    index_2 <= _407_;
+  always @(posedge clk)
+    value_2 <= _408_;
+  always @(posedge clk)
+    index_3 <= _409_;
+  always @(posedge clk)
+    value_3 <= _410_;
+  always @(posedge clk)
+    index_4 <= _412_;
+  always @(posedge clk)
+    value_4 <= _413_;
+  always @(posedge clk)
+    index_5 <= _414_;
+  always @(posedge clk)
+    value_5 <= _415_;
+  always @(posedge clk)
+    index_6 <= _416_;
+  always @(posedge clk)
+    value_6 <= _417_;
+  always @(posedge clk)
+    index_7 <= _418_;
+  always @(posedge clk)
+    value_7 <= _419_;
+  always @(posedge clk)
+    index_8 <= _420_;
+  always @(posedge clk)
+    value_8 <= _421_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (_012_) begin
+      _404_ = 17'h00000;
+    end else if (_223_) begin
+      _404_ = _434_[16:0];
+    end else begin
+      _404_ = _447_[16:0];
+    end
+    if (rst) begin
+      _404_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _405_ = reached_0;
+    if (rst) begin
+      _405_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _406_ = value_0;
+    if (rst) begin
+      _406_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _407_ = { index_1, reached_1 };
+    if (rst) begin
+      _407_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _408_ = value_1;
+    if (rst) begin
+      _408_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _409_ = { index_2, reached_2 };
+    if (rst) begin
+      _409_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _410_ = value_2;
+    if (rst) begin
+      _410_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _412_ = { index_3, reached_3 };
+    if (rst) begin
+      _412_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _413_ = value_3;
+    if (rst) begin
+      _413_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _414_ = { index_4, reached_4 };
+    if (rst) begin
+      _414_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _415_ = value_4;
+    if (rst) begin
+      _415_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _416_ = { index_5, reached_5 };
+    if (rst) begin
+      _416_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _417_ = value_5;
+    if (rst) begin
+      _417_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _418_ = { index_6, reached_6 };
+    if (rst) begin
+      _418_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _419_ = value_6;
+    if (rst) begin
+      _419_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _420_ = { index_7, reached_7 };
+    if (rst) begin
+      _420_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _421_ = value_7;
+    if (rst) begin
+      _421_ = 17'h00000;
+    end
+  end
+  assign code = { _403_, _386_, _370_, _353_, _337_, _319_, _303_, _286_ };
+endmodule
+
+(* keep_hierarchy =  1  *)
+module power_activation_1(clk, rst, code, value);
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [7:0] code;
+  wire [7:0] code;
+  input signed [20:0] value;
+  wire signed [20:0] value;
+  wire _000_;
+  wire _001_;
+  wire _002_;
+  wire _003_;
+  wire _004_;
+  wire _005_;
+  wire _006_;
+  wire _007_;
+  wire _008_;
+  wire _009_;
+  wire _010_;
+  wire _011_;
+  wire _012_;
+  wire _013_;
+  wire _014_;
+  wire _015_;
+  wire _016_;
+  wire _017_;
+  wire _018_;
+  wire _019_;
+  wire _020_;
+  wire _021_;
+  wire [21:0] _022_;
+  wire _023_;
+  wire _024_;
+  wire _025_;
+  wire _026_;
+  wire _027_;
+  wire _028_;
+  wire _029_;
+  wire _030_;
+  wire _031_;
+  wire _032_;
+  wire _033_;
+  wire _034_;
+  wire _035_;
+  wire _036_;
+  wire _037_;
+  wire _038_;
+  wire _039_;
+  wire _040_;
+  wire _041_;
+  wire _042_;
+  wire _043_;
+  wire _044_;
+  wire _045_;
+  wire _046_;
+  reg [15:0] _047_;
+  reg _048_;
+  reg [15:0] _049_;
+  reg [1:0] _050_;
+  reg [15:0] _051_;
+  reg [2:0] _052_;
+  reg [15:0] _053_;
+  reg [3:0] _054_;
+  wire _055_;
+  reg [15:0] _056_;
+  wire _057_;
+  wire _058_;
+  wire _059_;
+  reg index_1 = 1'h0;
+  reg [1:0] index_2 = 2'h0;
+  reg [2:0] index_3 = 3'h0;
+  reg [3:0] index_4 = 4'h0;
+  wire reached_0;
+  wire reached_1;
+  wire reached_2;
+  wire reached_3;
   reg [15:0] value_0 = 16'h0000;
   reg [15:0] value_1 = 16'h0000;
   reg [15:0] value_2 = 16'h0000;
   reg [15:0] value_3 = 16'h0000;
   reg [15:0] value_4 = 16'h0000;
-  reg [15:0] value_5 = 16'h0000;
-  reg [15:0] value_6 = 16'h0000;
-  reg [15:0] value_7 = 16'h0000;
-  reg [15:0] value_8 = 16'h0000;
-  assign _000_ = $signed(value) <= $signed(8'h4d);
-  assign _111_ = $signed(value) >= $signed(17'h0feac);
-  assign _143_ = $signed(value) - $signed(8'h4d);
-  assign reached_0 = value_0 >= 16'hb9ab;
-  assign _154_ = 1'h0 >> index_1;
-  assign _165_ = 1'h0 >> index_1;
-  assign _176_ = 1'h1 >> index_1;
-  assign _187_ = 1'h1 >> index_1;
-  assign _198_ = 1'h0 >> index_1;
-  assign _209_ = 2'h2 >> index_1;
-  assign _001_ = 2'h2 >> index_1;
-  assign _012_ = 1'h1 >> index_1;
-  assign _023_ = 1'h1 >> index_1;
-  assign _034_ = 2'h3 >> index_1;
-  assign _045_ = 2'h2 >> index_1;
-  assign _056_ = 2'h2 >> index_1;
-  assign _067_ = 2'h3 >> index_1;
-  assign _078_ = 2'h2 >> index_1;
-  assign _089_ = 2'h3 >> index_1;
-  assign _100_ = 2'h2 >> index_1;
-  assign reached_1 = value_1 >= { _100_, _089_, _078_, _067_, _056_, _045_, _034_, _023_, _012_, _001_, _209_, _198_, _187_, _176_, _165_, _154_ };
-  assign _112_ = 3'h5 >> index_2;
-  assign _123_ = 3'h7 >> index_2;
-  assign _134_ = 2'h2 >> index_2;
-  assign _136_ = 1'h0 >> index_2;
-  assign _137_ = 2'h3 >> index_2;
-  assign _138_ = 4'hf >> index_2;
-  assign _139_ = 4'hc >> index_2;
-  assign _140_ = 3'h7 >> index_2;
-  assign _141_ = 3'h4 >> index_2;
-  assign _142_ = 4'h8 >> index_2;
-  assign _144_ = 4'hf >> index_2;
-  assign _145_ = 4'hc >> index_2;
-  assign _146_ = 4'h8 >> index_2;
-  assign _147_ = 4'hd >> index_2;
-  assign _148_ = 4'hc >> index_2;
-  assign _149_ = 4'he >> index_2;
-  assign reached_2 = value_2 >= { _149_, _148_, _147_, _146_, _145_, _144_, _142_, _141_, _140_, _139_, _138_, _137_, _136_, _134_, _123_, _112_ };
-  assign _150_ = 4'hb >> index_3;
-  assign _151_ = 5'h1c >> index_3;
-  assign _152_ = 5'h1e >> index_3;
-  assign _153_ = 4'hb >> index_3;
-  assign _155_ = 2'h2 >> index_3;
-  assign _156_ = 8'hf0 >> index_3;
-  assign _157_ = 8'hef >> index_3;
-  assign _158_ = 4'h8 >> index_3;
-  assign _159_ = 5'h16 >> index_3;
-  assign _160_ = 8'hf8 >> index_3;
-  assign _161_ = 8'hee >> index_3;
-  assign _162_ = 8'hee >> index_3;
-  assign _163_ = 8'hfb >> index_3;
-  assign _164_ = 8'he6 >> index_3;
-  assign _166_ = 8'hf4 >> index_3;
-  assign _167_ = 8'hf8 >> index_3;
-  assign reached_3 = value_3 >= { _167_, _166_, _164_, _163_, _162_, _161_, _160_, _159_, _158_, _157_, _156_, _155_, _153_, _152_, _151_, _150_ };
-  assign _168_ = 10'h21d >> index_4;
-  assign _169_ = 10'h263 >> index_4;
-  assign _170_ = 8'hba >> index_4;
-  assign _171_ = 10'h2dd >> index_4;
-  assign _172_ = 10'h300 >> index_4;
-  assign _173_ = 16'hfe6a >> index_4;
-  assign _174_ = 16'hfe63 >> index_4;
-  assign _175_ = 10'h285 >> index_4;
-  assign _177_ = 5'h10 >> index_4;
-  assign _178_ = 16'hffd3 >> index_4;
-  assign _179_ = 16'hfd11 >> index_4;
-  assign _180_ = 16'hfcba >> index_4;
-  assign _181_ = 16'hfc76 >> index_4;
-  assign _182_ = 16'hfea4 >> index_4;
-  assign _183_ = 16'hff38 >> index_4;
-  assign _184_ = 16'hffc0 >> index_4;
-  assign reached_4 = value_4 >= { _184_, _183_, _182_, _181_, _180_, _179_, _178_, _177_, _175_, _174_, _173_, _172_, _171_, _170_, _169_, _168_ };
-  assign _185_ = 21'h1d9323 >> index_5;
-  assign _186_ = 21'h18c40c >> index_5;
-  assign _188_ = 20'hba820 >> index_5;
-  assign _189_ = 20'ha0a4e >> index_5;
-  assign _190_ = 20'hccb83 >> index_5;
-  assign _191_ = 32'd4293150298 >> index_5;
-  assign _192_ = 32'd4294590123 >> index_5;
-  assign _193_ = 21'h1d4984 >> index_5;
-  assign _194_ = 15'h6fd9 >> index_5;
-  assign _195_ = 32'd4294945077 >> index_5;
-  assign _196_ = 32'd4294671014 >> index_5;
-  assign _197_ = 32'd4293335442 >> index_5;
-  assign _199_ = 32'd4294290724 >> index_5;
-  assign _200_ = 32'd4294561336 >> index_5;
-  assign _201_ = 32'd4294840256 >> index_5;
-  assign _202_ = 32'd4294963200 >> index_5;
-  assign reached_5 = value_5 >= { _202_, _201_, _200_, _199_, _197_, _196_, _195_, _194_, _193_, _192_, _191_, _190_, _189_, _188_, _186_, _185_ };
-  assign _203_ = 42'h2ecb4c60e70 >> index_6;
-  assign _204_ = 40'heb4afc0104 >> index_6;
-  assign _205_ = 39'h5925a92830 >> index_6;
-  assign _206_ = 40'hdb8daa1d0a >> index_6;
-  assign _207_ = 40'hc9472f8107 >> index_6;
-  assign _208_ = 64'hfffffd38235c3064 >> index_6;
-  assign _210_ = 64'hfffffe401c9da2ab >> index_6;
-  assign _211_ = 42'h215aaf413ff >> index_6;
-  assign _212_ = 42'h221308f057c >> index_6;
-  assign _213_ = 64'hffffffb7f8111fb0 >> index_6;
-  assign _214_ = 64'hfffffc70e473736a >> index_6;
-  assign _215_ = 64'hfffffea5495a5a4c >> index_6;
-  assign _216_ = 64'hffffff398e639c70 >> index_6;
-  assign _217_ = 64'hffffffc1f07c1f80 >> index_6;
-  assign _218_ = 64'hfffffffe007fe000 >> index_6;
-  assign _219_ = 64'hffffffffff800000 >> index_6;
-  assign reached_6 = value_6 >= { _219_, _218_, _217_, _216_, _215_, _214_, _213_, _212_, _211_, _210_, _208_, _207_, _206_, _205_, _204_, _203_ };
-  assign _002_ = 20'hcf408 >> index_7[5:0];
-  assign _003_ = 64'hd75572fe4d784b45 >> index_7[5:0];
-  assign _004_ = index_7[6] ? _002_ : _003_;
-  assign _005_ = 20'heb00f >> index_7[5:0];
-  assign _006_ = 64'heba17980d4a06504 >> index_7[5:0];
-  assign _007_ = index_7[6] ? _005_ : _006_;
-  assign _008_ = 20'hf94fc >> index_7[5:0];
-  assign _009_ = 64'hb2cdb666129664a2 >> index_7[5:0];
-  assign _010_ = index_7[6] ? _008_ : _009_;
-  assign _011_ = 20'h8d5db >> index_7[5:0];
-  assign _013_ = 61'h11bcc4dc9bda4adc >> index_7[5:0];
-  assign _014_ = index_7[6] ? _011_ : _013_;
-  assign _015_ = 20'hd05ff >> index_7[5:0];
-  assign _016_ = 61'h11fa1904ddedb742 >> index_7[5:0];
-  assign _017_ = index_7[6] ? _015_ : _016_;
-  assign _018_ = 64'hfffffffffff7c21f >> index_7[5:0];
-  assign _019_ = 61'h13fffcff5c1870fa >> index_7[5:0];
-  assign _020_ = index_7[6] ? _018_ : _019_;
-  assign _021_ = 64'hfffffffffffbc52b >> index_7[5:0];
-  assign _022_ = 63'h434d1c5bc30273e6 >> index_7[5:0];
-  assign _024_ = index_7[6] ? _021_ : _022_;
-  assign _025_ = 17'h1bfaa >> index_7[5:0];
-  assign _026_ = 64'h87e864acc73891ca >> index_7[5:0];
-  assign _027_ = index_7[6] ? _025_ : _026_;
-  assign _028_ = 19'h5b8c8 >> index_7[5:0];
-  assign _029_ = 60'h83880eba31ebf2a >> index_7[5:0];
-  assign _030_ = index_7[6] ? _028_ : _029_;
-  assign _031_ = 64'hfffffffffff99049 >> index_7[5:0];
-  assign _032_ = 59'h417bde05e09f4a0 >> index_7[5:0];
-  assign _033_ = index_7[6] ? _031_ : _032_;
-  assign _035_ = 64'hfffffffffffb2562 >> index_7[5:0];
-  assign _036_ = 63'h56a5294d6bad26cc >> index_7[5:0];
-  assign _037_ = index_7[6] ? _035_ : _036_;
-  assign _038_ = 64'hfffffffffffdc673 >> index_7[5:0];
-  assign _039_ = 64'h98c6318e73ce38f0 >> index_7[5:0];
-  assign _040_ = index_7[6] ? _038_ : _039_;
-  assign _041_ = 64'hfffffffffffe0783 >> index_7[5:0];
-  assign _042_ = 64'he0f83e0f83f03f00 >> index_7[5:0];
-  assign _043_ = index_7[6] ? _041_ : _042_;
-  assign _044_ = 64'hfffffffffffff803 >> index_7[5:0];
-  assign _046_ = 64'hff003ff003ffc000 >> index_7[5:0];
-  assign _047_ = index_7[6] ? _044_ : _046_;
-  assign _048_ = 64'hfffffffffffffffc >> index_7[5:0];
-  assign _049_ = 46'h3ffffc000000 >> index_7[5:0];
-  assign _050_ = index_7[6] ? _048_ : _049_;
-  assign _051_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _052_ = 64'hffffc00000000000 >> index_7[5:0];
-  assign _053_ = index_7[6] ? _051_ : _052_;
-  assign reached_7 = value_7 >= { _053_, _050_, _047_, _043_, _040_, _037_, _033_, _030_, _027_, _024_, _020_, _017_, _014_, _010_, _007_, _004_ };
-  assign _054_ = 1'h0 >> index_8[5:0];
-  assign _055_ = 40'haaaa555555 >> index_8[5:0];
-  assign _057_ = index_8[6] ? _054_ : _055_;
-  assign _058_ = 63'h5555555552aa554a >> index_8[5:0];
-  assign _059_ = 64'haaaaaa954aaaa54a >> index_8[5:0];
-  assign _060_ = index_8[6] ? _058_ : _059_;
-  assign _061_ = index_8[7] ? _057_ : _060_;
-  assign _062_ = 1'h0 >> index_8[5:0];
-  assign _063_ = 40'hcccc666666 >> index_8[5:0];
-  assign _064_ = index_8[6] ? _062_ : _063_;
-  assign _065_ = 63'h6666666664cc9993 >> index_8[5:0];
-  assign _066_ = 62'h30cc33198cccc98c >> index_8[5:0];
-  assign _068_ = index_8[6] ? _065_ : _066_;
-  assign _069_ = index_8[7] ? _064_ : _068_;
-  assign _070_ = 1'h0 >> index_8[5:0];
-  assign _071_ = 40'hf0f0878078 >> index_8[5:0];
-  assign _072_ = index_8[6] ? _070_ : _071_;
-  assign _073_ = 59'h780780780f01e03 >> index_8[5:0];
-  assign _074_ = 64'hc0f03c1e0f0f0e10 >> index_8[5:0];
-  assign _075_ = index_8[6] ? _073_ : _074_;
-  assign _076_ = index_8[7] ? _072_ : _075_;
-  assign _077_ = 1'h0 >> index_8[5:0];
-  assign _079_ = 40'hff00f80780 >> index_8[5:0];
-  assign _080_ = index_8[6] ? _077_ : _079_;
-  assign _081_ = 63'h780780780700e01c >> index_8[5:0];
-  assign _082_ = 58'h300c02010000000 >> index_8[5:0];
-  assign _083_ = index_8[6] ? _081_ : _082_;
-  assign _084_ = index_8[7] ? _080_ : _083_;
-  assign _085_ = 1'h0 >> index_8[5:0];
-  assign _086_ = 40'hffff0007ff >> index_8[5:0];
-  assign _087_ = index_8[6] ? _085_ : _086_;
-  assign _088_ = 64'h8007ff8007ff001f >> index_8[5:0];
-  assign _090_ = 64'hfc00ffc01ff00fe0 >> index_8[5:0];
-  assign _091_ = index_8[6] ? _088_ : _090_;
-  assign _092_ = index_8[7] ? _087_ : _091_;
-  assign _093_ = 1'h0 >> index_8[5:0];
-  assign _094_ = 40'hfffffff800 >> index_8[5:0];
-  assign _095_ = index_8[6] ? _093_ : _094_;
-  assign _096_ = 51'h7fffff800001f >> index_8[5:0];
-  assign _097_ = 64'hffff00001ffff000 >> index_8[5:0];
-  assign _098_ = index_8[6] ? _096_ : _097_;
-  assign _099_ = index_8[7] ? _095_ : _098_;
-  assign _101_ = 1'h0 >> index_8[5:0];
-  assign _102_ = 40'hffffffffff >> index_8[5:0];
-  assign _103_ = index_8[6] ? _101_ : _102_;
-  assign _104_ = 64'hfff800000000001f >> index_8[5:0];
-  assign _105_ = 64'hffffffffe0000000 >> index_8[5:0];
-  assign _106_ = index_8[6] ? _104_ : _105_;
-  assign _107_ = index_8[7] ? _103_ : _106_;
-  assign _108_ = 1'h0 >> index_8[5:0];
-  assign _109_ = 40'hffffffffff >> index_8[5:0];
-  assign _110_ = index_8[6] ? _108_ : _109_;
-  assign _113_ = 64'hffffffffffffffe0 >> index_8[5:0];
-  assign _114_ = 1'h0 >> index_8[5:0];
-  assign _115_ = index_8[6] ? _113_ : _114_;
-  assign _116_ = index_8[7] ? _110_ : _115_;
+  assign _030_ = 6'h2e >> index_3;
+  assign _031_ = 8'h9e >> index_3;
+  assign _032_ = 8'ha0 >> index_3;
+  assign _034_ = 8'h9c >> index_3;
+  assign _035_ = 7'h50 >> index_3;
+  assign _036_ = 7'h62 >> index_3;
+  assign _037_ = 8'hc6 >> index_3;
+  assign _038_ = 8'hd8 >> index_3;
+  assign _039_ = 7'h66 >> index_3;
+  assign _040_ = 7'h4e >> index_3;
+  assign _041_ = 7'h52 >> index_3;
+  assign _042_ = 8'he0 >> index_3;
+  assign _043_ = 8'hd4 >> index_3;
+  assign _045_ = 8'h98 >> index_3;
+  assign _046_ = 8'he0 >> index_3;
+  assign reached_3 = value_3 >= { _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_, _030_, _029_ };
   always @(posedge clk)
-    value_0 <= _117_;
+    value_0 <= _047_;
   always @(posedge clk)
-    index_1 <= _118_;
+    index_1 <= _048_;
   always @(posedge clk)
-    value_1 <= _119_;
+    value_1 <= _049_;
   always @(posedge clk)
-    index_2 <= _120_;
+    index_2 <= _050_;
   always @(posedge clk)
-    value_2 <= _121_;
+    value_2 <= _051_;
   always @(posedge clk)
-    index_3 <= _122_;
+    index_3 <= _052_;
   always @(posedge clk)
-    value_3 <= _124_;
+    value_3 <= _053_;
   always @(posedge clk)
-    index_4 <= _125_;
+    index_4 <= _054_;
   always @(posedge clk)
-    value_4 <= _126_;
-  always @(posedge clk)
-    index_5 <= _127_;
-  always @(posedge clk)
-    value_5 <= _128_;
-  always @(posedge clk)
-    index_6 <= _129_;
-  always @(posedge clk)
-    value_6 <= _130_;
-  always @(posedge clk)
-    index_7 <= _131_;
-  always @(posedge clk)
-    value_7 <= _132_;
-  always @(posedge clk)
-    index_8 <= _133_;
-  always @(posedge clk)
-    value_8 <= _135_;
+    value_4 <= _056_;
+  assign _000_ = $signed(value) <= $signed(10'h158);
+  assign _011_ = $signed(value) >= $signed(17'h0f2f4);
+  assign _022_ = $signed(value) - $signed(10'h158);
+  assign reached_0 = value_0 >= 15'h567e;
+  assign _033_ = 2'h2 >> index_1;
+  assign _044_ = 2'h2 >> index_1;
+  assign _055_ = 1'h0 >> index_1;
+  assign _057_ = 2'h2 >> index_1;
+  assign _058_ = 1'h0 >> index_1;
+  assign _059_ = 1'h0 >> index_1;
+  assign _001_ = 1'h1 >> index_1;
+  assign _002_ = 2'h3 >> index_1;
+  assign _003_ = 1'h1 >> index_1;
+  assign _004_ = 1'h0 >> index_1;
+  assign _005_ = 1'h0 >> index_1;
+  assign _006_ = 2'h3 >> index_1;
+  assign _007_ = 1'h1 >> index_1;
+  assign _008_ = 2'h2 >> index_1;
+  assign _009_ = 1'h0 >> index_1;
+  assign _010_ = 2'h2 >> index_1;
+  assign reached_1 = value_1 >= { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _059_, _058_, _057_, _055_, _044_, _033_ };
+  assign _012_ = 3'h6 >> index_2;
+  assign _013_ = 4'h8 >> index_2;
+  assign _014_ = 4'hb >> index_2;
+  assign _015_ = 4'hd >> index_2;
+  assign _016_ = 4'hb >> index_2;
+  assign _017_ = 4'hd >> index_2;
+  assign _018_ = 1'h1 >> index_2;
+  assign _019_ = 1'h1 >> index_2;
+  assign _020_ = 3'h7 >> index_2;
+  assign _021_ = 1'h0 >> index_2;
+  assign _023_ = 3'h7 >> index_2;
+  assign _024_ = 4'hc >> index_2;
+  assign _025_ = 4'he >> index_2;
+  assign _026_ = 3'h6 >> index_2;
+  assign _027_ = 4'hc >> index_2;
+  assign _028_ = 4'h8 >> index_2;
+  assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
+  assign _029_ = 5'h13 >> index_3;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
-      _117_ = 16'h0000;
-    end else if (_111_) begin
-      _117_ = 16'hfe5f;
+      _047_ = 16'h0000;
+    end else if (_011_) begin
+      _047_ = 16'hf19c;
     end else begin
-      _117_ = _143_[15:0];
+      _047_ = _022_[15:0];
     end
     if (rst) begin
-      _117_ = 16'h0000;
+      _047_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _118_ = reached_0;
+    _048_ = reached_0;
     if (rst) begin
-      _118_ = 1'h0;
+      _048_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _119_ = value_0;
+    _049_ = value_0;
     if (rst) begin
-      _119_ = 16'h0000;
+      _049_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _120_ = { index_1, reached_1 };
+    _050_ = { index_1, reached_1 };
     if (rst) begin
-      _120_ = 2'h0;
+      _050_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _121_ = value_1;
+    _051_ = value_1;
     if (rst) begin
-      _121_ = 16'h0000;
+      _051_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _122_ = { index_2, reached_2 };
+    _052_ = { index_2, reached_2 };
     if (rst) begin
-      _122_ = 3'h0;
+      _052_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _124_ = value_2;
+    _053_ = value_2;
     if (rst) begin
-      _124_ = 16'h0000;
+      _053_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _125_ = { index_3, reached_3 };
+    _054_ = { index_3, reached_3 };
     if (rst) begin
-      _125_ = 4'h0;
+      _054_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _126_ = value_3;
+    _056_ = value_3;
     if (rst) begin
-      _126_ = 16'h0000;
+      _056_ = 16'h0000;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _127_ = { index_4, reached_4 };
-    if (rst) begin
-      _127_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _128_ = value_4;
-    if (rst) begin
-      _128_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _129_ = { index_5, reached_5 };
-    if (rst) begin
-      _129_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _130_ = value_5;
-    if (rst) begin
-      _130_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _131_ = { index_6, reached_6 };
-    if (rst) begin
-      _131_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _132_ = value_6;
-    if (rst) begin
-      _132_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _133_ = { index_7, reached_7 };
-    if (rst) begin
-      _133_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _135_ = value_7;
-    if (rst) begin
-      _135_ = 16'h0000;
-    end
-  end
-  assign code = { _116_, _107_, _099_, _092_, _084_, _076_, _069_, _061_ };
+  assign code = { 4'h0, index_4 };
 endmodule
 
 (* keep_hierarchy =  1  *)
-module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst, value, acc);
+module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [59:0] parameters;
   wire [59:0] parameters;
@@ -6095,282 +6639,268 @@ module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst
   wire [3:0] skip_0;
   input [3:0] skip_1;
   wire [3:0] skip_1;
-  input two_digits;
-  wire two_digits;
+  input form;
+  wire form;
   input [2:0] shift_select;
   wire [2:0] shift_select;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output signed [21:0] value;
-  reg signed [21:0] value = 22'h000000;
+  output signed [20:0] value;
+  reg signed [20:0] value = 21'h000000;
   input signed [22:0] acc;
   wire signed [22:0] acc;
-  wire [38:0] _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire [12:0] _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [39:0] _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire [13:0] _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire [13:0] _028_;
-  wire [26:0] _029_;
-  wire [39:0] _030_;
-  wire [38:0] _031_;
-  wire [38:0] _032_;
-  wire _033_;
-  wire [38:0] _034_;
-  wire [38:0] _035_;
-  wire [38:0] _036_;
-  reg [38:0] _037_;
-  reg [38:0] _038_;
-  reg [30:0] _039_;
-  reg [30:0] _040_;
-  reg [38:0] _041_;
-  reg [13:0] _042_;
-  reg [12:0] _043_;
-  wire _044_;
-  reg [26:0] _045_;
-  reg [26:0] _046_;
-  reg [38:0] _047_;
-  reg [2:0] _048_;
-  reg [2:0] _049_;
-  reg [2:0] _050_;
-  reg [2:0] _051_;
-  reg [21:0] _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  reg signed [38:0] \$signal  = 39'h0000000000;
-  reg [12:0] \$signal$15  = 13'h0000;
-  reg [26:0] \$signal$16  = 27'h0000000;
-  reg signed [30:0] bias = 31'h00000000;
-  reg signed [30:0] bias_2 = 31'h00000000;
-  wire signed [30:0] \parameters.bias ;
+  wire [38:0] _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire [39:0] _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire [11:0] _17_;
+  wire [24:0] _18_;
+  wire [25:0] _19_;
+  wire [38:0] _20_;
+  wire [37:0] _21_;
+  wire _22_;
+  wire [37:0] _23_;
+  wire [37:0] _24_;
+  wire [37:0] _25_;
+  wire [37:0] _26_;
+  wire [37:0] _27_;
+  reg [38:0] _28_;
+  reg [38:0] _29_;
+  reg [29:0] _30_;
+  reg [29:0] _31_;
+  reg [37:0] _32_;
+  wire _33_;
+  reg [10:0] _34_;
+  reg [13:0] _35_;
+  reg [24:0] _36_;
+  reg [24:0] _37_;
+  reg [37:0] _38_;
+  reg [2:0] _39_;
+  reg [2:0] _40_;
+  reg [2:0] _41_;
+  reg [2:0] _42_;
+  reg [20:0] _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg signed [37:0] \$signal  = 38'h0000000000;
+  reg [13:0] \$signal$15  = 14'h0000;
+  reg [24:0] \$signal$16  = 25'h0000000;
+  reg signed [29:0] bias = 30'h00000000;
+  reg signed [29:0] bias_2 = 30'h00000000;
+  wire signed [29:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
-  wire [12:0] \parameters.residual ;
+  wire [13:0] \parameters.residual ;
   reg signed [38:0] product = 39'h0000000000;
   reg signed [38:0] product_2 = 39'h0000000000;
-  reg [26:0] \product_2$17  = 27'h0000000;
+  reg [24:0] \product_2$17  = 25'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
-  reg [13:0] skip = 14'h0000;
-  reg signed [38:0] total = 39'h0000000000;
+  reg [10:0] skip = 11'h000;
+  reg signed [37:0] total = 38'h0000000000;
   always @(posedge clk)
-    product <= _037_;
+    \product_2$17  <= _37_;
   always @(posedge clk)
-    product_2 <= _038_;
+    total <= _38_;
   always @(posedge clk)
-    bias <= _039_;
+    shift_select_0 <= _39_;
   always @(posedge clk)
-    bias_2 <= _040_;
+    shift_select_1 <= _40_;
   always @(posedge clk)
-    \$signal  <= _041_;
+    shift_select_2 <= _41_;
   always @(posedge clk)
-    skip <= _042_;
+    shift_select_3 <= _42_;
   always @(posedge clk)
-    \$signal$15  <= _043_;
+    value <= _43_;
+  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
+  assign _11_ = $signed(product_2) + $signed(bias_2);
+  assign _22_ = 16'h9658 >> skip_0;
+  assign _33_ = 16'h8c04 >> skip_0;
+  assign _44_ = 16'hb1bc >> skip_0;
+  assign _45_ = 16'hc8e4 >> skip_0;
+  assign _46_ = 16'hfaea >> skip_0;
+  assign _47_ = 16'hace4 >> skip_0;
+  assign _48_ = 16'h9a48 >> skip_0;
+  assign _01_ = 16'hd370 >> skip_0;
+  assign _02_ = 16'he380 >> skip_0;
+  assign _03_ = 16'hfc00 >> skip_0;
+  assign _04_ = 1'h0 >> skip_0;
+  assign _05_ = 1'h0 >> skip_1;
+  assign _06_ = 1'h0 >> skip_1;
+  assign _07_ = 1'h0 >> skip_1;
+  assign _08_ = 16'haaaa >> skip_1;
+  assign _09_ = 16'hcccc >> skip_1;
+  assign _10_ = 16'hf0f0 >> skip_1;
+  assign _12_ = 8'hff >> skip_1;
+  assign _13_ = 8'hff >> skip_1;
+  assign _14_ = 8'hff >> skip_1;
+  assign _15_ = 8'hff >> skip_1;
+  assign _16_ = 8'hff >> skip_1;
+  assign _17_ = { _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_, _44_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
+  assign _18_ = skip * \$signal$15 ;
+  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
   always @(posedge clk)
-    \$signal$16  <= _045_;
+    product <= _28_;
   always @(posedge clk)
-    \product_2$17  <= _046_;
+    product_2 <= _29_;
   always @(posedge clk)
-    total <= _047_;
+    bias <= _30_;
   always @(posedge clk)
-    shift_select_0 <= _048_;
+    bias_2 <= _31_;
   always @(posedge clk)
-    shift_select_1 <= _049_;
+    \$signal  <= _32_;
   always @(posedge clk)
-    shift_select_2 <= _050_;
+    skip <= _34_;
   always @(posedge clk)
-    shift_select_3 <= _051_;
+    \$signal$15  <= _35_;
   always @(posedge clk)
-    value <= _052_;
-  assign _000_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
-  assign _011_ = $signed(product_2) + $signed(bias_2);
-  assign _022_ = 16'hf720 >> skip_0;
-  assign _033_ = 16'hefe6 >> skip_0;
-  assign _044_ = 16'hc672 >> skip_0;
-  assign _053_ = 16'hd69c >> skip_0;
-  assign _054_ = 16'hccf6 >> skip_0;
-  assign _055_ = 16'h970c >> skip_0;
-  assign _056_ = 16'hb2a8 >> skip_0;
-  assign _001_ = 16'hdb30 >> skip_0;
-  assign _002_ = 16'he3c0 >> skip_0;
-  assign _003_ = 16'hfc00 >> skip_0;
-  assign _005_ = 16'hf720 >> skip_1;
-  assign _006_ = 16'hefe6 >> skip_1;
-  assign _007_ = 16'hc672 >> skip_1;
-  assign _008_ = 16'hd69c >> skip_1;
-  assign _009_ = 16'hccf6 >> skip_1;
-  assign _010_ = 16'h970c >> skip_1;
-  assign _012_ = 16'hb2a8 >> skip_1;
-  assign _013_ = 16'hdb30 >> skip_1;
-  assign _014_ = 16'he3c0 >> skip_1;
-  assign _015_ = 16'hfc00 >> skip_1;
-  assign _016_ = _004_ + { _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_ };
-  assign _017_ = 16'hf720 >> skip_0;
-  assign _018_ = 16'hefe6 >> skip_0;
-  assign _019_ = 16'hc672 >> skip_0;
-  assign _020_ = 16'hd69c >> skip_0;
-  assign _021_ = 16'hccf6 >> skip_0;
-  assign _023_ = 16'h970c >> skip_0;
-  assign _024_ = 16'hb2a8 >> skip_0;
-  assign _025_ = 16'hdb30 >> skip_0;
-  assign _026_ = 16'he3c0 >> skip_0;
-  assign _027_ = 16'hfc00 >> skip_0;
-  assign _028_ = two_digits ? _016_ : { 4'h0, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_ };
-  assign _029_ = skip * \$signal$15 ;
-  assign _030_ = $signed(\$signal ) + $signed({ 1'h0, \product_2$17  });
+    \$signal$16  <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _037_ = _000_;
+    _37_ = \$signal$16 ;
     if (rst) begin
-      _037_ = 39'h0000000000;
+      _37_ = 25'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _038_ = product;
+    _38_ = _20_[37:0];
     if (rst) begin
-      _038_ = 39'h0000000000;
+      _38_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _039_ = parameters[46:16];
+    _39_ = shift_select;
     if (rst) begin
-      _039_ = 31'h00000000;
+      _39_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _040_ = bias;
+    _40_ = shift_select_0;
     if (rst) begin
-      _040_ = 31'h00000000;
+      _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _041_ = _011_[38:0];
+    _41_ = shift_select_1;
     if (rst) begin
-      _041_ = 39'h0000000000;
+      _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _042_ = _028_;
+    _42_ = shift_select_2;
     if (rst) begin
-      _042_ = 14'h0000;
+      _42_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _043_ = parameters[59:47];
-    if (rst) begin
-      _043_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _045_ = _029_;
-    if (rst) begin
-      _045_ = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _046_ = \$signal$16 ;
-    if (rst) begin
-      _046_ = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _047_ = _030_[38:0];
-    if (rst) begin
-      _047_ = 39'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _048_ = shift_select;
-    if (rst) begin
-      _048_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _049_ = shift_select_0;
-    if (rst) begin
-      _049_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _050_ = shift_select_1;
-    if (rst) begin
-      _050_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _051_ = shift_select_2;
-    if (rst) begin
-      _051_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _052_ = value;
+    _43_ = value;
     casez (shift_select_3)
       3'h0:
-          _052_ = _031_[21:0];
+          _43_ = _21_[20:0];
       3'h1:
-          _052_ = _032_[21:0];
+          _43_ = _23_[20:0];
       3'h2:
-          _052_ = _034_[21:0];
+          _43_ = _24_[20:0];
       3'h3:
-          _052_ = _035_[21:0];
+          _43_ = _25_[20:0];
       3'h4:
-          _052_ = _036_[21:0];
+          _43_ = _26_[20:0];
+      3'h5:
+          _43_ = _27_[20:0];
     endcase
     if (rst) begin
-      _052_ = 22'h000000;
+      _43_ = 21'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _28_ = _00_;
+    if (rst) begin
+      _28_ = 39'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _29_ = product;
+    if (rst) begin
+      _29_ = 39'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _30_ = parameters[45:16];
+    if (rst) begin
+      _30_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _31_ = bias;
+    if (rst) begin
+      _31_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _32_ = _11_[37:0];
+    if (rst) begin
+      _32_ = 38'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _34_ = _17_[10:0];
+    if (rst) begin
+      _34_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _35_ = parameters[59:46];
+    if (rst) begin
+      _35_ = 14'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _36_ = _18_;
+    if (rst) begin
+      _36_ = 25'h0000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[46:16];
-  assign \parameters.residual  = parameters[59:47];
-  assign _004_ = { _003_, _002_, _001_, _056_, _055_, _054_, _053_, _044_, _033_, _022_, 3'h0 };
-  assign _031_ = { total[38], total[38], total[38], total[38], total[38], total[38:5] };
-  assign _032_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:7] };
-  assign _034_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:8] };
-  assign _035_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:14] };
-  assign _036_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:17] };
+  assign \parameters.bias  = parameters[45:16];
+  assign \parameters.residual  = parameters[59:46];
+  assign _19_ = { 1'h0, \product_2$17  };
+  assign _21_ = { total[37], total[37], total[37], total[37], total[37], total[37:5] };
+  assign _23_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:7] };
+  assign _24_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:8] };
+  assign _25_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:9] };
+  assign _26_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:14] };
+  assign _27_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:17] };
 endmodule

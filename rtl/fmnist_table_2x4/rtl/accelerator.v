@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -34,8 +34,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [5:0] \$like  = 6'h00;
   reg [15:0] \$signal  = 16'h0000;
   reg \$signal$83  = 1'h0;
-  wire [11:0] address;
-  wire [11:0] \address$73 ;
+  wire [12:0] address;
+  wire [12:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
@@ -66,17 +66,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \loading$17 ;
   wire [15:0] low;
   wire [15:0] \low$59 ;
-  wire [21:0] \o__payload$12 ;
+  wire [20:0] \o__payload$12 ;
   wire [43:0] \o__payload$41 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
   wire \o__valid$43 ;
   reg [15:0] pad_word = 16'h0000;
-  wire [11:0] read_address;
+  wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
-  wire [11:0] residual_address;
-  wire [11:0] \residual_address$49 ;
+  wire [12:0] residual_address;
+  wire [12:0] \residual_address$49 ;
   wire residual_bank;
   wire \residual_bank$47 ;
   wire residual_valid;
@@ -91,7 +91,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \sum_started$23 ;
   wire two_digits;
   wire \two_digits$61 ;
-  wire [11:0] walk__act_address;
+  wire [12:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
   wire walk__first;
@@ -110,10 +110,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] word_1;
   wire write;
   wire \write$72 ;
-  reg [11:0] write_0__address;
+  reg [12:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
-  reg [11:0] write_1__address;
+  reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
   reg [31:0] weights [2487:0];
@@ -174,7 +174,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .sum_started(sum_started),
-    .\two_digits$95 (two_digits),
+    .two_digits(two_digits),
     .word(residual_word)
   );
   \accelerator.loader  loader (
@@ -244,7 +244,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    write_0__address = 12'h000;
+    write_0__address = 13'h0000;
     if (write) begin
       write_0__address = address;
     end
@@ -274,7 +274,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    write_1__address = 12'h000;
+    write_1__address = 13'h0000;
     if (write) begin
       write_1__address = address;
     end
@@ -385,26 +385,26 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   wire rst;
   input read_bank;
   wire read_bank;
-  input [11:0] residual_address;
-  wire [11:0] residual_address;
+  input [12:0] residual_address;
+  wire [12:0] residual_address;
   output [15:0] read_word;
   wire [15:0] read_word;
   output [15:0] residual_word;
   wire [15:0] residual_word;
   input write_0__enable;
   wire write_0__enable;
-  input [11:0] write_0__address;
-  wire [11:0] write_0__address;
+  input [12:0] write_0__address;
+  wire [12:0] write_0__address;
   input [15:0] write_0__word;
   wire [15:0] write_0__word;
   input write_1__enable;
   wire write_1__enable;
-  input [11:0] write_1__address;
-  wire [11:0] write_1__address;
+  input [12:0] write_1__address;
+  wire [12:0] write_1__address;
   input [15:0] write_1__word;
   wire [15:0] write_1__word;
-  input [11:0] read_address;
-  wire [11:0] read_address;
+  input [12:0] read_address;
+  wire [12:0] read_address;
   input residual_bank;
   wire residual_bank;
   input residual_valid;
@@ -413,20 +413,20 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   wire clk;
   wire _00_;
   wire _01_;
-  wire [11:0] _02_;
+  wire [12:0] _02_;
   wire _03_;
   wire _04_;
   reg _05_;
   reg _06_;
   reg \$signal  = 1'h0;
   wire [10:0] \$signature__addr ;
-  wire [11:0] \$signature__addr$14 ;
+  wire [12:0] \$signature__addr$14 ;
   wire [15:0] \$signature__data ;
   wire [15:0] \$signature__data$16 ;
   wire \$signature__en ;
   wire \$signature__en$12 ;
   wire [10:0] read_port__addr;
-  wire [11:0] \read_port__addr$18 ;
+  wire [12:0] \read_port__addr$18 ;
   wire [15:0] read_port__data;
   wire [15:0] \read_port__data$23 ;
   wire read_port__en;
@@ -443,8 +443,8 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
     _22_ <= bank_0[_02_[10:0]];
   end
   assign read_port__data = _22_;
-  reg [15:0] bank_1 [3919:0];
-  initial $readmemh("mem/zero.3920x16.mem", bank_1 );
+  reg [15:0] bank_1 [5487:0];
+  initial $readmemh("mem/zero.5488x16.mem", bank_1 );
   always @(posedge clk) begin
     if (write_1__enable)
       bank_1[write_1__address] <= write_1__word;
@@ -491,7 +491,7 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
   assign _03_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, \two_digits$95 , o__ready);
+module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -499,12 +499,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire rst;
   input sum_started;
   wire sum_started;
-  output [11:0] residual_address;
-  wire [11:0] residual_address;
+  output [12:0] residual_address;
+  wire [12:0] residual_address;
   output credit;
   wire credit;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -527,8 +527,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire i__valid;
   input [43:0] i__payload;
   wire [43:0] i__payload;
-  input \two_digits$95 ;
-  wire \two_digits$95 ;
+  input two_digits;
+  wire two_digits;
   input o__ready;
   wire o__ready;
   wire _000_;
@@ -570,22 +570,22 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _036_;
   wire _037_;
   wire _038_;
-  reg _039_;
-  reg [4:0] _040_;
-  reg _041_;
+  wire _039_;
+  reg _040_;
+  reg [4:0] _041_;
   reg _042_;
-  reg [4:0] _043_;
+  reg _043_;
   wire _044_;
-  reg _045_;
-  reg [43:0] _046_;
-  reg [21:0] _047_;
+  reg [4:0] _045_;
+  reg _046_;
+  reg [43:0] _047_;
   reg [21:0] _048_;
-  reg [7:0] _049_;
+  reg [21:0] _049_;
   reg [7:0] _050_;
-  reg [57:0] _051_;
-  reg [2:0] _052_;
-  reg _053_;
-  reg _054_;
+  reg [7:0] _051_;
+  reg [57:0] _052_;
+  reg [2:0] _053_;
+  reg [1:0] _054_;
   wire _055_;
   reg _056_;
   reg _057_;
@@ -620,6 +620,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _086_;
   reg _087_;
   wire _088_;
+  reg _089_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -627,23 +628,26 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [11:0] \address$67 ;
+  wire [12:0] \address$67 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
   wire [4:0] \chunk$59 ;
   wire [7:0] code;
-  wire [7:0] \code$75 ;
+  wire [7:0] \code$76 ;
+  wire [7:0] \code$77 ;
   reg [7:0] code_0;
   wire [7:0] codes;
-  wire \credit$91 ;
+  wire \credit$93 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
+  wire form;
+  wire \form$88 ;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
-  wire \full$98 ;
+  wire \full$100 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -655,26 +659,26 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$100 ;
-  wire [21:0] \i__payload$79 ;
-  wire \i__valid$87 ;
+  wire [15:0] \high$102 ;
+  wire [20:0] \i__payload$81 ;
+  wire \i__valid$89 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
   wire [3:0] \layer$57 ;
-  wire [15:0] \low$102 ;
-  wire [21:0] \o__payload$104 ;
-  wire \o__ready$106 ;
-  wire \o__valid$108 ;
+  wire [15:0] \low$104 ;
+  wire [20:0] \o__payload$106 ;
+  wire \o__ready$108 ;
+  wire \o__valid$110 ;
   reg [7:0] parameter_base = 8'h00;
   reg [57:0] parameters = 58'h000000000000000;
   (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$77 ;
-  wire signed [29:0] \parameters$77.bias ;
-  wire [15:0] \parameters$77.multiplier ;
-  wire [11:0] \parameters$77.residual ;
+  wire [57:0] \parameters$79 ;
+  wire signed [28:0] \parameters$79.bias ;
+  wire [15:0] \parameters$79.multiplier ;
+  wire [12:0] \parameters$79.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$94 ;
+  wire \pixel_ends$96 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_2 = 1'h0;
@@ -704,31 +708,30 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [15:0] residual_word;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$78 ;
+  wire [2:0] \shift_select$80 ;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
   wire \start$58 ;
-  wire \sum_started$89 ;
+  wire \sum_started$91 ;
   wire turn_ends;
   wire \turn_ends$60 ;
   reg two_cycles = 1'h0;
-  wire two_digits;
-  wire \two_digits$86 ;
-  wire \two_digits$96 ;
-  reg unit_select = 1'h0;
+  wire \two_digits$98 ;
+  reg [1:0] unit_select = 2'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$92 ;
-  wire signed [21:0] value;
-  wire signed [21:0] \value$71 ;
-  wire signed [21:0] \value$72 ;
+  wire \valid$94 ;
+  wire signed [20:0] value;
+  wire signed [20:0] \value$71 ;
+  wire signed [20:0] \value$72 ;
+  wire signed [20:0] \value$73 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _177_;
+  reg [57:0] _179_;
   always @(posedge clk) begin
-    _177_ <= parameter_memory[address];
+    _179_ <= parameter_memory[address];
   end
-  assign port__data = _177_;
+  assign port__data = _179_;
   assign _002_ = _066_ & _001_;
   assign _003_ = chunk == last_chunk;
   assign _004_ = chunk + 1'h1;
@@ -747,117 +750,118 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _020_ = turn_ends & _019_;
   assign _021_ = fields_loaded | _020_;
   assign _023_ = address + 1'h1;
-  assign _024_ = 8'hdd >> layer;
-  assign _025_ = 9'h121 >> layer;
-  assign _026_ = 10'h200 >> layer;
-  assign _027_ = 9'h190 >> layer;
-  assign _028_ = 10'h200 >> layer;
-  assign _029_ = ~ is_last;
-  assign _030_ = has_value_6 & _029_;
-  assign _031_ = ! chunk;
-  assign _032_ = chunk == last_chunk;
+  assign _024_ = 10'h3dc >> layer;
+  assign _025_ = 9'h120 >> layer;
+  assign _026_ = 10'h201 >> layer;
+  assign _027_ = 7'h6e >> layer;
+  assign _028_ = 9'h100 >> layer;
+  assign _029_ = 10'h200 >> layer;
+  assign _030_ = ~ is_last;
+  assign _031_ = has_value_6 & _030_;
+  assign _032_ = ! chunk;
   assign _034_ = chunk == last_chunk;
-  assign _037_ = ~ _036_;
-  assign _038_ = \$signal$8  | _037_;
-  assign turn_ends = \$signal  & _038_;
+  assign _035_ = chunk == last_chunk;
+  assign _038_ = ~ _037_;
+  assign _039_ = \$signal$8  | _038_;
+  assign turn_ends = \$signal  & _039_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$87  = has_value_6 & is_last;
+  assign \i__valid$89  = has_value_6 & is_last;
   always @(posedge clk)
-    fields_loaded <= _039_;
+    fields_loaded <= _040_;
   always @(posedge clk)
-    last_chunk <= _040_;
+    last_chunk <= _041_;
   always @(posedge clk)
-    two_cycles <= _041_;
+    two_cycles <= _042_;
   always @(posedge clk)
-    \$signal$8  <= _042_;
+    \$signal$8  <= _043_;
   always @(posedge clk)
-    chunk <= _043_;
+    chunk <= _045_;
   always @(posedge clk)
-    \$signal  <= _045_;
+    \$signal  <= _046_;
   always @(posedge clk)
-    held <= _046_;
+    held <= _047_;
   always @(posedge clk)
-    front_0 <= _047_;
+    front_0 <= _048_;
   always @(posedge clk)
-    front_1 <= _048_;
+    front_1 <= _049_;
   always @(posedge clk)
-    parameter_base <= _049_;
+    parameter_base <= _050_;
   always @(posedge clk)
-    address <= _050_;
+    address <= _051_;
   always @(posedge clk)
-    parameters <= _051_;
+    parameters <= _052_;
   always @(posedge clk)
-    shift_select <= _052_;
+    shift_select <= _053_;
   always @(posedge clk)
-    unit_select <= _053_;
+    unit_select <= _054_;
   always @(posedge clk)
-    is_last <= _054_;
+    is_last <= _056_;
   always @(posedge clk)
-    has_value_0 <= _056_;
+    has_value_0 <= _057_;
   always @(posedge clk)
-    has_value_1 <= _057_;
+    has_value_1 <= _058_;
   always @(posedge clk)
-    has_value_2 <= _058_;
+    has_value_2 <= _059_;
   always @(posedge clk)
-    has_value_3 <= _059_;
+    has_value_3 <= _060_;
   always @(posedge clk)
-    has_value_4 <= _060_;
+    has_value_4 <= _061_;
   always @(posedge clk)
-    has_value_5 <= _061_;
+    has_value_5 <= _062_;
   always @(posedge clk)
-    has_value_6 <= _062_;
+    has_value_6 <= _063_;
   always @(posedge clk)
-    has_code_0 <= _063_;
+    has_code_0 <= _064_;
   always @(posedge clk)
-    has_code_1 <= _064_;
+    has_code_1 <= _065_;
   always @(posedge clk)
-    has_code_2 <= _065_;
+    has_code_2 <= _067_;
   always @(posedge clk)
-    pixel_starts_0 <= _067_;
+    pixel_starts_0 <= _068_;
   always @(posedge clk)
-    pixel_starts_1 <= _068_;
+    pixel_starts_1 <= _069_;
   always @(posedge clk)
-    pixel_starts_2 <= _069_;
+    pixel_starts_2 <= _070_;
   always @(posedge clk)
-    pixel_starts_3 <= _070_;
+    pixel_starts_3 <= _071_;
   always @(posedge clk)
-    pixel_starts_4 <= _071_;
+    pixel_starts_4 <= _072_;
   always @(posedge clk)
-    pixel_starts_5 <= _072_;
+    pixel_starts_5 <= _073_;
   always @(posedge clk)
-    pixel_starts_6 <= _073_;
+    pixel_starts_6 <= _074_;
   always @(posedge clk)
-    pixel_starts_7 <= _074_;
+    pixel_starts_7 <= _075_;
   always @(posedge clk)
-    pixel_starts_8 <= _075_;
+    pixel_starts_8 <= _076_;
   always @(posedge clk)
-    pixel_starts_9 <= _076_;
+    pixel_starts_9 <= _078_;
   always @(posedge clk)
-    pixel_ends_0 <= _078_;
+    pixel_ends_0 <= _079_;
   always @(posedge clk)
-    pixel_ends_1 <= _079_;
+    pixel_ends_1 <= _080_;
   always @(posedge clk)
-    pixel_ends_2 <= _080_;
+    pixel_ends_2 <= _081_;
   always @(posedge clk)
-    pixel_ends_3 <= _081_;
+    pixel_ends_3 <= _082_;
   always @(posedge clk)
-    pixel_ends_4 <= _082_;
+    pixel_ends_4 <= _083_;
   always @(posedge clk)
-    pixel_ends_5 <= _083_;
+    pixel_ends_5 <= _084_;
   always @(posedge clk)
-    pixel_ends_6 <= _084_;
+    pixel_ends_6 <= _085_;
   always @(posedge clk)
-    pixel_ends_7 <= _085_;
+    pixel_ends_7 <= _086_;
   always @(posedge clk)
-    pixel_ends_8 <= _086_;
+    pixel_ends_8 <= _087_;
   always @(posedge clk)
-    pixel_ends_9 <= _087_;
+    pixel_ends_9 <= _089_;
   assign _000_ = 10'h3ff >> layer;
   assign _011_ = 9'h1ff >> layer;
   assign _022_ = 9'h1ff >> layer;
   assign _033_ = 10'h3f8 >> layer;
   assign _044_ = 9'h1c0 >> layer;
-  assign _055_ = 9'h120 >> layer;
+  assign _055_ = 9'h124 >> layer;
   assign _066_ = ~ \$signal$8 ;
   assign _077_ = chunk == last_chunk;
   power_activation_0 activation_0_lane_0 (
@@ -868,7 +872,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
-    .code(\code$75 ),
+    .code(\code$76 ),
+    .rst(rst),
+    .value(value)
+  );
+  power_activation_2 activation_2_lane_0 (
+    .clk(clk),
+    .code(\code$77 ),
     .rst(rst),
     .value(value)
   );
@@ -881,18 +891,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .pixel_ends(pixel_ends_9),
     .pixel_starts(pixel_starts_9),
     .rst(rst),
-    .two_digits(\two_digits$95 ),
+    .two_digits(two_digits),
     .valid(has_code_2)
   );
   requantize lane_0 (
     .acc(front_1),
     .clk(clk),
+    .form(1'h0),
     .parameters(parameters),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(skip_0),
     .skip_1(skip_1),
-    .two_digits(two_digits),
     .value(value)
   );
   \accelerator.drain.output  \output  (
@@ -904,7 +914,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$87 )
+    .w_en(\i__valid$89 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -919,120 +929,107 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .start(start),
     .turn_ends(turn_ends),
-    .two_digits_field(two_digits),
     .word(word)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _039_ = start;
+    _040_ = start;
     if (rst) begin
-      _039_ = 1'h0;
+      _040_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = last_chunk;
+    _041_ = last_chunk;
     if (start) begin
-      _040_ = { _044_, _033_, _022_, _011_, _000_ };
+      _041_ = { _044_, _033_, _022_, _011_, _000_ };
     end
     if (rst) begin
-      _040_ = 5'h00;
+      _041_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = two_cycles;
+    _042_ = two_cycles;
     if (start) begin
-      _041_ = _055_;
+      _042_ = _055_;
     end
     if (rst) begin
-      _041_ = 1'h0;
+      _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _042_ = \$signal$8 ;
+    _043_ = \$signal$8 ;
     if (\$signal ) begin
-      _042_ = _002_;
+      _043_ = _002_;
     end
     if (start) begin
-      _042_ = 1'h0;
+      _043_ = 1'h0;
     end
     if (rst) begin
-      _042_ = 1'h0;
+      _043_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _043_ = chunk;
+    _045_ = chunk;
     if (turn_ends) begin
-      _043_ = _005_[4:0];
+      _045_ = _005_[4:0];
     end
     if (start) begin
-      _043_ = 5'h00;
+      _045_ = 5'h00;
     end
     if (rst) begin
-      _043_ = 5'h00;
+      _045_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _045_ = \$signal ;
+    _046_ = \$signal ;
     if (turn_ends) begin
       if (_008_) begin
-        _045_ = 1'h0;
+        _046_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _045_ = 1'h1;
+      _046_ = 1'h1;
     end
     if (rst) begin
-      _045_ = 1'h0;
+      _046_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _046_ = held;
+    _047_ = held;
     if (i__valid) begin
-      _046_ = i__payload;
+      _047_ = i__payload;
     end else if (turn_ends) begin
-      _046_ = _009_;
+      _047_ = _009_;
     end
     if (rst) begin
-      _046_ = 44'h00000000000;
+      _047_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _047_ = held[21:0];
-    if (rst) begin
-      _047_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _048_ = front_0;
+    _048_ = held[21:0];
     if (rst) begin
       _048_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _049_ = parameter_base;
-    if (start) begin
-      _049_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_ };
-    end
+    _049_ = front_0;
     if (rst) begin
-      _049_ = 8'h00;
+      _049_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _050_ = address;
-    if (_021_) begin
-      _050_ = parameter_base;
-    end else if (turn_ends) begin
-      _050_ = _023_[7:0];
+    _050_ = parameter_base;
+    if (start) begin
+      _050_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_ };
     end
     if (rst) begin
       _050_ = 8'h00;
@@ -1040,259 +1037,273 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _051_ = port__data;
+    _051_ = address;
+    if (_021_) begin
+      _051_ = parameter_base;
+    end else if (turn_ends) begin
+      _051_ = _023_[7:0];
+    end
     if (rst) begin
-      _051_ = 58'h000000000000000;
+      _051_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _052_ = shift_select;
+    _052_ = port__data;
+    if (rst) begin
+      _052_ = 58'h000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _053_ = shift_select;
     if (start) begin
-      _052_ = { _026_, _025_, _024_ };
+      _053_ = { _026_, _025_, _024_ };
     end
     if (rst) begin
-      _052_ = 3'h0;
+      _053_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = unit_select;
+    _054_ = unit_select;
     if (start) begin
-      _053_ = _027_;
+      _054_ = { _028_, _027_ };
     end
     if (rst) begin
-      _053_ = 1'h0;
+      _054_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = is_last;
+    _056_ = is_last;
     if (start) begin
-      _054_ = _028_;
+      _056_ = _029_;
     end
-    if (rst) begin
-      _054_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = turn_ends;
     if (rst) begin
       _056_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = has_value_0;
+    _057_ = turn_ends;
     if (rst) begin
       _057_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = has_value_1;
+    _058_ = has_value_0;
     if (rst) begin
       _058_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = has_value_2;
+    _059_ = has_value_1;
     if (rst) begin
       _059_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = has_value_3;
+    _060_ = has_value_2;
     if (rst) begin
       _060_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = has_value_4;
+    _061_ = has_value_3;
     if (rst) begin
       _061_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = has_value_5;
+    _062_ = has_value_4;
     if (rst) begin
       _062_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = _030_;
+    _063_ = has_value_5;
     if (rst) begin
       _063_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = has_code_0;
+    _064_ = _031_;
     if (rst) begin
       _064_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = has_code_1;
+    _065_ = has_code_0;
     if (rst) begin
       _065_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = _031_;
+    _067_ = has_code_1;
     if (rst) begin
       _067_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = pixel_starts_0;
+    _068_ = _032_;
     if (rst) begin
       _068_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = pixel_starts_1;
+    _069_ = pixel_starts_0;
     if (rst) begin
       _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = pixel_starts_2;
+    _070_ = pixel_starts_1;
     if (rst) begin
       _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = pixel_starts_3;
+    _071_ = pixel_starts_2;
     if (rst) begin
       _071_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = pixel_starts_4;
+    _072_ = pixel_starts_3;
     if (rst) begin
       _072_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = pixel_starts_5;
+    _073_ = pixel_starts_4;
     if (rst) begin
       _073_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = pixel_starts_6;
+    _074_ = pixel_starts_5;
     if (rst) begin
       _074_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = pixel_starts_7;
+    _075_ = pixel_starts_6;
     if (rst) begin
       _075_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = pixel_starts_8;
+    _076_ = pixel_starts_7;
     if (rst) begin
       _076_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = _032_;
+    _078_ = pixel_starts_8;
     if (rst) begin
       _078_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = pixel_ends_0;
+    _079_ = _034_;
     if (rst) begin
       _079_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = pixel_ends_1;
+    _080_ = pixel_ends_0;
     if (rst) begin
       _080_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = pixel_ends_2;
+    _081_ = pixel_ends_1;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = pixel_ends_3;
+    _082_ = pixel_ends_2;
     if (rst) begin
       _082_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = pixel_ends_4;
+    _083_ = pixel_ends_3;
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = pixel_ends_5;
+    _084_ = pixel_ends_4;
     if (rst) begin
       _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = pixel_ends_6;
+    _085_ = pixel_ends_5;
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = pixel_ends_7;
+    _086_ = pixel_ends_6;
     if (rst) begin
       _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = pixel_ends_8;
+    _087_ = pixel_ends_7;
     if (rst) begin
       _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    (* full_case = 32'd1 *)
+    _089_ = pixel_ends_8;
+    if (rst) begin
+      _089_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    code_0 = 8'h00;
     casez (unit_select)
-      1'h0:
+      2'h0:
           code_0 = code;
-      1'h1:
-          code_0 = \code$75 ;
+      2'h1:
+          code_0 = \code$76 ;
+      2'h2:
+          code_0 = \code$77 ;
     endcase
   end
   assign extra_turn = 1'h0;
@@ -1309,35 +1320,37 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign residual_word = word;
   assign \value$71  = value;
   assign \value$72  = value;
+  assign \value$73  = value;
   assign acc = front_1;
-  assign \parameters$77  = parameters;
-  assign \shift_select$78  = shift_select;
-  assign \i__payload$79  = value;
+  assign \parameters$79  = parameters;
+  assign \shift_select$80  = shift_select;
+  assign \i__payload$81  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
-  assign \two_digits$86  = two_digits;
-  assign \sum_started$89  = sum_started;
-  assign \credit$91  = credit;
-  assign \valid$92  = has_code_2;
+  assign form = 1'h0;
+  assign \form$88  = 1'h0;
+  assign \sum_started$91  = sum_started;
+  assign \credit$93  = credit;
+  assign \valid$94  = has_code_2;
   assign pixel_starts = pixel_starts_9;
-  assign \pixel_ends$94  = pixel_ends_9;
-  assign \two_digits$96  = \two_digits$95 ;
-  assign \full$98  = full;
-  assign \high$100  = high;
-  assign \low$102  = low;
-  assign \o__payload$104  = o__payload;
-  assign \o__ready$106  = o__ready;
-  assign \o__valid$108  = o__valid;
-  assign \parameters$77.multiplier  = parameters[15:0];
-  assign \parameters$77.bias  = parameters[45:16];
-  assign \parameters$77.residual  = parameters[57:46];
+  assign \pixel_ends$96  = pixel_ends_9;
+  assign \two_digits$98  = two_digits;
+  assign \full$100  = full;
+  assign \high$102  = high;
+  assign \low$104  = low;
+  assign \o__payload$106  = o__payload;
+  assign \o__ready$108  = o__ready;
+  assign \o__valid$110  = o__valid;
+  assign \parameters$79.multiplier  = parameters[15:0];
+  assign \parameters$79.bias  = parameters[44:16];
+  assign \parameters$79.residual  = parameters[57:45];
   assign _088_ = 1'h0;
   assign _001_ = two_cycles;
   assign _006_ = chunk[0];
   assign _009_ = { 22'h000000, held[43:22] };
-  assign _035_ = 1'h0;
-  assign _036_ = two_cycles;
+  assign _036_ = 1'h0;
+  assign _037_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -1464,10 +1477,10 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire w_en;
   output credit;
   wire credit;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
-  input [21:0] w_data;
-  wire [21:0] w_data;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
+  input [20:0] w_data;
+  wire [20:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -1484,11 +1497,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [2:0] group = 3'h0;
-  wire [21:0] i__payload;
+  wire [20:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [21:0] r_data;
+  wire [20:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1e;
   assign _00_ = group == 3'h4;
@@ -1545,10 +1558,10 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire rst;
   input w_en;
   wire w_en;
-  output [21:0] r_data;
-  wire [21:0] r_data;
-  input [21:0] w_port__data;
-  wire [21:0] w_port__data;
+  output [20:0] r_data;
+  wire [20:0] r_data;
+  input [20:0] w_port__data;
+  wire [20:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -1595,52 +1608,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [21:0] r_port__data;
+  wire [20:0] r_port__data;
   wire r_port__en;
-  wire [21:0] w_data;
+  wire [20:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [21:0] storage [30:0];
+  reg [20:0] storage [30:0];
   initial begin
-    storage[0] = 22'h000000;
-    storage[1] = 22'h000000;
-    storage[2] = 22'h000000;
-    storage[3] = 22'h000000;
-    storage[4] = 22'h000000;
-    storage[5] = 22'h000000;
-    storage[6] = 22'h000000;
-    storage[7] = 22'h000000;
-    storage[8] = 22'h000000;
-    storage[9] = 22'h000000;
-    storage[10] = 22'h000000;
-    storage[11] = 22'h000000;
-    storage[12] = 22'h000000;
-    storage[13] = 22'h000000;
-    storage[14] = 22'h000000;
-    storage[15] = 22'h000000;
-    storage[16] = 22'h000000;
-    storage[17] = 22'h000000;
-    storage[18] = 22'h000000;
-    storage[19] = 22'h000000;
-    storage[20] = 22'h000000;
-    storage[21] = 22'h000000;
-    storage[22] = 22'h000000;
-    storage[23] = 22'h000000;
-    storage[24] = 22'h000000;
-    storage[25] = 22'h000000;
-    storage[26] = 22'h000000;
-    storage[27] = 22'h000000;
-    storage[28] = 22'h000000;
-    storage[29] = 22'h000000;
-    storage[30] = 22'h000000;
+    storage[0] = 21'h000000;
+    storage[1] = 21'h000000;
+    storage[2] = 21'h000000;
+    storage[3] = 21'h000000;
+    storage[4] = 21'h000000;
+    storage[5] = 21'h000000;
+    storage[6] = 21'h000000;
+    storage[7] = 21'h000000;
+    storage[8] = 21'h000000;
+    storage[9] = 21'h000000;
+    storage[10] = 21'h000000;
+    storage[11] = 21'h000000;
+    storage[12] = 21'h000000;
+    storage[13] = 21'h000000;
+    storage[14] = 21'h000000;
+    storage[15] = 21'h000000;
+    storage[16] = 21'h000000;
+    storage[17] = 21'h000000;
+    storage[18] = 21'h000000;
+    storage[19] = 21'h000000;
+    storage[20] = 21'h000000;
+    storage[21] = 21'h000000;
+    storage[22] = 21'h000000;
+    storage[23] = 21'h000000;
+    storage[24] = 21'h000000;
+    storage[25] = 21'h000000;
+    storage[26] = 21'h000000;
+    storage[27] = 21'h000000;
+    storage[28] = 21'h000000;
+    storage[29] = 21'h000000;
+    storage[30] = 21'h000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [21:0] _74_;
+  reg [20:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -1742,7 +1755,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, two_digits_field, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, digits_1, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -1750,8 +1763,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire turn_ends;
   input pixel_ends;
   wire pixel_ends;
-  output [11:0] address;
-  wire [11:0] address;
+  output [12:0] address;
+  wire [12:0] address;
   output [3:0] digits_0;
   wire [3:0] digits_0;
   input [15:0] word;
@@ -1766,8 +1779,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg bank = 1'h0;
   output exists;
   reg exists = 1'h0;
-  output two_digits_field;
-  reg two_digits_field = 1'h0;
   (* init = 4'h0 *)
   output [3:0] digits_1;
   wire [3:0] digits_1;
@@ -1806,18 +1817,18 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _030_;
   wire _031_;
   wire _032_;
-  wire [12:0] _033_;
+  wire [13:0] _033_;
   wire _034_;
   wire [5:0] _035_;
   wire _036_;
-  wire [12:0] _037_;
+  wire [13:0] _037_;
   wire [3:0] _038_;
   wire [5:0] _039_;
   wire [6:0] _040_;
-  wire [13:0] _041_;
+  wire [14:0] _041_;
   wire _042_;
   wire [10:0] _043_;
-  wire [14:0] _044_;
+  wire [15:0] _044_;
   wire _045_;
   reg _046_;
   reg _047_;
@@ -1828,7 +1839,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg _052_;
   reg [4:0] _053_;
   reg _054_;
-  reg [11:0] _055_;
+  reg [12:0] _055_;
   wire _056_;
   reg [4:0] _057_;
   reg [1:0] _058_;
@@ -1837,26 +1848,27 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _061_;
   wire _062_;
   wire _063_;
-  reg [11:0] \$like  = 12'h000;
+  reg [12:0] \$like  = 13'h0000;
   reg [3:0] \$signal  = 4'h0;
   wire signed [6:0] at;
   (* init = 1'h0 *)
-  wire \bank$25 ;
+  wire \bank$26 ;
   reg [9:0] base = 10'h000;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [3:0] column_step = 4'h0;
   reg [3:0] earlier = 4'h0;
   reg fields_loaded = 1'h0;
+  wire form;
+  wire form_field;
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
   reg [1:0] select = 2'h0;
-  (* init = 1'h0 *)
-  wire two_digits;
+  reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
-  assign _031_ = 9'h120 >> layer;
+  assign _031_ = 9'h124 >> layer;
   assign _032_ = turn_ends & pixel_ends;
   assign _033_ = \$like  + column_step;
   assign _035_ = column + 1'h1;
@@ -2025,15 +2037,15 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _055_ = \$like ;
     if (fields_loaded) begin
-      _055_ = { 2'h0, base };
+      _055_ = { 3'h0, base };
     end else if (_032_) begin
-      _055_ = _033_[11:0];
+      _055_ = _033_[12:0];
       if (_036_) begin
-        _055_ = _037_[11:0];
+        _055_ = _037_[12:0];
       end
     end
     if (rst) begin
-      _055_ = 12'h000;
+      _055_ = 13'h0000;
     end
   end
   always @* begin
@@ -2074,10 +2086,11 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   end
   assign at = { _039_[5], _039_ };
   assign chunk_offset = 1'h0;
+  assign form_field = 1'h0;
   assign valid = exists;
-  assign \bank$25  = bank;
-  assign two_digits = two_digits_field;
-  assign address = _044_[11:0];
+  assign \bank$26  = bank;
+  assign form = 1'h0;
+  assign address = _044_[12:0];
   assign digits_1 = \$signal ;
   assign _040_ = { _039_[5], _039_[5], _039_[5], _039_[5:2] };
 endmodule
@@ -2100,8 +2113,8 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg write = 1'h0;
   output loaded;
   reg loaded = 1'h0;
-  output [11:0] address;
-  reg [11:0] address = 12'h000;
+  output [12:0] address;
+  reg [12:0] address = 13'h0000;
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _000_;
@@ -2115,7 +2128,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _008_;
   wire _009_;
   wire _010_;
-  wire [12:0] _011_;
+  wire [13:0] _011_;
   wire _012_;
   reg _013_;
   reg [9:0] _014_;
@@ -2130,7 +2143,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _023_;
   reg _024_;
   reg _025_;
-  reg [11:0] _026_;
+  reg [12:0] _026_;
   wire _027_;
   wire _028_;
   wire [1:0] _029_;
@@ -2233,8 +2246,8 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg \$signal$22  = 1'h0;
   reg \$signal$23  = 1'h0;
   reg \$signal$24  = 1'h0;
-  (* init = 12'h000 *)
-  wire [11:0] \address$14 ;
+  (* init = 13'h0000 *)
+  wire [12:0] \address$14 ;
   reg [7:0] codes = 8'h00;
   reg complete = 1'h0;
   wire frame_ends;
@@ -2269,63 +2282,63 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   assign _030_ = position + 1'h1;
   assign _031_ = line + 1'h1;
   assign _032_ = ~ loading;
-  assign _033_ = 64'hce733369999b58cc >> i__payload[5:0];
-  assign _035_ = 64'h958cc95999a26365 >> i__payload[5:0];
+  assign _033_ = 64'hc631992c6332518c >> i__payload[5:0];
+  assign _035_ = 64'hc94e664ae666acc4 >> i__payload[5:0];
   assign _036_ = i__payload[6] ? _033_ : _035_;
-  assign _037_ = 61'h199b4ccd8ccdb99b >> i__payload[5:0];
-  assign _038_ = 63'h666d336b25494d0a >> i__payload[5:0];
+  assign _037_ = 64'hd539b60cc90cc919 >> i__payload[5:0];
+  assign _038_ = 64'hb64c94cd5925b354 >> i__payload[5:0];
   assign _039_ = i__payload[6] ? _037_ : _038_;
   assign _040_ = i__payload[7] ? _036_ : _039_;
-  assign _041_ = 64'hf07c3c71e1e39f0f >> i__payload[5:0];
-  assign _042_ = 61'h19f0f19e1e3b8386 >> i__payload[5:0];
+  assign _041_ = 64'hf83e1e307c3c61f0 >> i__payload[5:0];
+  assign _042_ = 64'hf18f878cf878cf07 >> i__payload[5:0];
   assign _043_ = i__payload[6] ? _041_ : _042_;
-  assign _044_ = 63'h61e3b0f1d0f1c1e3 >> i__payload[5:0];
-  assign _046_ = 64'h878e3c73c67191cc >> i__payload[5:0];
+  assign _044_ = 61'h19c1c770f1b0f181 >> i__payload[5:0];
+  assign _046_ = 64'hc70f18f19e363866 >> i__payload[5:0];
   assign _047_ = i__payload[6] ? _044_ : _046_;
   assign _048_ = i__payload[7] ? _043_ : _047_;
-  assign _049_ = 64'hff803f8601fc000f >> i__payload[5:0];
-  assign _050_ = 64'he000fe001fc003f8 >> i__payload[5:0];
+  assign _049_ = 64'hffc01fc7803f8600 >> i__payload[5:0];
+  assign _050_ = 64'hfe3007f1007f0007 >> i__payload[5:0];
   assign _051_ = i__payload[6] ? _049_ : _050_;
-  assign _052_ = 57'h1fc00fe00fe01fc >> i__payload[5:0];
-  assign _053_ = 59'h7f03f83f87e1e10 >> i__payload[5:0];
+  assign _052_ = 64'he001f800fe00fe01 >> i__payload[5:0];
+  assign _053_ = 64'hf80fe0fe1fc7c380 >> i__payload[5:0];
   assign _054_ = i__payload[6] ? _052_ : _053_;
   assign _055_ = i__payload[7] ? _051_ : _054_;
-  assign _057_ = 64'hffffc007fe001ff0 >> i__payload[5:0];
-  assign _058_ = 57'h1ff001fe003fc00 >> i__payload[5:0];
+  assign _057_ = 64'hffffe007ffc007ff >> i__payload[5:0];
+  assign _058_ = 54'h3ff801ff800ff8 >> i__payload[5:0];
   assign _059_ = i__payload[6] ? _057_ : _058_;
-  assign _060_ = 63'h7e003f001f001e00 >> i__payload[5:0];
-  assign _061_ = 62'h3800400400000000 >> i__payload[5:0];
+  assign _060_ = 57'h1fe007f003f001e >> i__payload[5:0];
+  assign _061_ = 55'h70010000000000 >> i__payload[5:0];
   assign _062_ = i__payload[6] ? _060_ : _061_;
   assign _063_ = i__payload[7] ? _059_ : _062_;
-  assign _064_ = 64'hfffffff800001fff >> i__payload[5:0];
-  assign _065_ = 64'hfe00001ffffc0000 >> i__payload[5:0];
+  assign _064_ = 64'hfffffff8000007ff >> i__payload[5:0];
+  assign _065_ = 64'hffc00001fffff000 >> i__payload[5:0];
   assign _066_ = i__payload[6] ? _064_ : _065_;
-  assign _068_ = 63'h7fffc0001fffe000 >> i__payload[5:0];
-  assign _069_ = 62'h3fff8007ff801fe0 >> i__payload[5:0];
+  assign _068_ = 57'h1ffff80003fffe0 >> i__payload[5:0];
+  assign _069_ = 55'h7ffe001ff803f8 >> i__payload[5:0];
   assign _070_ = i__payload[6] ? _068_ : _069_;
   assign _071_ = i__payload[7] ? _066_ : _070_;
-  assign _072_ = 64'hffffffffffffe000 >> i__payload[5:0];
-  assign _073_ = 37'h1fffffffff >> i__payload[5:0];
+  assign _072_ = 64'hfffffffffffff800 >> i__payload[5:0];
+  assign _073_ = 33'h1ffffffff >> i__payload[5:0];
   assign _074_ = i__payload[6] ? _072_ : _073_;
-  assign _075_ = 64'h800000001fffffff >> i__payload[5:0];
-  assign _076_ = 64'hc0000007ffffe000 >> i__payload[5:0];
+  assign _075_ = 64'hfe000000003fffff >> i__payload[5:0];
+  assign _076_ = 64'hff8000001ffffc00 >> i__payload[5:0];
   assign _077_ = i__payload[6] ? _075_ : _076_;
   assign _079_ = i__payload[7] ? _074_ : _077_;
   assign _080_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _081_ = 64'hffffffe000000000 >> i__payload[5:0];
+  assign _081_ = 64'hfffffffe00000000 >> i__payload[5:0];
   assign _082_ = i__payload[6] ? _080_ : _081_;
-  assign _083_ = 29'h1fffffff >> i__payload[5:0];
-  assign _084_ = 64'hfffffff800000000 >> i__payload[5:0];
+  assign _083_ = 22'h3fffff >> i__payload[5:0];
+  assign _084_ = 64'hffffffffe0000000 >> i__payload[5:0];
   assign _085_ = i__payload[6] ? _083_ : _084_;
   assign _086_ = i__payload[7] ? _082_ : _085_;
   assign _087_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _088_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _090_ = i__payload[6] ? _087_ : _088_;
-  assign _091_ = 64'hffffffffe0000000 >> i__payload[5:0];
+  assign _091_ = 64'hffffffffffc00000 >> i__payload[5:0];
   assign _092_ = 1'h0 >> i__payload[5:0];
   assign _093_ = i__payload[6] ? _091_ : _092_;
   assign _094_ = i__payload[7] ? _090_ : _093_;
-  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h68;
+  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h74;
   assign _096_ = 1'h0 >> \$like [5:0];
   assign _097_ = 1'h0 >> \$like [5:0];
   assign _098_ = \$like [6] ? _096_ : _097_;
@@ -2513,13 +2526,13 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
     _026_ = address;
     if (write) begin
-      _026_ = _011_[11:0];
+      _026_ = _011_[12:0];
     end
     if (loaded) begin
-      _026_ = 12'h000;
+      _026_ = 13'h0000;
     end
     if (rst) begin
-      _026_ = 12'h000;
+      _026_ = 13'h0000;
     end
   end
   assign \$signal$12  = write;
@@ -2669,8 +2682,8 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire loading;
   input credit;
   wire credit;
-  output [11:0] walk__act_address;
-  reg [11:0] walk__act_address = 12'h000;
+  output [12:0] walk__act_address;
+  reg [12:0] walk__act_address = 13'h0000;
   output [11:0] walk__weight_address;
   reg [11:0] walk__weight_address = 12'h000;
   output [3:0] layer;
@@ -2809,7 +2822,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire [11:0] _121_;
   wire [11:0] _122_;
   wire _123_;
-  wire [13:0] _124_;
+  wire [14:0] _124_;
   wire _125_;
   wire _126_;
   wire _127_;
@@ -3022,7 +3035,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _334_;
   reg [6:0] _335_;
   reg [1:0] _336_;
-  reg [11:0] _337_;
+  reg [12:0] _337_;
   reg [11:0] _338_;
   reg [2:0] _339_;
   reg [2:0] _340_;
@@ -3285,9 +3298,9 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _029_ = 10'h2ff >> layer;
   assign _030_ = 10'h3ff >> layer;
   assign _031_ = 10'h3ff >> layer;
-  assign _032_ = 9'h120 >> layer;
+  assign _032_ = 9'h124 >> layer;
   assign _033_ = 9'h1ff >> layer;
-  assign _035_ = 9'h120 >> layer;
+  assign _035_ = 9'h124 >> layer;
   assign _036_ = 1'h0 >> layer;
   assign _037_ = 1'h0 >> layer;
   assign _038_ = 10'h3ff >> layer;
@@ -3296,12 +3309,12 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _041_ = 7'h6f >> layer;
   assign _042_ = 10'h200 >> layer;
   assign _043_ = 8'hda >> layer;
-  assign _044_ = 5'h19 >> layer;
-  assign _046_ = 9'h16f >> layer;
-  assign _047_ = 10'h36f >> layer;
-  assign _048_ = 10'h3b5 >> layer;
-  assign _049_ = 9'h1e7 >> layer;
-  assign _050_ = 9'h125 >> layer;
+  assign _044_ = 1'h1 >> layer;
+  assign _046_ = 9'h177 >> layer;
+  assign _047_ = 10'h367 >> layer;
+  assign _048_ = 10'h3bd >> layer;
+  assign _049_ = 9'h1ff >> layer;
+  assign _050_ = 9'h13d >> layer;
   assign _051_ = 9'h13d >> layer;
   assign _052_ = 9'h125 >> layer;
   assign _053_ = 10'h31a >> layer;
@@ -4006,7 +4019,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
     _337_ = walk__act_address;
     if (step) begin
-      _337_ = _124_[11:0];
+      _337_ = _124_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4014,10 +4027,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _337_ = act_base[11:0];
+          _337_ = act_base;
     endcase
     if (rst) begin
-      _337_ = 12'h000;
+      _337_ = 13'h0000;
     end
   end
   always @* begin
@@ -4243,10 +4256,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
     walk__pad_word = 16'h0000;
     if (_283_) begin
       if (_286_) begin
-        walk__pad_word = 16'h0666;
+        walk__pad_word = 16'h0777;
       end
       if (_290_) begin
-        walk__pad_word = 16'h0888;
+        walk__pad_word = 16'h0444;
       end
     end
   end
@@ -4304,8 +4317,8 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire write;
   output bank;
   wire bank;
-  output [11:0] address;
-  wire [11:0] address;
+  output [12:0] address;
+  wire [12:0] address;
   output [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -4341,8 +4354,8 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _16_;
   wire _17_;
   wire _18_;
-  wire [12:0] _19_;
-  wire [12:0] _20_;
+  wire [13:0] _19_;
+  wire [13:0] _20_;
   reg _21_;
   wire _22_;
   reg [11:0] _23_;
@@ -4351,22 +4364,22 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   reg _26_;
   reg _27_;
   reg _28_;
-  reg [11:0] _29_;
+  reg [12:0] _29_;
   reg [15:0] _30_;
-  reg [11:0] _31_;
+  reg [12:0] _31_;
   wire _32_;
   wire _33_;
   wire _34_;
   wire _35_;
   wire _36_;
   wire _37_;
-  reg [11:0] \$like  = 12'h000;
+  reg [12:0] \$like  = 13'h0000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
   reg [11:0] base = 12'h000;
   reg fields_loaded = 1'h0;
   reg [10:0] plane = 11'h000;
-  reg [11:0] second_address = 12'h000;
+  reg [12:0] second_address = 13'h0000;
   reg second_bank = 1'h0;
   reg [15:0] second_word = 16'h0000;
   (* init = 1'h0 *)
@@ -4376,12 +4389,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _22_ = 1'h0 >> layer;
   assign _32_ = 9'h100 >> layer;
   assign _33_ = 6'h25 >> layer;
-  assign _34_ = 3'h4 >> layer;
-  assign _35_ = 1'h0 >> layer;
+  assign _34_ = 1'h0 >> layer;
+  assign _35_ = 3'h4 >> layer;
   assign _36_ = 9'h100 >> layer;
   assign _37_ = 9'h125 >> layer;
-  assign _01_ = 6'h21 >> layer;
-  assign _02_ = 1'h0 >> layer;
+  assign _01_ = 6'h25 >> layer;
+  assign _02_ = 3'h4 >> layer;
   assign _03_ = 3'h4 >> layer;
   assign _04_ = 1'h0 >> layer;
   assign _05_ = 1'h0 >> layer;
@@ -4395,7 +4408,7 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _14_ = 6'h3f >> layer;
   assign _15_ = 3'h7 >> layer;
   assign _16_ = 9'h155 >> layer;
-  assign _17_ = 9'h190 >> layer;
+  assign _17_ = 9'h191 >> layer;
   assign _18_ = full & two;
   assign _19_ = \$like  + plane;
   assign _20_ = \$like  + 1'h1;
@@ -4486,9 +4499,9 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _29_ = _19_[11:0];
+    _29_ = _19_[12:0];
     if (rst) begin
-      _29_ = 12'h000;
+      _29_ = 13'h0000;
     end
   end
   always @* begin
@@ -4502,12 +4515,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
     _31_ = \$like ;
     if (fields_loaded) begin
-      _31_ = base;
+      _31_ = { 1'h0, base };
     end else if (full) begin
-      _31_ = _20_[11:0];
+      _31_ = _20_[12:0];
     end
     if (rst) begin
-      _31_ = 12'h000;
+      _31_ = 13'h0000;
     end
   end
   assign two_digits = two;
@@ -4550,22 +4563,22 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _19_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 64'hece2b9aecac2300a >> { w[1:0], x };
-  assign _11_ = 64'he654aa4c38f00000 >> { w[1:0], x };
+  assign _00_ = 64'hface5fa29a7ab034 >> { w[1:0], x };
+  assign _11_ = 64'hccaca598e3e00000 >> { w[1:0], x };
   assign _13_ = w[2] ? _00_ : _11_;
-  assign _14_ = 64'hb718c064c6546aac >> { w[1:0], x };
-  assign _15_ = 64'hb498cc703f000000 >> { w[1:0], x };
+  assign _14_ = 64'hacc49f94792c9558 >> { w[1:0], x };
+  assign _15_ = 63'h693039e0fc000000 >> { w[1:0], x };
   assign _16_ = w[2] ? _14_ : _15_;
-  assign _17_ = 64'h92ac55489498b330 >> { w[1:0], x };
-  assign _18_ = 62'h38e00f80c0000000 >> { w[1:0], x };
+  assign _17_ = 64'h9a684ad8adb02660 >> { w[1:0], x };
+  assign _18_ = 63'h71c03e0000000000 >> { w[1:0], x };
   assign _19_ = w[2] ? _17_ : _18_;
-  assign _01_ = 64'hdb30667018e0c3c0 >> { w[1:0], x };
-  assign _02_ = 62'h3f00f00000000000 >> { w[1:0], x };
+  assign _01_ = 64'hd3706ce031c0c780 >> { w[1:0], x };
+  assign _02_ = 63'h7e00c00000000000 >> { w[1:0], x };
   assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'he3c087801f00fc00 >> { w[1:0], x };
-  assign _05_ = 64'hc000000000000000 >> { w[1:0], x };
+  assign _04_ = 64'he3808f003e00f800 >> { w[1:0], x };
+  assign _05_ = 64'h8000000000000000 >> { w[1:0], x };
   assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'hfc00f800e0000000 >> { w[1:0], x };
+  assign _07_ = 64'hfc00f000c0000000 >> { w[1:0], x };
   assign _08_ = 1'h0 >> { w[1:0], x };
   assign _09_ = w[2] ? _07_ : _08_;
   always @(posedge clk)
@@ -4853,8 +4866,628 @@ module power_activation_0(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   reg [7:0] code = 8'h00;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
+  wire _000_;
+  wire _001_;
+  wire _002_;
+  wire _003_;
+  wire _004_;
+  wire _005_;
+  wire _006_;
+  wire _007_;
+  wire _008_;
+  wire _009_;
+  wire _010_;
+  wire _011_;
+  wire [9:0] _012_;
+  wire _013_;
+  wire _014_;
+  wire _015_;
+  wire _016_;
+  wire _017_;
+  wire _018_;
+  wire _019_;
+  wire _020_;
+  wire _021_;
+  wire _022_;
+  wire _023_;
+  wire _024_;
+  wire _025_;
+  wire _026_;
+  wire _027_;
+  wire _028_;
+  wire _029_;
+  wire _030_;
+  wire _031_;
+  wire _032_;
+  wire _033_;
+  wire [9:0] _034_;
+  wire _035_;
+  wire _036_;
+  wire _037_;
+  wire _038_;
+  wire _039_;
+  wire _040_;
+  wire _041_;
+  wire _042_;
+  wire _043_;
+  wire _044_;
+  wire _045_;
+  wire _046_;
+  wire _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
+  wire _054_;
+  wire _055_;
+  wire [9:0] _056_;
+  wire _057_;
+  wire _058_;
+  wire _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
+  wire _067_;
+  wire _068_;
+  wire _069_;
+  wire _070_;
+  wire _071_;
+  wire _072_;
+  wire _073_;
+  wire _074_;
+  wire _075_;
+  wire _076_;
+  wire _077_;
+  wire [9:0] _078_;
+  wire _079_;
+  wire _080_;
+  wire _081_;
+  wire _082_;
+  wire _083_;
+  wire _084_;
+  wire _085_;
+  wire _086_;
+  wire _087_;
+  wire _088_;
+  wire _089_;
+  wire _090_;
+  wire _091_;
+  wire _092_;
+  wire _093_;
+  wire _094_;
+  wire _095_;
+  wire _096_;
+  wire _097_;
+  wire _098_;
+  wire _099_;
+  wire [10:0] _100_;
+  wire _101_;
+  wire _102_;
+  wire _103_;
+  wire _104_;
+  wire _105_;
+  wire _106_;
+  wire _107_;
+  wire _108_;
+  wire _109_;
+  wire _110_;
+  wire _111_;
+  wire _112_;
+  wire _113_;
+  wire _114_;
+  wire _115_;
+  wire _116_;
+  wire _117_;
+  wire _118_;
+  wire _119_;
+  wire _120_;
+  wire _121_;
+  wire _122_;
+  wire [10:0] _123_;
+  wire _124_;
+  wire _125_;
+  wire _126_;
+  wire _127_;
+  wire _128_;
+  wire _129_;
+  wire _130_;
+  wire _131_;
+  wire _132_;
+  wire _133_;
+  wire _134_;
+  wire _135_;
+  wire _136_;
+  wire _137_;
+  wire _138_;
+  wire _139_;
+  wire _140_;
+  wire _141_;
+  wire _142_;
+  wire _143_;
+  wire _144_;
+  wire _145_;
+  wire _146_;
+  wire _147_;
+  wire _148_;
+  wire _149_;
+  wire _150_;
+  wire _151_;
+  wire _152_;
+  wire _153_;
+  wire _154_;
+  wire _155_;
+  wire _156_;
+  wire _157_;
+  wire _158_;
+  wire _159_;
+  wire _160_;
+  wire _161_;
+  wire _162_;
+  wire _163_;
+  wire _164_;
+  wire _165_;
+  wire _166_;
+  wire _167_;
+  wire _168_;
+  wire _169_;
+  wire _170_;
+  wire _171_;
+  wire _172_;
+  wire _173_;
+  wire _174_;
+  wire _175_;
+  wire _176_;
+  wire _177_;
+  wire _178_;
+  wire _179_;
+  wire _180_;
+  wire _181_;
+  wire _182_;
+  wire _183_;
+  wire _184_;
+  wire _185_;
+  wire _186_;
+  wire _187_;
+  wire _188_;
+  wire _189_;
+  reg [15:0] _190_;
+  reg [9:0] _191_;
+  reg [7:0] _192_;
+  wire _193_;
+  wire _194_;
+  wire _195_;
+  wire _196_;
+  wire _197_;
+  wire _198_;
+  wire _199_;
+  wire _200_;
+  wire _201_;
+  wire _202_;
+  wire _203_;
+  wire _204_;
+  wire _205_;
+  wire _206_;
+  wire _207_;
+  wire _208_;
+  wire _209_;
+  wire _210_;
+  wire _211_;
+  wire _212_;
+  wire _213_;
+  wire _214_;
+  wire _215_;
+  wire _216_;
+  wire [7:0] _217_;
+  wire _218_;
+  wire _219_;
+  wire _220_;
+  wire _221_;
+  wire _222_;
+  wire _223_;
+  wire _224_;
+  wire _225_;
+  wire _226_;
+  wire _227_;
+  wire _228_;
+  wire _229_;
+  wire _230_;
+  wire _231_;
+  wire _232_;
+  wire _233_;
+  wire _234_;
+  wire _235_;
+  wire _236_;
+  wire _237_;
+  wire _238_;
+  wire [8:0] _239_;
+  wire _240_;
+  wire _241_;
+  wire _242_;
+  wire _243_;
+  wire _244_;
+  wire _245_;
+  wire _246_;
+  wire _247_;
+  wire _248_;
+  wire _249_;
+  wire _250_;
+  wire _251_;
+  wire _252_;
+  wire _253_;
+  wire _254_;
+  wire _255_;
+  wire _256_;
+  wire _257_;
+  wire _258_;
+  wire _259_;
+  wire _260_;
+  wire [8:0] _261_;
+  wire _262_;
+  wire _263_;
+  wire _264_;
+  wire _265_;
+  wire _266_;
+  wire _267_;
+  wire _268_;
+  wire _269_;
+  wire _270_;
+  wire _271_;
+  reg [9:0] address = 10'h000;
+  reg [15:0] \value$4  = 16'h0000;
+  assign _000_ = $signed(value) < $signed(1'h0);
+  assign _111_ = $signed(value) >= $signed(18'h10000);
+  assign _195_ = \value$4  < 8'h80;
+  assign _206_ = \value$4 [15:7] == 1'h1;
+  assign _217_ = 7'h40 + \value$4 [7:1];
+  assign _228_ = \value$4 [15:8] == 1'h1;
+  assign _239_ = 8'h80 + \value$4 [8:2];
+  assign _250_ = \value$4 [15:9] == 1'h1;
+  assign _261_ = 8'hc0 + \value$4 [9:3];
+  assign _001_ = \value$4 [15:10] == 1'h1;
+  assign _012_ = 9'h100 + \value$4 [10:4];
+  assign _023_ = \value$4 [15:11] == 1'h1;
+  assign _034_ = 9'h140 + \value$4 [11:5];
+  assign _045_ = \value$4 [15:12] == 1'h1;
+  assign _056_ = 9'h180 + \value$4 [12:6];
+  assign _067_ = \value$4 [15:13] == 1'h1;
+  assign _078_ = 9'h1c0 + \value$4 [13:7];
+  assign _089_ = \value$4 [15:14] == 1'h1;
+  assign _100_ = 10'h200 + \value$4 [14:8];
+  assign _123_ = 10'h240 + \value$4 [15:9];
+  assign _134_ = 1'h0 >> address[5:0];
+  assign _145_ = 1'h0 >> address[5:0];
+  assign _156_ = address[6] ? _134_ : _145_;
+  assign _167_ = 1'h0 >> address[5:0];
+  assign _178_ = 1'h0 >> address[5:0];
+  assign _189_ = address[6] ? _167_ : _178_;
+  assign _193_ = address[7] ? _156_ : _189_;
+  assign _194_ = 1'h0 >> address[5:0];
+  assign _196_ = 63'h55554aabaab556aa >> address[5:0];
+  assign _197_ = address[6] ? _194_ : _196_;
+  assign _198_ = 64'he66660cccc333319 >> address[5:0];
+  assign _199_ = 64'hc3c3ff0f0f0fe1e1 >> address[5:0];
+  assign _200_ = address[6] ? _198_ : _199_;
+  assign _201_ = address[7] ? _197_ : _200_;
+  assign _202_ = address[8] ? _193_ : _201_;
+  assign _203_ = 64'hfe01f001fe01fe00 >> address[5:0];
+  assign _204_ = 51'h7fff80007fff8 >> address[5:0];
+  assign _205_ = address[6] ? _203_ : _204_;
+  assign _207_ = 53'h1fffffffff8000 >> address[5:0];
+  assign _208_ = 29'h1fffffff >> address[5:0];
+  assign _209_ = address[6] ? _207_ : _208_;
+  assign _210_ = address[7] ? _205_ : _209_;
+  assign _211_ = 64'hffffffffffc00000 >> address[5:0];
+  assign _212_ = 1'h0 >> address[5:0];
+  assign _213_ = address[6] ? _211_ : _212_;
+  assign _214_ = 1'h0 >> address[5:0];
+  assign _215_ = 1'h0 >> address[5:0];
+  assign _216_ = address[6] ? _214_ : _215_;
+  assign _218_ = address[7] ? _213_ : _216_;
+  assign _219_ = address[8] ? _210_ : _218_;
+  assign _220_ = address[9] ? _202_ : _219_;
+  assign _221_ = 1'h0 >> address[5:0];
+  assign _222_ = 1'h0 >> address[5:0];
+  assign _223_ = address[6] ? _221_ : _222_;
+  assign _224_ = 1'h0 >> address[5:0];
+  assign _225_ = 1'h0 >> address[5:0];
+  assign _226_ = address[6] ? _224_ : _225_;
+  assign _227_ = address[7] ? _223_ : _226_;
+  assign _229_ = 1'h0 >> address[5:0];
+  assign _230_ = 63'h66667332332664cc >> address[5:0];
+  assign _231_ = address[6] ? _229_ : _230_;
+  assign _232_ = 64'h878780f0f03c3c1e >> address[5:0];
+  assign _233_ = 58'h3fc1ff00ff0fe01 >> address[5:0];
+  assign _234_ = address[6] ? _232_ : _233_;
+  assign _235_ = address[7] ? _231_ : _234_;
+  assign _236_ = address[8] ? _227_ : _235_;
+  assign _237_ = 64'hfffe0ffe0001ffff >> address[5:0];
+  assign _238_ = 64'hfff800000007ffff >> address[5:0];
+  assign _240_ = address[6] ? _237_ : _238_;
+  assign _241_ = 64'hffe0000000000000 >> address[5:0];
+  assign _242_ = 29'h1fffffff >> address[5:0];
+  assign _243_ = address[6] ? _241_ : _242_;
+  assign _244_ = address[7] ? _240_ : _243_;
+  assign _245_ = 64'hffffffffffc00000 >> address[5:0];
+  assign _246_ = 1'h0 >> address[5:0];
+  assign _247_ = address[6] ? _245_ : _246_;
+  assign _248_ = 1'h0 >> address[5:0];
+  assign _249_ = 1'h0 >> address[5:0];
+  assign _251_ = address[6] ? _248_ : _249_;
+  assign _252_ = address[7] ? _247_ : _251_;
+  assign _253_ = address[8] ? _244_ : _252_;
+  assign _254_ = address[9] ? _236_ : _253_;
+  assign _255_ = 1'h0 >> address[5:0];
+  assign _256_ = 1'h0 >> address[5:0];
+  assign _257_ = address[6] ? _255_ : _256_;
+  assign _258_ = 1'h0 >> address[5:0];
+  assign _259_ = 1'h0 >> address[5:0];
+  assign _260_ = address[6] ? _258_ : _259_;
+  assign _262_ = address[7] ? _257_ : _260_;
+  assign _263_ = 1'h0 >> address[5:0];
+  assign _264_ = 63'h79879c3dc3d87b0f >> address[5:0];
+  assign _265_ = address[6] ? _263_ : _264_;
+  assign _266_ = 63'h7807ff00ffc03fe0 >> address[5:0];
+  assign _267_ = 58'h3ffe0000fff0001 >> address[5:0];
+  assign _268_ = address[6] ? _266_ : _267_;
+  assign _269_ = address[7] ? _265_ : _268_;
+  assign _270_ = address[8] ? _262_ : _269_;
+  assign _271_ = 64'hfffff0000001ffff >> address[5:0];
+  assign _002_ = 19'h7ffff >> address[5:0];
+  assign _003_ = address[6] ? _271_ : _002_;
+  assign _004_ = 64'hffe0000000000000 >> address[5:0];
+  assign _005_ = 29'h1fffffff >> address[5:0];
+  assign _006_ = address[6] ? _004_ : _005_;
+  assign _007_ = address[7] ? _003_ : _006_;
+  assign _008_ = 64'hffffffffffc00000 >> address[5:0];
+  assign _009_ = 1'h0 >> address[5:0];
+  assign _010_ = address[6] ? _008_ : _009_;
+  assign _011_ = 1'h0 >> address[5:0];
+  assign _013_ = 1'h0 >> address[5:0];
+  assign _014_ = address[6] ? _011_ : _013_;
+  assign _015_ = address[7] ? _010_ : _014_;
+  assign _016_ = address[8] ? _007_ : _015_;
+  assign _017_ = address[9] ? _270_ : _016_;
+  assign _018_ = 1'h0 >> address[5:0];
+  assign _019_ = 1'h0 >> address[5:0];
+  assign _020_ = address[6] ? _018_ : _019_;
+  assign _021_ = 1'h0 >> address[5:0];
+  assign _022_ = 1'h0 >> address[5:0];
+  assign _024_ = address[6] ? _021_ : _022_;
+  assign _025_ = address[7] ? _020_ : _024_;
+  assign _026_ = 1'h0 >> address[5:0];
+  assign _027_ = 64'h81f81fc1fc1f83f0 >> address[5:0];
+  assign _028_ = address[6] ? _026_ : _027_;
+  assign _029_ = 63'h7ff807ff00ffc03f >> address[5:0];
+  assign _030_ = 64'hfc001ffff000fffe >> address[5:0];
+  assign _031_ = address[6] ? _029_ : _030_;
+  assign _032_ = address[7] ? _028_ : _031_;
+  assign _033_ = address[8] ? _025_ : _032_;
+  assign _035_ = 44'hffffffe0000 >> address[5:0];
+  assign _036_ = 64'hfffffffffff80000 >> address[5:0];
+  assign _037_ = address[6] ? _035_ : _036_;
+  assign _038_ = 53'h1fffffffffffff >> address[5:0];
+  assign _039_ = 64'hffffffffe0000000 >> address[5:0];
+  assign _040_ = address[6] ? _038_ : _039_;
+  assign _041_ = address[7] ? _037_ : _040_;
+  assign _042_ = 22'h3fffff >> address[5:0];
+  assign _043_ = 64'hffffffffffffffff >> address[5:0];
+  assign _044_ = address[6] ? _042_ : _043_;
+  assign _046_ = 64'hffffffffffffffff >> address[5:0];
+  assign _047_ = 64'hffffffffffffffff >> address[5:0];
+  assign _048_ = address[6] ? _046_ : _047_;
+  assign _049_ = address[7] ? _044_ : _048_;
+  assign _050_ = address[8] ? _041_ : _049_;
+  assign _051_ = address[9] ? _033_ : _050_;
+  assign _052_ = 1'h0 >> address[5:0];
+  assign _053_ = 1'h0 >> address[5:0];
+  assign _054_ = address[6] ? _052_ : _053_;
+  assign _055_ = 1'h0 >> address[5:0];
+  assign _057_ = 1'h0 >> address[5:0];
+  assign _058_ = address[6] ? _055_ : _057_;
+  assign _059_ = address[7] ? _054_ : _058_;
+  assign _060_ = 1'h0 >> address[5:0];
+  assign _061_ = 64'hfe001ffe001ffc00 >> address[5:0];
+  assign _062_ = address[6] ? _060_ : _061_;
+  assign _063_ = 63'h7ffff80000ffffc0 >> address[5:0];
+  assign _064_ = 45'h1fffffff0000 >> address[5:0];
+  assign _065_ = address[6] ? _063_ : _064_;
+  assign _066_ = address[7] ? _062_ : _065_;
+  assign _068_ = address[8] ? _059_ : _066_;
+  assign _069_ = 44'hfffffffffff >> address[5:0];
+  assign _070_ = 1'h0 >> address[5:0];
+  assign _071_ = address[6] ? _069_ : _070_;
+  assign _072_ = 53'h1fffffffffffff >> address[5:0];
+  assign _073_ = 64'hffffffffffffffff >> address[5:0];
+  assign _074_ = address[6] ? _072_ : _073_;
+  assign _075_ = address[7] ? _071_ : _074_;
+  assign _076_ = 64'hffffffffffc00000 >> address[5:0];
+  assign _077_ = 1'h0 >> address[5:0];
+  assign _079_ = address[6] ? _076_ : _077_;
+  assign _080_ = 1'h0 >> address[5:0];
+  assign _081_ = 1'h0 >> address[5:0];
+  assign _082_ = address[6] ? _080_ : _081_;
+  assign _083_ = address[7] ? _079_ : _082_;
+  assign _084_ = address[8] ? _075_ : _083_;
+  assign _085_ = address[9] ? _068_ : _084_;
+  assign _086_ = 1'h0 >> address[5:0];
+  assign _087_ = 1'h0 >> address[5:0];
+  assign _088_ = address[6] ? _086_ : _087_;
+  assign _090_ = 1'h0 >> address[5:0];
+  assign _091_ = 1'h0 >> address[5:0];
+  assign _092_ = address[6] ? _090_ : _091_;
+  assign _093_ = address[7] ? _088_ : _092_;
+  assign _094_ = 1'h0 >> address[5:0];
+  assign _095_ = 64'hffffe000001fffff >> address[5:0];
+  assign _096_ = address[6] ? _094_ : _095_;
+  assign _097_ = 64'h8000000000ffffff >> address[5:0];
+  assign _098_ = 64'hffffe00000000000 >> address[5:0];
+  assign _099_ = address[6] ? _097_ : _098_;
+  assign _101_ = address[7] ? _096_ : _099_;
+  assign _102_ = address[8] ? _093_ : _101_;
+  assign _103_ = 44'hfffffffffff >> address[5:0];
+  assign _104_ = 64'hffffffffffffffff >> address[5:0];
+  assign _105_ = address[6] ? _103_ : _104_;
+  assign _106_ = 64'hffe0000000000000 >> address[5:0];
+  assign _107_ = 1'h0 >> address[5:0];
+  assign _108_ = address[6] ? _106_ : _107_;
+  assign _109_ = address[7] ? _105_ : _108_;
+  assign _110_ = 1'h0 >> address[5:0];
+  assign _113_ = 1'h0 >> address[5:0];
+  assign _114_ = address[6] ? _110_ : _113_;
+  assign _115_ = 1'h0 >> address[5:0];
+  assign _116_ = 1'h0 >> address[5:0];
+  assign _117_ = address[6] ? _115_ : _116_;
+  assign _118_ = address[7] ? _114_ : _117_;
+  assign _119_ = address[8] ? _109_ : _118_;
+  assign _120_ = address[9] ? _102_ : _119_;
+  assign _121_ = 1'h0 >> address[5:0];
+  assign _122_ = 1'h0 >> address[5:0];
+  assign _124_ = address[6] ? _121_ : _122_;
+  assign _125_ = 1'h0 >> address[5:0];
+  assign _126_ = 1'h0 >> address[5:0];
+  assign _127_ = address[6] ? _125_ : _126_;
+  assign _128_ = address[7] ? _124_ : _127_;
+  assign _129_ = 1'h0 >> address[5:0];
+  assign _130_ = 64'hffffffffffe00000 >> address[5:0];
+  assign _131_ = address[6] ? _129_ : _130_;
+  assign _132_ = 24'hffffff >> address[5:0];
+  assign _133_ = 64'hffffffffffffffff >> address[5:0];
+  assign _135_ = address[6] ? _132_ : _133_;
+  assign _136_ = address[7] ? _131_ : _135_;
+  assign _137_ = address[8] ? _128_ : _136_;
+  assign _138_ = 64'hfffff00000000000 >> address[5:0];
+  assign _139_ = 1'h0 >> address[5:0];
+  assign _140_ = address[6] ? _138_ : _139_;
+  assign _141_ = 1'h0 >> address[5:0];
+  assign _142_ = 1'h0 >> address[5:0];
+  assign _143_ = address[6] ? _141_ : _142_;
+  assign _144_ = address[7] ? _140_ : _143_;
+  assign _146_ = 1'h0 >> address[5:0];
+  assign _147_ = 1'h0 >> address[5:0];
+  assign _148_ = address[6] ? _146_ : _147_;
+  assign _149_ = 1'h0 >> address[5:0];
+  assign _150_ = 1'h0 >> address[5:0];
+  assign _151_ = address[6] ? _149_ : _150_;
+  assign _152_ = address[7] ? _148_ : _151_;
+  assign _153_ = address[8] ? _144_ : _152_;
+  assign _154_ = address[9] ? _137_ : _153_;
+  assign _155_ = 1'h0 >> address[5:0];
+  assign _157_ = 1'h0 >> address[5:0];
+  assign _158_ = address[6] ? _155_ : _157_;
+  assign _159_ = 1'h0 >> address[5:0];
+  assign _160_ = 1'h0 >> address[5:0];
+  assign _161_ = address[6] ? _159_ : _160_;
+  assign _162_ = address[7] ? _158_ : _161_;
+  assign _163_ = 1'h0 >> address[5:0];
+  assign _164_ = 64'hffffffffffffffff >> address[5:0];
+  assign _165_ = address[6] ? _163_ : _164_;
+  assign _166_ = 64'hffffffffff000000 >> address[5:0];
+  assign _168_ = 1'h0 >> address[5:0];
+  assign _169_ = address[6] ? _166_ : _168_;
+  assign _170_ = address[7] ? _165_ : _169_;
+  assign _171_ = address[8] ? _162_ : _170_;
+  assign _172_ = 1'h0 >> address[5:0];
+  assign _173_ = 1'h0 >> address[5:0];
+  assign _174_ = address[6] ? _172_ : _173_;
+  assign _175_ = 1'h0 >> address[5:0];
+  assign _176_ = 1'h0 >> address[5:0];
+  assign _177_ = address[6] ? _175_ : _176_;
+  assign _179_ = address[7] ? _174_ : _177_;
+  assign _180_ = 1'h0 >> address[5:0];
+  assign _181_ = 1'h0 >> address[5:0];
+  assign _182_ = address[6] ? _180_ : _181_;
+  assign _183_ = 1'h0 >> address[5:0];
+  assign _184_ = 1'h0 >> address[5:0];
+  assign _185_ = address[6] ? _183_ : _184_;
+  assign _186_ = address[7] ? _182_ : _185_;
+  assign _187_ = address[8] ? _179_ : _186_;
+  assign _188_ = address[9] ? _171_ : _187_;
+  always @(posedge clk)
+    \value$4  <= _190_;
+  always @(posedge clk)
+    address <= _191_;
+  always @(posedge clk)
+    code <= _192_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    (* full_case = 32'd1 *)
+    if (_000_) begin
+      _190_ = 16'h0000;
+    end else if (_111_) begin
+      _190_ = 16'hffff;
+    end else begin
+      _190_ = value[15:0];
+    end
+    if (rst) begin
+      _190_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _191_ = address;
+    if (_195_) begin
+      _191_ = \value$4 [9:0];
+    end
+    if (_206_) begin
+      _191_ = { 2'h0, _217_ };
+    end
+    if (_228_) begin
+      _191_ = { 1'h0, _239_ };
+    end
+    if (_250_) begin
+      _191_ = { 1'h0, _261_ };
+    end
+    if (_001_) begin
+      _191_ = _012_;
+    end
+    if (_023_) begin
+      _191_ = _034_;
+    end
+    if (_045_) begin
+      _191_ = _056_;
+    end
+    if (_067_) begin
+      _191_ = _078_;
+    end
+    if (_089_) begin
+      _191_ = _100_[9:0];
+    end
+    if (_112_) begin
+      _191_ = _123_[9:0];
+    end
+    if (rst) begin
+      _191_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _192_ = { _188_, _154_, _120_, _085_, _051_, _017_, _254_, _220_ };
+    if (rst) begin
+      _192_ = 8'h00;
+    end
+  end
+  assign _112_ = \value$4 [15];
+endmodule
+
+(* keep_hierarchy =  1  *)
+module power_activation_1(clk, rst, code, value);
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [7:0] code;
+  reg [7:0] code = 8'h00;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _00_;
   wire _01_;
   wire [5:0] _02_;
@@ -4925,10 +5558,10 @@ module power_activation_0(clk, rst, code, value);
   assign _18_ = \value$4 [15:14] == 1'h1;
   assign _19_ = 6'h30 + \value$4 [14:12];
   assign _21_ = 6'h34 + \value$4 [15:13];
-  assign _23_ = 59'h4ace1ff00000000 >> address;
-  assign _24_ = 60'h930fe0000000000 >> address;
-  assign _25_ = 60'he3f000000000000 >> address;
-  assign _26_ = 60'hfc0000000000000 >> address;
+  assign _23_ = 59'h496707fe0000000 >> address;
+  assign _24_ = 60'h9187f8000000000 >> address;
+  assign _25_ = 60'he1f800000000000 >> address;
+  assign _26_ = 60'hfe0000000000000 >> address;
   assign _27_ = 1'h0 >> address;
   assign _28_ = 1'h0 >> address;
   assign _29_ = 1'h0 >> address;
@@ -4940,7 +5573,7 @@ module power_activation_0(clk, rst, code, value);
   always @(posedge clk)
     code <= _34_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_00_) begin
       _31_ = 16'h0000;
@@ -4954,7 +5587,7 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _32_ = address;
     if (_22_) begin
       _32_ = \value$4 [5:0];
@@ -5003,7 +5636,7 @@ module power_activation_0(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     _34_ = { _30_, _29_, _28_, _27_, _26_, _25_, _24_, _23_ };
     if (rst) begin
       _34_ = 8'h00;
@@ -5013,16 +5646,16 @@ module power_activation_0(clk, rst, code, value);
 endmodule
 
 (* keep_hierarchy =  1  *)
-module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+module power_activation_2(clk, rst, code, value);
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input clk;
   wire clk;
   input rst;
   wire rst;
   output [7:0] code;
   reg [7:0] code = 8'h00;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _0000_;
   wire _0001_;
   wire _0002_;
@@ -5035,7 +5668,7 @@ module power_activation_1(clk, rst, code, value);
   wire _0009_;
   wire _0010_;
   wire _0011_;
-  wire [10:0] _0012_;
+  wire _0012_;
   wire _0013_;
   wire _0014_;
   wire _0015_;
@@ -5057,29 +5690,29 @@ module power_activation_1(clk, rst, code, value);
   wire _0031_;
   wire _0032_;
   wire _0033_;
-  wire [10:0] _0034_;
+  wire _0034_;
   wire _0035_;
   wire _0036_;
   wire _0037_;
   wire _0038_;
   wire _0039_;
-  wire _0040_;
-  wire _0041_;
-  wire _0042_;
+  reg [15:0] _0040_;
+  reg [11:0] _0041_;
+  reg [7:0] _0042_;
   wire _0043_;
   wire _0044_;
   wire _0045_;
   wire _0046_;
   wire _0047_;
   wire _0048_;
-  wire _0049_;
+  wire [11:0] _0049_;
   wire _0050_;
   wire _0051_;
   wire _0052_;
   wire _0053_;
   wire _0054_;
   wire _0055_;
-  wire [10:0] _0056_;
+  wire _0056_;
   wire _0057_;
   wire _0058_;
   wire _0059_;
@@ -5094,14 +5727,14 @@ module power_activation_1(clk, rst, code, value);
   wire _0068_;
   wire _0069_;
   wire _0070_;
-  wire _0071_;
+  wire [11:0] _0071_;
   wire _0072_;
   wire _0073_;
   wire _0074_;
   wire _0075_;
   wire _0076_;
   wire _0077_;
-  wire [10:0] _0078_;
+  wire _0078_;
   wire _0079_;
   wire _0080_;
   wire _0081_;
@@ -5116,14 +5749,14 @@ module power_activation_1(clk, rst, code, value);
   wire _0090_;
   wire _0091_;
   wire _0092_;
-  wire _0093_;
+  wire [11:0] _0093_;
   wire _0094_;
   wire _0095_;
   wire _0096_;
   wire _0097_;
   wire _0098_;
   wire _0099_;
-  wire [11:0] _0100_;
+  wire _0100_;
   wire _0101_;
   wire _0102_;
   wire _0103_;
@@ -5138,7 +5771,7 @@ module power_activation_1(clk, rst, code, value);
   wire _0112_;
   wire _0113_;
   wire _0114_;
-  wire _0115_;
+  wire [11:0] _0115_;
   wire _0116_;
   wire _0117_;
   wire _0118_;
@@ -5467,7 +6100,7 @@ module power_activation_1(clk, rst, code, value);
   wire _0441_;
   wire _0442_;
   wire _0443_;
-  wire [8:0] _0444_;
+  wire _0444_;
   wire _0445_;
   wire _0446_;
   wire _0447_;
@@ -5495,16 +6128,16 @@ module power_activation_1(clk, rst, code, value);
   wire _0469_;
   wire _0470_;
   wire _0471_;
-  reg [15:0] _0472_;
-  reg [10:0] _0473_;
-  reg [7:0] _0474_;
+  wire _0472_;
+  wire _0473_;
+  wire _0474_;
   wire _0475_;
   wire _0476_;
   wire _0477_;
   wire _0478_;
   wire _0479_;
   wire _0480_;
-  wire _0481_;
+  wire [9:0] _0481_;
   wire _0482_;
   wire _0483_;
   wire _0484_;
@@ -5516,7 +6149,7 @@ module power_activation_1(clk, rst, code, value);
   wire _0490_;
   wire _0491_;
   wire _0492_;
-  wire [9:0] _0493_;
+  wire _0493_;
   wire _0494_;
   wire _0495_;
   wire _0496_;
@@ -5538,7 +6171,7 @@ module power_activation_1(clk, rst, code, value);
   wire _0512_;
   wire _0513_;
   wire _0514_;
-  wire [9:0] _0515_;
+  wire _0515_;
   wire _0516_;
   wire _0517_;
   wire _0518_;
@@ -5549,879 +6182,1882 @@ module power_activation_1(clk, rst, code, value);
   wire _0523_;
   wire _0524_;
   wire _0525_;
-  reg [10:0] address = 11'h000;
+  wire _0526_;
+  wire _0527_;
+  wire _0528_;
+  wire _0529_;
+  wire _0530_;
+  wire _0531_;
+  wire _0532_;
+  wire _0533_;
+  wire _0534_;
+  wire _0535_;
+  wire _0536_;
+  wire _0537_;
+  wire _0538_;
+  wire _0539_;
+  wire _0540_;
+  wire _0541_;
+  wire _0542_;
+  wire _0543_;
+  wire _0544_;
+  wire _0545_;
+  wire _0546_;
+  wire _0547_;
+  wire _0548_;
+  wire _0549_;
+  wire _0550_;
+  wire _0551_;
+  wire _0552_;
+  wire _0553_;
+  wire _0554_;
+  wire _0555_;
+  wire _0556_;
+  wire _0557_;
+  wire _0558_;
+  wire _0559_;
+  wire _0560_;
+  wire _0561_;
+  wire _0562_;
+  wire _0563_;
+  wire _0564_;
+  wire _0565_;
+  wire _0566_;
+  wire _0567_;
+  wire _0568_;
+  wire _0569_;
+  wire _0570_;
+  wire _0571_;
+  wire _0572_;
+  wire _0573_;
+  wire _0574_;
+  wire _0575_;
+  wire _0576_;
+  wire _0577_;
+  wire _0578_;
+  wire _0579_;
+  wire _0580_;
+  wire _0581_;
+  wire _0582_;
+  wire _0583_;
+  wire _0584_;
+  wire _0585_;
+  wire _0586_;
+  wire _0587_;
+  wire _0588_;
+  wire _0589_;
+  wire _0590_;
+  wire _0591_;
+  wire _0592_;
+  wire _0593_;
+  wire _0594_;
+  wire _0595_;
+  wire _0596_;
+  wire _0597_;
+  wire _0598_;
+  wire _0599_;
+  wire _0600_;
+  wire _0601_;
+  wire _0602_;
+  wire _0603_;
+  wire _0604_;
+  wire _0605_;
+  wire _0606_;
+  wire _0607_;
+  wire _0608_;
+  wire _0609_;
+  wire _0610_;
+  wire _0611_;
+  wire _0612_;
+  wire _0613_;
+  wire _0614_;
+  wire _0615_;
+  wire _0616_;
+  wire _0617_;
+  wire _0618_;
+  wire _0619_;
+  wire _0620_;
+  wire _0621_;
+  wire _0622_;
+  wire _0623_;
+  wire _0624_;
+  wire _0625_;
+  wire _0626_;
+  wire _0627_;
+  wire _0628_;
+  wire _0629_;
+  wire _0630_;
+  wire _0631_;
+  wire _0632_;
+  wire _0633_;
+  wire _0634_;
+  wire _0635_;
+  wire _0636_;
+  wire _0637_;
+  wire _0638_;
+  wire _0639_;
+  wire _0640_;
+  wire _0641_;
+  wire _0642_;
+  wire _0643_;
+  wire _0644_;
+  wire _0645_;
+  wire _0646_;
+  wire _0647_;
+  wire _0648_;
+  wire _0649_;
+  wire _0650_;
+  wire _0651_;
+  wire _0652_;
+  wire _0653_;
+  wire _0654_;
+  wire _0655_;
+  wire _0656_;
+  wire _0657_;
+  wire _0658_;
+  wire _0659_;
+  wire _0660_;
+  wire _0661_;
+  wire _0662_;
+  wire _0663_;
+  wire _0664_;
+  wire _0665_;
+  wire _0666_;
+  wire _0667_;
+  wire _0668_;
+  wire _0669_;
+  wire _0670_;
+  wire _0671_;
+  wire _0672_;
+  wire _0673_;
+  wire _0674_;
+  wire _0675_;
+  wire _0676_;
+  wire _0677_;
+  wire _0678_;
+  wire _0679_;
+  wire _0680_;
+  wire _0681_;
+  wire _0682_;
+  wire _0683_;
+  wire _0684_;
+  wire _0685_;
+  wire _0686_;
+  wire _0687_;
+  wire _0688_;
+  wire _0689_;
+  wire _0690_;
+  wire _0691_;
+  wire _0692_;
+  wire _0693_;
+  wire _0694_;
+  wire _0695_;
+  wire _0696_;
+  wire _0697_;
+  wire _0698_;
+  wire _0699_;
+  wire _0700_;
+  wire _0701_;
+  wire _0702_;
+  wire [10:0] _0703_;
+  wire _0704_;
+  wire _0705_;
+  wire _0706_;
+  wire _0707_;
+  wire _0708_;
+  wire _0709_;
+  wire _0710_;
+  wire _0711_;
+  wire _0712_;
+  wire _0713_;
+  wire _0714_;
+  wire _0715_;
+  wire _0716_;
+  wire _0717_;
+  wire _0718_;
+  wire _0719_;
+  wire _0720_;
+  wire _0721_;
+  wire _0722_;
+  wire _0723_;
+  wire _0724_;
+  wire _0725_;
+  wire _0726_;
+  wire _0727_;
+  wire _0728_;
+  wire _0729_;
+  wire _0730_;
+  wire _0731_;
+  wire _0732_;
+  wire _0733_;
+  wire _0734_;
+  wire _0735_;
+  wire _0736_;
+  wire _0737_;
+  wire _0738_;
+  wire _0739_;
+  wire _0740_;
+  wire _0741_;
+  wire _0742_;
+  wire _0743_;
+  wire _0744_;
+  wire _0745_;
+  wire _0746_;
+  wire _0747_;
+  wire _0748_;
+  wire _0749_;
+  wire _0750_;
+  wire _0751_;
+  wire _0752_;
+  wire _0753_;
+  wire _0754_;
+  wire _0755_;
+  wire _0756_;
+  wire _0757_;
+  wire _0758_;
+  wire _0759_;
+  wire _0760_;
+  wire _0761_;
+  wire _0762_;
+  wire _0763_;
+  wire _0764_;
+  wire _0765_;
+  wire _0766_;
+  wire _0767_;
+  wire _0768_;
+  wire _0769_;
+  wire _0770_;
+  wire _0771_;
+  wire _0772_;
+  wire _0773_;
+  wire _0774_;
+  wire _0775_;
+  wire _0776_;
+  wire _0777_;
+  wire _0778_;
+  wire _0779_;
+  wire _0780_;
+  wire _0781_;
+  wire _0782_;
+  wire _0783_;
+  wire _0784_;
+  wire _0785_;
+  wire _0786_;
+  wire _0787_;
+  wire _0788_;
+  wire _0789_;
+  wire _0790_;
+  wire _0791_;
+  wire _0792_;
+  wire _0793_;
+  wire _0794_;
+  wire _0795_;
+  wire _0796_;
+  wire _0797_;
+  wire _0798_;
+  wire _0799_;
+  wire _0800_;
+  wire _0801_;
+  wire _0802_;
+  wire _0803_;
+  wire _0804_;
+  wire _0805_;
+  wire _0806_;
+  wire _0807_;
+  wire _0808_;
+  wire _0809_;
+  wire _0810_;
+  wire _0811_;
+  wire _0812_;
+  wire _0813_;
+  wire _0814_;
+  wire _0815_;
+  wire _0816_;
+  wire _0817_;
+  wire _0818_;
+  wire _0819_;
+  wire _0820_;
+  wire _0821_;
+  wire _0822_;
+  wire _0823_;
+  wire _0824_;
+  wire _0825_;
+  wire _0826_;
+  wire _0827_;
+  wire _0828_;
+  wire _0829_;
+  wire _0830_;
+  wire _0831_;
+  wire _0832_;
+  wire _0833_;
+  wire _0834_;
+  wire _0835_;
+  wire _0836_;
+  wire _0837_;
+  wire _0838_;
+  wire _0839_;
+  wire _0840_;
+  wire _0841_;
+  wire _0842_;
+  wire _0843_;
+  wire _0844_;
+  wire _0845_;
+  wire _0846_;
+  wire _0847_;
+  wire _0848_;
+  wire _0849_;
+  wire _0850_;
+  wire _0851_;
+  wire _0852_;
+  wire _0853_;
+  wire _0854_;
+  wire _0855_;
+  wire _0856_;
+  wire _0857_;
+  wire _0858_;
+  wire _0859_;
+  wire _0860_;
+  wire _0861_;
+  wire _0862_;
+  wire _0863_;
+  wire _0864_;
+  wire _0865_;
+  wire _0866_;
+  wire _0867_;
+  wire _0868_;
+  wire _0869_;
+  wire _0870_;
+  wire _0871_;
+  wire _0872_;
+  wire _0873_;
+  wire _0874_;
+  wire _0875_;
+  wire _0876_;
+  wire _0877_;
+  wire _0878_;
+  wire _0879_;
+  wire _0880_;
+  wire _0881_;
+  wire _0882_;
+  wire _0883_;
+  wire _0884_;
+  wire _0885_;
+  wire _0886_;
+  wire _0887_;
+  wire _0888_;
+  wire _0889_;
+  wire _0890_;
+  wire _0891_;
+  wire _0892_;
+  wire _0893_;
+  wire _0894_;
+  wire _0895_;
+  wire _0896_;
+  wire _0897_;
+  wire _0898_;
+  wire _0899_;
+  wire _0900_;
+  wire _0901_;
+  wire _0902_;
+  wire _0903_;
+  wire _0904_;
+  wire _0905_;
+  wire _0906_;
+  wire _0907_;
+  wire _0908_;
+  wire _0909_;
+  wire _0910_;
+  wire _0911_;
+  wire _0912_;
+  wire _0913_;
+  wire _0914_;
+  wire _0915_;
+  wire _0916_;
+  wire _0917_;
+  wire _0918_;
+  wire _0919_;
+  wire _0920_;
+  wire _0921_;
+  wire _0922_;
+  wire _0923_;
+  wire _0924_;
+  wire [10:0] _0925_;
+  wire _0926_;
+  wire _0927_;
+  wire _0928_;
+  wire _0929_;
+  wire _0930_;
+  wire _0931_;
+  wire _0932_;
+  wire _0933_;
+  wire _0934_;
+  wire _0935_;
+  wire _0936_;
+  wire _0937_;
+  wire _0938_;
+  wire _0939_;
+  wire _0940_;
+  wire _0941_;
+  wire _0942_;
+  wire _0943_;
+  wire _0944_;
+  wire _0945_;
+  wire _0946_;
+  wire _0947_;
+  wire _0948_;
+  wire _0949_;
+  wire _0950_;
+  wire _0951_;
+  wire _0952_;
+  wire _0953_;
+  wire _0954_;
+  wire _0955_;
+  wire _0956_;
+  wire _0957_;
+  wire _0958_;
+  wire _0959_;
+  wire _0960_;
+  wire _0961_;
+  wire _0962_;
+  wire _0963_;
+  wire _0964_;
+  wire _0965_;
+  wire _0966_;
+  wire _0967_;
+  wire _0968_;
+  wire _0969_;
+  wire _0970_;
+  wire _0971_;
+  wire _0972_;
+  wire _0973_;
+  wire _0974_;
+  wire _0975_;
+  wire _0976_;
+  wire _0977_;
+  wire _0978_;
+  wire _0979_;
+  wire _0980_;
+  wire _0981_;
+  wire _0982_;
+  wire _0983_;
+  wire _0984_;
+  wire _0985_;
+  wire _0986_;
+  wire _0987_;
+  wire _0988_;
+  wire _0989_;
+  wire _0990_;
+  wire _0991_;
+  wire _0992_;
+  wire _0993_;
+  wire _0994_;
+  wire _0995_;
+  wire _0996_;
+  wire _0997_;
+  wire _0998_;
+  wire _0999_;
+  wire _1000_;
+  wire _1001_;
+  wire _1002_;
+  wire _1003_;
+  wire _1004_;
+  wire _1005_;
+  wire _1006_;
+  wire _1007_;
+  wire _1008_;
+  wire _1009_;
+  wire _1010_;
+  wire _1011_;
+  wire _1012_;
+  wire _1013_;
+  wire _1014_;
+  wire _1015_;
+  wire _1016_;
+  wire _1017_;
+  wire _1018_;
+  wire _1019_;
+  wire _1020_;
+  wire _1021_;
+  wire _1022_;
+  wire _1023_;
+  wire _1024_;
+  wire _1025_;
+  wire _1026_;
+  wire _1027_;
+  wire _1028_;
+  wire _1029_;
+  wire _1030_;
+  wire _1031_;
+  wire _1032_;
+  wire _1033_;
+  wire _1034_;
+  wire _1035_;
+  reg [11:0] address = 12'h000;
   reg [15:0] \value$4  = 16'h0000;
-  assign _0416_ = address[7] ? _0412_ : _0415_;
-  assign _0417_ = address[8] ? _0408_ : _0416_;
-  assign _0418_ = 1'h0 >> address[5:0];
-  assign _0419_ = 1'h0 >> address[5:0];
-  assign _0420_ = address[6] ? _0418_ : _0419_;
-  assign _0421_ = 1'h0 >> address[5:0];
-  assign _0423_ = 1'h0 >> address[5:0];
-  assign _0424_ = address[6] ? _0421_ : _0423_;
-  assign _0425_ = address[7] ? _0420_ : _0424_;
-  assign _0426_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0427_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0428_ = address[6] ? _0426_ : _0427_;
-  assign _0429_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0430_ = 64'hfc00000000000000 >> address[5:0];
-  assign _0431_ = address[6] ? _0429_ : _0430_;
-  assign _0432_ = address[7] ? _0428_ : _0431_;
-  assign _0434_ = address[8] ? _0425_ : _0432_;
-  assign _0435_ = address[9] ? _0417_ : _0434_;
-  assign _0436_ = 1'h0 >> address[5:0];
-  assign _0437_ = 1'h0 >> address[5:0];
-  assign _0438_ = address[6] ? _0436_ : _0437_;
-  assign _0439_ = 1'h0 >> address[5:0];
-  assign _0440_ = 1'h0 >> address[5:0];
-  assign _0441_ = address[6] ? _0439_ : _0440_;
-  assign _0442_ = address[7] ? _0438_ : _0441_;
-  assign _0443_ = 1'h0 >> address[5:0];
-  assign _0446_ = 1'h0 >> address[5:0];
-  assign _0447_ = address[6] ? _0443_ : _0446_;
-  assign _0448_ = 1'h0 >> address[5:0];
-  assign _0449_ = 1'h0 >> address[5:0];
-  assign _0450_ = address[6] ? _0448_ : _0449_;
-  assign _0451_ = address[7] ? _0447_ : _0450_;
-  assign _0452_ = address[8] ? _0442_ : _0451_;
-  assign _0453_ = 1'h0 >> address[5:0];
-  assign _0454_ = 1'h0 >> address[5:0];
-  assign _0455_ = address[6] ? _0453_ : _0454_;
-  assign _0457_ = 1'h0 >> address[5:0];
-  assign _0458_ = 1'h0 >> address[5:0];
-  assign _0459_ = address[6] ? _0457_ : _0458_;
-  assign _0460_ = address[7] ? _0455_ : _0459_;
-  assign _0461_ = 1'h0 >> address[5:0];
-  assign _0462_ = 1'h0 >> address[5:0];
-  assign _0463_ = address[6] ? _0461_ : _0462_;
-  assign _0464_ = 1'h0 >> address[5:0];
-  assign _0465_ = 1'h0 >> address[5:0];
-  assign _0466_ = address[6] ? _0464_ : _0465_;
-  assign _0468_ = address[7] ? _0463_ : _0466_;
-  assign _0469_ = address[8] ? _0460_ : _0468_;
-  assign _0470_ = address[9] ? _0452_ : _0469_;
-  assign _0471_ = address[10] ? _0435_ : _0470_;
-  always @(posedge clk)
-    \value$4  <= _0472_;
-  always @(posedge clk)
-    address <= _0473_;
-  always @(posedge clk)
-    code <= _0474_;
   assign _0000_ = $signed(value) < $signed(1'h0);
-  assign _0111_ = $signed(value) >= $signed(18'h10000);
-  assign _0222_ = \value$4  < 9'h100;
-  assign _0333_ = \value$4 [15:8] == 1'h1;
-  assign _0444_ = 8'h80 + \value$4 [8:1];
-  assign _0482_ = \value$4 [15:9] == 1'h1;
-  assign _0493_ = 9'h100 + \value$4 [9:2];
-  assign _0504_ = \value$4 [15:10] == 1'h1;
-  assign _0515_ = 9'h180 + \value$4 [10:3];
-  assign _0001_ = \value$4 [15:11] == 1'h1;
-  assign _0012_ = 10'h200 + \value$4 [11:4];
-  assign _0023_ = \value$4 [15:12] == 1'h1;
-  assign _0034_ = 10'h280 + \value$4 [12:5];
-  assign _0045_ = \value$4 [15:13] == 1'h1;
-  assign _0056_ = 10'h300 + \value$4 [13:6];
-  assign _0067_ = \value$4 [15:14] == 1'h1;
-  assign _0078_ = 10'h380 + \value$4 [14:7];
-  assign _0100_ = 11'h400 + \value$4 [15:8];
-  assign _0112_ = 1'h0 >> address[5:0];
-  assign _0123_ = 1'h0 >> address[5:0];
-  assign _0134_ = address[6] ? _0112_ : _0123_;
-  assign _0145_ = 1'h0 >> address[5:0];
-  assign _0156_ = 1'h0 >> address[5:0];
-  assign _0167_ = address[6] ? _0145_ : _0156_;
-  assign _0178_ = address[7] ? _0134_ : _0167_;
-  assign _0189_ = 1'h0 >> address[5:0];
-  assign _0200_ = 1'h0 >> address[5:0];
-  assign _0211_ = address[6] ? _0189_ : _0200_;
-  assign _0223_ = 1'h0 >> address[5:0];
-  assign _0234_ = 1'h0 >> address[5:0];
-  assign _0245_ = address[6] ? _0223_ : _0234_;
-  assign _0256_ = address[7] ? _0211_ : _0245_;
-  assign _0267_ = address[8] ? _0178_ : _0256_;
-  assign _0278_ = 1'h0 >> address[5:0];
-  assign _0289_ = 1'h0 >> address[5:0];
-  assign _0300_ = address[6] ? _0278_ : _0289_;
-  assign _0311_ = 1'h0 >> address[5:0];
-  assign _0322_ = 1'h0 >> address[5:0];
-  assign _0334_ = address[6] ? _0311_ : _0322_;
-  assign _0345_ = address[7] ? _0300_ : _0334_;
-  assign _0356_ = 64'h8c633253999a19cd >> address[5:0];
-  assign _0367_ = 64'h959cd951992a6265 >> address[5:0];
-  assign _0378_ = address[6] ? _0356_ : _0367_;
-  assign _0389_ = 58'h3c1e3c620f070f1 >> address[5:0];
-  assign _0400_ = 64'h88f878f1c9e1e1c7 >> address[5:0];
-  assign _0411_ = address[6] ? _0389_ : _0400_;
-  assign _0422_ = address[7] ? _0378_ : _0411_;
-  assign _0433_ = address[8] ? _0345_ : _0422_;
-  assign _0445_ = address[9] ? _0267_ : _0433_;
-  assign _0456_ = 60'he7c01fc03f81f07 >> address[5:0];
-  assign _0467_ = 54'h3fc03f01f0707f >> address[5:0];
-  assign _0475_ = address[6] ? _0456_ : _0467_;
-  assign _0476_ = 64'hc0007ffc003ff803 >> address[5:0];
-  assign _0477_ = 64'hf87fe0007ffe001f >> address[5:0];
-  assign _0478_ = address[6] ? _0476_ : _0477_;
-  assign _0479_ = address[7] ? _0475_ : _0478_;
-  assign _0480_ = 64'hfff00001fff00000 >> address[5:0];
-  assign _0481_ = 59'h7ffffff0000007f >> address[5:0];
-  assign _0483_ = address[6] ? _0480_ : _0481_;
-  assign _0484_ = 64'hfffffff800000000 >> address[5:0];
-  assign _0485_ = 63'h7fffffe000000000 >> address[5:0];
-  assign _0486_ = address[6] ? _0484_ : _0485_;
-  assign _0487_ = address[7] ? _0483_ : _0486_;
-  assign _0488_ = address[8] ? _0479_ : _0487_;
-  assign _0489_ = 39'h7fffffffff >> address[5:0];
-  assign _0490_ = 64'hffffffffffff0000 >> address[5:0];
-  assign _0491_ = address[6] ? _0489_ : _0490_;
-  assign _0492_ = 1'h0 >> address[5:0];
-  assign _0494_ = 14'h3fff >> address[5:0];
-  assign _0495_ = address[6] ? _0492_ : _0494_;
-  assign _0496_ = address[7] ? _0491_ : _0495_;
-  assign _0497_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0498_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0499_ = address[6] ? _0497_ : _0498_;
-  assign _0500_ = 64'hffffffffffffc000 >> address[5:0];
-  assign _0501_ = 1'h0 >> address[5:0];
-  assign _0502_ = address[6] ? _0500_ : _0501_;
-  assign _0503_ = address[7] ? _0499_ : _0502_;
-  assign _0505_ = address[8] ? _0496_ : _0503_;
-  assign _0506_ = address[9] ? _0488_ : _0505_;
-  assign _0507_ = address[10] ? _0445_ : _0506_;
-  assign _0508_ = 1'h0 >> address[5:0];
-  assign _0509_ = 1'h0 >> address[5:0];
-  assign _0510_ = address[6] ? _0508_ : _0509_;
-  assign _0511_ = 1'h0 >> address[5:0];
-  assign _0512_ = 1'h0 >> address[5:0];
-  assign _0513_ = address[6] ? _0511_ : _0512_;
-  assign _0514_ = address[7] ? _0510_ : _0513_;
-  assign _0516_ = 1'h0 >> address[5:0];
-  assign _0517_ = 1'h0 >> address[5:0];
-  assign _0518_ = address[6] ? _0516_ : _0517_;
-  assign _0519_ = 1'h0 >> address[5:0];
-  assign _0520_ = 1'h0 >> address[5:0];
-  assign _0521_ = address[6] ? _0519_ : _0520_;
-  assign _0522_ = address[7] ? _0518_ : _0521_;
-  assign _0523_ = address[8] ? _0514_ : _0522_;
-  assign _0524_ = 1'h0 >> address[5:0];
-  assign _0525_ = 1'h0 >> address[5:0];
-  assign _0002_ = address[6] ? _0524_ : _0525_;
-  assign _0003_ = 1'h0 >> address[5:0];
-  assign _0004_ = 1'h0 >> address[5:0];
-  assign _0005_ = address[6] ? _0003_ : _0004_;
-  assign _0006_ = address[7] ? _0002_ : _0005_;
-  assign _0007_ = 64'hf07c3c63e1e39e0e >> address[5:0];
-  assign _0008_ = 61'h19e0e19e1e338386 >> address[5:0];
-  assign _0009_ = address[6] ? _0007_ : _0008_;
-  assign _0010_ = 62'h3c01fc07c7007f01 >> address[5:0];
-  assign _0011_ = 64'hf3007f01f001fe07 >> address[5:0];
-  assign _0013_ = address[6] ? _0010_ : _0011_;
-  assign _0014_ = address[7] ? _0009_ : _0013_;
-  assign _0015_ = address[8] ? _0006_ : _0014_;
-  assign _0016_ = address[9] ? _0523_ : _0015_;
-  assign _0017_ = 64'hf00001fffc001ff8 >> address[5:0];
-  assign _0018_ = 54'h3fffc001ff807f >> address[5:0];
-  assign _0019_ = address[6] ? _0017_ : _0018_;
-  assign _0020_ = 64'hffff8000003ffffc >> address[5:0];
-  assign _0021_ = 55'h7fffff8000001f >> address[5:0];
-  assign _0022_ = address[6] ? _0020_ : _0021_;
-  assign _0024_ = address[7] ? _0019_ : _0022_;
-  assign _0025_ = 64'hfffffffe00000fff >> address[5:0];
-  assign _0026_ = 64'hf80000000000007f >> address[5:0];
-  assign _0027_ = address[6] ? _0025_ : _0026_;
-  assign _0028_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0029_ = 64'h8000000000000000 >> address[5:0];
-  assign _0030_ = address[6] ? _0028_ : _0029_;
-  assign _0031_ = address[7] ? _0027_ : _0030_;
-  assign _0032_ = address[8] ? _0024_ : _0031_;
-  assign _0033_ = 39'h7fffffffff >> address[5:0];
-  assign _0035_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0036_ = address[6] ? _0033_ : _0035_;
-  assign _0037_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0038_ = 64'hffffffffffffc000 >> address[5:0];
-  assign _0039_ = address[6] ? _0037_ : _0038_;
-  assign _0040_ = address[7] ? _0036_ : _0039_;
-  assign _0041_ = 1'h0 >> address[5:0];
-  assign _0042_ = 1'h0 >> address[5:0];
-  assign _0043_ = address[6] ? _0041_ : _0042_;
-  assign _0044_ = 1'h0 >> address[5:0];
-  assign _0046_ = 1'h0 >> address[5:0];
-  assign _0047_ = address[6] ? _0044_ : _0046_;
-  assign _0048_ = address[7] ? _0043_ : _0047_;
-  assign _0049_ = address[8] ? _0040_ : _0048_;
-  assign _0050_ = address[9] ? _0032_ : _0049_;
-  assign _0051_ = address[10] ? _0016_ : _0050_;
-  assign _0052_ = 1'h0 >> address[5:0];
-  assign _0053_ = 1'h0 >> address[5:0];
+  assign _0148_ = $signed(value) >= $signed(18'h10000);
+  assign _0259_ = \value$4  < 10'h200;
+  assign _0370_ = \value$4 [15:9] == 1'h1;
+  assign _0481_ = 9'h100 + \value$4 [9:1];
+  assign _0592_ = \value$4 [15:10] == 1'h1;
+  assign _0703_ = 10'h200 + \value$4 [10:2];
+  assign _0814_ = \value$4 [15:11] == 1'h1;
+  assign _0925_ = 10'h300 + \value$4 [11:3];
+  assign _0001_ = \value$4 [15:12] == 1'h1;
+  assign _0049_ = 11'h400 + \value$4 [12:4];
+  assign _0060_ = \value$4 [15:13] == 1'h1;
+  assign _0071_ = 11'h500 + \value$4 [13:5];
+  assign _0082_ = \value$4 [15:14] == 1'h1;
+  assign _0093_ = 11'h600 + \value$4 [14:6];
+  assign _0115_ = 11'h700 + \value$4 [15:7];
+  assign _0126_ = 1'h0 >> address[5:0];
+  assign _0137_ = 1'h0 >> address[5:0];
+  assign _0149_ = address[6] ? _0126_ : _0137_;
+  assign _0160_ = 1'h0 >> address[5:0];
+  assign _0171_ = 1'h0 >> address[5:0];
+  assign _0182_ = address[6] ? _0160_ : _0171_;
+  assign _0193_ = address[7] ? _0149_ : _0182_;
+  assign _0204_ = 1'h0 >> address[5:0];
+  assign _0215_ = 1'h0 >> address[5:0];
+  assign _0226_ = address[6] ? _0204_ : _0215_;
+  assign _0237_ = 1'h0 >> address[5:0];
+  assign _0248_ = 1'h0 >> address[5:0];
+  assign _0260_ = address[6] ? _0237_ : _0248_;
+  assign _0271_ = address[7] ? _0226_ : _0260_;
+  assign _0282_ = address[8] ? _0193_ : _0271_;
+  assign _0293_ = 1'h0 >> address[5:0];
+  assign _0304_ = 1'h0 >> address[5:0];
+  assign _0315_ = address[6] ? _0293_ : _0304_;
+  assign _0326_ = 1'h0 >> address[5:0];
+  assign _0337_ = 1'h0 >> address[5:0];
+  assign _0348_ = address[6] ? _0326_ : _0337_;
+  assign _0359_ = address[7] ? _0315_ : _0348_;
+  assign _0371_ = 1'h0 >> address[5:0];
+  assign _0382_ = 1'h0 >> address[5:0];
+  assign _0393_ = address[6] ? _0371_ : _0382_;
+  assign _0404_ = 1'h0 >> address[5:0];
+  assign _0415_ = 1'h0 >> address[5:0];
+  assign _0426_ = address[6] ? _0404_ : _0415_;
+  assign _0437_ = address[7] ? _0393_ : _0426_;
+  assign _0448_ = address[8] ? _0359_ : _0437_;
+  assign _0459_ = address[9] ? _0282_ : _0448_;
+  assign _0470_ = 1'h0 >> address[5:0];
+  assign _0482_ = 1'h0 >> address[5:0];
+  assign _0493_ = address[6] ? _0470_ : _0482_;
+  assign _0504_ = 1'h0 >> address[5:0];
+  assign _0515_ = 1'h0 >> address[5:0];
+  assign _0526_ = address[6] ? _0504_ : _0515_;
+  assign _0537_ = address[7] ? _0493_ : _0526_;
+  assign _0548_ = 1'h0 >> address[5:0];
+  assign _0559_ = 1'h0 >> address[5:0];
+  assign _0570_ = address[6] ? _0548_ : _0559_;
+  assign _0581_ = 1'h0 >> address[5:0];
+  assign _0593_ = 1'h0 >> address[5:0];
+  assign _0604_ = address[6] ? _0581_ : _0593_;
+  assign _0615_ = address[7] ? _0570_ : _0604_;
+  assign _0626_ = address[8] ? _0537_ : _0615_;
+  assign _0637_ = 1'h0 >> address[5:0];
+  assign _0648_ = 1'h0 >> address[5:0];
+  assign _0659_ = address[6] ? _0637_ : _0648_;
+  assign _0670_ = 1'h0 >> address[5:0];
+  assign _0681_ = 1'h0 >> address[5:0];
+  assign _0692_ = address[6] ? _0670_ : _0681_;
+  assign _0704_ = address[7] ? _0659_ : _0692_;
+  assign _0715_ = 64'he07c1f0787871970 >> address[5:0];
+  assign _0726_ = 63'h7c1e1e1c6407c1e0 >> address[5:0];
+  assign _0737_ = address[6] ? _0715_ : _0726_;
+  assign _0748_ = 64'he1c660f87c3c79c8 >> address[5:0];
+  assign _0759_ = 64'hf83c3c38ccf0f878 >> address[5:0];
+  assign _0770_ = address[6] ? _0748_ : _0759_;
+  assign _0781_ = address[7] ? _0737_ : _0770_;
+  assign _0792_ = address[8] ? _0704_ : _0781_;
+  assign _0803_ = address[9] ? _0626_ : _0792_;
+  assign _0815_ = address[10] ? _0459_ : _0803_;
+  assign _0826_ = 63'h7e07c33f803fe01f >> address[5:0];
+  assign _0837_ = 64'he03f03e18001ff00 >> address[5:0];
+  assign _0848_ = address[6] ? _0826_ : _0837_;
+  assign _0859_ = 64'hff01f81f0c01ff00 >> address[5:0];
+  assign _0870_ = 64'hff01f81f0c1fe00f >> address[5:0];
+  assign _0881_ = address[6] ? _0859_ : _0870_;
+  assign _0892_ = address[7] ? _0848_ : _0881_;
+  assign _0903_ = 64'hfe0007ffc007fe01 >> address[5:0];
+  assign _0914_ = 64'hf0ffe0000fffe000 >> address[5:0];
+  assign _0926_ = address[6] ? _0903_ : _0914_;
+  assign _0937_ = 63'h7ffc003fe01f0000 >> address[5:0];
+  assign _0948_ = 59'h7fff0001fff001f >> address[5:0];
+  assign _0959_ = address[6] ? _0937_ : _0948_;
+  assign _0970_ = address[7] ? _0926_ : _0959_;
+  assign _0981_ = address[8] ? _0892_ : _0970_;
+  assign _0992_ = 64'hff80007fe00007ff >> address[5:0];
+  assign _1003_ = 64'hffffe0000001ffff >> address[5:0];
+  assign _1014_ = address[6] ? _0992_ : _1003_;
+  assign _1025_ = 64'hff800000ffffe000 >> address[5:0];
+  assign _0002_ = 61'h1ff87fff0000000f >> address[5:0];
+  assign _0013_ = address[6] ? _1025_ : _0002_;
+  assign _0024_ = address[7] ? _1014_ : _0013_;
+  assign _0035_ = 64'hfffffffffff00000 >> address[5:0];
+  assign _0043_ = 38'h3fffffffff >> address[5:0];
+  assign _0044_ = address[6] ? _0035_ : _0043_;
+  assign _0045_ = 64'h80000000fffff000 >> address[5:0];
+  assign _0046_ = 46'h3fffffffffff >> address[5:0];
+  assign _0047_ = address[6] ? _0045_ : _0046_;
+  assign _0048_ = address[7] ? _0044_ : _0047_;
+  assign _0050_ = address[8] ? _0024_ : _0048_;
+  assign _0051_ = address[9] ? _0981_ : _0050_;
+  assign _0052_ = 64'hf000000000000000 >> address[5:0];
+  assign _0053_ = 33'h1ffffffff >> address[5:0];
   assign _0054_ = address[6] ? _0052_ : _0053_;
-  assign _0055_ = 1'h0 >> address[5:0];
-  assign _0057_ = 1'h0 >> address[5:0];
-  assign _0058_ = address[6] ? _0055_ : _0057_;
-  assign _0059_ = address[7] ? _0054_ : _0058_;
-  assign _0060_ = 1'h0 >> address[5:0];
+  assign _0055_ = 64'hfffffffffff00000 >> address[5:0];
+  assign _0056_ = 22'h3fffff >> address[5:0];
+  assign _0057_ = address[6] ? _0055_ : _0056_;
+  assign _0058_ = address[7] ? _0054_ : _0057_;
+  assign _0059_ = 64'hfffffffffc000000 >> address[5:0];
   assign _0061_ = 1'h0 >> address[5:0];
-  assign _0062_ = address[6] ? _0060_ : _0061_;
-  assign _0063_ = 1'h0 >> address[5:0];
-  assign _0064_ = 1'h0 >> address[5:0];
+  assign _0062_ = address[6] ? _0059_ : _0061_;
+  assign _0063_ = 55'h7fffffffffffff >> address[5:0];
+  assign _0064_ = 64'hffffffffffffffff >> address[5:0];
   assign _0065_ = address[6] ? _0063_ : _0064_;
   assign _0066_ = address[7] ? _0062_ : _0065_;
-  assign _0068_ = address[8] ? _0059_ : _0066_;
+  assign _0067_ = address[8] ? _0058_ : _0066_;
+  assign _0068_ = 64'hfffffffffff80000 >> address[5:0];
   assign _0069_ = 1'h0 >> address[5:0];
-  assign _0070_ = 1'h0 >> address[5:0];
-  assign _0071_ = address[6] ? _0069_ : _0070_;
+  assign _0070_ = address[6] ? _0068_ : _0069_;
   assign _0072_ = 1'h0 >> address[5:0];
   assign _0073_ = 1'h0 >> address[5:0];
   assign _0074_ = address[6] ? _0072_ : _0073_;
-  assign _0075_ = address[7] ? _0071_ : _0074_;
-  assign _0076_ = 64'hff803f8401fc000f >> address[5:0];
-  assign _0077_ = 64'he000fe001fc003f8 >> address[5:0];
-  assign _0079_ = address[6] ? _0076_ : _0077_;
-  assign _0080_ = 49'h1fff800007ffe >> address[5:0];
-  assign _0081_ = 47'h7ffe0001fff8 >> address[5:0];
-  assign _0082_ = address[6] ? _0080_ : _0081_;
-  assign _0083_ = address[7] ? _0079_ : _0082_;
+  assign _0075_ = address[7] ? _0070_ : _0074_;
+  assign _0076_ = 27'h7ffffff >> address[5:0];
+  assign _0077_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0078_ = address[6] ? _0076_ : _0077_;
+  assign _0079_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0080_ = 64'hff00000000000000 >> address[5:0];
+  assign _0081_ = address[6] ? _0079_ : _0080_;
+  assign _0083_ = address[7] ? _0078_ : _0081_;
   assign _0084_ = address[8] ? _0075_ : _0083_;
-  assign _0085_ = address[9] ? _0068_ : _0084_;
-  assign _0086_ = 41'h1ffffffe000 >> address[5:0];
-  assign _0087_ = 54'h3ffffffe00007f >> address[5:0];
-  assign _0088_ = address[6] ? _0086_ : _0087_;
-  assign _0090_ = 64'hffffffffffc00000 >> address[5:0];
-  assign _0091_ = 55'h7fffffffffffe0 >> address[5:0];
-  assign _0092_ = address[6] ? _0090_ : _0091_;
-  assign _0093_ = address[7] ? _0088_ : _0092_;
-  assign _0094_ = 12'hfff >> address[5:0];
-  assign _0095_ = 64'hffffffffffffff80 >> address[5:0];
-  assign _0096_ = address[6] ? _0094_ : _0095_;
+  assign _0085_ = address[9] ? _0067_ : _0084_;
+  assign _0086_ = address[10] ? _0051_ : _0085_;
+  assign _0087_ = address[11] ? _0815_ : _0086_;
+  assign _0088_ = 1'h0 >> address[5:0];
+  assign _0089_ = 1'h0 >> address[5:0];
+  assign _0090_ = address[6] ? _0088_ : _0089_;
+  assign _0091_ = 1'h0 >> address[5:0];
+  assign _0092_ = 1'h0 >> address[5:0];
+  assign _0094_ = address[6] ? _0091_ : _0092_;
+  assign _0095_ = address[7] ? _0090_ : _0094_;
+  assign _0096_ = 1'h0 >> address[5:0];
   assign _0097_ = 1'h0 >> address[5:0];
-  assign _0098_ = 19'h7ffff >> address[5:0];
-  assign _0099_ = address[6] ? _0097_ : _0098_;
-  assign _0101_ = address[7] ? _0096_ : _0099_;
-  assign _0102_ = address[8] ? _0093_ : _0101_;
-  assign _0103_ = 64'hffffff8000000000 >> address[5:0];
-  assign _0104_ = 1'h0 >> address[5:0];
-  assign _0105_ = address[6] ? _0103_ : _0104_;
+  assign _0098_ = address[6] ? _0096_ : _0097_;
+  assign _0099_ = 1'h0 >> address[5:0];
+  assign _0100_ = 1'h0 >> address[5:0];
+  assign _0101_ = address[6] ? _0099_ : _0100_;
+  assign _0102_ = address[7] ? _0098_ : _0101_;
+  assign _0103_ = address[8] ? _0095_ : _0102_;
+  assign _0105_ = 1'h0 >> address[5:0];
   assign _0106_ = 1'h0 >> address[5:0];
-  assign _0107_ = 1'h0 >> address[5:0];
-  assign _0108_ = address[6] ? _0106_ : _0107_;
-  assign _0109_ = address[7] ? _0105_ : _0108_;
-  assign _0110_ = 1'h0 >> address[5:0];
+  assign _0107_ = address[6] ? _0105_ : _0106_;
+  assign _0108_ = 1'h0 >> address[5:0];
+  assign _0109_ = 1'h0 >> address[5:0];
+  assign _0110_ = address[6] ? _0108_ : _0109_;
+  assign _0111_ = address[7] ? _0107_ : _0110_;
+  assign _0112_ = 1'h0 >> address[5:0];
   assign _0113_ = 1'h0 >> address[5:0];
-  assign _0114_ = address[6] ? _0110_ : _0113_;
-  assign _0115_ = 1'h0 >> address[5:0];
+  assign _0114_ = address[6] ? _0112_ : _0113_;
   assign _0116_ = 1'h0 >> address[5:0];
-  assign _0117_ = address[6] ? _0115_ : _0116_;
-  assign _0118_ = address[7] ? _0114_ : _0117_;
-  assign _0119_ = address[8] ? _0109_ : _0118_;
-  assign _0120_ = address[9] ? _0102_ : _0119_;
-  assign _0121_ = address[10] ? _0085_ : _0120_;
+  assign _0117_ = 1'h0 >> address[5:0];
+  assign _0118_ = address[6] ? _0116_ : _0117_;
+  assign _0119_ = address[7] ? _0114_ : _0118_;
+  assign _0120_ = address[8] ? _0111_ : _0119_;
+  assign _0121_ = address[9] ? _0103_ : _0120_;
   assign _0122_ = 1'h0 >> address[5:0];
-  assign _0124_ = 1'h0 >> address[5:0];
-  assign _0125_ = address[6] ? _0122_ : _0124_;
-  assign _0126_ = 1'h0 >> address[5:0];
+  assign _0123_ = 1'h0 >> address[5:0];
+  assign _0124_ = address[6] ? _0122_ : _0123_;
+  assign _0125_ = 1'h0 >> address[5:0];
   assign _0127_ = 1'h0 >> address[5:0];
-  assign _0128_ = address[6] ? _0126_ : _0127_;
-  assign _0129_ = address[7] ? _0125_ : _0128_;
+  assign _0128_ = address[6] ? _0125_ : _0127_;
+  assign _0129_ = address[7] ? _0124_ : _0128_;
   assign _0130_ = 1'h0 >> address[5:0];
   assign _0131_ = 1'h0 >> address[5:0];
   assign _0132_ = address[6] ? _0130_ : _0131_;
   assign _0133_ = 1'h0 >> address[5:0];
-  assign _0135_ = 1'h0 >> address[5:0];
-  assign _0136_ = address[6] ? _0133_ : _0135_;
-  assign _0137_ = address[7] ? _0132_ : _0136_;
-  assign _0138_ = address[8] ? _0129_ : _0137_;
+  assign _0134_ = 1'h0 >> address[5:0];
+  assign _0135_ = address[6] ? _0133_ : _0134_;
+  assign _0136_ = address[7] ? _0132_ : _0135_;
+  assign _0138_ = address[8] ? _0129_ : _0136_;
   assign _0139_ = 1'h0 >> address[5:0];
   assign _0140_ = 1'h0 >> address[5:0];
   assign _0141_ = address[6] ? _0139_ : _0140_;
   assign _0142_ = 1'h0 >> address[5:0];
   assign _0143_ = 1'h0 >> address[5:0];
   assign _0144_ = address[6] ? _0142_ : _0143_;
-  assign _0146_ = address[7] ? _0141_ : _0144_;
-  assign _0147_ = 64'hffffc007fe001ff0 >> address[5:0];
-  assign _0148_ = 57'h1ff001fe003fc00 >> address[5:0];
-  assign _0149_ = address[6] ? _0147_ : _0148_;
-  assign _0150_ = 62'h3ffe000007ff8000 >> address[5:0];
-  assign _0151_ = 58'h3ff800001fe0000 >> address[5:0];
-  assign _0152_ = address[6] ? _0150_ : _0151_;
-  assign _0153_ = address[7] ? _0149_ : _0152_;
-  assign _0154_ = address[8] ? _0146_ : _0153_;
-  assign _0155_ = address[9] ? _0138_ : _0154_;
-  assign _0157_ = 55'h7ffe0000000000 >> address[5:0];
-  assign _0158_ = 60'hfc0000000000780 >> address[5:0];
-  assign _0159_ = address[6] ? _0157_ : _0158_;
-  assign _0160_ = 1'h0 >> address[5:0];
-  assign _0161_ = 1'h0 >> address[5:0];
-  assign _0162_ = address[6] ? _0160_ : _0161_;
-  assign _0163_ = address[7] ? _0159_ : _0162_;
-  assign _0164_ = 1'h0 >> address[5:0];
-  assign _0165_ = 1'h0 >> address[5:0];
-  assign _0166_ = address[6] ? _0164_ : _0165_;
-  assign _0168_ = 1'h0 >> address[5:0];
-  assign _0169_ = 1'h0 >> address[5:0];
-  assign _0170_ = address[6] ? _0168_ : _0169_;
-  assign _0171_ = address[7] ? _0166_ : _0170_;
-  assign _0172_ = address[8] ? _0163_ : _0171_;
-  assign _0173_ = 1'h0 >> address[5:0];
-  assign _0174_ = 1'h0 >> address[5:0];
-  assign _0175_ = address[6] ? _0173_ : _0174_;
-  assign _0176_ = 1'h0 >> address[5:0];
-  assign _0177_ = 1'h0 >> address[5:0];
-  assign _0179_ = address[6] ? _0176_ : _0177_;
-  assign _0180_ = address[7] ? _0175_ : _0179_;
-  assign _0181_ = 1'h0 >> address[5:0];
-  assign _0182_ = 1'h0 >> address[5:0];
-  assign _0183_ = address[6] ? _0181_ : _0182_;
-  assign _0184_ = 1'h0 >> address[5:0];
-  assign _0185_ = 1'h0 >> address[5:0];
-  assign _0186_ = address[6] ? _0184_ : _0185_;
-  assign _0187_ = address[7] ? _0183_ : _0186_;
-  assign _0188_ = address[8] ? _0180_ : _0187_;
-  assign _0190_ = address[9] ? _0172_ : _0188_;
-  assign _0191_ = address[10] ? _0155_ : _0190_;
+  assign _0145_ = address[7] ? _0141_ : _0144_;
+  assign _0146_ = 64'hff801ff807f81e00 >> address[5:0];
+  assign _0147_ = 63'h7fe01fe07807fe00 >> address[5:0];
+  assign _0150_ = address[6] ? _0146_ : _0147_;
+  assign _0151_ = 64'hfe0780ff803f81f0 >> address[5:0];
+  assign _0152_ = 64'hffc03fc0f0ff007f >> address[5:0];
+  assign _0153_ = address[6] ? _0151_ : _0152_;
+  assign _0154_ = address[7] ? _0150_ : _0153_;
+  assign _0155_ = address[8] ? _0145_ : _0154_;
+  assign _0156_ = address[9] ? _0138_ : _0155_;
+  assign _0157_ = address[10] ? _0121_ : _0156_;
+  assign _0158_ = 64'h8007fc3fffc0001f >> address[5:0];
+  assign _0159_ = 64'hffc003fe03fe0000 >> address[5:0];
+  assign _0161_ = address[6] ? _0158_ : _0159_;
+  assign _0162_ = 64'hfffe001ff07e0000 >> address[5:0];
+  assign _0163_ = 64'hfffe001ff000000f >> address[5:0];
+  assign _0164_ = address[6] ? _0162_ : _0163_;
+  assign _0165_ = address[7] ? _0161_ : _0164_;
+  assign _0166_ = 64'hfffff8000007fffe >> address[5:0];
+  assign _0167_ = 28'hfffffff >> address[5:0];
+  assign _0168_ = address[6] ? _0166_ : _0167_;
+  assign _0169_ = 64'h8000003fffe00000 >> address[5:0];
+  assign _0170_ = 59'h7ffffffe000001f >> address[5:0];
+  assign _0172_ = address[6] ? _0169_ : _0170_;
+  assign _0173_ = address[7] ? _0168_ : _0172_;
+  assign _0174_ = address[8] ? _0165_ : _0173_;
+  assign _0175_ = 64'hffffff80000007ff >> address[5:0];
+  assign _0176_ = 64'hfffffffffffe0000 >> address[5:0];
+  assign _0177_ = address[6] ? _0175_ : _0176_;
+  assign _0178_ = 32'd4294967295 >> address[5:0];
+  assign _0179_ = 64'he0007ffffffffff0 >> address[5:0];
+  assign _0180_ = address[6] ? _0178_ : _0179_;
+  assign _0181_ = address[7] ? _0177_ : _0180_;
+  assign _0183_ = 1'h0 >> address[5:0];
+  assign _0184_ = 38'h3fffffffff >> address[5:0];
+  assign _0185_ = address[6] ? _0183_ : _0184_;
+  assign _0186_ = 64'hffffffff00000000 >> address[5:0];
+  assign _0187_ = 1'h0 >> address[5:0];
+  assign _0188_ = address[6] ? _0186_ : _0187_;
+  assign _0189_ = address[7] ? _0185_ : _0188_;
+  assign _0190_ = address[8] ? _0181_ : _0189_;
+  assign _0191_ = address[9] ? _0174_ : _0190_;
   assign _0192_ = 1'h0 >> address[5:0];
-  assign _0193_ = 1'h0 >> address[5:0];
-  assign _0194_ = address[6] ? _0192_ : _0193_;
-  assign _0195_ = 1'h0 >> address[5:0];
-  assign _0196_ = 1'h0 >> address[5:0];
-  assign _0197_ = address[6] ? _0195_ : _0196_;
-  assign _0198_ = address[7] ? _0194_ : _0197_;
-  assign _0199_ = 1'h0 >> address[5:0];
+  assign _0194_ = 33'h1ffffffff >> address[5:0];
+  assign _0195_ = address[6] ? _0192_ : _0194_;
+  assign _0196_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0197_ = 64'hffffffffffc00000 >> address[5:0];
+  assign _0198_ = address[6] ? _0196_ : _0197_;
+  assign _0199_ = address[7] ? _0195_ : _0198_;
+  assign _0200_ = 1'h0 >> address[5:0];
   assign _0201_ = 1'h0 >> address[5:0];
-  assign _0202_ = address[6] ? _0199_ : _0201_;
-  assign _0203_ = 1'h0 >> address[5:0];
-  assign _0204_ = 1'h0 >> address[5:0];
-  assign _0205_ = address[6] ? _0203_ : _0204_;
-  assign _0206_ = address[7] ? _0202_ : _0205_;
-  assign _0207_ = address[8] ? _0198_ : _0206_;
-  assign _0208_ = 1'h0 >> address[5:0];
-  assign _0209_ = 1'h0 >> address[5:0];
-  assign _0210_ = address[6] ? _0208_ : _0209_;
-  assign _0212_ = 1'h0 >> address[5:0];
-  assign _0213_ = 1'h0 >> address[5:0];
+  assign _0202_ = address[6] ? _0200_ : _0201_;
+  assign _0203_ = 55'h7fffffffffffff >> address[5:0];
+  assign _0205_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0206_ = address[6] ? _0203_ : _0205_;
+  assign _0207_ = address[7] ? _0202_ : _0206_;
+  assign _0208_ = address[8] ? _0199_ : _0207_;
+  assign _0209_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0210_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0211_ = address[6] ? _0209_ : _0210_;
+  assign _0212_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0213_ = 64'hffffffffffffffff >> address[5:0];
   assign _0214_ = address[6] ? _0212_ : _0213_;
-  assign _0215_ = address[7] ? _0210_ : _0214_;
-  assign _0216_ = 64'hfffffff800001fff >> address[5:0];
-  assign _0217_ = 64'hfe00001ffffc0000 >> address[5:0];
-  assign _0218_ = address[6] ? _0216_ : _0217_;
-  assign _0219_ = 62'h3ffffffff8000000 >> address[5:0];
-  assign _0220_ = 58'h3fffffffe000000 >> address[5:0];
-  assign _0221_ = address[6] ? _0219_ : _0220_;
-  assign _0224_ = address[7] ? _0218_ : _0221_;
-  assign _0225_ = address[8] ? _0215_ : _0224_;
-  assign _0226_ = address[9] ? _0207_ : _0225_;
-  assign _0227_ = 55'h7fffffffffffff >> address[5:0];
-  assign _0228_ = 64'hf0000000000007ff >> address[5:0];
-  assign _0229_ = address[6] ? _0227_ : _0228_;
-  assign _0230_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0231_ = 64'hff80000000000000 >> address[5:0];
-  assign _0232_ = address[6] ? _0230_ : _0231_;
-  assign _0233_ = address[7] ? _0229_ : _0232_;
-  assign _0235_ = 12'hfff >> address[5:0];
-  assign _0236_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0237_ = address[6] ? _0235_ : _0236_;
-  assign _0238_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0239_ = 64'hfffffffffff80000 >> address[5:0];
-  assign _0240_ = address[6] ? _0238_ : _0239_;
-  assign _0241_ = address[7] ? _0237_ : _0240_;
-  assign _0242_ = address[8] ? _0233_ : _0241_;
-  assign _0243_ = 1'h0 >> address[5:0];
-  assign _0244_ = 1'h0 >> address[5:0];
-  assign _0246_ = address[6] ? _0243_ : _0244_;
-  assign _0247_ = 1'h0 >> address[5:0];
-  assign _0248_ = 1'h0 >> address[5:0];
-  assign _0249_ = address[6] ? _0247_ : _0248_;
-  assign _0250_ = address[7] ? _0246_ : _0249_;
-  assign _0251_ = 1'h0 >> address[5:0];
-  assign _0252_ = 1'h0 >> address[5:0];
-  assign _0253_ = address[6] ? _0251_ : _0252_;
+  assign _0216_ = address[7] ? _0211_ : _0214_;
+  assign _0217_ = 64'hfffffffff8000000 >> address[5:0];
+  assign _0218_ = 1'h0 >> address[5:0];
+  assign _0219_ = address[6] ? _0217_ : _0218_;
+  assign _0220_ = 1'h0 >> address[5:0];
+  assign _0221_ = 1'h0 >> address[5:0];
+  assign _0222_ = address[6] ? _0220_ : _0221_;
+  assign _0223_ = address[7] ? _0219_ : _0222_;
+  assign _0224_ = address[8] ? _0216_ : _0223_;
+  assign _0225_ = address[9] ? _0208_ : _0224_;
+  assign _0227_ = address[10] ? _0191_ : _0225_;
+  assign _0228_ = address[11] ? _0157_ : _0227_;
+  assign _0229_ = 1'h0 >> address[5:0];
+  assign _0230_ = 1'h0 >> address[5:0];
+  assign _0231_ = address[6] ? _0229_ : _0230_;
+  assign _0232_ = 1'h0 >> address[5:0];
+  assign _0233_ = 1'h0 >> address[5:0];
+  assign _0234_ = address[6] ? _0232_ : _0233_;
+  assign _0235_ = address[7] ? _0231_ : _0234_;
+  assign _0236_ = 1'h0 >> address[5:0];
+  assign _0238_ = 1'h0 >> address[5:0];
+  assign _0239_ = address[6] ? _0236_ : _0238_;
+  assign _0240_ = 1'h0 >> address[5:0];
+  assign _0241_ = 1'h0 >> address[5:0];
+  assign _0242_ = address[6] ? _0240_ : _0241_;
+  assign _0243_ = address[7] ? _0239_ : _0242_;
+  assign _0244_ = address[8] ? _0235_ : _0243_;
+  assign _0245_ = 1'h0 >> address[5:0];
+  assign _0246_ = 1'h0 >> address[5:0];
+  assign _0247_ = address[6] ? _0245_ : _0246_;
+  assign _0249_ = 1'h0 >> address[5:0];
+  assign _0250_ = 1'h0 >> address[5:0];
+  assign _0251_ = address[6] ? _0249_ : _0250_;
+  assign _0252_ = address[7] ? _0247_ : _0251_;
+  assign _0253_ = 1'h0 >> address[5:0];
   assign _0254_ = 1'h0 >> address[5:0];
-  assign _0255_ = 1'h0 >> address[5:0];
-  assign _0257_ = address[6] ? _0254_ : _0255_;
-  assign _0258_ = address[7] ? _0253_ : _0257_;
-  assign _0259_ = address[8] ? _0250_ : _0258_;
-  assign _0260_ = address[9] ? _0242_ : _0259_;
-  assign _0261_ = address[10] ? _0226_ : _0260_;
-  assign _0262_ = 1'h0 >> address[5:0];
-  assign _0263_ = 1'h0 >> address[5:0];
-  assign _0264_ = address[6] ? _0262_ : _0263_;
+  assign _0255_ = address[6] ? _0253_ : _0254_;
+  assign _0256_ = 1'h0 >> address[5:0];
+  assign _0257_ = 1'h0 >> address[5:0];
+  assign _0258_ = address[6] ? _0256_ : _0257_;
+  assign _0261_ = address[7] ? _0255_ : _0258_;
+  assign _0262_ = address[8] ? _0252_ : _0261_;
+  assign _0263_ = address[9] ? _0244_ : _0262_;
+  assign _0264_ = 1'h0 >> address[5:0];
   assign _0265_ = 1'h0 >> address[5:0];
-  assign _0266_ = 1'h0 >> address[5:0];
-  assign _0268_ = address[6] ? _0265_ : _0266_;
-  assign _0269_ = address[7] ? _0264_ : _0268_;
-  assign _0270_ = 1'h0 >> address[5:0];
-  assign _0271_ = 1'h0 >> address[5:0];
-  assign _0272_ = address[6] ? _0270_ : _0271_;
+  assign _0266_ = address[6] ? _0264_ : _0265_;
+  assign _0267_ = 1'h0 >> address[5:0];
+  assign _0268_ = 1'h0 >> address[5:0];
+  assign _0269_ = address[6] ? _0267_ : _0268_;
+  assign _0270_ = address[7] ? _0266_ : _0269_;
+  assign _0272_ = 1'h0 >> address[5:0];
   assign _0273_ = 1'h0 >> address[5:0];
-  assign _0274_ = 1'h0 >> address[5:0];
-  assign _0275_ = address[6] ? _0273_ : _0274_;
-  assign _0276_ = address[7] ? _0272_ : _0275_;
-  assign _0277_ = address[8] ? _0269_ : _0276_;
-  assign _0279_ = 1'h0 >> address[5:0];
+  assign _0274_ = address[6] ? _0272_ : _0273_;
+  assign _0275_ = 1'h0 >> address[5:0];
+  assign _0276_ = 1'h0 >> address[5:0];
+  assign _0277_ = address[6] ? _0275_ : _0276_;
+  assign _0278_ = address[7] ? _0274_ : _0277_;
+  assign _0279_ = address[8] ? _0270_ : _0278_;
   assign _0280_ = 1'h0 >> address[5:0];
-  assign _0281_ = address[6] ? _0279_ : _0280_;
-  assign _0282_ = 1'h0 >> address[5:0];
-  assign _0283_ = 1'h0 >> address[5:0];
-  assign _0284_ = address[6] ? _0282_ : _0283_;
-  assign _0285_ = address[7] ? _0281_ : _0284_;
-  assign _0286_ = 64'hffffffffffffe000 >> address[5:0];
-  assign _0287_ = 37'h1fffffffff >> address[5:0];
-  assign _0288_ = address[6] ? _0286_ : _0287_;
-  assign _0290_ = 64'hc000000000000000 >> address[5:0];
-  assign _0291_ = 58'h3ffffffffffffff >> address[5:0];
-  assign _0292_ = address[6] ? _0290_ : _0291_;
-  assign _0293_ = address[7] ? _0288_ : _0292_;
-  assign _0294_ = address[8] ? _0285_ : _0293_;
-  assign _0295_ = address[9] ? _0277_ : _0294_;
-  assign _0296_ = 64'hff80000000000000 >> address[5:0];
-  assign _0297_ = 11'h7ff >> address[5:0];
-  assign _0298_ = address[6] ? _0296_ : _0297_;
-  assign _0299_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0301_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0302_ = address[6] ? _0299_ : _0301_;
-  assign _0303_ = address[7] ? _0298_ : _0302_;
-  assign _0304_ = 64'hfffffffffffff000 >> address[5:0];
-  assign _0305_ = 1'h0 >> address[5:0];
-  assign _0306_ = address[6] ? _0304_ : _0305_;
-  assign _0307_ = 1'h0 >> address[5:0];
-  assign _0308_ = 1'h0 >> address[5:0];
+  assign _0281_ = 1'h0 >> address[5:0];
+  assign _0283_ = address[6] ? _0280_ : _0281_;
+  assign _0284_ = 1'h0 >> address[5:0];
+  assign _0285_ = 1'h0 >> address[5:0];
+  assign _0286_ = address[6] ? _0284_ : _0285_;
+  assign _0287_ = address[7] ? _0283_ : _0286_;
+  assign _0288_ = 64'hffffe00007ffe07f >> address[5:0];
+  assign _0289_ = 64'h80001fff80780000 >> address[5:0];
+  assign _0290_ = address[6] ? _0288_ : _0289_;
+  assign _0291_ = 64'hfff80f00003ffe03 >> address[5:0];
+  assign _0292_ = 46'h3fff0000007f >> address[5:0];
+  assign _0294_ = address[6] ? _0291_ : _0292_;
+  assign _0295_ = address[7] ? _0290_ : _0294_;
+  assign _0296_ = address[8] ? _0287_ : _0295_;
+  assign _0297_ = address[9] ? _0279_ : _0296_;
+  assign _0298_ = address[10] ? _0263_ : _0297_;
+  assign _0299_ = 64'hfff800000000001f >> address[5:0];
+  assign _0300_ = 64'hfffffc0000000000 >> address[5:0];
+  assign _0301_ = address[6] ? _0299_ : _0300_;
+  assign _0302_ = 64'hffffffe000000000 >> address[5:0];
+  assign _0303_ = 64'hffffffe00000000f >> address[5:0];
+  assign _0305_ = address[6] ? _0302_ : _0303_;
+  assign _0306_ = address[7] ? _0301_ : _0305_;
+  assign _0307_ = 64'hfffffffffff80000 >> address[5:0];
+  assign _0308_ = 28'hfffffff >> address[5:0];
   assign _0309_ = address[6] ? _0307_ : _0308_;
-  assign _0310_ = address[7] ? _0306_ : _0309_;
-  assign _0312_ = address[8] ? _0303_ : _0310_;
-  assign _0313_ = 1'h0 >> address[5:0];
-  assign _0314_ = 1'h0 >> address[5:0];
-  assign _0315_ = address[6] ? _0313_ : _0314_;
-  assign _0316_ = 1'h0 >> address[5:0];
-  assign _0317_ = 1'h0 >> address[5:0];
+  assign _0310_ = 64'hffffffc000000000 >> address[5:0];
+  assign _0311_ = 59'h7ffffffffffffe0 >> address[5:0];
+  assign _0312_ = address[6] ? _0310_ : _0311_;
+  assign _0313_ = address[7] ? _0309_ : _0312_;
+  assign _0314_ = address[8] ? _0306_ : _0313_;
+  assign _0316_ = 11'h7ff >> address[5:0];
+  assign _0317_ = 64'hffffffffffffffff >> address[5:0];
   assign _0318_ = address[6] ? _0316_ : _0317_;
-  assign _0319_ = address[7] ? _0315_ : _0318_;
-  assign _0320_ = 1'h0 >> address[5:0];
-  assign _0321_ = 1'h0 >> address[5:0];
-  assign _0323_ = address[6] ? _0320_ : _0321_;
-  assign _0324_ = 1'h0 >> address[5:0];
-  assign _0325_ = 1'h0 >> address[5:0];
-  assign _0326_ = address[6] ? _0324_ : _0325_;
-  assign _0327_ = address[7] ? _0323_ : _0326_;
-  assign _0328_ = address[8] ? _0319_ : _0327_;
-  assign _0329_ = address[9] ? _0312_ : _0328_;
-  assign _0330_ = address[10] ? _0295_ : _0329_;
-  assign _0331_ = 1'h0 >> address[5:0];
-  assign _0332_ = 1'h0 >> address[5:0];
-  assign _0335_ = address[6] ? _0331_ : _0332_;
+  assign _0319_ = 64'hffffffff00000000 >> address[5:0];
+  assign _0320_ = 47'h7fffffffffff >> address[5:0];
+  assign _0321_ = address[6] ? _0319_ : _0320_;
+  assign _0322_ = address[7] ? _0318_ : _0321_;
+  assign _0323_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0324_ = 64'hffffffc000000000 >> address[5:0];
+  assign _0325_ = address[6] ? _0323_ : _0324_;
+  assign _0327_ = 1'h0 >> address[5:0];
+  assign _0328_ = 46'h3fffffffffff >> address[5:0];
+  assign _0329_ = address[6] ? _0327_ : _0328_;
+  assign _0330_ = address[7] ? _0325_ : _0329_;
+  assign _0331_ = address[8] ? _0322_ : _0330_;
+  assign _0332_ = address[9] ? _0314_ : _0331_;
+  assign _0333_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0334_ = 64'hfffffffe00000000 >> address[5:0];
+  assign _0335_ = address[6] ? _0333_ : _0334_;
   assign _0336_ = 1'h0 >> address[5:0];
-  assign _0337_ = 1'h0 >> address[5:0];
-  assign _0338_ = address[6] ? _0336_ : _0337_;
-  assign _0339_ = address[7] ? _0335_ : _0338_;
-  assign _0340_ = 1'h0 >> address[5:0];
+  assign _0338_ = 1'h0 >> address[5:0];
+  assign _0339_ = address[6] ? _0336_ : _0338_;
+  assign _0340_ = address[7] ? _0335_ : _0339_;
   assign _0341_ = 1'h0 >> address[5:0];
-  assign _0342_ = address[6] ? _0340_ : _0341_;
-  assign _0343_ = 1'h0 >> address[5:0];
+  assign _0342_ = 1'h0 >> address[5:0];
+  assign _0343_ = address[6] ? _0341_ : _0342_;
   assign _0344_ = 1'h0 >> address[5:0];
-  assign _0346_ = address[6] ? _0343_ : _0344_;
-  assign _0347_ = address[7] ? _0342_ : _0346_;
-  assign _0348_ = address[8] ? _0339_ : _0347_;
-  assign _0349_ = 1'h0 >> address[5:0];
+  assign _0345_ = 1'h0 >> address[5:0];
+  assign _0346_ = address[6] ? _0344_ : _0345_;
+  assign _0347_ = address[7] ? _0343_ : _0346_;
+  assign _0349_ = address[8] ? _0340_ : _0347_;
   assign _0350_ = 1'h0 >> address[5:0];
-  assign _0351_ = address[6] ? _0349_ : _0350_;
-  assign _0352_ = 1'h0 >> address[5:0];
+  assign _0351_ = 1'h0 >> address[5:0];
+  assign _0352_ = address[6] ? _0350_ : _0351_;
   assign _0353_ = 1'h0 >> address[5:0];
-  assign _0354_ = address[6] ? _0352_ : _0353_;
-  assign _0355_ = address[7] ? _0351_ : _0354_;
-  assign _0357_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0358_ = 64'hffffffe000000000 >> address[5:0];
-  assign _0359_ = address[6] ? _0357_ : _0358_;
-  assign _0360_ = 1'h0 >> address[5:0];
-  assign _0361_ = 58'h3ffffffffffffff >> address[5:0];
-  assign _0362_ = address[6] ? _0360_ : _0361_;
-  assign _0363_ = address[7] ? _0359_ : _0362_;
-  assign _0364_ = address[8] ? _0355_ : _0363_;
-  assign _0365_ = address[9] ? _0348_ : _0364_;
-  assign _0366_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0368_ = 64'hfffffffffffff800 >> address[5:0];
-  assign _0369_ = address[6] ? _0366_ : _0368_;
-  assign _0370_ = 1'h0 >> address[5:0];
-  assign _0371_ = 1'h0 >> address[5:0];
-  assign _0372_ = address[6] ? _0370_ : _0371_;
-  assign _0373_ = address[7] ? _0369_ : _0372_;
+  assign _0354_ = 1'h0 >> address[5:0];
+  assign _0355_ = address[6] ? _0353_ : _0354_;
+  assign _0356_ = address[7] ? _0352_ : _0355_;
+  assign _0357_ = 1'h0 >> address[5:0];
+  assign _0358_ = 1'h0 >> address[5:0];
+  assign _0360_ = address[6] ? _0357_ : _0358_;
+  assign _0361_ = 1'h0 >> address[5:0];
+  assign _0362_ = 1'h0 >> address[5:0];
+  assign _0363_ = address[6] ? _0361_ : _0362_;
+  assign _0364_ = address[7] ? _0360_ : _0363_;
+  assign _0365_ = address[8] ? _0356_ : _0364_;
+  assign _0366_ = address[9] ? _0349_ : _0365_;
+  assign _0367_ = address[10] ? _0332_ : _0366_;
+  assign _0368_ = address[11] ? _0298_ : _0367_;
+  assign _0369_ = 1'h0 >> address[5:0];
+  assign _0372_ = 1'h0 >> address[5:0];
+  assign _0373_ = address[6] ? _0369_ : _0372_;
   assign _0374_ = 1'h0 >> address[5:0];
   assign _0375_ = 1'h0 >> address[5:0];
   assign _0376_ = address[6] ? _0374_ : _0375_;
-  assign _0377_ = 1'h0 >> address[5:0];
+  assign _0377_ = address[7] ? _0373_ : _0376_;
+  assign _0378_ = 1'h0 >> address[5:0];
   assign _0379_ = 1'h0 >> address[5:0];
-  assign _0380_ = address[6] ? _0377_ : _0379_;
-  assign _0381_ = address[7] ? _0376_ : _0380_;
-  assign _0382_ = address[8] ? _0373_ : _0381_;
+  assign _0380_ = address[6] ? _0378_ : _0379_;
+  assign _0381_ = 1'h0 >> address[5:0];
   assign _0383_ = 1'h0 >> address[5:0];
-  assign _0384_ = 1'h0 >> address[5:0];
-  assign _0385_ = address[6] ? _0383_ : _0384_;
-  assign _0386_ = 1'h0 >> address[5:0];
+  assign _0384_ = address[6] ? _0381_ : _0383_;
+  assign _0385_ = address[7] ? _0380_ : _0384_;
+  assign _0386_ = address[8] ? _0377_ : _0385_;
   assign _0387_ = 1'h0 >> address[5:0];
-  assign _0388_ = address[6] ? _0386_ : _0387_;
-  assign _0390_ = address[7] ? _0385_ : _0388_;
+  assign _0388_ = 1'h0 >> address[5:0];
+  assign _0389_ = address[6] ? _0387_ : _0388_;
+  assign _0390_ = 1'h0 >> address[5:0];
   assign _0391_ = 1'h0 >> address[5:0];
-  assign _0392_ = 1'h0 >> address[5:0];
-  assign _0393_ = address[6] ? _0391_ : _0392_;
-  assign _0394_ = 1'h0 >> address[5:0];
+  assign _0392_ = address[6] ? _0390_ : _0391_;
+  assign _0394_ = address[7] ? _0389_ : _0392_;
   assign _0395_ = 1'h0 >> address[5:0];
-  assign _0396_ = address[6] ? _0394_ : _0395_;
-  assign _0397_ = address[7] ? _0393_ : _0396_;
-  assign _0398_ = address[8] ? _0390_ : _0397_;
-  assign _0399_ = address[9] ? _0382_ : _0398_;
-  assign _0401_ = address[10] ? _0365_ : _0399_;
-  assign _0402_ = 1'h0 >> address[5:0];
-  assign _0403_ = 1'h0 >> address[5:0];
-  assign _0404_ = address[6] ? _0402_ : _0403_;
+  assign _0396_ = 1'h0 >> address[5:0];
+  assign _0397_ = address[6] ? _0395_ : _0396_;
+  assign _0398_ = 1'h0 >> address[5:0];
+  assign _0399_ = 1'h0 >> address[5:0];
+  assign _0400_ = address[6] ? _0398_ : _0399_;
+  assign _0401_ = address[7] ? _0397_ : _0400_;
+  assign _0402_ = address[8] ? _0394_ : _0401_;
+  assign _0403_ = address[9] ? _0386_ : _0402_;
   assign _0405_ = 1'h0 >> address[5:0];
   assign _0406_ = 1'h0 >> address[5:0];
   assign _0407_ = address[6] ? _0405_ : _0406_;
-  assign _0408_ = address[7] ? _0404_ : _0407_;
+  assign _0408_ = 1'h0 >> address[5:0];
   assign _0409_ = 1'h0 >> address[5:0];
-  assign _0410_ = 1'h0 >> address[5:0];
-  assign _0412_ = address[6] ? _0409_ : _0410_;
+  assign _0410_ = address[6] ? _0408_ : _0409_;
+  assign _0411_ = address[7] ? _0407_ : _0410_;
+  assign _0412_ = 1'h0 >> address[5:0];
   assign _0413_ = 1'h0 >> address[5:0];
-  assign _0414_ = 1'h0 >> address[5:0];
-  assign _0415_ = address[6] ? _0413_ : _0414_;
+  assign _0414_ = address[6] ? _0412_ : _0413_;
+  assign _0416_ = 1'h0 >> address[5:0];
+  assign _0417_ = 1'h0 >> address[5:0];
+  assign _0418_ = address[6] ? _0416_ : _0417_;
+  assign _0419_ = address[7] ? _0414_ : _0418_;
+  assign _0420_ = address[8] ? _0411_ : _0419_;
+  assign _0421_ = 1'h0 >> address[5:0];
+  assign _0422_ = 1'h0 >> address[5:0];
+  assign _0423_ = address[6] ? _0421_ : _0422_;
+  assign _0424_ = 1'h0 >> address[5:0];
+  assign _0425_ = 1'h0 >> address[5:0];
+  assign _0427_ = address[6] ? _0424_ : _0425_;
+  assign _0428_ = address[7] ? _0423_ : _0427_;
+  assign _0429_ = 64'hfffffffff800007f >> address[5:0];
+  assign _0430_ = 64'hffffe000007fffff >> address[5:0];
+  assign _0431_ = address[6] ? _0429_ : _0430_;
+  assign _0432_ = 44'hfffffc00003 >> address[5:0];
+  assign _0433_ = 64'hffffc00000ffff80 >> address[5:0];
+  assign _0434_ = address[6] ? _0432_ : _0433_;
+  assign _0435_ = address[7] ? _0431_ : _0434_;
+  assign _0436_ = address[8] ? _0428_ : _0435_;
+  assign _0438_ = address[9] ? _0420_ : _0436_;
+  assign _0439_ = address[10] ? _0403_ : _0438_;
+  assign _0440_ = 38'h3fffffffe0 >> address[5:0];
+  assign _0441_ = 26'h3ffffff >> address[5:0];
+  assign _0442_ = address[6] ? _0440_ : _0441_;
+  assign _0443_ = 23'h7fffff >> address[5:0];
+  assign _0444_ = 21'h1ffff0 >> address[5:0];
+  assign _0445_ = address[6] ? _0443_ : _0444_;
+  assign _0446_ = address[7] ? _0442_ : _0445_;
+  assign _0447_ = 1'h0 >> address[5:0];
+  assign _0449_ = 56'hfffffff0000000 >> address[5:0];
+  assign _0450_ = address[6] ? _0447_ : _0449_;
+  assign _0451_ = 9'h1ff >> address[5:0];
+  assign _0452_ = 64'hf800000000000000 >> address[5:0];
+  assign _0453_ = address[6] ? _0451_ : _0452_;
+  assign _0454_ = address[7] ? _0450_ : _0453_;
+  assign _0455_ = address[8] ? _0446_ : _0454_;
+  assign _0456_ = 1'h0 >> address[5:0];
+  assign _0457_ = 1'h0 >> address[5:0];
+  assign _0458_ = address[6] ? _0456_ : _0457_;
+  assign _0460_ = 1'h0 >> address[5:0];
+  assign _0461_ = 1'h0 >> address[5:0];
+  assign _0462_ = address[6] ? _0460_ : _0461_;
+  assign _0463_ = address[7] ? _0458_ : _0462_;
+  assign _0464_ = 1'h0 >> address[5:0];
+  assign _0465_ = 1'h0 >> address[5:0];
+  assign _0466_ = address[6] ? _0464_ : _0465_;
+  assign _0467_ = 1'h0 >> address[5:0];
+  assign _0468_ = 1'h0 >> address[5:0];
+  assign _0469_ = address[6] ? _0467_ : _0468_;
+  assign _0471_ = address[7] ? _0466_ : _0469_;
+  assign _0472_ = address[8] ? _0463_ : _0471_;
+  assign _0473_ = address[9] ? _0455_ : _0472_;
+  assign _0474_ = 1'h0 >> address[5:0];
+  assign _0475_ = 1'h0 >> address[5:0];
+  assign _0476_ = address[6] ? _0474_ : _0475_;
+  assign _0477_ = 1'h0 >> address[5:0];
+  assign _0478_ = 1'h0 >> address[5:0];
+  assign _0479_ = address[6] ? _0477_ : _0478_;
+  assign _0480_ = address[7] ? _0476_ : _0479_;
+  assign _0483_ = 1'h0 >> address[5:0];
+  assign _0484_ = 1'h0 >> address[5:0];
+  assign _0485_ = address[6] ? _0483_ : _0484_;
+  assign _0486_ = 1'h0 >> address[5:0];
+  assign _0487_ = 1'h0 >> address[5:0];
+  assign _0488_ = address[6] ? _0486_ : _0487_;
+  assign _0489_ = address[7] ? _0485_ : _0488_;
+  assign _0490_ = address[8] ? _0480_ : _0489_;
+  assign _0491_ = 1'h0 >> address[5:0];
+  assign _0492_ = 1'h0 >> address[5:0];
+  assign _0494_ = address[6] ? _0491_ : _0492_;
+  assign _0495_ = 1'h0 >> address[5:0];
+  assign _0496_ = 1'h0 >> address[5:0];
+  assign _0497_ = address[6] ? _0495_ : _0496_;
+  assign _0498_ = address[7] ? _0494_ : _0497_;
+  assign _0499_ = 1'h0 >> address[5:0];
+  assign _0500_ = 1'h0 >> address[5:0];
+  assign _0501_ = address[6] ? _0499_ : _0500_;
+  assign _0502_ = 1'h0 >> address[5:0];
+  assign _0503_ = 1'h0 >> address[5:0];
+  assign _0505_ = address[6] ? _0502_ : _0503_;
+  assign _0506_ = address[7] ? _0501_ : _0505_;
+  assign _0507_ = address[8] ? _0498_ : _0506_;
+  assign _0508_ = address[9] ? _0490_ : _0507_;
+  assign _0509_ = address[10] ? _0473_ : _0508_;
+  assign _0510_ = address[11] ? _0439_ : _0509_;
+  assign _0511_ = 1'h0 >> address[5:0];
+  assign _0512_ = 1'h0 >> address[5:0];
+  assign _0513_ = address[6] ? _0511_ : _0512_;
+  assign _0514_ = 1'h0 >> address[5:0];
+  assign _0516_ = 1'h0 >> address[5:0];
+  assign _0517_ = address[6] ? _0514_ : _0516_;
+  assign _0518_ = address[7] ? _0513_ : _0517_;
+  assign _0519_ = 1'h0 >> address[5:0];
+  assign _0520_ = 1'h0 >> address[5:0];
+  assign _0521_ = address[6] ? _0519_ : _0520_;
+  assign _0522_ = 1'h0 >> address[5:0];
+  assign _0523_ = 1'h0 >> address[5:0];
+  assign _0524_ = address[6] ? _0522_ : _0523_;
+  assign _0525_ = address[7] ? _0521_ : _0524_;
+  assign _0527_ = address[8] ? _0518_ : _0525_;
+  assign _0528_ = 1'h0 >> address[5:0];
+  assign _0529_ = 1'h0 >> address[5:0];
+  assign _0530_ = address[6] ? _0528_ : _0529_;
+  assign _0531_ = 1'h0 >> address[5:0];
+  assign _0532_ = 1'h0 >> address[5:0];
+  assign _0533_ = address[6] ? _0531_ : _0532_;
+  assign _0534_ = address[7] ? _0530_ : _0533_;
+  assign _0535_ = 1'h0 >> address[5:0];
+  assign _0536_ = 1'h0 >> address[5:0];
+  assign _0538_ = address[6] ? _0535_ : _0536_;
+  assign _0539_ = 1'h0 >> address[5:0];
+  assign _0540_ = 1'h0 >> address[5:0];
+  assign _0541_ = address[6] ? _0539_ : _0540_;
+  assign _0542_ = address[7] ? _0538_ : _0541_;
+  assign _0543_ = address[8] ? _0534_ : _0542_;
+  assign _0544_ = address[9] ? _0527_ : _0543_;
+  assign _0545_ = 1'h0 >> address[5:0];
+  assign _0546_ = 1'h0 >> address[5:0];
+  assign _0547_ = address[6] ? _0545_ : _0546_;
+  assign _0549_ = 1'h0 >> address[5:0];
+  assign _0550_ = 1'h0 >> address[5:0];
+  assign _0551_ = address[6] ? _0549_ : _0550_;
+  assign _0552_ = address[7] ? _0547_ : _0551_;
+  assign _0553_ = 1'h0 >> address[5:0];
+  assign _0554_ = 1'h0 >> address[5:0];
+  assign _0555_ = address[6] ? _0553_ : _0554_;
+  assign _0556_ = 1'h0 >> address[5:0];
+  assign _0557_ = 1'h0 >> address[5:0];
+  assign _0558_ = address[6] ? _0556_ : _0557_;
+  assign _0560_ = address[7] ? _0555_ : _0558_;
+  assign _0561_ = address[8] ? _0552_ : _0560_;
+  assign _0562_ = 1'h0 >> address[5:0];
+  assign _0563_ = 1'h0 >> address[5:0];
+  assign _0564_ = address[6] ? _0562_ : _0563_;
+  assign _0565_ = 1'h0 >> address[5:0];
+  assign _0566_ = 1'h0 >> address[5:0];
+  assign _0567_ = address[6] ? _0565_ : _0566_;
+  assign _0568_ = address[7] ? _0564_ : _0567_;
+  assign _0569_ = 64'hffffffffffffff80 >> address[5:0];
+  assign _0571_ = 23'h7fffff >> address[5:0];
+  assign _0572_ = address[6] ? _0569_ : _0571_;
+  assign _0573_ = 64'hfffff00000000003 >> address[5:0];
+  assign _0574_ = 64'hffffffffff000000 >> address[5:0];
+  assign _0575_ = address[6] ? _0573_ : _0574_;
+  assign _0576_ = address[7] ? _0572_ : _0575_;
+  assign _0577_ = address[8] ? _0568_ : _0576_;
+  assign _0578_ = address[9] ? _0561_ : _0577_;
+  assign _0579_ = address[10] ? _0544_ : _0578_;
+  assign _0580_ = 38'h3fffffffff >> address[5:0];
+  assign _0582_ = 64'hfffffffffc000000 >> address[5:0];
+  assign _0583_ = address[6] ? _0580_ : _0582_;
+  assign _0584_ = 23'h7fffff >> address[5:0];
+  assign _0585_ = 64'hffffffffffe00000 >> address[5:0];
+  assign _0586_ = address[6] ? _0584_ : _0585_;
+  assign _0587_ = address[7] ? _0583_ : _0586_;
+  assign _0588_ = 1'h0 >> address[5:0];
+  assign _0589_ = 56'hffffffffffffff >> address[5:0];
+  assign _0590_ = address[6] ? _0588_ : _0589_;
+  assign _0591_ = 64'hfffffffffffffe00 >> address[5:0];
+  assign _0594_ = 1'h0 >> address[5:0];
+  assign _0595_ = address[6] ? _0591_ : _0594_;
+  assign _0596_ = address[7] ? _0590_ : _0595_;
+  assign _0597_ = address[8] ? _0587_ : _0596_;
+  assign _0598_ = 11'h7ff >> address[5:0];
+  assign _0599_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0600_ = address[6] ? _0598_ : _0599_;
+  assign _0601_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0602_ = 64'hffff800000000000 >> address[5:0];
+  assign _0603_ = address[6] ? _0601_ : _0602_;
+  assign _0605_ = address[7] ? _0600_ : _0603_;
+  assign _0606_ = 1'h0 >> address[5:0];
+  assign _0607_ = 1'h0 >> address[5:0];
+  assign _0608_ = address[6] ? _0606_ : _0607_;
+  assign _0609_ = 1'h0 >> address[5:0];
+  assign _0610_ = 46'h3fffffffffff >> address[5:0];
+  assign _0611_ = address[6] ? _0609_ : _0610_;
+  assign _0612_ = address[7] ? _0608_ : _0611_;
+  assign _0613_ = address[8] ? _0605_ : _0612_;
+  assign _0614_ = address[9] ? _0597_ : _0613_;
+  assign _0616_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0617_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0618_ = address[6] ? _0616_ : _0617_;
+  assign _0619_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0620_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0621_ = address[6] ? _0619_ : _0620_;
+  assign _0622_ = address[7] ? _0618_ : _0621_;
+  assign _0623_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0624_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0625_ = address[6] ? _0623_ : _0624_;
+  assign _0627_ = 64'hff80000000000000 >> address[5:0];
+  assign _0628_ = 1'h0 >> address[5:0];
+  assign _0629_ = address[6] ? _0627_ : _0628_;
+  assign _0630_ = address[7] ? _0625_ : _0629_;
+  assign _0631_ = address[8] ? _0622_ : _0630_;
+  assign _0632_ = 1'h0 >> address[5:0];
+  assign _0633_ = 1'h0 >> address[5:0];
+  assign _0634_ = address[6] ? _0632_ : _0633_;
+  assign _0635_ = 1'h0 >> address[5:0];
+  assign _0636_ = 1'h0 >> address[5:0];
+  assign _0638_ = address[6] ? _0635_ : _0636_;
+  assign _0639_ = address[7] ? _0634_ : _0638_;
+  assign _0640_ = 1'h0 >> address[5:0];
+  assign _0641_ = 1'h0 >> address[5:0];
+  assign _0642_ = address[6] ? _0640_ : _0641_;
+  assign _0643_ = 1'h0 >> address[5:0];
+  assign _0644_ = 1'h0 >> address[5:0];
+  assign _0645_ = address[6] ? _0643_ : _0644_;
+  assign _0646_ = address[7] ? _0642_ : _0645_;
+  assign _0647_ = address[8] ? _0639_ : _0646_;
+  assign _0649_ = address[9] ? _0631_ : _0647_;
+  assign _0650_ = address[10] ? _0614_ : _0649_;
+  assign _0651_ = address[11] ? _0579_ : _0650_;
+  assign _0652_ = 1'h0 >> address[5:0];
+  assign _0653_ = 1'h0 >> address[5:0];
+  assign _0654_ = address[6] ? _0652_ : _0653_;
+  assign _0655_ = 1'h0 >> address[5:0];
+  assign _0656_ = 1'h0 >> address[5:0];
+  assign _0657_ = address[6] ? _0655_ : _0656_;
+  assign _0658_ = address[7] ? _0654_ : _0657_;
+  assign _0660_ = 1'h0 >> address[5:0];
+  assign _0661_ = 1'h0 >> address[5:0];
+  assign _0662_ = address[6] ? _0660_ : _0661_;
+  assign _0663_ = 1'h0 >> address[5:0];
+  assign _0664_ = 1'h0 >> address[5:0];
+  assign _0665_ = address[6] ? _0663_ : _0664_;
+  assign _0666_ = address[7] ? _0662_ : _0665_;
+  assign _0667_ = address[8] ? _0658_ : _0666_;
+  assign _0668_ = 1'h0 >> address[5:0];
+  assign _0669_ = 1'h0 >> address[5:0];
+  assign _0671_ = address[6] ? _0668_ : _0669_;
+  assign _0672_ = 1'h0 >> address[5:0];
+  assign _0673_ = 1'h0 >> address[5:0];
+  assign _0674_ = address[6] ? _0672_ : _0673_;
+  assign _0675_ = address[7] ? _0671_ : _0674_;
+  assign _0676_ = 1'h0 >> address[5:0];
+  assign _0677_ = 1'h0 >> address[5:0];
+  assign _0678_ = address[6] ? _0676_ : _0677_;
+  assign _0679_ = 1'h0 >> address[5:0];
+  assign _0680_ = 1'h0 >> address[5:0];
+  assign _0682_ = address[6] ? _0679_ : _0680_;
+  assign _0683_ = address[7] ? _0678_ : _0682_;
+  assign _0684_ = address[8] ? _0675_ : _0683_;
+  assign _0685_ = address[9] ? _0667_ : _0684_;
+  assign _0686_ = 1'h0 >> address[5:0];
+  assign _0687_ = 1'h0 >> address[5:0];
+  assign _0688_ = address[6] ? _0686_ : _0687_;
+  assign _0689_ = 1'h0 >> address[5:0];
+  assign _0690_ = 1'h0 >> address[5:0];
+  assign _0691_ = address[6] ? _0689_ : _0690_;
+  assign _0693_ = address[7] ? _0688_ : _0691_;
+  assign _0694_ = 1'h0 >> address[5:0];
+  assign _0695_ = 1'h0 >> address[5:0];
+  assign _0696_ = address[6] ? _0694_ : _0695_;
+  assign _0697_ = 1'h0 >> address[5:0];
+  assign _0698_ = 1'h0 >> address[5:0];
+  assign _0699_ = address[6] ? _0697_ : _0698_;
+  assign _0700_ = address[7] ? _0696_ : _0699_;
+  assign _0701_ = address[8] ? _0693_ : _0700_;
+  assign _0702_ = 1'h0 >> address[5:0];
+  assign _0705_ = 1'h0 >> address[5:0];
+  assign _0706_ = address[6] ? _0702_ : _0705_;
+  assign _0707_ = 1'h0 >> address[5:0];
+  assign _0708_ = 1'h0 >> address[5:0];
+  assign _0709_ = address[6] ? _0707_ : _0708_;
+  assign _0710_ = address[7] ? _0706_ : _0709_;
+  assign _0711_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0712_ = 64'hffffffffff800000 >> address[5:0];
+  assign _0713_ = address[6] ? _0711_ : _0712_;
+  assign _0714_ = 2'h3 >> address[5:0];
+  assign _0716_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0717_ = address[6] ? _0714_ : _0716_;
+  assign _0718_ = address[7] ? _0713_ : _0717_;
+  assign _0719_ = address[8] ? _0710_ : _0718_;
+  assign _0720_ = address[9] ? _0701_ : _0719_;
+  assign _0721_ = address[10] ? _0685_ : _0720_;
+  assign _0722_ = 64'hffffffc000000000 >> address[5:0];
+  assign _0723_ = 1'h0 >> address[5:0];
+  assign _0724_ = address[6] ? _0722_ : _0723_;
+  assign _0725_ = 23'h7fffff >> address[5:0];
+  assign _0727_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0728_ = address[6] ? _0725_ : _0727_;
+  assign _0729_ = address[7] ? _0724_ : _0728_;
+  assign _0730_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0731_ = 64'hff00000000000000 >> address[5:0];
+  assign _0732_ = address[6] ? _0730_ : _0731_;
+  assign _0733_ = 1'h0 >> address[5:0];
+  assign _0734_ = 1'h0 >> address[5:0];
+  assign _0735_ = address[6] ? _0733_ : _0734_;
+  assign _0736_ = address[7] ? _0732_ : _0735_;
+  assign _0738_ = address[8] ? _0729_ : _0736_;
+  assign _0739_ = 11'h7ff >> address[5:0];
+  assign _0740_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0741_ = address[6] ? _0739_ : _0740_;
+  assign _0742_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0743_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0744_ = address[6] ? _0742_ : _0743_;
+  assign _0745_ = address[7] ? _0741_ : _0744_;
+  assign _0746_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0747_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0749_ = address[6] ? _0746_ : _0747_;
+  assign _0750_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0751_ = 64'hffffc00000000000 >> address[5:0];
+  assign _0752_ = address[6] ? _0750_ : _0751_;
+  assign _0753_ = address[7] ? _0749_ : _0752_;
+  assign _0754_ = address[8] ? _0745_ : _0753_;
+  assign _0755_ = address[9] ? _0738_ : _0754_;
+  assign _0756_ = 1'h0 >> address[5:0];
+  assign _0757_ = 1'h0 >> address[5:0];
+  assign _0758_ = address[6] ? _0756_ : _0757_;
+  assign _0760_ = 1'h0 >> address[5:0];
+  assign _0761_ = 1'h0 >> address[5:0];
+  assign _0762_ = address[6] ? _0760_ : _0761_;
+  assign _0763_ = address[7] ? _0758_ : _0762_;
+  assign _0764_ = 1'h0 >> address[5:0];
+  assign _0765_ = 1'h0 >> address[5:0];
+  assign _0766_ = address[6] ? _0764_ : _0765_;
+  assign _0767_ = 1'h0 >> address[5:0];
+  assign _0768_ = 1'h0 >> address[5:0];
+  assign _0769_ = address[6] ? _0767_ : _0768_;
+  assign _0771_ = address[7] ? _0766_ : _0769_;
+  assign _0772_ = address[8] ? _0763_ : _0771_;
+  assign _0773_ = 1'h0 >> address[5:0];
+  assign _0774_ = 1'h0 >> address[5:0];
+  assign _0775_ = address[6] ? _0773_ : _0774_;
+  assign _0776_ = 1'h0 >> address[5:0];
+  assign _0777_ = 1'h0 >> address[5:0];
+  assign _0778_ = address[6] ? _0776_ : _0777_;
+  assign _0779_ = address[7] ? _0775_ : _0778_;
+  assign _0780_ = 1'h0 >> address[5:0];
+  assign _0782_ = 1'h0 >> address[5:0];
+  assign _0783_ = address[6] ? _0780_ : _0782_;
+  assign _0784_ = 1'h0 >> address[5:0];
+  assign _0785_ = 1'h0 >> address[5:0];
+  assign _0786_ = address[6] ? _0784_ : _0785_;
+  assign _0787_ = address[7] ? _0783_ : _0786_;
+  assign _0788_ = address[8] ? _0779_ : _0787_;
+  assign _0789_ = address[9] ? _0772_ : _0788_;
+  assign _0790_ = address[10] ? _0755_ : _0789_;
+  assign _0791_ = address[11] ? _0721_ : _0790_;
+  assign _0793_ = 1'h0 >> address[5:0];
+  assign _0794_ = 1'h0 >> address[5:0];
+  assign _0795_ = address[6] ? _0793_ : _0794_;
+  assign _0796_ = 1'h0 >> address[5:0];
+  assign _0797_ = 1'h0 >> address[5:0];
+  assign _0798_ = address[6] ? _0796_ : _0797_;
+  assign _0799_ = address[7] ? _0795_ : _0798_;
+  assign _0800_ = 1'h0 >> address[5:0];
+  assign _0801_ = 1'h0 >> address[5:0];
+  assign _0802_ = address[6] ? _0800_ : _0801_;
+  assign _0804_ = 1'h0 >> address[5:0];
+  assign _0805_ = 1'h0 >> address[5:0];
+  assign _0806_ = address[6] ? _0804_ : _0805_;
+  assign _0807_ = address[7] ? _0802_ : _0806_;
+  assign _0808_ = address[8] ? _0799_ : _0807_;
+  assign _0809_ = 1'h0 >> address[5:0];
+  assign _0810_ = 1'h0 >> address[5:0];
+  assign _0811_ = address[6] ? _0809_ : _0810_;
+  assign _0812_ = 1'h0 >> address[5:0];
+  assign _0813_ = 1'h0 >> address[5:0];
+  assign _0816_ = address[6] ? _0812_ : _0813_;
+  assign _0817_ = address[7] ? _0811_ : _0816_;
+  assign _0818_ = 1'h0 >> address[5:0];
+  assign _0819_ = 1'h0 >> address[5:0];
+  assign _0820_ = address[6] ? _0818_ : _0819_;
+  assign _0821_ = 1'h0 >> address[5:0];
+  assign _0822_ = 1'h0 >> address[5:0];
+  assign _0823_ = address[6] ? _0821_ : _0822_;
+  assign _0824_ = address[7] ? _0820_ : _0823_;
+  assign _0825_ = address[8] ? _0817_ : _0824_;
+  assign _0827_ = address[9] ? _0808_ : _0825_;
+  assign _0828_ = 1'h0 >> address[5:0];
+  assign _0829_ = 1'h0 >> address[5:0];
+  assign _0830_ = address[6] ? _0828_ : _0829_;
+  assign _0831_ = 1'h0 >> address[5:0];
+  assign _0832_ = 1'h0 >> address[5:0];
+  assign _0833_ = address[6] ? _0831_ : _0832_;
+  assign _0834_ = address[7] ? _0830_ : _0833_;
+  assign _0835_ = 1'h0 >> address[5:0];
+  assign _0836_ = 1'h0 >> address[5:0];
+  assign _0838_ = address[6] ? _0835_ : _0836_;
+  assign _0839_ = 1'h0 >> address[5:0];
+  assign _0840_ = 1'h0 >> address[5:0];
+  assign _0841_ = address[6] ? _0839_ : _0840_;
+  assign _0842_ = address[7] ? _0838_ : _0841_;
+  assign _0843_ = address[8] ? _0834_ : _0842_;
+  assign _0844_ = 1'h0 >> address[5:0];
+  assign _0845_ = 1'h0 >> address[5:0];
+  assign _0846_ = address[6] ? _0844_ : _0845_;
+  assign _0847_ = 1'h0 >> address[5:0];
+  assign _0849_ = 1'h0 >> address[5:0];
+  assign _0850_ = address[6] ? _0847_ : _0849_;
+  assign _0851_ = address[7] ? _0846_ : _0850_;
+  assign _0852_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0853_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0854_ = address[6] ? _0852_ : _0853_;
+  assign _0855_ = 64'hfffffffffffffffc >> address[5:0];
+  assign _0856_ = 1'h0 >> address[5:0];
+  assign _0857_ = address[6] ? _0855_ : _0856_;
+  assign _0858_ = address[7] ? _0854_ : _0857_;
+  assign _0860_ = address[8] ? _0851_ : _0858_;
+  assign _0861_ = address[9] ? _0843_ : _0860_;
+  assign _0862_ = address[10] ? _0827_ : _0861_;
+  assign _0863_ = 1'h0 >> address[5:0];
+  assign _0864_ = 1'h0 >> address[5:0];
+  assign _0865_ = address[6] ? _0863_ : _0864_;
+  assign _0866_ = 23'h7fffff >> address[5:0];
+  assign _0867_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0868_ = address[6] ? _0866_ : _0867_;
+  assign _0869_ = address[7] ? _0865_ : _0868_;
+  assign _0871_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0872_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0873_ = address[6] ? _0871_ : _0872_;
+  assign _0874_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0875_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0876_ = address[6] ? _0874_ : _0875_;
+  assign _0877_ = address[7] ? _0873_ : _0876_;
+  assign _0878_ = address[8] ? _0869_ : _0877_;
+  assign _0879_ = 64'hfffffffffffff800 >> address[5:0];
+  assign _0880_ = 1'h0 >> address[5:0];
+  assign _0882_ = address[6] ? _0879_ : _0880_;
+  assign _0883_ = 1'h0 >> address[5:0];
+  assign _0884_ = 1'h0 >> address[5:0];
+  assign _0885_ = address[6] ? _0883_ : _0884_;
+  assign _0886_ = address[7] ? _0882_ : _0885_;
+  assign _0887_ = 1'h0 >> address[5:0];
+  assign _0888_ = 1'h0 >> address[5:0];
+  assign _0889_ = address[6] ? _0887_ : _0888_;
+  assign _0890_ = 1'h0 >> address[5:0];
+  assign _0891_ = 1'h0 >> address[5:0];
+  assign _0893_ = address[6] ? _0890_ : _0891_;
+  assign _0894_ = address[7] ? _0889_ : _0893_;
+  assign _0895_ = address[8] ? _0886_ : _0894_;
+  assign _0896_ = address[9] ? _0878_ : _0895_;
+  assign _0897_ = 1'h0 >> address[5:0];
+  assign _0898_ = 1'h0 >> address[5:0];
+  assign _0899_ = address[6] ? _0897_ : _0898_;
+  assign _0900_ = 1'h0 >> address[5:0];
+  assign _0901_ = 1'h0 >> address[5:0];
+  assign _0902_ = address[6] ? _0900_ : _0901_;
+  assign _0904_ = address[7] ? _0899_ : _0902_;
+  assign _0905_ = 1'h0 >> address[5:0];
+  assign _0906_ = 1'h0 >> address[5:0];
+  assign _0907_ = address[6] ? _0905_ : _0906_;
+  assign _0908_ = 1'h0 >> address[5:0];
+  assign _0909_ = 1'h0 >> address[5:0];
+  assign _0910_ = address[6] ? _0908_ : _0909_;
+  assign _0911_ = address[7] ? _0907_ : _0910_;
+  assign _0912_ = address[8] ? _0904_ : _0911_;
+  assign _0913_ = 1'h0 >> address[5:0];
+  assign _0915_ = 1'h0 >> address[5:0];
+  assign _0916_ = address[6] ? _0913_ : _0915_;
+  assign _0917_ = 1'h0 >> address[5:0];
+  assign _0918_ = 1'h0 >> address[5:0];
+  assign _0919_ = address[6] ? _0917_ : _0918_;
+  assign _0920_ = address[7] ? _0916_ : _0919_;
+  assign _0921_ = 1'h0 >> address[5:0];
+  assign _0922_ = 1'h0 >> address[5:0];
+  assign _0923_ = address[6] ? _0921_ : _0922_;
+  assign _0924_ = 1'h0 >> address[5:0];
+  assign _0927_ = 1'h0 >> address[5:0];
+  assign _0928_ = address[6] ? _0924_ : _0927_;
+  assign _0929_ = address[7] ? _0923_ : _0928_;
+  assign _0930_ = address[8] ? _0920_ : _0929_;
+  assign _0931_ = address[9] ? _0912_ : _0930_;
+  assign _0932_ = address[10] ? _0896_ : _0931_;
+  assign _0933_ = address[11] ? _0862_ : _0932_;
+  assign _0934_ = 1'h0 >> address[5:0];
+  assign _0935_ = 1'h0 >> address[5:0];
+  assign _0936_ = address[6] ? _0934_ : _0935_;
+  assign _0938_ = 1'h0 >> address[5:0];
+  assign _0939_ = 1'h0 >> address[5:0];
+  assign _0940_ = address[6] ? _0938_ : _0939_;
+  assign _0941_ = address[7] ? _0936_ : _0940_;
+  assign _0942_ = 1'h0 >> address[5:0];
+  assign _0943_ = 1'h0 >> address[5:0];
+  assign _0944_ = address[6] ? _0942_ : _0943_;
+  assign _0945_ = 1'h0 >> address[5:0];
+  assign _0946_ = 1'h0 >> address[5:0];
+  assign _0947_ = address[6] ? _0945_ : _0946_;
+  assign _0949_ = address[7] ? _0944_ : _0947_;
+  assign _0950_ = address[8] ? _0941_ : _0949_;
+  assign _0951_ = 1'h0 >> address[5:0];
+  assign _0952_ = 1'h0 >> address[5:0];
+  assign _0953_ = address[6] ? _0951_ : _0952_;
+  assign _0954_ = 1'h0 >> address[5:0];
+  assign _0955_ = 1'h0 >> address[5:0];
+  assign _0956_ = address[6] ? _0954_ : _0955_;
+  assign _0957_ = address[7] ? _0953_ : _0956_;
+  assign _0958_ = 1'h0 >> address[5:0];
+  assign _0960_ = 1'h0 >> address[5:0];
+  assign _0961_ = address[6] ? _0958_ : _0960_;
+  assign _0962_ = 1'h0 >> address[5:0];
+  assign _0963_ = 1'h0 >> address[5:0];
+  assign _0964_ = address[6] ? _0962_ : _0963_;
+  assign _0965_ = address[7] ? _0961_ : _0964_;
+  assign _0966_ = address[8] ? _0957_ : _0965_;
+  assign _0967_ = address[9] ? _0950_ : _0966_;
+  assign _0968_ = 1'h0 >> address[5:0];
+  assign _0969_ = 1'h0 >> address[5:0];
+  assign _0971_ = address[6] ? _0968_ : _0969_;
+  assign _0972_ = 1'h0 >> address[5:0];
+  assign _0973_ = 1'h0 >> address[5:0];
+  assign _0974_ = address[6] ? _0972_ : _0973_;
+  assign _0975_ = address[7] ? _0971_ : _0974_;
+  assign _0976_ = 1'h0 >> address[5:0];
+  assign _0977_ = 1'h0 >> address[5:0];
+  assign _0978_ = address[6] ? _0976_ : _0977_;
+  assign _0979_ = 1'h0 >> address[5:0];
+  assign _0980_ = 1'h0 >> address[5:0];
+  assign _0982_ = address[6] ? _0979_ : _0980_;
+  assign _0983_ = address[7] ? _0978_ : _0982_;
+  assign _0984_ = address[8] ? _0975_ : _0983_;
+  assign _0985_ = 1'h0 >> address[5:0];
+  assign _0986_ = 1'h0 >> address[5:0];
+  assign _0987_ = address[6] ? _0985_ : _0986_;
+  assign _0988_ = 1'h0 >> address[5:0];
+  assign _0989_ = 1'h0 >> address[5:0];
+  assign _0990_ = address[6] ? _0988_ : _0989_;
+  assign _0991_ = address[7] ? _0987_ : _0990_;
+  assign _0993_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0994_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0995_ = address[6] ? _0993_ : _0994_;
+  assign _0996_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0997_ = 64'hffffffffffffffff >> address[5:0];
+  assign _0998_ = address[6] ? _0996_ : _0997_;
+  assign _0999_ = address[7] ? _0995_ : _0998_;
+  assign _1000_ = address[8] ? _0991_ : _0999_;
+  assign _1001_ = address[9] ? _0984_ : _1000_;
+  assign _1002_ = address[10] ? _0967_ : _1001_;
+  assign _1004_ = 64'hffffffffffffffff >> address[5:0];
+  assign _1005_ = 64'hffffffffffffffff >> address[5:0];
+  assign _1006_ = address[6] ? _1004_ : _1005_;
+  assign _1007_ = 64'hffffffffff800000 >> address[5:0];
+  assign _1008_ = 1'h0 >> address[5:0];
+  assign _1009_ = address[6] ? _1007_ : _1008_;
+  assign _1010_ = address[7] ? _1006_ : _1009_;
+  assign _1011_ = 1'h0 >> address[5:0];
+  assign _1012_ = 1'h0 >> address[5:0];
+  assign _1013_ = address[6] ? _1011_ : _1012_;
+  assign _1015_ = 1'h0 >> address[5:0];
+  assign _1016_ = 1'h0 >> address[5:0];
+  assign _1017_ = address[6] ? _1015_ : _1016_;
+  assign _1018_ = address[7] ? _1013_ : _1017_;
+  assign _1019_ = address[8] ? _1010_ : _1018_;
+  assign _1020_ = 1'h0 >> address[5:0];
+  assign _1021_ = 1'h0 >> address[5:0];
+  assign _1022_ = address[6] ? _1020_ : _1021_;
+  assign _1023_ = 1'h0 >> address[5:0];
+  assign _1024_ = 1'h0 >> address[5:0];
+  assign _1026_ = address[6] ? _1023_ : _1024_;
+  assign _1027_ = address[7] ? _1022_ : _1026_;
+  assign _1028_ = 1'h0 >> address[5:0];
+  assign _1029_ = 1'h0 >> address[5:0];
+  assign _1030_ = address[6] ? _1028_ : _1029_;
+  assign _1031_ = 1'h0 >> address[5:0];
+  assign _1032_ = 1'h0 >> address[5:0];
+  assign _1033_ = address[6] ? _1031_ : _1032_;
+  assign _1034_ = address[7] ? _1030_ : _1033_;
+  assign _1035_ = address[8] ? _1027_ : _1034_;
+  assign _0003_ = address[9] ? _1019_ : _1035_;
+  assign _0004_ = 1'h0 >> address[5:0];
+  assign _0005_ = 1'h0 >> address[5:0];
+  assign _0006_ = address[6] ? _0004_ : _0005_;
+  assign _0007_ = 1'h0 >> address[5:0];
+  assign _0008_ = 1'h0 >> address[5:0];
+  assign _0009_ = address[6] ? _0007_ : _0008_;
+  assign _0010_ = address[7] ? _0006_ : _0009_;
+  assign _0011_ = 1'h0 >> address[5:0];
+  assign _0012_ = 1'h0 >> address[5:0];
+  assign _0014_ = address[6] ? _0011_ : _0012_;
+  assign _0015_ = 1'h0 >> address[5:0];
+  assign _0016_ = 1'h0 >> address[5:0];
+  assign _0017_ = address[6] ? _0015_ : _0016_;
+  assign _0018_ = address[7] ? _0014_ : _0017_;
+  assign _0019_ = address[8] ? _0010_ : _0018_;
+  assign _0020_ = 1'h0 >> address[5:0];
+  assign _0021_ = 1'h0 >> address[5:0];
+  assign _0022_ = address[6] ? _0020_ : _0021_;
+  assign _0023_ = 1'h0 >> address[5:0];
+  assign _0025_ = 1'h0 >> address[5:0];
+  assign _0026_ = address[6] ? _0023_ : _0025_;
+  assign _0027_ = address[7] ? _0022_ : _0026_;
+  assign _0028_ = 1'h0 >> address[5:0];
+  assign _0029_ = 1'h0 >> address[5:0];
+  assign _0030_ = address[6] ? _0028_ : _0029_;
+  assign _0031_ = 1'h0 >> address[5:0];
+  assign _0032_ = 1'h0 >> address[5:0];
+  assign _0033_ = address[6] ? _0031_ : _0032_;
+  assign _0034_ = address[7] ? _0030_ : _0033_;
+  assign _0036_ = address[8] ? _0027_ : _0034_;
+  assign _0037_ = address[9] ? _0019_ : _0036_;
+  assign _0038_ = address[10] ? _0003_ : _0037_;
+  assign _0039_ = address[11] ? _1002_ : _0038_;
+  always @(posedge clk)
+    \value$4  <= _0040_;
+  always @(posedge clk)
+    address <= _0041_;
+  always @(posedge clk)
+    code <= _0042_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     (* full_case = 32'd1 *)
     if (_0000_) begin
-      _0472_ = 16'h0000;
-    end else if (_0111_) begin
-      _0472_ = 16'hffff;
+      _0040_ = 16'h0000;
+    end else if (_0148_) begin
+      _0040_ = 16'hffff;
     end else begin
-      _0472_ = value[15:0];
+      _0040_ = value[15:0];
     end
     if (rst) begin
-      _0472_ = 16'h0000;
+      _0040_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _0473_ = address;
-    if (_0222_) begin
-      _0473_ = \value$4 [10:0];
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _0041_ = address;
+    if (_0259_) begin
+      _0041_ = \value$4 [11:0];
     end
-    if (_0333_) begin
-      _0473_ = { 2'h0, _0444_ };
+    if (_0370_) begin
+      _0041_ = { 2'h0, _0481_ };
     end
-    if (_0482_) begin
-      _0473_ = { 1'h0, _0493_ };
+    if (_0592_) begin
+      _0041_ = { 1'h0, _0703_ };
     end
-    if (_0504_) begin
-      _0473_ = { 1'h0, _0515_ };
+    if (_0814_) begin
+      _0041_ = { 1'h0, _0925_ };
     end
     if (_0001_) begin
-      _0473_ = _0012_;
+      _0041_ = _0049_;
     end
-    if (_0023_) begin
-      _0473_ = _0034_;
+    if (_0060_) begin
+      _0041_ = _0071_;
     end
-    if (_0045_) begin
-      _0473_ = _0056_;
+    if (_0082_) begin
+      _0041_ = _0093_;
     end
-    if (_0067_) begin
-      _0473_ = _0078_;
-    end
-    if (_0089_) begin
-      _0473_ = _0100_[10:0];
+    if (_0104_) begin
+      _0041_ = _0115_;
     end
     if (rst) begin
-      _0473_ = 11'h000;
+      _0041_ = 12'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _0474_ = { _0471_, _0401_, _0330_, _0261_, _0191_, _0121_, _0051_, _0507_ };
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _0042_ = { _0039_, _0933_, _0791_, _0651_, _0510_, _0368_, _0228_, _0087_ };
     if (rst) begin
-      _0474_ = 8'h00;
+      _0042_ = 8'h00;
     end
   end
-  assign _0089_ = \value$4 [15];
+  assign _0104_ = \value$4 [15];
 endmodule
 
 (* keep_hierarchy =  1  *)
-module requantize(parameters, skip_0, skip_1, two_digits, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
+  reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
   input [57:0] parameters;
   wire [57:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
   wire [3:0] skip_1;
-  input two_digits;
-  wire two_digits;
+  input form;
+  wire form;
   input [2:0] shift_select;
   wire [2:0] shift_select;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output signed [21:0] value;
-  reg signed [21:0] value = 22'h000000;
+  output signed [20:0] value;
+  reg signed [20:0] value = 21'h000000;
   input signed [21:0] acc;
   wire signed [21:0] acc;
-  wire [37:0] _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire [12:0] _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [38:0] _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire [13:0] _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire [13:0] _028_;
-  wire [25:0] _029_;
-  wire [38:0] _030_;
-  wire [37:0] _031_;
-  wire [37:0] _032_;
-  wire _033_;
-  wire [37:0] _034_;
-  wire [37:0] _035_;
-  wire [37:0] _036_;
-  reg [37:0] _037_;
-  reg [37:0] _038_;
-  reg [29:0] _039_;
-  reg [29:0] _040_;
-  reg [37:0] _041_;
-  reg [13:0] _042_;
-  reg [11:0] _043_;
-  wire _044_;
-  reg [25:0] _045_;
-  reg [25:0] _046_;
-  reg [37:0] _047_;
-  reg [2:0] _048_;
-  reg [2:0] _049_;
-  reg [2:0] _050_;
-  reg [2:0] _051_;
-  reg [21:0] _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  reg signed [37:0] \$signal  = 38'h0000000000;
-  reg [11:0] \$signal$15  = 12'h000;
-  reg [25:0] \$signal$16  = 26'h0000000;
-  reg signed [29:0] bias = 30'h00000000;
-  reg signed [29:0] bias_2 = 30'h00000000;
-  wire signed [29:0] \parameters.bias ;
+  wire [37:0] _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire [38:0] _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire [11:0] _17_;
+  wire [23:0] _18_;
+  wire [24:0] _19_;
+  wire [37:0] _20_;
+  wire [36:0] _21_;
+  wire _22_;
+  wire [36:0] _23_;
+  wire [36:0] _24_;
+  wire [36:0] _25_;
+  wire [36:0] _26_;
+  wire [36:0] _27_;
+  reg [37:0] _28_;
+  reg [37:0] _29_;
+  reg [28:0] _30_;
+  reg [28:0] _31_;
+  reg [36:0] _32_;
+  wire _33_;
+  reg [10:0] _34_;
+  reg [12:0] _35_;
+  reg [23:0] _36_;
+  reg [23:0] _37_;
+  reg [36:0] _38_;
+  reg [2:0] _39_;
+  reg [2:0] _40_;
+  reg [2:0] _41_;
+  reg [2:0] _42_;
+  reg [20:0] _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg signed [36:0] \$signal  = 37'h0000000000;
+  reg [12:0] \$signal$15  = 13'h0000;
+  reg [23:0] \$signal$16  = 24'h000000;
+  reg signed [28:0] bias = 29'h00000000;
+  reg signed [28:0] bias_2 = 29'h00000000;
+  wire signed [28:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
-  wire [11:0] \parameters.residual ;
+  wire [12:0] \parameters.residual ;
   reg signed [37:0] product = 38'h0000000000;
   reg signed [37:0] product_2 = 38'h0000000000;
-  reg [25:0] \product_2$17  = 26'h0000000;
+  reg [23:0] \product_2$17  = 24'h000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
-  reg [13:0] skip = 14'h0000;
-  reg signed [37:0] total = 38'h0000000000;
+  reg [10:0] skip = 11'h000;
+  reg signed [36:0] total = 37'h0000000000;
   always @(posedge clk)
-    product <= _037_;
+    \product_2$17  <= _37_;
   always @(posedge clk)
-    product_2 <= _038_;
+    total <= _38_;
   always @(posedge clk)
-    bias <= _039_;
+    shift_select_0 <= _39_;
   always @(posedge clk)
-    bias_2 <= _040_;
+    shift_select_1 <= _40_;
   always @(posedge clk)
-    \$signal  <= _041_;
+    shift_select_2 <= _41_;
   always @(posedge clk)
-    skip <= _042_;
+    shift_select_3 <= _42_;
   always @(posedge clk)
-    \$signal$15  <= _043_;
+    value <= _43_;
+  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
+  assign _11_ = $signed(product_2) + $signed(bias_2);
+  assign _22_ = 16'h9658 >> skip_0;
+  assign _33_ = 16'h8c04 >> skip_0;
+  assign _44_ = 16'hb1bc >> skip_0;
+  assign _45_ = 16'hc8e4 >> skip_0;
+  assign _46_ = 16'hfaea >> skip_0;
+  assign _47_ = 16'hace4 >> skip_0;
+  assign _48_ = 16'h9a48 >> skip_0;
+  assign _01_ = 16'hd370 >> skip_0;
+  assign _02_ = 16'he380 >> skip_0;
+  assign _03_ = 16'hfc00 >> skip_0;
+  assign _04_ = 1'h0 >> skip_0;
+  assign _05_ = 1'h0 >> skip_1;
+  assign _06_ = 1'h0 >> skip_1;
+  assign _07_ = 1'h0 >> skip_1;
+  assign _08_ = 16'haaaa >> skip_1;
+  assign _09_ = 16'hcccc >> skip_1;
+  assign _10_ = 16'hf0f0 >> skip_1;
+  assign _12_ = 8'hff >> skip_1;
+  assign _13_ = 8'hff >> skip_1;
+  assign _14_ = 8'hff >> skip_1;
+  assign _15_ = 8'hff >> skip_1;
+  assign _16_ = 8'hff >> skip_1;
+  assign _17_ = { _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_, _44_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
+  assign _18_ = skip * \$signal$15 ;
+  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
   always @(posedge clk)
-    \$signal$16  <= _045_;
+    product <= _28_;
   always @(posedge clk)
-    \product_2$17  <= _046_;
+    product_2 <= _29_;
   always @(posedge clk)
-    total <= _047_;
+    bias <= _30_;
   always @(posedge clk)
-    shift_select_0 <= _048_;
+    bias_2 <= _31_;
   always @(posedge clk)
-    shift_select_1 <= _049_;
+    \$signal  <= _32_;
   always @(posedge clk)
-    shift_select_2 <= _050_;
+    skip <= _34_;
   always @(posedge clk)
-    shift_select_3 <= _051_;
+    \$signal$15  <= _35_;
   always @(posedge clk)
-    value <= _052_;
-  assign _000_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
-  assign _011_ = $signed(product_2) + $signed(bias_2);
-  assign _022_ = 16'hf720 >> skip_0;
-  assign _033_ = 16'hefe6 >> skip_0;
-  assign _044_ = 16'hc672 >> skip_0;
-  assign _053_ = 16'hd69c >> skip_0;
-  assign _054_ = 16'hccf6 >> skip_0;
-  assign _055_ = 16'h970c >> skip_0;
-  assign _056_ = 16'hb2a8 >> skip_0;
-  assign _001_ = 16'hdb30 >> skip_0;
-  assign _002_ = 16'he3c0 >> skip_0;
-  assign _003_ = 16'hfc00 >> skip_0;
-  assign _005_ = 16'hf720 >> skip_1;
-  assign _006_ = 16'hefe6 >> skip_1;
-  assign _007_ = 16'hc672 >> skip_1;
-  assign _008_ = 16'hd69c >> skip_1;
-  assign _009_ = 16'hccf6 >> skip_1;
-  assign _010_ = 16'h970c >> skip_1;
-  assign _012_ = 16'hb2a8 >> skip_1;
-  assign _013_ = 16'hdb30 >> skip_1;
-  assign _014_ = 16'he3c0 >> skip_1;
-  assign _015_ = 16'hfc00 >> skip_1;
-  assign _016_ = _004_ + { _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_ };
-  assign _017_ = 16'hf720 >> skip_0;
-  assign _018_ = 16'hefe6 >> skip_0;
-  assign _019_ = 16'hc672 >> skip_0;
-  assign _020_ = 16'hd69c >> skip_0;
-  assign _021_ = 16'hccf6 >> skip_0;
-  assign _023_ = 16'h970c >> skip_0;
-  assign _024_ = 16'hb2a8 >> skip_0;
-  assign _025_ = 16'hdb30 >> skip_0;
-  assign _026_ = 16'he3c0 >> skip_0;
-  assign _027_ = 16'hfc00 >> skip_0;
-  assign _028_ = two_digits ? _016_ : { 4'h0, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_ };
-  assign _029_ = skip * \$signal$15 ;
-  assign _030_ = $signed(\$signal ) + $signed({ 1'h0, \product_2$17  });
+    \$signal$16  <= _36_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _037_ = _000_;
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _37_ = \$signal$16 ;
     if (rst) begin
-      _037_ = 38'h0000000000;
+      _37_ = 24'h000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _038_ = product;
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _38_ = _20_[36:0];
     if (rst) begin
-      _038_ = 38'h0000000000;
+      _38_ = 37'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _039_ = parameters[45:16];
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _39_ = shift_select;
     if (rst) begin
-      _039_ = 30'h00000000;
+      _39_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _040_ = bias;
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _40_ = shift_select_0;
     if (rst) begin
-      _040_ = 30'h00000000;
+      _40_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _041_ = _011_[37:0];
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _41_ = shift_select_1;
     if (rst) begin
-      _041_ = 38'h0000000000;
+      _41_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _042_ = _028_;
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _42_ = shift_select_2;
     if (rst) begin
-      _042_ = 14'h0000;
+      _42_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _043_ = parameters[57:46];
-    if (rst) begin
-      _043_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _045_ = _029_;
-    if (rst) begin
-      _045_ = 26'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _046_ = \$signal$16 ;
-    if (rst) begin
-      _046_ = 26'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _047_ = _030_[37:0];
-    if (rst) begin
-      _047_ = 38'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _048_ = shift_select;
-    if (rst) begin
-      _048_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _049_ = shift_select_0;
-    if (rst) begin
-      _049_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _050_ = shift_select_1;
-    if (rst) begin
-      _050_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _051_ = shift_select_2;
-    if (rst) begin
-      _051_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _052_ = value;
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _43_ = value;
     casez (shift_select_3)
       3'h0:
-          _052_ = _031_[21:0];
+          _43_ = _21_[20:0];
       3'h1:
-          _052_ = _032_[21:0];
+          _43_ = _23_[20:0];
       3'h2:
-          _052_ = _034_[21:0];
+          _43_ = _24_[20:0];
       3'h3:
-          _052_ = _035_[21:0];
+          _43_ = _25_[20:0];
       3'h4:
-          _052_ = _036_[21:0];
+          _43_ = _26_[20:0];
+      3'h5:
+          _43_ = _27_[20:0];
     endcase
     if (rst) begin
-      _052_ = 22'h000000;
+      _43_ = 21'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _28_ = _00_;
+    if (rst) begin
+      _28_ = 38'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _29_ = product;
+    if (rst) begin
+      _29_ = 38'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _30_ = parameters[44:16];
+    if (rst) begin
+      _30_ = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _31_ = bias;
+    if (rst) begin
+      _31_ = 29'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _32_ = _11_[36:0];
+    if (rst) begin
+      _32_ = 37'h0000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _34_ = _17_[10:0];
+    if (rst) begin
+      _34_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _35_ = parameters[57:45];
+    if (rst) begin
+      _35_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _36_ = _18_;
+    if (rst) begin
+      _36_ = 24'h000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[45:16];
-  assign \parameters.residual  = parameters[57:46];
-  assign _004_ = { _003_, _002_, _001_, _056_, _055_, _054_, _053_, _044_, _033_, _022_, 3'h0 };
-  assign _031_ = { total[37], total[37], total[37], total[37], total[37:4] };
-  assign _032_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37:6] };
-  assign _034_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:7] };
-  assign _035_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:13] };
-  assign _036_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:16] };
+  assign \parameters.bias  = parameters[44:16];
+  assign \parameters.residual  = parameters[57:45];
+  assign _19_ = { 1'h0, \product_2$17  };
+  assign _21_ = { total[36], total[36], total[36], total[36], total[36:4] };
+  assign _23_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
+  assign _24_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
+  assign _25_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
+  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:13] };
+  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
 endmodule

@@ -1,0 +1,107 @@
+"""How weights are rounded to codes: each to the nearest, or all of a channel together."""
+
+from typing import Literal, cast
+
+import numpy as np
+from scipy.linalg.lapack import dtrtri  # pyright: ignore
+
+from hwquant.ir import FloatArray, IntArray
+from hwquant.power import Codebook
+
+Rounding = Literal["nearest", "second_order"]
+
+SCALES = (1.0, 0.9, 0.8, 0.7)  # of a channel's largest weight
+FARTHEST = 1.5  # more than the largest weight over the smallest scale
+BINS = 1 << 12  # of weights, in the choice of scales
+DAMPING = 0.05  # of the mean square of an input, added to all: the inputs are synthetic
+BLOCK = 64  # columns whose errors reach the columns behind them by one matrix product
+
+
+def round_weights(
+    weight: FloatArray, book: Codebook, moment: FloatArray, rounding: Rounding
+) -> tuple[IntArray, FloatArray]:
+    """Choose codes and scales of a layer, output channel by output channel.
+
+    ``weight`` is ``float[G, M, K]``: G groups of M output channels that read the same K inputs.
+    ``moment`` (``float[G, K, K]``) is the inputs' covariance. Returns ranks in the codebook,
+    ``int[G, M, K]``, and scales, ``float[G, M]``; a channel of zeros gets scale 0.
+
+    Every channel takes, of ``SCALES`` times its largest weight, the scale at which rounding to the
+    nearest code has the least error, each input's counted by its power. ``nearest`` stops there.
+    ``second_order`` then rounds one input's weights after the other and lets the weights not yet
+    rounded take up the error.
+
+    Source
+    ------
+    PowerQuant, eq. 2 (nearest in the power domain). GPTQ (Frantar et al. 2022), after Optimal Brain
+    Surgeon: rounding in the order of falling input power. Differs: synthetic inputs, and codes on a
+    power grid.
+    """
+    damping = DAMPING * np.trace(moment, axis1=1, axis2=2) / moment.shape[1]
+    damping = np.maximum(damping, np.finfo(np.float32).tiny)
+    moment = moment + damping[:, None, None] * np.eye(moment.shape[1])
+    largest = np.abs(weight).max(axis=2)
+    unit = weight / np.where(largest > 0, largest, 1.0)[:, :, None]
+    share = _choose_scale(unit, book, np.einsum("gkk->gk", moment))
+    ranks = book.rank(unit / share[:, :, None])
+    if rounding == "second_order" and weight.shape[2] > 1:
+        ranks = _second_order(unit / share[:, :, None], book, moment)
+    return ranks, largest * share
+
+
+def _choose_scale(unit: FloatArray, book: Codebook, power: FloatArray) -> FloatArray:
+    """Scale of every channel, one of ``SCALES``; ``power`` is ``float[G, K]``.
+
+    Errors are looked up with weights in ``BINS`` bins, which is much quicker than to encode them.
+    """
+    half = BINS // 2
+    centres: FloatArray = (np.arange(BINS, dtype=np.float64) + 0.5 - half) * (FARTHEST / half)
+    levels = book.values[book.rank(centres)].astype(np.float32)
+    small, weights = unit.astype(np.float32), power[:, None, :].astype(np.float32)
+    share, least = np.ones(unit.shape[:2]), np.full(unit.shape[:2], np.inf)
+    for trial in SCALES:
+        bins = (small * np.float32(half / FARTHEST / trial) + np.float32(half)).astype(np.int32)
+        error = levels[bins] * np.float32(trial) - small
+        error *= error
+        cost = np.einsum("gmk,gok->gm", error, weights)
+        better = cost < least
+        least[better], share[better] = cost[better], trial
+    return share
+
+
+def _second_order(weight: FloatArray, book: Codebook, moment: FloatArray) -> IntArray:
+    """Round ``float[G, M, K]`` in units of the scale; ``moment`` is positive definite."""
+    count = weight.shape[2]
+    order = np.argsort(-np.einsum("gkk->gk", moment), axis=1, kind="stable")
+    moment = np.take_along_axis(moment, order[:, :, None], axis=1)
+    moment = np.take_along_axis(moment, order[:, None, :], axis=2)
+    spread = _inverse_factor(moment)
+    rest = np.take_along_axis(weight, order[:, None, :], axis=2)
+    ranks = np.zeros(weight.shape, dtype=np.int64)
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
+        block = rest[:, :, first:last].copy()
+        errors = np.empty_like(block)
+        for at in range(last - first):
+            rows = spread[:, first + at, first:last]
+            ranks[:, :, first + at] = rank = book.rank(block[:, :, at])
+            error = (block[:, :, at] - book.values[rank]) / rows[:, at, None]
+            block[:, :, at:] -= error[:, :, None] * rows[:, None, at:]
+            errors[:, :, at] = error
+        rest[:, :, last:] -= errors @ spread[:, first:last, last:]
+    unsorted = np.empty_like(ranks)
+    np.put_along_axis(unsorted, np.broadcast_to(order[:, None, :], ranks.shape), ranks, axis=2)
+    return unsorted
+
+
+def _inverse_factor(moment: FloatArray) -> FloatArray:
+    """Upper U with ``inv(moment) = U.T @ U``; its rows say how an error spreads.
+
+    The Cholesky factor L of the flipped matrix gives ``moment = R @ R.T`` with R = L flipped, which
+    is upper, and U is its inverse.
+    """
+    flipped = np.linalg.cholesky(moment[:, ::-1, ::-1])
+    if len(flipped) == 1:
+        inverse = cast(FloatArray, dtrtri(flipped[0], lower=1)[0])
+        return inverse[None, ::-1, ::-1]
+    return np.asarray(np.linalg.inv(flipped), dtype=np.float64)[:, ::-1, ::-1]

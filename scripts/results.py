@@ -1,0 +1,100 @@
+"""Measure accuracy of methods and bit widths on real networks, and write docs/results.md.
+
+python scripts/results.py ../shared/models            # all of it: about an hour on two cores
+python scripts/results.py ../shared/models --networks resnet20_cifar10 --limit 100 --output -
+"""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwquant import __version__, accuracy, dataset
+from hwquant.config import QuantConfig
+from hwquant.ir import INPUT
+from hwquant.onnx_import import load
+from hwquant.quantize import quantize
+
+SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
+LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time
+BITS = ((4, 4), (3, 4), (8, 8))
+VARIANTS: dict[str, dict[str, Any]] = {
+    "power": {},
+    "power, eq. 3": {"search": "weights"},
+    "power, nearest": {"rounding": "nearest"},
+    "uniform": {"method": "uniform"},
+    "log": {"method": "log"},
+}
+
+
+def configuration(entry: dict[str, Any], data: Path) -> QuantConfig:
+    with np.load(data) as arrays:
+        is_signed = arrays["x"].dtype == np.int8
+    mean, std = tuple(entry["mean"]), tuple(entry["std"])
+    return QuantConfig(mean=mean, std=std, input_signed=is_signed)
+
+
+def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str) -> list[str]:
+    models, variants = given.models, given.variants
+    model, base = models / entry["file"], configuration(entry, models / data)
+    graph = load(model, SIZES.get(name))
+    low = -128 if base.input_signed else 0
+    limit = given.limit or LIMITS.get(data)
+    images = dataset.load(models / data, graph.shapes[INPUT], low, low + 255, limit=limit)
+    lines = list[str]()
+    for variant in variants:
+        changes = VARIANTS[variant]
+        cells, float_top1, count = list[str](), 0.0, 0
+        for weight_bits, act_bits in BITS:
+            config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **changes)
+            graph_of_codes = quantize(graph, config)
+            found = accuracy.measure(model, graph, graph_of_codes, images, lambda *_: None)
+            float_top1, count = found.float_top1, found.n
+            cells.append(f"{100 * found.top1:.2f} ({100 * found.agreement:.1f})")
+            print(name, data, variant, weight_bits, act_bits, cells[-1], file=sys.stderr)
+        error = 100 * math.sqrt(float_top1 * (1 - float_top1) / count)
+        start = f"| {name} | {data.removesuffix('.npz')} | {count} | {100 * float_top1:.2f} "
+        lines.append(f"{start}| {error:.1f} | {variant} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", type=Path, help="folder with models.json, networks and data")
+    parser.add_argument("--networks", nargs="+", help="these only")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--limit", type=int, help="take the first images only")
+    parser.add_argument("--output", default="docs/results.md", help="file, or - for stdout")
+    given = parser.parse_args()
+    entries = json.loads((given.models / "models.json").read_text())
+    lines = list[str]()
+    for name in given.networks or entries:
+        entry = entries[name]
+        for data in (entry["data"], entry["more_data"]) if entry["data"] else ():
+            if data and np.load(given.models / data)["x"].dtype.kind != "f":
+                lines += rows(given, name, entry, data)
+    head = " | ".join(f"W{w}A{a}" for w, a in BITS)
+    text = f"""# Results
+
+Made by `python scripts/results.py {" ".join(sys.argv[1:])}` with hwquant
+{__version__}; do not edit. Top-1 in % and, in brackets, the share of images that get float's
+answer. Edge layers 8 bits, static ranges, no data. `n` images; `error` is the sampling error (one
+standard deviation, in points) of one accuracy; rows of one network share images and are paired.
+
+| network | data | n | float | error | method | {head} |
+|---|---|---:|---:|---:|---|{"---:|" * len(BITS)}
+"""
+    text += "\n".join(lines) + "\n"
+    if given.output == "-":
+        print(text)
+    else:
+        Path(given.output).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
