@@ -13,8 +13,17 @@ from typing import Any, TypeVar, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from hwquant.float_graph import FloatConv, FloatGraph, Function, Moments
-from hwquant.float_model import columns, convolve, maximum, pad, total
+from hwquant.float_graph import (
+    FloatConv,
+    FloatEmbedding,
+    FloatGraph,
+    FloatLayerNorm,
+    FloatMatMul,
+    FloatSoftmax,
+    Function,
+    Moments,
+)
+from hwquant.float_model import attend, columns, convolve, maximum, pad, total
 from hwquant.functions import evaluate
 from hwquant.ir import INPUT, FloatArray
 from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, Skip
@@ -102,6 +111,9 @@ def calibrate(graph: FloatGraph, layers: Sequence[FloatLayer], images: Values) -
             case FloatMax() | FloatCat():
                 made = rearranged(layer, values)
                 spreads[layer.name] = _spread(made, None, None, made)
+            case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+                made = attend(layer, values)
+                spreads[layer.name] = _spread(made, None, None, made)
             case _:
                 assert_never(layer)
         values[layer.name] = made
@@ -123,6 +135,10 @@ def operands(layer: FloatLayer) -> tuple[str, ...]:
             return (layer.source,)
         case FloatCat():
             return layer.sources
+        case FloatMatMul():
+            return tuple(dict.fromkeys((layer.source, layer.operand)))
+        case FloatEmbedding() | FloatLayerNorm() | FloatSoftmax():
+            return (layer.source,)
         case _:
             assert_never(layer)
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, assert_never
 
+from hwquant.float_graph import FloatEmbedding, FloatLayerNorm, FloatMatMul, FloatSoftmax
 from hwquant.ir import INPUT
 from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax
 
@@ -37,10 +38,13 @@ def tensor_codes(layers: tuple[FloatLayer, ...]) -> dict[str, CodeKind]:
     side by side have the same.
     """
     macs = [layer for layer in layers if isinstance(layer, FloatMac)]
+    products = [layer for layer in layers if isinstance(layer, FloatMatMul)]
+    norms = {layer.name for layer in layers if isinstance(layer, FloatLayerNorm | FloatMatMul)}
     cats = {layer.name for layer in layers if isinstance(layer, FloatCat)}
     beside = {mac.skip.source for mac in macs if mac.skip} | {mac.gate for mac in macs if mac.gate}
-    signed = {mac.name for mac in macs if mac.function is None} | cats
-    inner, edges = {mac.source for mac in macs[:-1]}, {INPUT, macs[-1].source}
+    signed = {mac.name for mac in macs if mac.function is None} | cats | norms
+    factors = {name for product in products for name in (product.source, product.operand)}
+    inner, edges = {mac.source for mac in macs[:-1]} | factors, {INPUT, macs[-1].source}
     kinds = dict[str, CodeKind]()
     for group in _same_digits(layers):
         is_wide = group & edges or group & signed & inner
@@ -60,6 +64,8 @@ def _same_digits(layers: tuple[FloatLayer, ...]) -> list[set[str]]:
                 bound = {layer.source}
             case FloatCat():
                 bound = set(layer.sources)
+            case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+                bound = set[str]()
             case _:
                 assert_never(layer)
         joined = {layer.name}.union(*(group for group in groups if group & bound))

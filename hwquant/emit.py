@@ -8,7 +8,18 @@ from typing import assert_never
 from hwquant import __version__, model_file
 from hwquant.gateware.accelerator import Accelerator
 from hwquant.gateware.shared import Library, to_rtlil
-from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, QuantGraph, sources_of
+from hwquant.ir import (
+    ConcatLayer,
+    EmbeddingLayer,
+    Layer,
+    LayerNormLayer,
+    MacLayer,
+    MatMulLayer,
+    MaxPoolLayer,
+    QuantGraph,
+    SoftmaxLayer,
+    sources_of,
+)
 from hwquant.plan import Plan
 from hwquant.program import LayerProgram, Schedule
 from hwquant.schedule import schedule
@@ -117,6 +128,8 @@ def _kind(layer: Layer) -> str:
             return "maxpool"
         case ConcatLayer():
             return "concat"
+        case EmbeddingLayer() | LayerNormLayer() | MatMulLayer() | SoftmaxLayer():
+            raise AssertionError(f"{layer.name}: attention; the schedule refuses it")
         case _:
             assert_never(layer)
 

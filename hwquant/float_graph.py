@@ -154,6 +154,55 @@ class FloatMultiply:
     gate: str
 
 
+@dataclass(frozen=True, eq=False)
+class FloatEmbedding:
+    """``constant`` (``float[C, H, W]``) plus the source's pixels, row by row, as its last ones.
+
+    As many pixels as the source has: a position embedding; more: class tokens before the pixels.
+    """
+
+    name: str
+    source: str
+    constant: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class FloatLayerNorm:
+    """Every pixel's channels, normalized, times ``scale`` plus ``bias`` (``float[C]`` each)."""
+
+    name: str
+    source: str
+    scale: FloatArray
+    bias: FloatArray
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class FloatMatMul:
+    """Product of two tensors, head by head, times ``scale``; heads are ``groups`` runs of channels.
+
+    If ``sums_channels``, output channel u of a head is the product of the source's channels and the
+    operand's channels at pixel u (``q @ k.T``); if not, output channel d is the product of the
+    source's channels and the operand's pixels of channel d (``p @ v``). Pixels are the source's.
+    """
+
+    name: str
+    source: str
+    operand: str
+    groups: int
+    sums_channels: bool
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class FloatSoftmax:
+    """Softmax over each of ``groups`` runs of channels."""
+
+    name: str
+    source: str
+    groups: int
+
+
 FloatNode = (
     FloatConv
     | FloatActivation
@@ -163,6 +212,10 @@ FloatNode = (
     | FloatAveragePool
     | FloatConcat
     | FloatMultiply
+    | FloatEmbedding
+    | FloatLayerNorm
+    | FloatMatMul
+    | FloatSoftmax
 )
 
 

@@ -6,7 +6,7 @@ a machine that others keep busy, BLAS is fastest with one thread (``OPENBLAS_NUM
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, assert_never
 
 import numpy as np
@@ -18,11 +18,15 @@ from hwquant.float_graph import (
     FloatAveragePool,
     FloatConcat,
     FloatConv,
+    FloatEmbedding,
     FloatGraph,
+    FloatLayerNorm,
+    FloatMatMul,
     FloatMaxPool,
     FloatMultiply,
     FloatNode,
     FloatShortcut,
+    FloatSoftmax,
 )
 from hwquant.functions import evaluate as evaluate_function
 from hwquant.ir import INPUT, FloatArray, Pads, Pair
@@ -90,6 +94,46 @@ def _compute(node: FloatNode, tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArr
             return np.concatenate([tensors[name] for name in node.sources])
         case FloatMultiply():
             return tensors[node.source] * tensors[node.gate]
+        case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+            return attend(node, tensors)
+        case _:
+            assert_never(node)
+
+
+def attend(
+    node: FloatEmbedding | FloatLayerNorm | FloatMatMul | FloatSoftmax,
+    tensors: Mapping[str, npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    """Compute a node of a transformer; tensors are ``[C, N, H, W]``."""
+    source = tensors[node.source]
+    match node:
+        case FloatEmbedding():
+            channels, images = source.shape[:2]
+            constant = node.constant.astype(source.dtype)[:, None]
+            made = np.repeat(constant, images, axis=1)
+            pixels = source.reshape(channels, images, -1)
+            made.reshape(channels, images, -1)[:, :, -pixels.shape[2] :] += pixels
+            return made
+        case FloatLayerNorm():
+            centred = source - source.mean(axis=0)
+            deviation = np.sqrt((centred * centred).mean(axis=0) + source.dtype.type(node.epsilon))
+            scale, bias = (
+                part.astype(source.dtype)[:, None, None, None] for part in (node.scale, node.bias)
+            )
+            return centred / deviation * scale + bias
+        case FloatMatMul():
+            images = source.shape[1]
+            left, right = (
+                part.reshape(node.groups, part.shape[0] // node.groups, images, -1)
+                for part in (source, tensors[node.operand])
+            )
+            order = "gdnt,gdnu->gunt" if node.sums_channels else "gunt,gdnu->gdnt"
+            product = np.einsum(order, left, right, optimize=True) * source.dtype.type(node.scale)
+            return product.reshape(-1, images, *source.shape[2:])
+        case FloatSoftmax():
+            parts = source.reshape(node.groups, -1, *source.shape[1:])
+            powers = np.exp(parts - parts.max(axis=1, keepdims=True))
+            return (powers / powers.sum(axis=1, keepdims=True)).reshape(source.shape)
         case _:
             assert_never(node)
 

@@ -1,64 +1,35 @@
 """The network as integers: ``QuantGraph``, the hub that golden, gateware and reports read.
 
 Records are frozen, validated once on construction, and never checked again. ``docs/semantics.md``
-says what the integers mean. The types of shapes and arrays that all modules share are here too.
+says what the integers mean. The records of attention are in ``hwquant/ir_attention.py``, tensors
+and what makes them in ``hwquant/ir_tensor.py``; all of them are imported from here.
 """
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
-import numpy.typing as npt
 
 from hwquant.errors import BadInput
+from hwquant.ir_attention import AttentionLayer, EmbeddingLayer, LayerNormLayer, MatMulLayer
+from hwquant.ir_attention import SoftmaxLayer as SoftmaxLayer
+from hwquant.ir_tensor import (
+    INPUT,
+    IntArray,
+    Pads,
+    Pair,
+    PowerTable,
+    Saturate,
+    Staircase,
+    Tensor,
+    Thresholds,
+)
+from hwquant.ir_tensor import Activation as Activation
+from hwquant.ir_tensor import FloatArray as FloatArray
+from hwquant.ir_tensor import Layout as Layout
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Pair = tuple[int, int]  # (vertical, horizontal)
-Pads = tuple[int, int, int, int]  # (top, left, bottom, right)
-Layout = Literal["NCHW", "NHWC", "NCW", "NWC", "NF"]
-
-INPUT = "input"  # the name of the input tensor of every graph
 MAX_SKIP_SHIFT = 31
 MAX_GATED_BITS = 36  # of a gated accumulator: two DSP blocks hold it times a multiplier
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """A tensor of activation codes in one frame.
-
-    A code has ``parts`` digits of ``act_bits`` bits, the most significant first in value and in
-    the packed code ``digit_0 << act_bits | digit_1``. ``pad_code`` (``int[C]``, packed) is the code
-    of real zero, read where a window hangs over the image. A *detailed* code has two digits, else
-    `BadInput`: MAC layers read the first, residuals and gates both (``QuantGraph.detail_tables``).
-    """
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    parts: int
-    pad_code: IntArray
-    is_detailed: bool = False
-
-    def __post_init__(self) -> None:
-        if self.is_detailed and self.parts != 2:
-            raise BadInput(f"{self.name}: detailed codes of parts={self.parts}; permitted 2")
-
-    @property
-    def read_parts(self) -> int:
-        """Digits that a MAC layer reads."""
-        return 1 if self.is_detailed else self.parts
-
-    @property
-    def kind(self) -> str:
-        """Number and kind of a code's digits, in words."""
-        return f"{self.parts} digits" + ", detailed" * self.is_detailed
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return self.channels, self.height, self.width
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,60 +61,20 @@ class LevelTables:
 Arithmetic = ProductTable | LevelTables
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The staircase ``codes[number of thresholds <= v]``, exact; thresholds strictly increase."""
-
-    thresholds: tuple[int, ...]
-    codes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.codes) != len(self.thresholds) + 1 or not self.thresholds:
-            raise BadInput(
-                f"Thresholds: {len(self.thresholds)} thresholds need one code more, "
-                f"got {len(self.codes)}"
-            )
-        if any(b <= a for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
-            raise BadInput("Thresholds: thresholds must strictly increase")
-
-
-@dataclass(frozen=True)
-class PowerTable:
-    """Segmented look-up on leading one and mantissa, for ``0 <= v < 2**value_bits``.
-
-    ``v`` saturates to that range first. Below ``2**mantissa_bits`` the table is addressed by ``v``
-    itself; above, with ``e = bit_length(v) - 1 - mantissa_bits``, by
-    ``(e << mantissa_bits) + (v >> e)``: each octave has ``2**mantissa_bits`` segments.
-    """
-
-    value_bits: int
-    mantissa_bits: int
-    codes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        want = (self.value_bits - self.mantissa_bits + 1) << self.mantissa_bits
-        if not 1 <= self.mantissa_bits < self.value_bits or len(self.codes) != want:
-            raise BadInput(
-                f"PowerTable: {len(self.codes)} codes for value_bits={self.value_bits}, "
-                f"mantissa_bits={self.mantissa_bits}; needs {want}"
-            )
-
-
-Activation = Thresholds | PowerTable
-
-
 @dataclass(frozen=True, eq=False)
 class Residual:
     """A second operand, added before the activation in the units of ``multiplier`` (``int[M]``).
 
     Output channel ``m`` at pixel ``(y, x)`` takes channel ``m - channel_offset`` of ``source`` at
-    ``(y * stride[0], x * stride[1])``, and 0 where that channel does not exist.
+    ``(y * stride[0], x * stride[1])``, and 0 where that channel does not exist. Values are shifted
+    left by ``value_shift``, so that one weighs about what a product weighs.
     """
 
     source: str
     stride: Pair
     channel_offset: int
     multiplier: IntArray
+    value_shift: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +120,7 @@ class MacLayer:
     bias: IntArray
     shift: int
     residual: Residual | None
-    activation: Activation | None
+    activation: Staircase | None
     acc_bits: int
     value_bits: int
     output: Tensor
@@ -271,7 +202,7 @@ class ConcatLayer:
             )
 
 
-Layer = MacLayer | MaxPoolLayer | ConcatLayer
+Layer = MacLayer | MaxPoolLayer | ConcatLayer | AttentionLayer
 
 
 def sources_of(layer: Layer) -> tuple[str, ...]:
@@ -283,6 +214,10 @@ def sources_of(layer: Layer) -> tuple[str, ...]:
             return (layer.source,)
         case ConcatLayer():
             return layer.sources
+        case EmbeddingLayer() | LayerNormLayer() | SoftmaxLayer():
+            return (layer.source,)
+        case MatMulLayer():
+            return layer.source, layer.operand
         case _:
             assert_never(layer)
 
@@ -359,9 +294,10 @@ class QuantGraph:
             raise BadInput(f"skip_shift={self.skip_shift}; permitted 0..{MAX_SKIP_SHIFT}")
         self._check_details(self.input.tensor, self.input.table)
         for layer in self.layers:
+            self._check_kinds(layer)
             if isinstance(layer, MacLayer):
                 self._check_mac(layer)
-            else:
+            elif isinstance(layer, MaxPoolLayer | ConcatLayer):
                 self._check_moved(layer)
 
     def _check_details(self, tensor: Tensor, codes: IntArray) -> None:
@@ -370,13 +306,33 @@ class QuantGraph:
         if tensor.is_detailed and levels.min() < 0:
             raise BadInput(f"{tensor.name}: a code stands for {levels.min()}; permitted 0 and up")
 
+    def _check_kinds(self, layer: Layer) -> None:
+        """Refuse codes where a layer reads values, and values where it reads codes."""
+        operand = layer.residual.source if isinstance(layer, MacLayer) and layer.residual else None
+        reads_values = isinstance(layer, EmbeddingLayer | LayerNormLayer | SoftmaxLayer)
+        for source in map(self.tensor, sources_of(layer)):
+            if source.name != operand and bool(source.value_bits) != reads_values:
+                kinds = ("values", "codes") if reads_values else ("codes", "values")
+                raise BadInput(f"{layer.name}: reads {kinds[0]}; {source.name} has {kinds[1]}")
+        if isinstance(layer, AttentionLayer):
+            layer.check_sources([self.tensor(name) for name in sources_of(layer)])
+            made: Staircase | None = layer.activation
+        else:
+            made = layer.activation if isinstance(layer, MacLayer) else None
+        if isinstance(made, Thresholds | PowerTable):
+            self._check_details(layer.output, np.array(made.codes))
+        bits = made.bits if isinstance(made, Saturate) else 0
+        if layer.output.value_bits != bits:
+            raise BadInput(
+                f"{layer.name}: makes values of {bits} bits; its output has "
+                f"value_bits={layer.output.value_bits}"
+            )
+
     def _check_mac(self, layer: MacLayer) -> None:
         channels = self.tensor(layer.source).channels
         if layer.channels_in != channels:
             weights = f"weights for {layer.channels_in} channels"
             raise BadInput(f"{layer.name}: {weights}; {layer.source} has {channels}")
-        if layer.activation is not None:
-            self._check_details(layer.output, np.array(layer.activation.codes))
         if layer.gate is not None:
             gate, want = self.tensor(layer.gate.source), (layer.output.channels, 1, 1)
             if gate.shape != want:

@@ -10,7 +10,18 @@ from functools import cached_property
 import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, ConcatLayer, IntArray, MacLayer, MaxPoolLayer, QuantGraph
+from hwquant.ir import (
+    INPUT,
+    ConcatLayer,
+    EmbeddingLayer,
+    IntArray,
+    LayerNormLayer,
+    MacLayer,
+    MatMulLayer,
+    MaxPoolLayer,
+    QuantGraph,
+    SoftmaxLayer,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ def layouts(graph: QuantGraph, cols: int) -> dict[str, Layout]:
                 fits = like and graph.tensor(like).channels == layer.output.channels
                 moved = like == layer.operand and layer.residual and layer.residual.channel_offset
                 found[layer.name] = found[like] if like and fits and not moved else plain
+            case EmbeddingLayer() | LayerNormLayer() | MatMulLayer() | SoftmaxLayer():
+                found[layer.name] = plain
     return found
 
 

@@ -18,11 +18,15 @@ from hwquant.float_graph import (
     FloatAveragePool,
     FloatConcat,
     FloatConv,
+    FloatEmbedding,
     FloatGraph,
+    FloatLayerNorm,
+    FloatMatMul,
     FloatMaxPool,
     FloatMultiply,
     FloatNode,
     FloatShortcut,
+    FloatSoftmax,
     Function,
 )
 from hwquant.ir import INPUT, FloatArray, Pads, Pair
@@ -90,7 +94,11 @@ class FloatCat:
     tensor: str
 
 
-FloatLayer = FloatMac | FloatMax | FloatCat
+# Layers of their own: the node itself, its sources the layers that compute them.
+FloatAttention = FloatEmbedding | FloatLayerNorm | FloatMatMul | FloatSoftmax
+FloatLayer = FloatMac | FloatMax | FloatCat | FloatAttention
+
+_VALUE_READERS = (FloatEmbedding, FloatLayerNorm, FloatSoftmax)  # of values, which have no codes
 
 
 def sources(node: FloatNode) -> tuple[str, ...]:
@@ -100,6 +108,8 @@ def sources(node: FloatNode) -> tuple[str, ...]:
             return node.sources
         case FloatMultiply():
             return node.source, node.gate
+        case FloatMatMul():
+            return node.source, node.operand
         case _:
             return (node.source,)
 
@@ -131,6 +141,7 @@ class _Lowering:
         self.layers: list[FloatLayer] = []
         self.layer_of = {INPUT: INPUT}  # tensor -> layer that computes its codes
         self.rows: list[list[str]] = []  # layers that concatenations put side by side
+        self.values: dict[str, str] = {}  # tensor -> layer that makes it as values
         self.flat: dict[str, list[tuple[str, str]]] = {}  # concatenation -> tensors and layers
 
     def run(self) -> tuple[FloatLayer, ...]:
@@ -168,7 +179,7 @@ class _Lowering:
             case FloatAveragePool():
                 return isinstance(reader, FloatActivation) or self._folds(node) is not None
             case FloatShortcut():
-                return all(
+                return self._folds(node) is not None or all(
                     isinstance(reader, FloatAdd) and self._skip(reader) == node.name
                     for reader in self.readers[node.name]
                 )
@@ -190,12 +201,35 @@ class _Lowering:
         main = self._main(add)
         if main is not None:
             return add.sources[1] if add.sources[0] == main.name else add.sources[0]
-        shortcut = isinstance(self.nodes.get(add.sources[0]), FloatShortcut)
-        return add.sources[0] if shortcut else add.sources[1]
+        first, second = add.sources
+        is_read = any(isinstance(reader, _VALUE_READERS) for reader in self.readers[first])
+        return first if is_read or isinstance(self.nodes.get(first), FloatShortcut) else second
 
-    def _folds(self, pool: FloatAveragePool) -> FloatConv | None:
-        """Return the convolution into which an average pool folds: 1x1 and without padding."""
-        reader = self._only_reader(pool.name)
+    def _values(self, node: FloatEmbedding | FloatLayerNorm | FloatSoftmax) -> str:
+        """Return the layer that makes the values that a node reads.
+
+        It is a copy where others read codes of the same tensor, or where an activation makes it.
+        """
+        tensor = node.source
+        if tensor in self.values:
+            return self.values[tensor]
+        name = self.layer_of[tensor]
+        made = next((layer for layer in self.layers if layer.name == name), None)
+        is_activated = isinstance(made, FloatMac) and made.function is not None
+        is_alone = isinstance(made, FloatMac | FloatAttention) and not is_activated
+        is_alone &= tensor != self.graph.output and all(
+            isinstance(reader, _VALUE_READERS)
+            or (isinstance(reader, FloatAdd) and self._skip(reader) == tensor)
+            for reader in self.readers[tensor]
+        )
+        self.values[tensor] = name if is_alone else self._copy(tensor, f"{node.name}_values")
+        return self.values[tensor]
+
+    def _folds(self, node: FloatAveragePool | FloatShortcut) -> FloatConv | None:
+        """Return the convolution into which a pool or a choice of pixels folds: 1x1, unpadded."""
+        reader = self._only_reader(node.name)
+        if isinstance(node, FloatShortcut) and node.channels != self.graph.shapes[node.source][0]:
+            return None
         if isinstance(reader, FloatConv) and reader.weight.shape[2:] == UNIT:
             return reader if reader.pads == NO_PADS else None
         return None
@@ -209,6 +243,11 @@ class _Lowering:
                 )
             case FloatConcat():
                 self.layers.append(FloatCat(node.name, self._row(node), node.name))
+            case FloatMatMul():
+                source, operand = self.layer_of[node.source], self.layer_of[node.operand]
+                self.layers.append(replace(node, source=source, operand=operand))
+            case FloatEmbedding() | FloatLayerNorm() | FloatSoftmax():
+                self.layers.append(replace(node, source=self._values(node)))
             case _:
                 self._add_mac(self._mac(node), node.name)
         self.layer_of[node.name] = self.layers[-1].name
@@ -277,6 +316,8 @@ class _Lowering:
                 return self._selection(node)
             case FloatMaxPool() | FloatConcat():
                 raise AssertionError(f"{node.name}: a layer of its own")
+            case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+                raise AssertionError(f"{node.name}: a layer of its own")
             case _:
                 assert_never(node)
 
@@ -297,16 +338,21 @@ class _Lowering:
             function=None,
             tensor=node.name,
         )
-        pool = self.nodes.get(node.source)
-        if not isinstance(pool, FloatAveragePool) or self._folds(pool) is not node:
+        before = self.nodes.get(node.source)
+        if not isinstance(before, FloatAveragePool | FloatShortcut) or (
+            self._folds(before) is not node
+        ):
             return mac
+        stride = (before.stride[0] * node.stride[0], before.stride[1] * node.stride[1])
+        if isinstance(before, FloatShortcut):
+            return replace(mac, source=before.source, stride=stride)
         return replace(
             mac,
-            source=pool.source,
-            weight=node.weight / math.prod(pool.kernel),
-            kernel=pool.kernel,
+            source=before.source,
+            weight=node.weight / math.prod(before.kernel),
+            kernel=before.kernel,
             shared=True,
-            stride=(pool.stride[0] * node.stride[0], pool.stride[1] * node.stride[1]),
+            stride=stride,
         )
 
     def _sum(self, node: FloatAdd) -> FloatMac:

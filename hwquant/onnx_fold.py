@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from hwquant.errors import BadInput
-from hwquant.float_graph import FloatConv, Moments
+from hwquant.float_graph import FloatConv, FloatEmbedding, FloatMatMul, Moments
 from hwquant.ir import FloatArray, Pads, Pair
-from hwquant.onnx_graph import NO_PADS, Conversion, OnnxNode, Shape, View, to_chw
+from hwquant.onnx_graph import NO_PADS, Conversion, OnnxNode, Shape, View, axes_of, to_chw
 
 
 def convolution(state: Conversion, node: OnnxNode) -> None:
@@ -36,24 +36,31 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
 
 
 def fully_connected(state: Conversion, node: OnnxNode) -> None:
-    """Convert Gemm and MatMul into a convolution whose kernel is as large as the image."""
+    """Convert Gemm and MatMul into a convolution whose kernel is as large as the image.
+
+    Where the last axis of several is the channels', the others are tokens, and the kernel is 1x1.
+    """
     view = state.view(node)
     weight = state.weights(node, 1)
     seen = state.shape(node, node.inputs[0])
     if node.integer("transA", 0):
         node.refuse(f"{node.op} with transA=1; hwquant handles transA=0")
-    if len(view.axes) != 2 or view.axes[0] or weight.ndim != 2:
+    tokens = axes_of("HW", state.shapes[view.source])
+    is_tokens = view.axes[-1] == "C" and "".join(view.axes[:-1]) == "".join(tokens) != ""
+    if weight.ndim != 2 or not (is_tokens or (len(view.axes) == 2 and not view.axes[0])):
         node.refuse(
-            f"{node.op} of shapes {seen} and {weight.shape}; hwquant handles (N, F) and (F, M)"
+            f"{node.op} of shapes {seen} and {weight.shape}; hwquant handles (N, F), and tokens "
+            "(N, T, F), times (F, M)"
         )
     weight = weight if node.integer("transB", 0) else weight.T
     count, inputs = weight.shape
     bias = state.weights(node, 2) if node.has_input(2) else np.zeros(1)
-    if inputs != seen[1] or bias.size not in (1, count):
+    if inputs != seen[-1] or bias.size not in (1, count):
         raise BadInput(
             f"{node.label}: weight {weight.T.shape} and bias {bias.shape} on a vector {seen}"
         )
-    kernel = to_chw(weight, view.axes[1], state.shapes[view.source])
+    _, height, width = shape = state.shapes[view.source]
+    kernel = to_chw(weight, view.axes[-1], (inputs, 1, 1) if is_tokens else shape)
     made = FloatConv(
         node.name,
         view.source,
@@ -63,7 +70,8 @@ def fully_connected(state: Conversion, node: OnnxNode) -> None:
         pads=NO_PADS,
         moments=None,
     )
-    state.emit(made, node, (count, 1, 1), ("", "C" if count > 1 else ""))
+    axes = (*view.axes[:-1], "C" if count > 1 else "")
+    state.emit(made, node, (count, height, width) if is_tokens else (count, 1, 1), axes)
 
 
 def batch_norm(state: Conversion, node: OnnxNode) -> None:
@@ -87,7 +95,11 @@ def arithmetic(state: Conversion, node: OnnxNode, constant: int) -> None:
     if constant == 0 and node.op == "Div":
         node.refuse("Div of a constant by a tensor; hwquant handles the other order")
     view = state.view(node, 1 - constant)
-    values = _per_channel(state, node, view, constant)
+    image = _image_of(state, node, view, constant)
+    if (node.op == "Add" or (node.op == "Sub" and constant)) and _differs(image):
+        _embed(state, node, view, image if node.op == "Add" else -image)
+        return
+    values = _per_channel(node, image)
     one, zero = np.ones_like(values), np.zeros_like(values)
     match node.op:
         case "Add":
@@ -103,20 +115,39 @@ def arithmetic(state: Conversion, node: OnnxNode, constant: int) -> None:
     fold(state, node, view, scale, shift, None)
 
 
-def _per_channel(state: Conversion, node: OnnxNode, view: View, constant: int) -> FloatArray:
-    """Return a constant operand as ``float[C]`` of ``view.source``."""
+def _image_of(state: Conversion, node: OnnxNode, view: View, constant: int) -> FloatArray:
+    """Return a constant operand in the shape of ``view.source``, ``float[C, H, W]``."""
     values = state.weights(node, constant)
     shape = state.shape(node, node.inputs[1 - constant])
     if state.shape(node, node.outputs[0]) != shape:
         node.refuse(f"{node.op} of shape {shape} and a constant of shape {values.shape}")
     flat = np.broadcast_to(values, shape).reshape(-1)
-    image = to_chw(flat, "".join(view.axes), state.shapes[view.source])
-    if np.any(image != image[:, :1, :1]):
+    return to_chw(flat, "".join(view.axes), state.shapes[view.source])
+
+
+def _differs(image: FloatArray) -> bool:
+    return bool(np.any(image != image[:, :1, :1]))
+
+
+def _per_channel(node: OnnxNode, image: FloatArray) -> FloatArray:
+    """Return a constant operand as ``float[C]``."""
+    if _differs(image):
         node.refuse(
             f"{node.op} of a constant that differs within a channel; hwquant handles one number a "
             "channel"
         )
     return image[:, 0, 0]
+
+
+def _embed(state: Conversion, node: OnnxNode, view: View, image: FloatArray) -> None:
+    """Add a constant that differs from pixel to pixel."""
+    layer = state.nodes.get(view.source)
+    if isinstance(layer, FloatEmbedding) and not view.shared:
+        state.nodes[layer.name] = replace(layer, constant=layer.constant + image)
+        state.show(node, view, view.axes)
+        return
+    made = FloatEmbedding(node.name, view.source, image)
+    state.emit(made, node, state.shapes[view.source], view.axes)
 
 
 def fold(
@@ -129,12 +160,17 @@ def fold(
 ) -> None:
     """Fold ``x * scale + shift`` into the convolution that computes ``x`` for this node alone."""
     layer = state.nodes.get(view.source)
+    is_uniform = not shift.any() and np.all(scale == scale[0])
+    if isinstance(layer, FloatMatMul) and not view.shared and is_uniform:
+        state.nodes[layer.name] = replace(layer, scale=layer.scale * float(scale[0]))
+        state.show(node, view, view.axes)
+        return
     if isinstance(layer, FloatConv) and moments is None and layer.moments is not None:
         before = layer.moments
         moments = Moments(before.mean * scale + shift, before.std * np.abs(scale))
     if not isinstance(layer, FloatConv) or view.shared:
         made = depthwise(node.name, view.source, scale, shift, moments)
-        state.emit(made, node, state.shapes[view.source], view.axes)
+        state.emit(made, node, state.shapes[view.source], view.axes, view.split)
         return
     state.nodes[layer.name] = replace(
         layer,

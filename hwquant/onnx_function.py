@@ -141,7 +141,7 @@ def _activate(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> bool
         return False
     view = _read(state, node, cut)
     made = FloatActivation(node.name, view.source, found)
-    state.emit(made, node, state.shapes[view.source], view.axes)
+    state.emit(made, node, state.shapes[view.source], view.axes, view.split)
     return True
 
 
@@ -172,9 +172,8 @@ def _scale(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> bool:
             made = FloatActivation(state.fresh(f"{node.name}_unit"), view.source, found)
             state.nodes[made.name], state.shapes[made.name] = made, shape
             ones = np.ones(shape[0])
-            state.emit(
-                depthwise(node.name, made.name, factor * ones, 0 * ones), node, shape, view.axes
-            )
+            scaled = depthwise(node.name, made.name, factor * ones, 0 * ones)
+            state.emit(scaled, node, shape, view.axes, view.split)
             return True
     return False
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,6 +22,7 @@ from hwquant.ir import INPUT, FloatArray, Layout, Pads
 
 Shape = tuple[int, int, int]  # (C, H, W)
 NO_PADS: Pads = (0, 0, 0, 0)
+PARTS = "abcdefgh"  # letters of the factors that channels are taken apart into
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +68,15 @@ class View:
 
     Letters of extent 1 are left out, so ``(1, 8, 1, 1)`` is ``("", "C", "", "")``. ``shared`` says
     that something else reads the values too, which forbids folding into ``source``. ``pads`` are
-    zeros around the image that wait for a Conv to take them.
+    zeros around the image that wait for a Conv to take them. Where ``split``, the channels are
+    taken apart into factors of those sizes, whose letters are a, b, c, ... in place of C.
     """
 
     source: str
     axes: tuple[str, ...]
     shared: bool
     pads: Pads = NO_PADS
+    split: tuple[int, ...] = ()
 
 
 def axes_of(letters: Sequence[str], shape: Shape) -> tuple[str, ...]:
@@ -86,20 +90,64 @@ def image_axes(shape: Shape, rank: int = 4) -> tuple[str, ...]:
     return axes_of(("", "C", "H", "W") if rank == 4 else ("", "C", "W"), shape)
 
 
-def regroup(letters: str, shape: Shape, target: Sequence[int]) -> tuple[str, ...] | None:
-    """Lay ``letters`` along axes of size ``target``; ``None`` where that would split a letter."""
-    extents = dict(zip("CHW", shape, strict=True))
-    axes = list[str]()
-    rest = letters
+def regroup(
+    view: View, shape: Shape, target: Sequence[int]
+) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+    """Lay a view's letters along axes of size ``target``; return axes and ``split``.
+
+    ``None`` where that would split a letter other than the channels', which must be the last.
+    """
+    extents = dict(zip("CHW", shape, strict=True)) | dict(zip(PARTS, view.split, strict=False))
+    rest = list("".join(view.axes))
+    order = list(PARTS[: len(view.split)]) or ["C"]
+    may_split = bool(view.split) or rest[-1:] == ["C"]
+    fresh = iter("nopqrstuvwxyz")
+    axes = list[list[str]]()
     for size in target:
-        group, extent = "", 1
+        group, extent = list[str](), 1
         while extent < size and rest:
-            extent *= extents[rest[0]]
-            group, rest = group + rest[0], rest[1:]
+            letter, wanted = rest.pop(0), size // extent
+            if may_split and letter in order and extents[letter] > wanted:
+                outer, inner = next(fresh), next(fresh)
+                extents[outer], extents[inner] = wanted, extents[letter] // wanted
+                if wanted * extents[inner] != extents[letter]:
+                    return None
+                order[order.index(letter) : order.index(letter) + 1] = outer, inner
+                letter, rest = outer, [inner, *rest]
+            extent *= extents[letter]
+            group.append(letter)
         if extent != size:
             return None
         axes.append(group)
-    return None if rest else tuple(axes)
+    return None if rest else named_parts(axes, order, extents)
+
+
+def named_parts(
+    axes: Sequence[Sequence[str]], order: Sequence[str], extents: Mapping[str, int]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Merge neighbouring parts of the channels, ``order``, and name them; return axes and split.
+
+    Parts of extent 1 go; a single part that is left is C.
+    """
+    kept = [letter for letter in order if extents[letter] > 1]
+    following = dict(pairwise(kept))
+    runs = list[list[str]]()
+    for group in axes:
+        before = ""
+        for letter in group:
+            if letter in kept and before and following.get(before) == letter:
+                runs[-1].append(letter)
+            elif letter in kept:
+                runs.append([letter])
+            before = letter
+    runs.sort(key=lambda run: kept.index(run[0]))
+    names = dict(zip((run[0] for run in runs), PARTS if len(runs) > 1 else "C", strict=False))
+    named = tuple(
+        "".join(names.get(letter, "" if letter in order else letter) for letter in group)
+        for group in axes
+    )
+    split = tuple(math.prod(extents[letter] for letter in run) for run in runs)
+    return named, split if len(split) > 1 else ()
 
 
 def to_chw(array: FloatArray, letters: str, shape: Shape) -> FloatArray:
@@ -129,6 +177,7 @@ class Conversion:
         self.pending: dict[str, OnnxNode] = {}  # tensor -> elementwise operator, see onnx_function
         self.roots: dict[str, str] = {}  # of a pending tensor: the one that it is a function of
         self.folded = set[str]()  # tensors whose node computes a later one by now
+        self.taken_apart = set[str]()  # nodes whose channels other nodes compute in parts
 
     def shape(self, node: OnnxNode, tensor: str) -> tuple[int, ...]:
         """Return the shape that ONNX gives a tensor."""
@@ -139,6 +188,19 @@ class Conversion:
     def view(self, node: OnnxNode, index: int = 0) -> View:
         """Return an operand that the network computes."""
         return self.unpadded(node, self.padded_view(node, index))
+
+    def parts_view(self, node: OnnxNode, index: int = 0) -> View:
+        """Return an operand that the network computes, its channels perhaps taken apart."""
+        return self.unpadded(node, self._operand(node, index))
+
+    def whole(self, node: OnnxNode, view: View) -> View:
+        """Return a view whose channels are in one piece."""
+        if view.split:
+            node.refuse(
+                f"{node.op} of channels that a Reshape took apart into {view.split}; hwquant "
+                "handles that before products of heads alone"
+            )
+        return view
 
     def unpadded(self, node: OnnxNode, view: View) -> View:
         """Return a view that waits for no Conv to take its pads."""
@@ -152,6 +214,9 @@ class Conversion:
 
     def padded_view(self, node: OnnxNode, index: int = 0) -> View:
         """Return an operand that the network computes, around which a Pad may have put zeros."""
+        return self.whole(node, self._operand(node, index))
+
+    def _operand(self, node: OnnxNode, index: int) -> View:
         tensor = node.inputs[index]
         if tensor not in self.views:
             node.refuse(f"operand {tensor!r} of {node.op} is constant")
@@ -221,11 +286,18 @@ class Conversion:
             count, made = count + 1, f"{name}_{count + 1}"
         return made
 
-    def emit(self, made: FloatNode, node: OnnxNode, shape: Shape, axes: tuple[str, ...]) -> None:
+    def emit(
+        self,
+        made: FloatNode,
+        node: OnnxNode,
+        shape: Shape,
+        axes: tuple[str, ...],
+        split: tuple[int, ...] = (),
+    ) -> None:
         """Add a node, whose output the ONNX node's output shows along ``axes``."""
         self.nodes[made.name] = made
         self.shapes[made.name] = shape
-        self.show(node, View(made.name, axes, shared=False), axes)
+        self.show(node, View(made.name, axes, shared=False, split=split), axes)
 
     def emit_image(self, made: FloatNode, node: OnnxNode, shape: Shape) -> None:
         """Add a node whose output is ``(N, C, H, W)`` or ``(N, C, W)`` in ONNX."""
@@ -238,10 +310,11 @@ class Conversion:
         channels, height, width = self.shapes[view.source]
         top, left, bottom, right = view.pads
         extents = {"C": channels, "H": height + top + bottom, "W": width + left + right}
+        extents |= dict(zip(PARTS, view.split, strict=False))
         ours = tuple(math.prod(extents[letter] for letter in group) for group in axes)
         if (theirs := self.shape(node, tensor)) != ours:
             node.refuse(f"{node.op} gives shape {ours} in hwquant and {theirs} in ONNX")
         if any(self.uses[other] for other in node.outputs[1:]):
             node.refuse(f"{node.op} has more than one output in use")
         shared = view.shared or self.uses[tensor] != 1
-        self.views[tensor] = View(view.source, axes, shared, view.pads)
+        self.views[tensor] = View(view.source, axes, shared, view.pads, view.split)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hwquant import onnx_attention as attention
 from hwquant.errors import UnsupportedModel
 from hwquant.float_graph import (
     FloatActivation,
@@ -21,6 +22,7 @@ from hwquant.float_graph import (
 )
 from hwquant.functions import bounds
 from hwquant.ir import Layout
+from hwquant.lower import sources
 from hwquant.onnx_fold import arithmetic, batch_norm, convolution, fully_connected, window_of
 from hwquant.onnx_function import ELEMENTWISE, settle, waits
 from hwquant.onnx_graph import NO_PADS, Conversion, OnnxGraph, OnnxNode, View, axes_of, regroup
@@ -50,7 +52,10 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
     settle(state, graph.output)
     if not state.nodes:
         raise UnsupportedModel(f"{name}: the network has no layers")
-    view = state.views[graph.output]
+    view = state.whole(graph.nodes[-1], state.views[graph.output])
+    read = {source for made in state.nodes.values() for source in sources(made)}
+    for unread in state.taken_apart - read - {view.source}:
+        del state.nodes[unread], state.shapes[unread]
     letters = "".join(view.axes)
     if list(letters) != sorted(letters):
         state.notes.append(f"the output is in C, H, W order; the network's own is {letters}")
@@ -147,7 +152,10 @@ def _refuse_operands(state: Conversion, node: OnnxNode) -> None:
 
 
 def _concat(state: Conversion, node: OnnxNode) -> None:
-    """Convert Concat along the channels."""
+    """Convert Concat along the channels, or of constant tokens and others."""
+    if any(tensor in state.graph.constants for tensor in node.inputs):
+        attention.class_tokens(state, node)
+        return
     views = [state.view(node, index) for index in range(len(node.inputs))]
     seen = [state.shape(node, tensor) for tensor in node.inputs]
     axis = node.integer("axis", 1) % len(seen[0])
@@ -198,6 +206,13 @@ def _pool(state: Conversion, node: OnnxNode) -> None:
 def _is_positive(node: FloatNode | None) -> bool:
     """Whether a padded zero never wins a maximum: the node's outputs are at least 0."""
     return isinstance(node, FloatActivation) and bounds(node.function)[0] >= 0
+
+
+def _matrix_product(state: Conversion, node: OnnxNode) -> None:
+    if node.inputs[1] in state.graph.constants:
+        fully_connected(state, node)
+    else:
+        attention.matrix_product(state, node)
 
 
 def _global_pool(state: Conversion, node: OnnxNode) -> None:
@@ -297,19 +312,20 @@ def _pad(state: Conversion, node: OnnxNode) -> None:
 
 
 def _reshape(state: Conversion, node: OnnxNode) -> None:
-    view = state.view(node)
+    view = state.parts_view(node)
     before, after = state.shape(node, node.inputs[0]), state.shape(node, node.outputs[0])
-    axes = regroup("".join(view.axes), state.shapes[view.source], after)
-    if axes is None:
+    found = regroup(view, state.shapes[view.source], after)
+    if found is None:
         node.refuse(
             f"{node.op} from {before} to {after} takes channels, height or width apart; hwquant "
-            "handles flattening"
+            "handles flattening, and heads of tokens"
         )
-    state.show(node, view, axes)
+    axes, split = found
+    state.show(node, replace(view, split=split), axes)
 
 
 def _transpose(state: Conversion, node: OnnxNode) -> None:
-    view = state.view(node)
+    view = state.parts_view(node)
     order = node.ints.get("perm", tuple(reversed(range(len(view.axes)))))
     state.show(node, view, tuple(view.axes[axis] for axis in order))
 
@@ -319,7 +335,7 @@ def _identity(state: Conversion, node: OnnxNode) -> None:
         training = state.graph.constants.get(node.inputs[2])
         if training is None or training.any():
             node.refuse("Dropout in training mode; export the network for inference")
-    view = state.view(node)
+    view = state.parts_view(node)
     state.show(node, view, view.axes)
 
 
@@ -339,7 +355,7 @@ _FINAL = ("Softmax", "LogSoftmax", "Sigmoid")
 _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Conv": convolution,
     "Gemm": fully_connected,
-    "MatMul": fully_connected,
+    "MatMul": _matrix_product,
     "BatchNormalization": batch_norm,
     "Add": _two_operands,
     "Sub": _two_operands,
@@ -358,6 +374,10 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Transpose": _transpose,
+    "Split": attention.split,
+    "Gather": attention.gather,
+    "LayerNormalization": attention.layer_norm,
+    "Softmax": attention.softmax,
     "Identity": _identity,
     "Dropout": _identity,
 }

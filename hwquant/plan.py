@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from hwquant.errors import BadInput
-from hwquant.ir import Activation, LevelTables, MacLayer, PowerTable, QuantGraph, Thresholds
+from hwquant.ir import (
+    LevelTables,
+    MacLayer,
+    PowerTable,
+    QuantGraph,
+    Saturate,
+    Staircase,
+    Thresholds,
+)
 
 MAX_ROWS = 64
 MAX_COLS = 64
@@ -75,13 +83,15 @@ def array_delay(cols: int, graph: QuantGraph) -> int:
     return decode + PRODUCT_DELAY + log2_ceil(cols) + ACCUMULATE_DELAY
 
 
-def activation_delay(activation: Activation) -> int:
+def activation_delay(activation: Staircase) -> int:
     """Cycles from a value to its code: one a stage of the binary search, two for the table."""
     match activation:
         case Thresholds(thresholds, _):
             return 1 + log2_ceil(len(thresholds) + 1)
         case PowerTable():
             return 3
+        case Saturate():
+            return 1
         case _:
             assert_never(activation)
 

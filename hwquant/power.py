@@ -79,6 +79,7 @@ class Codebook:
     ``values`` (``float[n]``) strictly increase; ``digits`` (``int[n, parts]``) spell each code,
     the most significant first; ``edges`` (``float[n - 1]``) are the smallest values of all codes
     but the first. A MAC layer reads ``read_values``: of a detailed code its first digit alone.
+    Where ``is_value`` the book is of values, whose only digit is the value itself, signed.
     """
 
     values: FloatArray
@@ -86,6 +87,7 @@ class Codebook:
     edges: FloatArray
     read_values: FloatArray
     is_detailed: bool = False
+    is_value: bool = False
 
     @property
     def parts(self) -> int:
@@ -108,6 +110,14 @@ class Codebook:
         """
         digits = self.digits[:, :1] if self.is_detailed else self.digits
         return np.einsum("cn,npq->pcq", mass, np.eye(top + 1)[digits])
+
+
+def value_codebook(bits: int) -> Codebook:
+    """Values from -1 to 1 in steps of ``1 / top``, rounded half up."""
+    top = (1 << bits - 1) - 1
+    values = np.arange(-top, top + 1, dtype=np.int64)
+    levels = values / top
+    return Codebook(levels, values[:, None], _midpoints(levels), levels, is_value=True)
 
 
 def digit_weights(parts: int, part_shift: int) -> IntArray:

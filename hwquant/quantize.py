@@ -15,7 +15,7 @@ from typing import assert_never
 import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from hwquant import __version__, activation, synthetic
+from hwquant import __version__, activation, attention, synthetic
 from hwquant.calibrate import (
     Values,
     calibrate,
@@ -33,11 +33,20 @@ from hwquant.config import QuantConfig, require
 from hwquant.edges import edge_layers, tensor_codes
 from hwquant.errors import UnsupportedModel
 from hwquant.exponent import Site, act_noise, find_exponents, weight_error, weight_noise
-from hwquant.float_graph import FloatGraph
+from hwquant.float_graph import (
+    FloatEmbedding,
+    FloatGraph,
+    FloatLayerNorm,
+    FloatMatMul,
+    FloatSoftmax,
+    Function,
+)
+from hwquant.float_model import attend
 from hwquant.functions import evaluate
 from hwquant.ir import (
     INPUT,
     Arithmetic,
+    AttentionLayer,
     ConcatLayer,
     FloatArray,
     InputCodes,
@@ -45,9 +54,10 @@ from hwquant.ir import (
     MaxPoolLayer,
     Provenance,
     QuantGraph,
+    Saturate,
     Tensor,
 )
-from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, lower
+from hwquant.lower import FloatAttention, FloatCat, FloatLayer, FloatMac, FloatMax, lower
 from hwquant.power import (
     Grid,
     activation_codebook,
@@ -55,6 +65,7 @@ from hwquant.power import (
     detail_codebook,
     level_tables,
     product_table,
+    value_codebook,
     weight_codebook,
 )
 from hwquant.ranges import Coding, Ranks, scales_by_channel, side_by_side, tensor_range
@@ -125,7 +136,8 @@ class _Quantizer:
     def __init__(
         self, graph: FloatGraph, config: QuantConfig, layers: tuple[FloatLayer, ...]
     ) -> None:
-        self.graph, self.config = graph, config
+        self.graph, self.config, self.layers = graph, config, layers
+        self.values = attention.value_tensors(layers)
         low, high = self._pixel_range()
         images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
         images = low[:, None, None, None] + (high - low)[:, None, None, None] * images
@@ -134,6 +146,8 @@ class _Quantizer:
         self.edge_parts = min(MAX_ACT_PARTS, math.ceil(config.edge_bits / config.act_bits))
         self.edges, self.last = edge_layers(layers), layers[-1]
         self.code_kinds = tensor_codes(layers)
+        products = [layer for layer in layers if isinstance(layer, FloatMatMul)]
+        self.factors = {name for product in products for name in operands(product)}
         self.weight_top, self.act_top = 2 ** (config.weight_bits - 1) - 1, 2**config.act_bits - 1
         self.sites = self._sites(layers)
         self.exponents = self._choose_exponents()
@@ -153,6 +167,7 @@ class _Quantizer:
         if self.edge_parts > 1:
             self.act_books["wide"] = activation_codebook(self.act_grid, 2, self.part_shift)
             self.act_books["detailed"] = detail_codebook(self.act_grid)
+        self.value_book = value_codebook(attention.VALUE_BITS)
         self.inner_weights = weight_codebook(self.weight_grid, 1, self.part_shift)
         self.edge_weights = weight_codebook(self.weight_grid, weight_parts, self.part_shift)
         self.activations = {
@@ -173,6 +188,8 @@ class _Quantizer:
                 done = self._mac(layer)
             case FloatMax() | FloatCat():
                 done = self._rearrangement(layer)
+            case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+                done = self._attention(layer)
             case _:
                 assert_never(layer)
         self.tensors[layer.name] = done.output
@@ -225,6 +242,12 @@ class _Quantizer:
         self._keep(layer.name, coding, rearranged(layer, self.ranks))
         return done
 
+    def _attention(self, layer: FloatAttention) -> AttentionLayer:
+        coding, output = self._output(layer.name, None)
+        tensor = self._tensor(layer.name, layer.name, coding)
+        self._keep(layer.name, coding, coding.ranks(attend(layer, self.beside)))
+        return attention.attention_layer(layer, self.codings, output, tensor, self.config.act_bits)
+
     def _mac(self, mac: FloatMac) -> Layer:
         source = self.codings[mac.source]
         read, padding = self.read[mac.source], source.padding()
@@ -240,7 +263,7 @@ class _Quantizer:
         output = None
         coding = source  # of the last layer, whose outputs have no codes
         if mac is not self.last:
-            coding, output = self._output(mac)
+            coding, output = self._output(mac.name, mac.function)
             response = self.calibration.responses[mac.name]
             before = joined(mac, sums + column(inside, sums), self.beside, response)
             before += column(behind, before)
@@ -271,18 +294,25 @@ class _Quantizer:
             return nothing, lost
         return lost, response.skip - channel_mean(skipped(mac, sums.shape, self.beside))
 
-    def _output(self, mac: FloatMac) -> tuple[Coding, Output]:
+    def _output(self, name: str, function: Function | None) -> tuple[Coding, Output]:
         """Choose the codes of a layer's output, and the staircase that makes them."""
-        kind = self.code_kinds[mac.name]
-        book, spread = self.act_books[kind], self.calibration.spreads[mac.name]
+        spread = self.calibration.spreads[name]
+        if name in self.values:
+            reach = np.full_like(spread.mean, attention.value_range(name, spread, self.layers))
+            made, book = Saturate(attention.VALUE_BITS), self.value_book
+            return Coding(0 * reach, reach, book), Output(0 * reach, reach / made.top, made)
+        kind = self.code_kinds[name]
+        book = self.act_books[kind]
         bits = self.config.edge_bits if kind == "wide" else self.config.act_bits
         zero, scale = tensor_range(spread, bits)
+        if name in self.factors:
+            scale = np.full_like(scale, scale.max())
         coding = Coding(zero, scale, book)
-        if mac.function is None or scales_by_channel(spread):
+        if function is None or scales_by_channel(spread):
             unit = scale / activation.FULL_SCALE
             return coding, Output(zero, unit, self.activations[kind])
         staircase, step = activation.function_thresholds(
-            mac.function, book, float(zero[0]), float(scale[0]), self.config.act_bits
+            function, book, float(zero[0]), float(scale[0]), self.config.act_bits
         )
         return coding, Output(np.zeros_like(zero), np.full_like(zero, step), staircase)
 
@@ -356,4 +386,5 @@ class _Quantizer:
         channels, height, width = self.graph.shapes[tensor]
         book = coding.book
         pad_code = book.packed(self.config.act_bits)[coding.pad_ranks()]
-        return Tensor(name, channels, height, width, book.parts, pad_code, book.is_detailed)
+        bits = attention.VALUE_BITS if book.is_value else 0
+        return Tensor(name, channels, height, width, book.parts, pad_code, book.is_detailed, bits)

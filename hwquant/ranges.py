@@ -40,6 +40,12 @@ class Coding:
         Of values within ``1 / BINS`` of the range from an edge, the code may be the neighbour's:
         they are looked up in bins, which is several times quicker than to search for the edges.
         """
+        if self.book.is_value:
+            top = int(self.book.digits[-1, 0])
+            steps = np.round(
+                (values - column(self.zero, values)) / column(self.scale / top, values)
+            )
+            return np.clip(steps, -top, top).astype(np.int32) + top
         end = float(self.book.edges[-1]) + 1 / BINS
         centres: FloatArray = (np.arange(BINS, dtype=np.float64) + 0.5) * (end / BINS)
         table = self.book.rank(centres).astype(np.int16)

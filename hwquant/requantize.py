@@ -7,7 +7,6 @@ import numpy as np
 
 from hwquant.exponent import per_input
 from hwquant.ir import (
-    Activation,
     Arithmetic,
     FloatArray,
     Gate,
@@ -16,6 +15,7 @@ from hwquant.ir import (
     MacLayer,
     ProductTable,
     Residual,
+    Staircase,
     Tensor,
 )
 from hwquant.lower import FloatMac
@@ -25,6 +25,7 @@ from hwquant.rounding import Rounding, round_weights
 
 MULTIPLIER_BITS = 16
 MAX_SHIFT = 40
+MAX_VALUE_SHIFT = 14  # so that a shifted value of 16 bits fits 30 bits, and its product 46
 SUM_BITS = 46  # of a bias before the shift, so that the sum with two products fits 48 bits
 TINY = 1e-30
 LOGIT_BITS = 20  # the last layer's largest value, whatever its real unit
@@ -61,12 +62,16 @@ class Numbers:
 
     def levels(self, book: Codebook) -> IntArray:
         """Integer value of every code of an operand beside the array; ``int[n]``."""
+        if book.is_value:
+            return book.digits[:, 0]
         if book.is_detailed:
             return self.detail_tables[np.arange(2), book.digits].sum(axis=1)
         return self.skip_levels[book.digits] @ digit_weights(book.parts, self.part_shift)
 
     def level_one(self, book: Codebook) -> int:
         """Integer that stands for the end of the range."""
+        if book.is_value:
+            return int(book.digits[-1, 0])
         if book.is_detailed:
             return int(self.detail_tables[0, -1])
         return int(self.skip_levels[-1]) * self.full_scale(book.parts)
@@ -123,7 +128,7 @@ class Output:
 
     zero: FloatArray
     unit: FloatArray
-    activation: Activation
+    activation: Staircase
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +164,7 @@ def mac_layer(
     acc = _acc_bound(kernel.digits, source.book, _window(mac), numbers)
     levels = np.zeros(1, dtype=np.int64) if operand is None else numbers.levels(operand.coding.book)
     skip_step, skip_reach, offset = np.zeros_like(step), np.zeros_like(step), None
+    value_shift = 0
     scaled = acc
     if operand is not None and mac.gate is not None:
         offset = _scaled(bias / np.maximum(step, TINY), 0)
@@ -167,8 +173,11 @@ def mac_layer(
         bias = np.zeros_like(bias)
     elif operand is not None and mac.skip is not None:
         span = slice(mac.skip.channel_offset, mac.skip.channel_offset + len(operand.coding.zero))
-        levels = levels << numbers.skip_shift
-        level_one = numbers.level_one(operand.coding.book) << numbers.skip_shift
+        book = operand.coding.book
+        value_shift = _value_shift(operand.coding, step) if book.is_value else 0
+        skip_shift = value_shift if book.is_value else numbers.skip_shift
+        levels = levels << skip_shift
+        level_one = numbers.level_one(book) << skip_shift
         skip_step[span] = operand.coding.scale / level_one
         skip_reach = skip_step * int(np.abs(levels).max())
         bias[span] += operand.coding.zero
@@ -192,7 +201,9 @@ def mac_layer(
     residual = gate = None
     if operand is not None and mac.skip is not None:
         skip = mac.skip
-        residual = Residual(operand.name, skip.stride, skip.channel_offset, skip_multiplier)
+        residual = Residual(
+            operand.name, skip.stride, skip.channel_offset, skip_multiplier, value_shift
+        )
     elif operand is not None and offset is not None:
         plain = _signed_bits(acc.high + offset, acc.low + offset)
         gate = Gate(operand.name, offset, max(plain, _signed_bits(scaled.high, scaled.low)))
@@ -215,6 +226,13 @@ def mac_layer(
         value_bits=_signed_bits(high, low),
         output=tensor,
     )
+
+
+def _value_shift(values: Coding, step: FloatArray) -> int:
+    """Shift of a residual of values that makes its multiplier about as large as the sums'."""
+    unit = float(values.scale.max()) / int(values.book.digits[-1, 0])
+    ratio = unit / max(float(step.max()), TINY)
+    return min(max(0, int(math.log2(ratio))), MAX_VALUE_SHIFT)
 
 
 def acc_step(kernel: Kernel, source: Coding, numbers: Numbers) -> FloatArray:

@@ -6,7 +6,18 @@ from typing import assert_never
 from hwquant import plan as timing
 from hwquant.channel_walk import channel_walk, dense_walk
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, ConcatLayer, MacLayer, MaxPoolLayer, QuantGraph
+from hwquant.ir import (
+    INPUT,
+    AttentionLayer,
+    ConcatLayer,
+    EmbeddingLayer,
+    LayerNormLayer,
+    MacLayer,
+    MatMulLayer,
+    MaxPoolLayer,
+    QuantGraph,
+    SoftmaxLayer,
+)
 from hwquant.layout import Layout, layouts
 from hwquant.placement import Placement, packed_kernel, place
 from hwquant.plan import Plan
@@ -19,9 +30,12 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     Raises
     ------
     UnsupportedModel
-        If a layer adds its own source, second operands cannot be given banks of their own or lie in
-        other places than the output, or a tensor is part of two concats.
+        If a layer is a transformer's or adds its own source, second operands cannot be given banks
+        of their own or lie in other places than the output, or a tensor is part of two concats.
     """
+    for layer in graph.layers:
+        if isinstance(layer, AttentionLayer):
+            raise _golden_only(layer)
     packed = packed_kernel(graph, plan)
     places, bank_words = place(graph, plan, packed)
     lies = layouts(graph, plan.cols)
@@ -38,6 +52,8 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
                 program = _pool_program(plan, places, layer)
             case ConcatLayer():
                 continue
+            case EmbeddingLayer() | LayerNormLayer() | MatMulLayer() | SoftmaxLayer():
+                raise _golden_only(layer)
             case _:
                 assert_never(layer)
         weight_base += program.weight_words
@@ -46,6 +62,10 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
         programs = [replace(p, loops=p.loops.without(SUM_LEVELS)) for p in programs]
     total = loading.cycles + sum(program.cycles for program in programs)
     return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total)
+
+
+def _golden_only(layer: AttentionLayer) -> UnsupportedModel:
+    return UnsupportedModel(f"{layer.name}: attention is computed in golden only so far")
 
 
 def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer | None) -> Loading:

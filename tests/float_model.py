@@ -12,11 +12,15 @@ from hwquant.float_graph import (
     FloatAveragePool,
     FloatConcat,
     FloatConv,
+    FloatEmbedding,
     FloatGraph,
+    FloatLayerNorm,
+    FloatMatMul,
     FloatMaxPool,
     FloatMultiply,
     FloatNode,
     FloatShortcut,
+    FloatSoftmax,
     Function,
     Gelu,
     HardSigmoid,
@@ -67,8 +71,41 @@ def _compute(node: FloatNode, tensors: dict[str, FloatArray]) -> FloatArray:
             return np.concatenate([tensors[name] for name in node.sources], axis=1)
         case FloatMultiply():
             return tensors[node.source] * tensors[node.gate]
+        case FloatEmbedding():
+            source = tensors[node.source]
+            pixels = source.reshape(*source.shape[:2], -1)
+            made = np.tile(node.constant.reshape(len(node.constant), -1), (len(source), 1, 1))
+            made[:, :, made.shape[2] - pixels.shape[2] :] += pixels
+            return made.reshape(len(source), *node.constant.shape)
+        case FloatLayerNorm():
+            source = tensors[node.source]
+            mean, variance = source.mean(1, keepdims=True), source.var(1, keepdims=True)
+            scale, bias = node.scale[:, None, None], node.bias[:, None, None]
+            return (source - mean) / np.sqrt(variance + node.epsilon) * scale + bias
+        case FloatMatMul():
+            return _heads(node, tensors[node.source], tensors[node.operand])
+        case FloatSoftmax():
+            parts = np.split(tensors[node.source], node.groups, axis=1)
+            powers = [np.exp(part) for part in parts]
+            return np.concatenate([power / power.sum(1, keepdims=True) for power in powers], axis=1)
         case _:
             assert_never(node)
+
+
+def _heads(node: FloatMatMul, source: FloatArray, operand: FloatArray) -> FloatArray:
+    """Matrices of tokens and channels, image by image and head by head."""
+    made = list[FloatArray]()
+    for image, other in zip(source, operand, strict=True):
+        heads = list[FloatArray]()
+        for left, right in zip(
+            np.split(image.reshape(len(image), -1), node.groups),
+            np.split(other.reshape(len(other), -1), node.groups),
+            strict=True,
+        ):
+            right = right if node.sums_channels else right.T  # [channels in, channels out]
+            heads.append(right.T @ left * node.scale)
+        made.append(np.concatenate(heads).reshape(-1, *image.shape[1:]))
+    return np.stack(made)
 
 
 def function(kind: Function, x: FloatArray) -> FloatArray:

@@ -4,18 +4,24 @@ import numpy as np
 
 from hwquant.ir import (
     INPUT,
-    Activation,
     Arithmetic,
     ConcatLayer,
+    EmbeddingLayer,
     IntArray,
+    LayerNormLayer,
     LevelTables,
     MacLayer,
+    MatMulLayer,
     MaxPoolLayer,
     PowerTable,
     ProductTable,
     QuantGraph,
+    Saturate,
+    SoftmaxLayer,
+    Staircase,
     Thresholds,
 )
+from tests import slow_attention
 
 
 def run(graph: QuantGraph, images: IntArray) -> dict[str, IntArray]:
@@ -29,6 +35,11 @@ def run(graph: QuantGraph, images: IntArray) -> dict[str, IntArray]:
                 tensors[layer.name] = _max_pool(layer, tensors[layer.source])
             case ConcatLayer():
                 tensors[layer.name] = np.concatenate([tensors[n] for n in layer.sources], axis=1)
+            case EmbeddingLayer() | LayerNormLayer() | MatMulLayer() | SoftmaxLayer():
+                values = slow_attention.compute(layer, tensors)
+                assert abs(values).max() < 2 ** (layer.value_bits - 1)
+                flat = [activate(layer.activation, int(v)) for v in values.ravel()]
+                tensors[layer.name] = np.array(flat).reshape(values.shape)
     return tensors
 
 
@@ -58,7 +69,7 @@ def multiply(arithmetic: Arithmetic, w: IntArray, x: IntArray) -> IntArray:
             return np.sign(w) * weight_levels[abs(w)] * act_levels[x]
 
 
-def activate(activation: Activation, v: int) -> int:
+def activate(activation: Staircase, v: int) -> int:
     """Section 4, for one value."""
     match activation:
         case Thresholds(thresholds, codes):
@@ -67,6 +78,8 @@ def activate(activation: Activation, v: int) -> int:
             v = min(max(v, 0), 2**value_bits - 1)
             e = max(0, v.bit_length() - 1 - mantissa_bits)
             return codes[(e << mantissa_bits) + (v >> e)]
+        case Saturate(bits):
+            return min(max(v, 1 - 2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> IntArray:
@@ -123,7 +136,9 @@ def _skip(
     if residual is None:
         return skip
     operand = tensors[residual.source][:, :, oy * residual.stride[0], ox * residual.stride[1]]
-    level = levels(graph, residual.source, operand) * 2**graph.skip_shift
+    level = operand * 2**residual.value_shift
+    if not graph.tensor(residual.source).value_bits:
+        level = levels(graph, residual.source, operand) * 2**graph.skip_shift
     for m in range(layer.output.channels):
         c = m - residual.channel_offset
         if 0 <= c < operand.shape[1]:

@@ -25,7 +25,7 @@ from hwquant.float_graph import (
 )
 from hwquant.float_model import pad
 from hwquant.ir import INPUT, FloatArray
-from hwquant.lower import FloatMac, lower
+from hwquant.lower import FloatCat, FloatMac, FloatMax, lower
 from tests.float_graphs import NETWORKS, SHAPE, conv, graph
 
 SOME: Values = np.moveaxis(np.random.default_rng(2).normal(size=(5, *SHAPE)), 1, 0)
@@ -52,6 +52,7 @@ def test_without_moments_every_layer_computes_what_the_float_model_computes(name
     floating = graph(*NETWORKS[name])
     found, wanted, checked = run(floating), tensors(floating), 0
     for layer in lower(floating):
+        assert isinstance(layer, FloatMac | FloatMax | FloatCat), layer.name
         pools = isinstance(layer, FloatMac) and layer.shared  # sums before it multiplies
         if layer.tensor in wanted and wanted[layer.tensor].shape[1] <= 320:  # all are sampled
             samples = found.spreads[layer.name].samples

@@ -207,6 +207,8 @@ def run(floating: FloatGraph, layers: tuple[FloatLayer, ...], images: FloatArray
                 made[layer.name] = one(node, made[layer.source], floating.shapes[layer.tensor])
             case FloatMac():
                 made[layer.name] = mac(floating, layer, made)
+            case _:
+                raise AssertionError(f"{layer.name}: no layer of a convolutional network")
         assert made[layer.name].shape[1:] == floating.shapes[layer.tensor], layer.name
     return made[layers[-1].name]
 

@@ -50,7 +50,7 @@ def _assert_bounds_hold(quantized: QuantGraph, image: IntArray) -> None:
         assert np.abs(acc).max() < 2 ** (layer.acc_bits - 1), layer.name
         values = requantize(replace(mac, staircase=None), acc, wide)
         assert np.abs(values).max() < 2 ** (layer.value_bits - 1), layer.name
-        if layer.gate is not None:
+        if layer.gate is not None and mac.skip_levels is not None:
             plain = acc + layer.gate.offset.reshape(-1, 1, 1, 1)
             gated = plain * mac.skip_levels[wide[layer.gate.source]]
             largest = max(np.abs(plain).max(), np.abs(gated).max())

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
-from hwquant.ir import Activation, MacLayer, PowerTable, Thresholds
+from hwquant.ir import Activation, MacLayer, PowerTable, Saturate, Thresholds
 from hwquant.plan import log2_ceil
 
 
@@ -156,6 +156,8 @@ def activation_units(layers: Sequence[MacLayer]) -> list[list[Activation]]:
                 kind = (log2_ceil(len(thresholds) + 1),)
             case PowerTable(value_bits, mantissa_bits, _):
                 kind = (value_bits, mantissa_bits)
+            case Saturate():
+                raise AssertionError(f"{layer.name}: values; the schedule refuses them")
             case _:
                 assert_never(layer.activation)
         unit = units.setdefault(kind, [])

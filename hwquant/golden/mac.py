@@ -10,34 +10,28 @@ the windows read at one kernel position is the same line, shifted.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, assert_never
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.errors import BadInput
+from hwquant.golden.staircase import Integers, Stairs, staircase_of
 from hwquant.ir import (
-    Activation,
     Arithmetic,
     IntArray,
     LevelTables,
     MacLayer,
-    PowerTable,
     ProductTable,
     QuantGraph,
-    Thresholds,
 )
 
-Integers = npt.NDArray[np.integer[Any]]  # in the narrowest type that is proved to hold them
 _Tap = tuple[Any, int, list[Any]]  # csr_array of weights, shift, windows that read outside
-_Staircase = Callable[[IntArray], Integers]  # from values, which it overwrites, to codes
 
 PAIR_BITS = 8  # of two codes looked up as one; a table for more falls out of the cache
-TABLE_SPAN = 1 << 17  # of values that a staircase covers as a table; a longer one is searched
 MAX_SUM = (1 << 62) - 1  # of a value before its shift
 
 
@@ -82,19 +76,19 @@ class Mac:
     padding: Integers | None
     places: Integers
     unread_bits: int
-    skip_levels: IntArray
-    staircase: _Staircase | None
+    skip_levels: IntArray | None  # None of an operand of values
+    staircase: Stairs | None
 
 
 def prepare(graph: QuantGraph) -> dict[str, Mac]:
     """Prepare all MAC layers, by name."""
     layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     kinds = {layer.activation for layer in layers}  # most layers share one
-    staircases = {kind: _staircase(kind) if kind else None for kind in kinds}
+    staircases = {kind: staircase_of(kind) if kind else None for kind in kinds}
     return {at.name: _prepare_mac(graph, at, staircases[at.activation]) for at in layers}
 
 
-def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | None) -> Mac:
+def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: Stairs | None) -> Mac:
     source = graph.tensor(layer.source)
     rows = _axis(source.height, layer.stride[0], layer.output.height)
     columns = _axis(source.width, layer.stride[1], layer.output.width)
@@ -114,7 +108,11 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: _Staircase | Non
     acc_bound = int((places @ sum_bounds).max())
     plane_type, acc_type = _narrowest(tap_bounds.max()), _narrowest(acc_bound)
     skip_levels = _operand_levels(graph, layer)
-    _refuse_wide(layer, acc_bound, int(np.abs(skip_levels).max()))
+    largest_skip = 0 if skip_levels is None else int(np.abs(skip_levels).max())
+    if skip_levels is None and layer.residual is not None:
+        bits = graph.tensor(layer.residual.source).value_bits
+        largest_skip = 1 << bits - 1 + layer.residual.value_shift
+    _refuse_wide(layer, acc_bound, largest_skip)
 
     unread_bits = (source.parts - source.read_parts) * graph.act_bits
     pad_code = source.pad_code >> unread_bits
@@ -216,11 +214,13 @@ def _decode(graph: QuantGraph, parts: int, levels: IntArray) -> IntArray:
     return _places(graph, parts) @ levels[..., _digits(graph, parts)]
 
 
-def _operand_levels(graph: QuantGraph, layer: MacLayer) -> IntArray:
-    """Levels of the packed codes of a residual, shifted, or of a gate."""
+def _operand_levels(graph: QuantGraph, layer: MacLayer) -> IntArray | None:
+    """Levels of the packed codes of a residual, shifted, or of a gate; ``None`` of values."""
     if layer.operand is None:
         return np.zeros(1, np.int64)
     operand = graph.tensor(layer.operand)
+    if operand.value_bits:
+        return None
     if operand.is_detailed:
         levels = np.take_along_axis(graph.detail_tables, _digits(graph, 2), axis=1).sum(axis=0)
     else:
@@ -232,26 +232,6 @@ def _digits(graph: QuantGraph, parts: int) -> IntArray:
     """Digits of every packed code, ``int[parts, codes]``."""
     shifts = graph.act_bits * np.arange(parts)[::-1, np.newaxis]
     return np.arange(1 << parts * graph.act_bits) >> shifts & (1 << graph.act_bits) - 1
-
-
-def _staircase(activation: Activation) -> _Staircase:
-    match activation:
-        case Thresholds():
-            thresholds = np.array(activation.thresholds)
-        case PowerTable():
-            address = np.arange(1, len(activation.codes))
-            octave = np.maximum(0, (address >> activation.mantissa_bits) - 1)
-            thresholds = (address - (octave << activation.mantissa_bits)) << octave
-        case _:
-            assert_never(activation)
-    codes = np.array(activation.codes, np.min_scalar_type(max(activation.codes)))
-    low, high = int(thresholds[0]) - 1, int(thresholds[-1])
-    if high - low >= TABLE_SPAN:
-        return lambda values: codes[np.searchsorted(thresholds, values, side="right")]
-    table = codes[np.searchsorted(thresholds, np.arange(low, high + 1), side="right")]
-    return lambda values: np.take(
-        table, np.subtract(np.clip(values, low, high, out=values), low, out=values), mode="wrap"
-    )
 
 
 def _narrowest(bound: int) -> np.dtype[Any]:
@@ -317,6 +297,7 @@ def requantize(mac: Mac, acc: Integers, tensors: dict[str, Integers]) -> Integer
     values = acc.astype(np.int64)
     if layer.gate is not None:
         values += layer.gate.offset.reshape(column)
+        assert mac.skip_levels is not None
         values *= np.take(mac.skip_levels, tensors[layer.gate.source])
     values *= layer.multiplier.reshape(column)
     values += (layer.bias + (1 << layer.shift >> 1)).reshape(column)
@@ -325,7 +306,9 @@ def requantize(mac: Mac, acc: Integers, tensors: dict[str, Integers]) -> Integer
         operand = tensors[layer.residual.source][:, :: stride[0], :: stride[1]]
         operand = operand[max(0, -offset) : max(0, len(values) - offset)]
         given = slice(max(0, offset), max(0, offset) + len(operand))
-        skip = np.take(mac.skip_levels, operand)
+        levels = mac.skip_levels
+        shift = layer.residual.value_shift
+        skip = operand.astype(np.int64) << shift if levels is None else np.take(levels, operand)
         skip *= layer.residual.multiplier[given].reshape(column)
         values[given] += skip
     values >>= layer.shift

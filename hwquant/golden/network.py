@@ -10,8 +10,23 @@ from typing import assert_never
 import numpy as np
 
 from hwquant.errors import BadInput
-from hwquant.golden.mac import Integers, Mac, accumulate, prepare, requantize
-from hwquant.ir import INPUT, ConcatLayer, InputCodes, IntArray, MacLayer, MaxPoolLayer, QuantGraph
+from hwquant.golden.attention import attend
+from hwquant.golden.mac import Mac, accumulate, prepare, requantize
+from hwquant.golden.staircase import Integers, Stairs, staircase_of
+from hwquant.ir import (
+    INPUT,
+    AttentionLayer,
+    ConcatLayer,
+    EmbeddingLayer,
+    InputCodes,
+    IntArray,
+    LayerNormLayer,
+    MacLayer,
+    MatMulLayer,
+    MaxPoolLayer,
+    QuantGraph,
+    SoftmaxLayer,
+)
 
 BATCH_CODES = 1 << 18  # of the largest tensor; more, and its planes fall out of the cache
 
@@ -35,7 +50,7 @@ def simulate(
         If the images have another shape than the input tensor, or hold what no sensor delivers.
     """
     pixels = _checked(graph.input, images)
-    macs = prepare(graph)
+    made = _prepare(graph)
     np.empty(24 << 20, np.uint8)  # freed, it has glibc keep what batches free (if below 32 MB): 6 %
     tensors = [graph.input.tensor, *(layer.output for layer in graph.layers)]
     size = batch or max(1, BATCH_CODES // max(t.channels * t.height * t.width for t in tensors))
@@ -44,7 +59,7 @@ def simulate(
 
     def run(start: int) -> int:
         part = pixels[start : start + size]
-        values[start : start + size] = _run(graph, macs, part)[last.name].transpose(3, 0, 1, 2)
+        values[start : start + size] = _run(graph, made, part)[last.name].transpose(3, 0, 1, 2)
         return len(part)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -59,7 +74,7 @@ def trace(graph: QuantGraph, image: IntArray) -> dict[str, IntArray]:
 
     ``int[C, H, W] -> int64[C, H, W]`` each. Raises as `simulate`.
     """
-    tensors = _run(graph, prepare(graph), _checked(graph.input, image[np.newaxis]))
+    tensors = _run(graph, _prepare(graph), _checked(graph.input, image[np.newaxis]))
     return {name: tensor[..., 0].astype(np.int64) for name, tensor in tensors.items()}
 
 
@@ -78,7 +93,19 @@ def _checked(source: InputCodes, images: IntArray) -> IntArray:
     return images
 
 
-def _run(graph: QuantGraph, macs: dict[str, Mac], pixels: IntArray) -> dict[str, Integers]:
+_Prepared = tuple[dict[str, Mac], dict[str, Stairs]]
+
+
+def _prepare(graph: QuantGraph) -> _Prepared:
+    """Prepare MAC layers and the staircases of attention, by name."""
+    layers = [layer for layer in graph.layers if isinstance(layer, AttentionLayer)]
+    kinds = {layer.activation for layer in layers}
+    stairs = {kind: staircase_of(kind) for kind in kinds}
+    return prepare(graph), {layer.name: stairs[layer.activation] for layer in layers}
+
+
+def _run(graph: QuantGraph, made: _Prepared, pixels: IntArray) -> dict[str, Integers]:
+    macs, stairs = made
     table = graph.input.table.astype(np.min_scalar_type(graph.input.table.max()))
     codes = table[pixels.transpose(1, 2, 3, 0).astype(np.int64, "C") - graph.input.low]
     tensors: dict[str, Integers] = {INPUT: codes}
@@ -91,6 +118,8 @@ def _run(graph: QuantGraph, macs: dict[str, Mac], pixels: IntArray) -> dict[str,
                 tensors[layer.name] = _max_pool(layer, tensors[layer.source])
             case ConcatLayer():
                 tensors[layer.name] = np.concatenate([tensors[name] for name in layer.sources])
+            case EmbeddingLayer() | LayerNormLayer() | MatMulLayer() | SoftmaxLayer():
+                tensors[layer.name] = attend(layer, stairs[layer.name], tensors)
             case _:
                 assert_never(layer)
     return tensors
