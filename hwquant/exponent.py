@@ -13,6 +13,7 @@ from hwquant.power import Grid
 
 LOWEST, HIGHEST = 0.25, 1.0
 START = 0.65  # the paper finds optima about 0.55; scales per channel push them up to 0.75
+STARTS = tuple(step / 100 for step in range(25, 101))  # large norms have minima beside the least
 TOLERANCE = 1e-3  # of the exponent
 
 Search = Literal["weights", "both", "separate"]
@@ -66,26 +67,28 @@ class SortedWeights:
 
 
 def find_exponents(
-    sites: Sequence[Site], weight_top: int, act_top: int, search: Search
+    sites: Sequence[Site], weight_top: int, act_top: int, search: Search, norm: float = 2.0
 ) -> tuple[float, float]:
     """Exponents of least error for weights and for activations, between 0.25 and 1.
 
-    ``weights``: one exponent, by the paper's error: the sum over layers of the L2 norm of the
-    weights' error. ``both``: one exponent, by the sum over layers of noise over signal at the
+    ``weights``: one exponent, by the paper's error: the sum over layers of the L``norm`` of
+    the weights' error. ``both``: one exponent, by the sum over layers of noise over signal at the
     accumulator, to which rounded weights and rounded activations both add. ``separate``: an
     exponent each, by their own noise over signal. Expected errors do not count, because the bias
     correction takes them out.
 
     Source
     ------
-    PowerQuant, eq. 3 with p = 2 and algorithm 1 (Nelder-Mead). Differs: scale per output channel;
-    bounded. ``both`` and ``separate`` answer its appendix H, which blames the activations for where
-    eq. 3 fails; that a table of products may undo two exponents is not in the paper.
+    PowerQuant, eq. 3 with p = ``norm`` (appendix B recommends 2) and algorithm 1 (Nelder-Mead).
+    Differs: scale per output channel; bounded. ``both`` and ``separate`` answer its appendix H,
+    which blames the activations for where eq. 3 fails; that a table of products may undo two
+    exponents is not in the paper.
     """
     of_weights, of_acts = weight_noise(sites, weight_top), act_noise(sites, act_top)
     match search:
         case "weights":
-            one = find_minimum(weight_error(sites, weight_top))
+            error = weight_error(sites, weight_top, norm)
+            one = find_minimum(error, START if norm == 2 else min(STARTS, key=error))
             return one, one
         case "both":
             one = find_minimum(lambda exponent: of_weights(exponent) + of_acts(exponent))
@@ -94,11 +97,11 @@ def find_exponents(
             return find_minimum(of_weights), find_minimum(of_acts)
 
 
-def find_minimum(error: Error) -> float:
-    """Return the exponent of least error."""
+def find_minimum(error: Error, start: float = START) -> float:
+    """Return the exponent of least error; the search walks downhill from ``start``."""
     found = minimize(  # pyright: ignore[reportUnknownVariableType]
         lambda x: error(float(x[0])),  # pyright: ignore
-        [START],
+        [start],
         method="Nelder-Mead",
         bounds=[(LOWEST, HIGHEST)],
         options={"xatol": TOLERANCE, "fatol": math.inf},
@@ -106,12 +109,29 @@ def find_minimum(error: Error) -> float:
     return float(cast(Any, found).x[0])
 
 
-def weight_error(sites: Sequence[Site], top: int) -> Error:
-    """Return the summed L2 norm of the layers' weight errors as a function of the exponent."""
+def weight_error(sites: Sequence[Site], top: int, norm: float = 2.0) -> Error:
+    """Return the summed norm of the layers' weight errors as a function of the exponent.
+
+    ``norm`` is the p of the Lp norm, ``inf`` the largest error of a layer. 2 is looked up in
+    running moments; for any other p every weight is encoded anew, which is slower. Large p jump.
+    """
+    if norm != 2:
+        return lambda exponent: sum(
+            float(np.linalg.norm(_weight_errors(site.weight, exponent, top), norm))
+            for site in sites
+        )
     layers = [SortedWeights.of(site.weight, np.ones(site.weight.shape[:2])) for site in sites]
     return lambda exponent: sum(
         layer.square_error(Grid("power", exponent, top)) ** 0.5 for layer in layers
     )
+
+
+def _weight_errors(weight: FloatArray, exponent: float, top: int) -> FloatArray:
+    """Error of every weight on the grid, its sign aside; all of a layer in one row."""
+    grid = Grid("power", exponent, top)
+    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+    unit = np.abs(weight) / np.maximum(scale, np.finfo(float).tiny)
+    return ((grid.levels[grid.encode(unit)] - unit) * scale).ravel()
 
 
 def weight_noise(sites: Sequence[Site], top: int) -> Error:

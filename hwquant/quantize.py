@@ -29,10 +29,11 @@ from hwquant.calibrate import (
     rearranged,
     skipped,
 )
-from hwquant.config import QuantConfig, require
+from hwquant.config import QuantConfig
 from hwquant.edges import edge_layers, tensor_codes
+from hwquant.equalize import equalize
 from hwquant.errors import UnsupportedModel
-from hwquant.exponent import Site, act_noise, find_exponents, weight_error, weight_noise
+from hwquant.exponent import START, Site, act_noise, find_exponents, weight_error, weight_noise
 from hwquant.float_graph import (
     FloatEmbedding,
     FloatGraph,
@@ -68,7 +69,14 @@ from hwquant.power import (
     value_codebook,
     weight_codebook,
 )
-from hwquant.ranges import Coding, Ranks, scales_by_channel, side_by_side, tensor_range
+from hwquant.ranges import (
+    Coding,
+    Ranks,
+    least_error_range,
+    scales_by_channel,
+    side_by_side,
+    tensor_range,
+)
 from hwquant.requantize import (
     Numbers,
     Operand,
@@ -101,6 +109,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
     layers make of synthetic images.
     """
     start = time.perf_counter()
+    graph = equalize(graph) if config.equalize else graph
     layers = lower(graph)
     # many small products: threads wait for each other longer than they compute
     with threadpool_limits(limits=1, user_api="blas"):
@@ -122,12 +131,19 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
 
 def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> dict[str, float]:
     """Errors that a search may make least, at one exponent: eq. 3's, and noise over signal."""
+    graph = equalize(graph) if config.equalize else graph
     build = _Quantizer(graph, replace(config, exponent=exponent), lower(graph))
     return {
-        "weight error": weight_error(build.sites, build.weight_top)(exponent),
+        "weight error": weight_error(build.sites, build.weight_top, config.norm)(exponent),
         "weight noise": weight_noise(build.sites, build.weight_top)(exponent),
         "act noise": act_noise(build.sites, build.act_top)(exponent),
     }
+
+
+def search_sites(graph: FloatGraph, config: QuantConfig) -> list[Site]:
+    """Layers that `quantize` would choose the exponents for."""
+    graph = equalize(graph) if config.equalize else graph
+    return _Quantizer(graph, replace(config, exponent=START), lower(graph)).sites
 
 
 class _Quantizer:
@@ -138,7 +154,7 @@ class _Quantizer:
     ) -> None:
         self.graph, self.config, self.layers = graph, config, layers
         self.values = attention.value_tensors(layers)
-        low, high = self._pixel_range()
+        low, high = config.pixel_range(graph.shapes[INPUT][0])
         images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
         images = low[:, None, None, None] + (high - low)[:, None, None, None] * images
         images = images.astype(np.float32)
@@ -304,7 +320,11 @@ class _Quantizer:
         kind = self.code_kinds[name]
         book = self.act_books[kind]
         bits = self.config.edge_bits if kind == "wide" else self.config.act_bits
-        zero, scale = tensor_range(spread, bits)
+        match self.config.ranges:
+            case "reach":
+                zero, scale = tensor_range(spread, bits)
+            case "omse":
+                zero, scale = least_error_range(spread, bits, book)
         if name in self.factors:
             scale = np.full_like(scale, scale.max())
         coding = Coding(zero, scale, book)
@@ -338,7 +358,8 @@ class _Quantizer:
             return 1.0, 1.0
         if self.config.exponent is not None:
             return self.config.exponent, self.config.exponent
-        return find_exponents(self.sites, self.weight_top, self.act_top, self.config.search)
+        search, norm = self.config.search, self.config.norm
+        return find_exponents(self.sites, self.weight_top, self.act_top, search, norm)
 
     def _sites(self, layers: tuple[FloatLayer, ...]) -> list[Site]:
         """Layers that exponents are chosen for: the inner ones, whose codes have one digit."""
@@ -361,26 +382,14 @@ class _Quantizer:
             return product_table(self.weight_grid, self.act_grid, self.config.product_bits)
         return level_tables(self.weight_grid, self.act_grid)
 
-    def _pixel_range(self) -> tuple[FloatArray, FloatArray]:
-        """Real value of the lowest and of the highest pixel, ``float[C]`` each."""
-        channels = self.graph.shapes[INPUT][0]
-        for name in ("mean", "std"):
-            count = len(getattr(self.config, name))
-            require(count in (1, channels), name, f"{count} numbers", f"1 or {channels} of them")
-        mean = np.broadcast_to(np.array(self.config.mean, dtype=np.float64), (channels,))
-        std = np.broadcast_to(np.array(self.config.std, dtype=np.float64), (channels,))
-        return (self._low - mean) / std, (self._low + 2**self.config.input_bits - 1 - mean) / std
-
-    @property
-    def _low(self) -> int:
-        return -(2 ** (self.config.input_bits - 1)) if self.config.input_signed else 0
-
     def _input(self, low: FloatArray, high: FloatArray) -> tuple[InputCodes, Coding]:
         bits, book = self.config.input_bits, self.act_books["wide"]
         ranks = book.rank(np.linspace(0.0, 1.0, 2**bits))
         coding = Coding(low, high - low, book)
         table = book.packed(self.config.act_bits)[ranks]
-        return InputCodes(bits, self._low, table, self._tensor(INPUT, INPUT, coding)), coding
+        return InputCodes(
+            bits, self.config.lowest_pixel, table, self._tensor(INPUT, INPUT, coding)
+        ), coding
 
     def _tensor(self, name: str, tensor: str, coding: Coding) -> Tensor:
         channels, height, width = self.graph.shapes[tensor]

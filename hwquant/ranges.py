@@ -1,8 +1,9 @@
 """How the codes of a tensor map to real values: static ranges, and the odds of every code."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from hwquant.functions import bounds, evaluate, turning_point
 from hwquant.ir import FloatArray, IntArray
 from hwquant.power import Codebook
 
+Ranges = Literal["reach", "omse"]
 Ranks = npt.NDArray[np.integer[Any]]  # positions in a codebook
 
 SHORTEST_REACH = 3  # standard deviations, of codes of 3 bits and fewer
@@ -22,6 +24,8 @@ BINS = 1 << 14  # of a range, in which the values of synthetic images are looked
 TAIL = 0.999  # of a channel's samples, which the range reaches
 HEAVIEST_TAIL = 1.5  # how much farther the range may reach for them
 SMALLEST_RANGE = 1e-6  # of a tensor that is constant
+CLIPS = tuple(step / 20 for step in range(4, 27))  # of the range's length; 1 is one of them
+LIFTS = tuple(step / 20 for step in range(8))  # of the shortest channel's, of a lower end
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,39 @@ def tensor_range(spread: Spread, bits: int) -> tuple[FloatArray, FloatArray]:
     share = CHANNEL_SHARE if spread.is_stored and scales_by_channel(spread) else 0.0
     scale = widest * np.maximum((top - zero) / widest, NARROWEST_CHANNEL) ** share
     return np.full_like(top, zero), scale
+
+
+def least_error_range(spread: Spread, bits: int, book: Codebook) -> tuple[FloatArray, FloatArray]:
+    """Choose the range whose codes miss the tensor's samples least: as `tensor_range` returns it.
+
+    The squared error, summed over all channels, is least among ``CLIPS`` times the range of
+    `tensor_range`, which is one of them. The lower end stays where the activation function or zero
+    bounds the tensor, and else moves up by ``LIFTS``.
+
+    Source
+    ------
+    OMSE (Choukroun et al. 2019), its clipping by least mean square error. Differs: synthetic
+    samples, scales by channel as `tensor_range` has them, and a grid in place of a line search.
+    """
+    zero, scale = tensor_range(spread, bits)
+    is_bound = zero[0] == 0 if spread.function is None else np.isfinite(bounds(spread.function)[0])
+    least, best = math.inf, (zero, scale)
+    for lift in (0.0,) if is_bound else LIFTS:
+        for clip in CLIPS:
+            if clip <= lift:
+                continue
+            up = lift * scale.min()
+            trial = (zero + up, clip * scale - up)
+            error = square_error(spread.samples, *trial, book)
+            if error < least:
+                least, best = error, trial
+    return best
+
+
+def square_error(samples: FloatArray, zero: FloatArray, scale: FloatArray, book: Codebook) -> float:
+    """Squared error of samples, ``float[C, n]``, as MAC layers read their codes."""
+    unit = (samples - zero[:, None]) / scale[:, None]
+    return float((((book.read_values[book.rank(unit)] - unit) * scale[:, None]) ** 2).sum())
 
 
 def _reach(spread: Spread, bits: int) -> float:

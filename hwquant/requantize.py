@@ -108,7 +108,7 @@ def encode_weights(
     folded = (mac.weight * unit).reshape(mac.groups, len(mac.weight) // mac.groups, -1)
     per_tap = np.repeat(source.scale.reshape(mac.groups, -1), math.prod(kernel), axis=1)
     moment = moment / (per_tap[:, :, None] * per_tap[:, None, :])
-    ranks, scale = round_weights(folded, book, moment, rounding)
+    ranks, scale = round_weights(folded, book, moment, rounding, math.prod(kernel))
     ranks, scale = ranks.reshape(mac.weight.shape), scale.ravel()
     digits = np.moveaxis(book.digits[ranks], -1, 0)
     return Kernel(digits, scale, book.values[ranks] * scale[:, None, None, None] / unit)

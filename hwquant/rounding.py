@@ -1,14 +1,15 @@
-"""How weights are rounded to codes: each to the nearest, or all of a channel together."""
+"""How weights are rounded to codes: each to the nearest, or those of a channel together."""
 
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg.lapack import dtrtri  # pyright: ignore
 
 from hwquant.ir import FloatArray, IntArray
 from hwquant.power import Codebook
 
-Rounding = Literal["nearest", "second_order"]
+Rounding = Literal["nearest", "second_order", "squant"]
 
 SCALES = (1.0, 0.9, 0.8, 0.7)  # of a channel's largest weight
 FARTHEST = 1.5  # more than the largest weight over the smallest scale
@@ -18,18 +19,19 @@ BLOCK = 64  # columns whose errors reach the columns behind them by one matrix p
 
 
 def round_weights(
-    weight: FloatArray, book: Codebook, moment: FloatArray, rounding: Rounding
+    weight: FloatArray, book: Codebook, moment: FloatArray, rounding: Rounding, taps: int = 1
 ) -> tuple[IntArray, FloatArray]:
     """Choose codes and scales of a layer, output channel by output channel.
 
     ``weight`` is ``float[G, M, K]``: G groups of M output channels that read the same K inputs.
-    ``moment`` (``float[G, K, K]``) is the inputs' covariance. Returns ranks in the codebook,
+    ``moment`` (``float[G, K, K]``) is the inputs' covariance. ``taps`` runs of K are a kernel: the
+    weights between one input channel and one output channel. Returns ranks in the codebook,
     ``int[G, M, K]``, and scales, ``float[G, M]``; a channel of zeros gets scale 0.
 
     Every channel takes, of ``SCALES`` times its largest weight, the scale at which rounding to the
     nearest code has the least error, each input's counted by its power. ``nearest`` stops there.
     ``second_order`` then rounds one input's weights after the other and lets the weights not yet
-    rounded take up the error.
+    rounded take up the error. ``squant`` keeps the largest weight as the scale: see there.
 
     Source
     ------
@@ -42,11 +44,73 @@ def round_weights(
     moment = moment + damping[:, None, None] * np.eye(moment.shape[1])
     largest = np.abs(weight).max(axis=2)
     unit = weight / np.where(largest > 0, largest, 1.0)[:, :, None]
+    if rounding == "squant":
+        return squant(unit.reshape(*largest.shape, -1, taps), book).reshape(weight.shape), largest
     share = _choose_scale(unit, book, np.einsum("gkk->gk", moment))
-    ranks = book.rank(unit / share[:, :, None])
+    unit = unit / share[:, :, None]
+    ranks = book.rank(unit)
     if rounding == "second_order" and weight.shape[2] > 1:
-        ranks = _second_order(unit / share[:, :, None], book, moment)
+        ranks = _second_order(unit, book, moment)
     return ranks, largest * share
+
+
+def squant(weight: FloatArray, book: Codebook) -> IntArray:
+    """Round so that errors cancel: ``float[..., C, T] -> int[..., C, T]``, ranks in the codebook.
+
+    The last axis is a kernel, the last two are an output channel; ``weight`` is in -1..1, between
+    the outermost codes. A flip moves a code to its neighbour on the other side of the weight, and
+    the gap between the two is its step. The first to be flipped are those whose error is the
+    largest part of their step.
+
+    Error
+    -----
+    The errors of a kernel, and then those of an output channel, sum up to at most half the step
+    of the first code that was not flipped or the last that was. The second pass flips at most one
+    code of a kernel, and leaves the kernel's sum below the step of that code. No code is farther
+    from its weight than one step.
+
+    Source
+    ------
+    SQuant (Guo et al., ICLR 2022): element, kernel, channel. Differs: symmetric codes. On a power
+    grid every code has a step of its own: as many flips as leave the least sum (on a uniform grid:
+    the rounded sum). There the nearest code in the power domain may be more than half its step
+    away; where a kernel has one tap it moves to the nearest.
+    """
+    ranks = book.rank(weight)
+    error = book.values[ranks] - weight
+    moved = ranks - np.sign(error).astype(np.int64)
+    step = np.abs(book.values[moved] - book.values[ranks])
+    is_flipped, left, last, last_step = _flip(error, step)
+    again = _flip(left, last_step)[0]
+    at = last[..., None]
+    toggled = np.take_along_axis(is_flipped, at, axis=-1) ^ again[..., None]
+    np.put_along_axis(is_flipped, at, toggled, axis=-1)
+    return np.where(is_flipped, moved, ranks)
+
+
+def _flip(
+    error: FloatArray, step: FloatArray
+) -> tuple[npt.NDArray[np.bool_], FloatArray, IntArray, FloatArray]:
+    """Choose the flips along the last axis that leave the least sum.
+
+    ``error`` and ``step`` are ``float[..., T]``, and a flip takes the step off an error's size. The
+    sum keeps its sign or overshoots: one more flip, or one fewer, would give it the other sign.
+    Returns what is flipped (``bool[..., T]``), the sums left, and of that one flip its place and
+    its step (``[...]`` each; step 0 where there is none).
+    """
+    total = error.sum(axis=-1)
+    is_open = (error * np.sign(total)[..., None] > 0) & (step > 0)
+    priority = np.where(is_open, np.abs(error) / np.where(is_open, step, 1.0), -1.0)
+    order = np.argsort(-priority, axis=-1, kind="stable")
+    steps = np.take_along_axis(np.where(is_open, step, 0.0), order, axis=-1)
+    taken = np.pad(np.cumsum(steps, axis=-1), [(0, 0)] * total.ndim + [(1, 0)])
+    count = np.argmin(np.abs(np.abs(total)[..., None] - taken), axis=-1)  # the first: fewest flips
+    rest = np.abs(total) - np.take_along_axis(taken, count[..., None], axis=-1)[..., 0]
+    place = np.argsort(order, axis=-1)
+    at = np.minimum(count - (rest < 0), error.shape[-1] - 1)[..., None]
+    last = np.take_along_axis(order, at, axis=-1)[..., 0]
+    last_step = np.take_along_axis(steps, at, axis=-1)[..., 0]
+    return place < count[..., None], rest * np.sign(total), last, last_step
 
 
 def _choose_scale(unit: FloatArray, book: Codebook, power: FloatArray) -> FloatArray:

@@ -23,28 +23,30 @@ from hwquant.quantize import quantize
 SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
 LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time
 BITS = ((4, 4), (3, 4), (8, 8))
+NEAREST = {"method": "uniform", "rounding": "nearest"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "power": {},
     "power, eq. 3": {"search": "weights"},
     "power, nearest": {"rounding": "nearest"},
     "uniform": {"method": "uniform"},
     "log": {"method": "log"},
+    "DFQ (equalize, nearest, uniform)": NEAREST | {"equalize": True},
+    "SQuant (uniform)": {"method": "uniform", "rounding": "squant"},
+    "OMSE (uniform, nearest)": NEAREST | {"ranges": "omse"},
 }
 
 
 def configuration(entry: dict[str, Any], data: Path) -> QuantConfig:
     with np.load(data) as arrays:
         is_signed = arrays["x"].dtype == np.int8
-    mean, std = tuple(entry["mean"]), tuple(entry["std"])
-    return QuantConfig(mean=mean, std=std, input_signed=is_signed)
+    return QuantConfig(mean=(*entry["mean"],), std=(*entry["std"],), input_signed=is_signed)
 
 
 def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str) -> list[str]:
     models, variants = given.models, given.variants
     model, base = models / entry["file"], configuration(entry, models / data)
-    graph = load(model, SIZES.get(name))
+    graph, limit = load(model, SIZES.get(name)), given.limit or LIMITS.get(data)
     low = -128 if base.input_signed else 0
-    limit = given.limit or LIMITS.get(data)
     images = dataset.load(models / data, graph.shapes[INPUT], low, low + 255, limit=limit)
     lines = list[str]()
     for variant in variants:

@@ -6,17 +6,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import external_data_helper
 
 import hwquant as package
 from hwquant import report
+from hwquant.commands.options import QuantOptions, quant_options
+from hwquant.config import QuantConfig
 from tests.onnx_models import constants, save
 from tests.small import (
     BODY,
@@ -153,6 +158,9 @@ BAD_OPTIONS = [
     (("--activation", "pade"), "pade and newton are not in this version"),
     (("--activation", "newton"), "pade and newton are not in this version"),
     (("--method", "cubic"), "'cubic' is not one of"),
+    (("--rounding", "up"), "'up' is not one of 'nearest', 'second_order', 'squant'"),
+    (("--ranges", "mse"), "'mse' is not one of 'reach', 'omse'"),
+    (("--search", "grid"), "'grid' is not one of 'weights', 'both', 'separate'"),
     (("--mean", "1,2"), "mean=2 numbers: permitted 1 or 3 of them"),
     (("--mean", "1,x,3"), "are not numbers with commas between them"),
     (("--std", "0"), "std=(0.0,)"),
@@ -172,6 +180,33 @@ def test_a_bad_option_is_one_sentence(tmp_path: Path, options: tuple[str, ...], 
     result = hwquant("gen", network(tmp_path), "-o", tmp_path / "build", *options)
     assert_refused(result, words)
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--rounding", "nearest"), {"rounding": "nearest"}),
+        (("--rounding", "squant"), {"rounding": "squant"}),
+        (("--ranges", "omse"), {"ranges": "omse"}),
+        (("--search", "weights"), {"search": "weights"}),
+        (("--search", "separate"), {"search": "separate"}),
+        (("--equalize",), {"equalize": True}),
+    ],
+)
+def test_options_reach_the_configuration(
+    options: tuple[str, ...], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    found = list[QuantConfig]()
+
+    @click.command()
+    @quant_options
+    def verb(given: QuantOptions) -> None:
+        found.append(given.config(tmp_path / "net.onnx"))
+
+    result = CliRunner().invoke(verb, options)
+    assert result.exit_code == 0, result.output
+    assert found == [replace(QuantConfig(), **changes)]
 
 
 def test_verbs_and_arguments_that_are_missing_are_one_sentence() -> None:

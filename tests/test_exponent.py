@@ -111,3 +111,19 @@ def test_layer_of_zeros_does_not_spoil_the_search() -> None:
     nothing = Site(0 * SITES[0].weight, 1, 0 * SITES[0].samples, SITES[0].scale)
     with_it = find_exponents([*SITES, nothing], WEIGHT_TOP, ACT_TOP, "separate")
     assert with_it == find_exponents(SITES, WEIGHT_TOP, ACT_TOP, "separate")
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 4.0, np.inf])
+def test_weight_error_is_the_norm_of_the_rounding_errors(norm: float) -> None:
+    for exponent in (0.3, 0.6, 1.0):
+        lost = [(rounded(of.weight, exponent) - of.weight).ravel() for of in SITES]
+        want = sum(np.linalg.norm(error, norm) for error in lost)
+        found = weight_error(SITES, WEIGHT_TOP, norm)(exponent)
+        np.testing.assert_allclose(found, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [1.0, 4.0, np.inf])
+def test_exponent_of_another_norm_makes_that_norm_least(norm: float) -> None:
+    found, _ = find_exponents(SITES, WEIGHT_TOP, ACT_TOP, "weights", norm)
+    error = weight_error(SITES, WEIGHT_TOP, norm)
+    assert error(found) < 1.02 * min(error(at) for at in SWEEP)

@@ -73,6 +73,32 @@ def test_four_bits_follow_the_float_network_from_afar(name: str) -> None:
     assert _error(graph(*NETWORKS[name]), COARSE, _images()) < 0.2
 
 
+BASELINES: dict[str, dict[str, Any]] = {
+    "squant": {"rounding": "squant"},
+    "equalize": {"equalize": True},
+    "omse": {"ranges": "omse"},
+    "norm": {"search": "weights", "norm": 4.0},
+    "all": {"rounding": "squant", "equalize": True, "ranges": "omse", "method": "uniform"},
+}
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("name", ["residual", "depthwise", "dense", "squeeze and excite", "silu"])
+def test_baselines_follow_the_float_network(name: str, baseline: str) -> None:
+    for config, farthest in ((FINE, 0.05), (COARSE, 0.25)):
+        changed = replace(config, **BASELINES[baseline])
+        assert _error(graph(*NETWORKS[name]), changed, _images()) < farthest
+
+
+@pytest.mark.parametrize("baseline", ["squant", "equalize", "omse"])
+def test_baselines_change_the_integers(baseline: str) -> None:
+    floating = graph(*NETWORKS["linear between"])
+    with pytest.raises(AssertionError):
+        _assert_same(
+            quantize(floating, COARSE), quantize(floating, replace(COARSE, **BASELINES[baseline]))
+        )
+
+
 def test_accumulator_bound_is_reached_by_the_worst_image() -> None:
     config = replace(FINE, weight_bits=4, act_bits=8, method="uniform")
     weight = np.full((1, 3, 8, 8), 0.5)
@@ -283,7 +309,11 @@ def test_given_exponent_is_that_of_weights_and_activations() -> None:
         ("input_bits", 0, "1..16"),
         ("method", "pot", "power, uniform, log"),
         ("search", "grid", "weights, both, separate"),
-        ("rounding", "random", "nearest, second_order"),
+        ("rounding", "random", "nearest, second_order, squant"),
+        ("ranges", "mse", "reach, omse"),
+        ("norm", 0.5, "1..inf"),
+        ("norm", float("nan"), "1..inf"),
+        ("norm", 4.0, "search=weights"),
         ("accumulate", "shift", "product, levels, auto"),
         ("activation", "pade", "not in this version"),
         ("activation", "newton", "not in this version"),

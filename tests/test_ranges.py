@@ -15,7 +15,9 @@ from hwquant.ranges import (
     NARROWEST_CHANNEL,
     SMALLEST_RANGE,
     Coding,
+    least_error_range,
     side_by_side,
+    square_error,
     tensor_range,
 )
 from tests.float_graphs import FUNCTIONS
@@ -161,3 +163,32 @@ def test_channels_side_by_side_keep_their_own_codes() -> None:
     both = side_by_side(parts)
     np.testing.assert_array_equal(both.ranks(np.concatenate([values(), values()])), whole)
     np.testing.assert_array_equal(both.padding(), [*parts[0].padding(), *parts[1].padding()])
+
+
+@pytest.mark.parametrize("kind", BOOKS)
+@pytest.mark.parametrize("name", [*FUNCTIONS, "none"])
+def test_least_error_range_has_no_more_error_than_the_reach(name: str, kind: str) -> None:
+    given, book = spread(FUNCTIONS.get(name), is_stored=name in ("none", "relu")), BOOKS[kind]
+    given.samples[:, ::50] *= 3  # outliers, for which a range is too dear
+    reach, found = tensor_range(given, 4), least_error_range(given, 4, book)
+    assert (found[1] > 0).all()
+    assert square_error(given.samples, *found, book) <= square_error(given.samples, *reach, book)
+    if name not in ("none", "leaky"):  # what has a least value
+        np.testing.assert_array_equal(found[0], reach[0])
+
+
+def test_least_error_range_of_three_levels_is_found_by_hand() -> None:
+    """Reach ends at 4 standard deviations, 4.0; every sample is 0, 0.5 or 1: 1 has no error."""
+    flat = Spread(np.zeros(1), np.ones(1), Relu(None), False, np.tile([0.0, 0.5, 1.0], 50)[None])
+    book = activation_codebook(Grid("uniform", 1.0, 2), 1, 0)
+    zero, scale = least_error_range(flat, 4, book)
+    np.testing.assert_array_equal(zero, 0)
+    np.testing.assert_allclose(scale, 1.0)
+
+
+def test_square_error_is_that_of_the_coding() -> None:
+    samples, code = values()[:, 0, 0], coding(BOOKS["plain"])
+    unit = samples[:, None, None, :]
+    error = code.decode(BOOKS["plain"].rank((unit + 0.3) / code.scale[:, None, None, None])) - unit
+    found = square_error(samples, code.zero, code.scale, code.book)
+    np.testing.assert_allclose(found, (error**2).sum(), rtol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 
 from hwquant.ir import FloatArray, IntArray
 from hwquant.power import Codebook, Grid, weight_codebook
-from hwquant.rounding import DAMPING, SCALES, Rounding, round_weights
+from hwquant.rounding import DAMPING, SCALES, Rounding, round_weights, squant
 
 BOOKS = {
     "plain": weight_codebook(Grid("power", 0.7, 7), 1, 0),
@@ -14,7 +14,7 @@ BOOKS = {
     "two bits": weight_codebook(Grid("power", 0.6, 1), 1, 0),
 }
 GROUPS, OUTPUTS, INPUTS = 2, 8, 24
-KINDS: tuple[Rounding, ...] = ("nearest", "second_order")
+KINDS: tuple[Rounding, ...] = ("nearest", "second_order", "squant")
 
 
 def weights(seed: int, inputs: int = INPUTS) -> FloatArray:
@@ -40,7 +40,8 @@ def errors(
 
 @pytest.mark.parametrize("name", BOOKS)
 def test_second_order_has_less_error_at_the_sums_than_nearest(name: str) -> None:
-    book, total = BOOKS[name], {"nearest": 0.0, "second_order": 0.0}
+    book = BOOKS[name]
+    total: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     for seed in range(8):
         weight, moment = weights(seed), covariance(seed)
         found = {kind: round_weights(weight, book, moment, kind) for kind in KINDS}
@@ -52,7 +53,7 @@ def test_second_order_has_less_error_at_the_sums_than_nearest(name: str) -> None
 @pytest.mark.parametrize("name", BOOKS)
 def test_second_order_is_nearest_where_inputs_are_uncorrelated(name: str) -> None:
     moment = np.stack([np.diag(np.diag(part)) for part in covariance(1)])
-    nearest, second = (round_weights(weights(1), BOOKS[name], moment, kind) for kind in KINDS)
+    nearest, second = (round_weights(weights(1), BOOKS[name], moment, kind) for kind in KINDS[:2])
     np.testing.assert_array_equal(second[0], nearest[0])
     np.testing.assert_array_equal(second[1], nearest[1])
 
@@ -97,7 +98,7 @@ def test_channel_of_zeros_has_codes_and_scale_of_zero(kind: Rounding) -> None:
     assert (np.delete(scale.ravel(), OUTPUTS + 3) > 0).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_inputs_that_never_vary_are_rounded_all_the_same(kind: Rounding) -> None:
     ranks, scale = round_weights(weights(5), BOOKS["plain"], 0 * covariance(5), kind)
     unit = weights(5) / scale[:, :, None]
@@ -130,3 +131,101 @@ def test_signs_of_weights_do_not_matter() -> None:
     )
     np.testing.assert_array_equal(scale, same)
     np.testing.assert_array_equal(book.values[ranks], -book.values[other])
+
+
+# ---------------------------------------------------------------- squant
+
+
+def by_loops(errors: FloatArray, steps: FloatArray) -> tuple[list[int], float, int, float]:
+    """Flip codes while the sum gets smaller; then the one flip that would change the sum's sign."""
+    total = float(errors.sum())
+    side = np.sign(total)
+    order = [
+        int(at)
+        for at in np.argsort(-np.abs(errors) / np.where(steps > 0, steps, 1), kind="stable")
+        if errors[at] * side > 0
+    ]
+    flipped = list[int]()
+    for at in order:
+        if abs(total - side * steps[at]) >= abs(total):
+            break
+        total -= side * steps[at]
+        flipped.append(at)
+    if total * side < 0:
+        return flipped, total, flipped[-1], float(steps[flipped[-1]])
+    after = order[len(flipped)] if order[len(flipped) :] else 0
+    return flipped, total, after, float(steps[after]) if order[len(flipped) :] else 0.0
+
+
+def by_channel(weight: FloatArray, book: Codebook) -> tuple[IntArray, FloatArray, float]:
+    """SQuant of ``float[C, T]`` in loops: ranks, bound of every kernel's sum, and the channel's."""
+    ranks = book.rank(weight)
+    error = book.values[ranks] - weight
+    moved = ranks - np.sign(error).astype(int)
+    steps = np.abs(book.values[moved] - book.values[ranks])
+    found = [by_loops(*pair) for pair in zip(error, steps, strict=True)]
+    for kernel, (flipped, *_) in enumerate(found):
+        ranks[kernel, flipped] = moved[kernel, flipped]
+    left, last = np.array([f[1] for f in found]), np.array([f[3] for f in found])
+    again, _, _, bound = by_loops(left, last)
+    for kernel in again:
+        at = found[kernel][2]
+        is_flipped = at in found[kernel][0]
+        ranks[kernel, at] += (1 if is_flipped else -1) * int(np.sign(error[kernel, at]))
+    return ranks, last, bound
+
+
+@pytest.mark.parametrize("taps", [1, 9])
+@pytest.mark.parametrize("name", BOOKS)
+def test_squant_leaves_no_kernel_a_step_and_no_channel_half_a_step(name: str, taps: int) -> None:
+    book = BOOKS[name]
+    for seed in range(4):
+        weight = np.random.default_rng(seed).normal(0, 0.4, (20, 12, taps)).clip(-1, 1)
+        ranks = squant(weight, book)
+        assert ranks.min() >= 0
+        assert ranks.max() < len(book.values)
+        error = book.values[ranks] - weight
+        assert np.abs(error).max() <= np.diff(book.values).max()
+        for channel in range(len(weight)):
+            want, steps, step = by_channel(weight[channel], book)
+            np.testing.assert_array_equal(ranks[channel], want)
+            sums = np.abs(error[channel].sum(axis=1))
+            assert (sums <= steps + 1e-12).all()
+            assert sums[steps == 0].max(initial=0) < 1e-12
+            assert abs(error[channel].sum()) <= step / 2 + 1e-12
+
+
+def test_squant_of_one_kernel_leaves_at_most_half_a_step_of_a_uniform_grid() -> None:
+    book, weight = BOOKS["uniform"], np.random.default_rng(5).uniform(-1, 1, (200, 1, 9))
+    ranks = squant(weight, book)
+    error = (book.values[ranks] - weight) * 7
+    assert np.abs(error.sum(axis=(1, 2))).max() <= 0.5 + 1e-12
+    flips = np.abs(ranks - book.rank(weight)).sum(axis=(1, 2))
+    nearest = (book.values[book.rank(weight)] - weight).sum(axis=(1, 2)) * 7
+    np.testing.assert_array_equal(flips, np.round(np.abs(nearest)))
+
+
+def test_squant_flips_by_hand() -> None:
+    """Errors in steps of 1/7: -0.4, -0.3, -0.45, 0.1 sum up to -1.05, so one flip: the third."""
+    weight = np.array([[[1.4, 2.3, -3.55, 0.9]]]) / 7
+    np.testing.assert_array_equal(squant(weight, BOOKS["uniform"]) - 7, [[[1, 2, -3, 1]]])
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_squant_never_flips_a_channel_of_zeros(name: str) -> None:
+    book, weight = BOOKS[name], np.random.default_rng(6).uniform(-1, 1, (30, 5, 9))
+    weight[::3] = 0
+    assert not book.values[squant(weight, book)[::3]].any()
+
+
+def test_squant_keeps_weights_that_are_codes() -> None:
+    ranks = np.random.default_rng(7).integers(0, 15, (4, 6, 9))
+    np.testing.assert_array_equal(squant(BOOKS["plain"].values[ranks], BOOKS["plain"]), ranks)
+
+
+def test_squant_takes_its_kernels_from_the_taps() -> None:
+    weight, moment, book = weights(8, 27), covariance(8, 27), BOOKS["plain"]
+    ranks, scale = round_weights(weight, book, moment, "squant", taps=9)
+    np.testing.assert_array_equal(scale, np.abs(weight).max(axis=2))
+    unit = (weight / scale[:, :, None]).reshape(GROUPS, OUTPUTS, 3, 9)
+    np.testing.assert_array_equal(ranks.reshape(unit.shape), squant(unit, book))

@@ -11,7 +11,10 @@ import click
 
 from hwquant import packaged
 from hwquant.config import Accumulate, QuantConfig
+from hwquant.exponent import Search
 from hwquant.power import Method
+from hwquant.ranges import Ranges
+from hwquant.rounding import Rounding
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +68,10 @@ class QuantOptions:
     edge_bits: int
     method: Method
     exponent: float | None
+    search: Search
+    rounding: Rounding
+    ranges: Ranges
+    equalize: bool
     accumulate: Accumulate | None
     product_bits: int
     activation: Any  # QuantConfig says which of the choices this version has
@@ -84,6 +91,10 @@ class QuantOptions:
             edge_bits=self.edge_bits,
             method=self.method,
             exponent=self.exponent,
+            search=self.search,
+            rounding=self.rounding,
+            ranges=self.ranges,
+            equalize=self.equalize,
             accumulate=self.accumulate,
             product_bits=self.product_bits,
             activation=self.activation,
@@ -124,6 +135,34 @@ _QUANT = (
         default="auto",
         show_default=True,
         help="Exponent of the power grid.",
+    ),
+    click.option(
+        "--search",
+        type=click.Choice(["weights", "both", "separate"]),
+        default="both",
+        show_default=True,
+        help="Error that auto exponents make least: the weights', as in the paper, both operands', "
+        "or each operand's with an exponent of its own.",
+    ),
+    click.option(
+        "--rounding",
+        type=click.Choice(["nearest", "second_order", "squant"]),
+        default="second_order",
+        show_default=True,
+        help="Weights to codes: each to the nearest, by the inputs' covariance, or so that errors "
+        "cancel.",
+    ),
+    click.option(
+        "--ranges",
+        type=click.Choice(["reach", "omse"]),
+        default="reach",
+        show_default=True,
+        help="Ranges of activations: by standard deviations, or by least error.",
+    ),
+    click.option(
+        "--equalize",
+        is_flag=True,
+        help="Scale channels between layers first, so that kernels' ranges match.",
     ),
     click.option(
         "--accumulate",
