@@ -25,7 +25,7 @@ from hwquant.ir import (
 from hwquant.ir_attention import NORM_BITS
 from hwquant.lower import FloatAttention, FloatLayer
 from hwquant.ranges import SMALLEST_RANGE, Coding
-from hwquant.requantize import MAX_SHIFT, MULTIPLIER_BITS, SUM_BITS, Output
+from hwquant.requantize import Output, largest_shift, scaled
 
 # Noise over signal of a small ViT's logits at W8A8, by the bits of its stream: 8: 0.0197,
 # 10: 0.0018, 12: 0.0010, 16: 0.0010. Larger networks have channels that reach farther out.
@@ -180,14 +180,8 @@ def _softmax(node: FloatSoftmax, output: Output, tensor: Tensor) -> SoftmaxLayer
 
 def _fixed(ratio: FloatArray, offset: FloatArray) -> tuple[IntArray, IntArray, int]:
     """Multipliers, biases and the largest shift at which they fit their bits."""
-    shift = MAX_SHIFT
-    while shift and (
-        round(float(np.abs(ratio).max()) * 2.0**shift) >= 1 << MULTIPLIER_BITS
-        or float(np.abs(offset).max()) * 2.0**shift >= 2.0 ** (SUM_BITS - 1)
-    ):
-        shift -= 1
-    multiplier, bias = (np.round(part * 2.0**shift) for part in (ratio, offset))
-    return multiplier.astype(np.int64), bias.astype(np.int64), shift
+    shift = largest_shift(ratio, offset)
+    return scaled(ratio, shift), scaled(offset, shift), shift
 
 
 def _value_bits(product: IntArray, bias: IntArray, shift: int) -> int:

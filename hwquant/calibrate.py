@@ -23,9 +23,9 @@ from hwquant.float_graph import (
     Function,
     Moments,
 )
-from hwquant.float_model import attend, columns, convolve, maximum, pad, total
+from hwquant.float_model import attend, columns, convolve, maximum, pad, read_last, total
 from hwquant.functions import evaluate
-from hwquant.ir import INPUT, FloatArray
+from hwquant.ir import INPUT, FloatArray, Pair
 from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, Skip
 
 Values = npt.NDArray[np.floating[Any]]  # float[C, N, H, W]
@@ -117,10 +117,8 @@ def calibrate(graph: FloatGraph, layers: Sequence[FloatLayer], images: Values) -
             case _:
                 assert_never(layer)
         values[layer.name] = made
-        for name in operands(layer):
-            reads[name] -= 1
-            if not reads[name]:
-                del values[name]
+        for name in read_last(reads, operands(layer)):
+            del values[name]
     return Calibration(responses, spreads)
 
 
@@ -147,9 +145,8 @@ def convolve_layer(
     mac: FloatMac, source: Values, weight: FloatArray, bias: FloatArray, padding: float | Values = 0
 ) -> Values:
     """Biased sums of a layer: ``[C, N, H, W] -> [M, N, OH, OW]``."""
-    if mac.shared:
-        return convolve(total(source, mac.kernel, mac.stride), weight, bias, (1, 1), mac.groups)
-    return convolve(pad(source, mac.pads, padding), weight, bias, mac.stride, mac.groups)
+    inputs, _, stride = _inputs(mac, source, padding)
+    return convolve(inputs, weight, bias, stride, mac.groups)
 
 
 def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatArray:
@@ -157,9 +154,7 @@ def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatA
 
     ``float[C, N, H, W] -> float[G, K, K]``, with K = C / G * KH * KW in the order of the weights.
     """
-    inputs, kernel, stride = pad(source, mac.pads, padding), mac.kernel, mac.stride
-    if mac.shared:
-        inputs, kernel, stride = total(source, mac.kernel, mac.stride), (1, 1), (1, 1)
+    inputs, kernel, stride = _inputs(mac, source, padding)
     height, width = (
         (size - window) // step + 1
         for size, window, step in zip(inputs.shape[2:], kernel, stride, strict=True)
@@ -169,6 +164,13 @@ def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatA
     taken = columns(inputs, kernel, step, mac.groups)
     taken = taken - taken.mean(axis=2, keepdims=True)
     return (taken @ taken.transpose(0, 2, 1) / taken.shape[2]).astype(np.float64)
+
+
+def _inputs(mac: FloatMac, source: Values, padding: float | Values) -> tuple[Values, Pair, Pair]:
+    """Return what the weights are slid over, with kernel and stride; shared ones over sums."""
+    if mac.shared:
+        return total(source, mac.kernel, mac.stride), (1, 1), (1, 1)
+    return pad(source, mac.pads, padding), mac.kernel, mac.stride
 
 
 def joined(mac: FloatMac, sums: Values, values: dict[str, Values], response: Response) -> Values:

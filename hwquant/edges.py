@@ -58,13 +58,11 @@ def _same_digits(layers: tuple[FloatLayer, ...]) -> list[set[str]]:
     groups = [{INPUT}]
     for layer in layers:
         match layer:
-            case FloatMac():
-                bound = set[str]()
             case FloatMax():
                 bound = {layer.source}
             case FloatCat():
                 bound = set(layer.sources)
-            case FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
+            case FloatMac() | FloatEmbedding() | FloatLayerNorm() | FloatMatMul() | FloatSoftmax():
                 bound = set[str]()
             case _:
                 assert_never(layer)

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwquant.float_graph import FloatActivation, FloatConv, FloatGraph, FloatNode, Moments, Relu
+from hwquant.float_graph import (
+    FloatActivation,
+    FloatConv,
+    FloatGraph,
+    FloatNode,
+    Moments,
+    Relu,
+    per_input,
+)
 from hwquant.ir import FloatArray
 from hwquant.lower import sources
 
@@ -100,6 +108,5 @@ def _divided(conv: FloatConv, scale: FloatArray) -> FloatConv:
 
 
 def _multiplied(conv: FloatConv, scale: FloatArray) -> FloatConv:
-    count = len(conv.weight) // conv.groups
-    each = np.repeat(scale.reshape(conv.groups, -1), count, axis=0)
+    each = per_input(scale, conv.groups, len(conv.weight))
     return replace(conv, weight=conv.weight * each[:, :, None, None])

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from hwquant.float_graph import per_input
 from hwquant.ir import FloatArray
 from hwquant.power import Grid
 
@@ -162,11 +163,6 @@ def act_noise(sites: Sequence[Site], top: int) -> Error:
         return total
 
     return noise
-
-
-def per_input(numbers: FloatArray, groups: int, outputs: int) -> FloatArray:
-    """Lay one number an input channel along the weights: ``float[C] -> float[M, C / G]``."""
-    return np.repeat(numbers.reshape(groups, -1), outputs // groups, axis=0)
 
 
 def _energy(site: Site) -> FloatArray:

@@ -4,8 +4,14 @@ Records are frozen; ``hwquant/ir.py`` has the same network as integers.
 """
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from hwquant.ir import FloatArray, Layout, Pads, Pair
+
+Number = TypeVar("Number", bound=np.number[Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,11 @@ class FloatConv:
     pads: Pads
     moments: Moments | None
     groups: int = 1
+
+
+def per_input(numbers: npt.NDArray[Number], groups: int, outputs: int) -> npt.NDArray[Number]:
+    """Lay one number an input channel along a convolution's weights: ``[C] -> [M, C / groups]``."""
+    return np.repeat(numbers.reshape(groups, -1), outputs // groups, axis=0)
 
 
 @dataclass(frozen=True)

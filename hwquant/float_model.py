@@ -6,7 +6,7 @@ a machine that others keep busy, BLAS is fastest with one thread (``OPENBLAS_NUM
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
 import numpy as np
@@ -62,10 +62,14 @@ def stream(
         yield node, _swap(made)
         if reads[node.name]:
             tensors[node.name] = made
-        for name in sources(node):
-            reads[name] -= 1
-            if not reads[name]:
-                del tensors[name]
+        for name in read_last(reads, sources(node)):
+            del tensors[name]
+
+
+def read_last(reads: Counter[str], names: Iterable[str]) -> list[str]:
+    """Count one read of each name off; return those that nothing reads any more."""
+    reads.subtract(names)
+    return [name for name in dict.fromkeys(names) if not reads[name]]
 
 
 def _swap(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:

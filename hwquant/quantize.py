@@ -42,7 +42,7 @@ from hwquant.float_graph import (
     FloatSoftmax,
     Function,
 )
-from hwquant.float_model import attend
+from hwquant.float_model import attend, read_last
 from hwquant.functions import evaluate
 from hwquant.ir import (
     INPUT,
@@ -109,12 +109,10 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
     layers make of synthetic images.
     """
     start = time.perf_counter()
-    graph = equalize(graph) if config.equalize else graph
-    layers = lower(graph)
     # many small products: threads wait for each other longer than they compute
     with threadpool_limits(limits=1, user_api="blas"):
-        build = _Quantizer(graph, config, layers)
-        quantized = tuple(build.layer(layer) for layer in layers)
+        build = _Quantizer(graph, config)
+        quantized = tuple(build.layer(layer) for layer in build.layers)
     return QuantGraph(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
@@ -131,8 +129,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
 
 def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> dict[str, float]:
     """Errors that a search may make least, at one exponent: eq. 3's, and noise over signal."""
-    graph = equalize(graph) if config.equalize else graph
-    build = _Quantizer(graph, replace(config, exponent=exponent), lower(graph))
+    build = _Quantizer(graph, replace(config, exponent=exponent))
     return {
         "weight error": weight_error(build.sites, build.weight_top, config.norm)(exponent),
         "weight noise": weight_noise(build.sites, build.weight_top)(exponent),
@@ -142,16 +139,15 @@ def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> 
 
 def search_sites(graph: FloatGraph, config: QuantConfig) -> list[Site]:
     """Layers that `quantize` would choose the exponents for."""
-    graph = equalize(graph) if config.equalize else graph
-    return _Quantizer(graph, replace(config, exponent=START), lower(graph)).sites
+    return _Quantizer(graph, replace(config, exponent=START)).sites
 
 
 class _Quantizer:
     """The choices of one run, and what the layers so far make of the synthetic images."""
 
-    def __init__(
-        self, graph: FloatGraph, config: QuantConfig, layers: tuple[FloatLayer, ...]
-    ) -> None:
+    def __init__(self, graph: FloatGraph, config: QuantConfig) -> None:
+        graph = equalize(graph) if config.equalize else graph
+        layers = lower(graph)
         self.graph, self.config, self.layers = graph, config, layers
         self.values = attention.value_tensors(layers)
         low, high = config.pixel_range(graph.shapes[INPUT][0])
@@ -209,10 +205,8 @@ class _Quantizer:
             case _:
                 assert_never(layer)
         self.tensors[layer.name] = done.output
-        for name in operands(layer):
-            self.reads[name] -= 1
-            if not self.reads[name]:
-                del self.ranks[name], self.read[name], self.beside[name]
+        for name in read_last(self.reads, operands(layer)):
+            del self.ranks[name], self.read[name], self.beside[name]
         return done
 
     def provenance(self, seconds: float) -> Provenance:

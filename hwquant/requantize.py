@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwquant.exponent import per_input
+from hwquant.float_graph import per_input
 from hwquant.ir import (
     Arithmetic,
     FloatArray,
@@ -165,10 +165,10 @@ def mac_layer(
     levels = np.zeros(1, dtype=np.int64) if operand is None else numbers.levels(operand.coding.book)
     skip_step, skip_reach, offset = np.zeros_like(step), np.zeros_like(step), None
     value_shift = 0
-    scaled = acc
+    summed = acc
     if operand is not None and mac.gate is not None:
-        offset = _scaled(bias / np.maximum(step, TINY), 0)
-        scaled = _Bound(acc.high + offset, acc.low + offset).gated(int(levels.max()))
+        offset = scaled(bias / np.maximum(step, TINY), 0)
+        summed = _Bound(acc.high + offset, acc.low + offset).gated(int(levels.max()))
         step = step * operand.coding.scale / numbers.level_one(operand.coding.book)
         bias = np.zeros_like(bias)
     elif operand is not None and mac.skip is not None:
@@ -183,21 +183,21 @@ def mac_layer(
         bias[span] += operand.coding.zero
     bias = bias + correction
     if output is None:
-        reach = np.maximum(np.abs(scaled.high), np.abs(scaled.low)) * step + skip_reach
+        reach = np.maximum(np.abs(summed.high), np.abs(summed.low)) * step + skip_reach
         unit = np.full_like(bias, max(float((reach + np.abs(bias)).max()), 1e-9) / 2**LOGIT_BITS)
     else:
         unit = output.unit
         bias = bias - output.zero
-    shift = _shift(np.concatenate([step, skip_step]) / np.tile(unit, 2), bias / unit)
-    multiplier = _scaled(step / unit, shift)
-    skip_multiplier = _scaled(skip_step / unit, shift)
-    int_bias = _scaled(bias / unit, shift)
+    shift = largest_shift(np.concatenate([step, skip_step]) / np.tile(unit, 2), bias / unit)
+    multiplier = scaled(step / unit, shift)
+    skip_multiplier = scaled(skip_step / unit, shift)
+    int_bias = scaled(bias / unit, shift)
     half = (1 << shift) >> 1
     skip_high, skip_low = (
         (0, 0) if mac.gate is not None else (int(levels.max()), min(int(levels.min()), 0))
     )
-    high = (scaled.high * multiplier + skip_high * skip_multiplier + int_bias + half) >> shift
-    low = (scaled.low * multiplier + skip_low * skip_multiplier + int_bias + half) >> shift
+    high = (summed.high * multiplier + skip_high * skip_multiplier + int_bias + half) >> shift
+    low = (summed.low * multiplier + skip_low * skip_multiplier + int_bias + half) >> shift
     residual = gate = None
     if operand is not None and mac.skip is not None:
         skip = mac.skip
@@ -206,7 +206,7 @@ def mac_layer(
         )
     elif operand is not None and offset is not None:
         plain = _signed_bits(acc.high + offset, acc.low + offset)
-        gate = Gate(operand.name, offset, max(plain, _signed_bits(scaled.high, scaled.low)))
+        gate = Gate(operand.name, offset, max(plain, _signed_bits(summed.high, summed.low)))
     return MacLayer(
         name=mac.name,
         source=mac.source,
@@ -253,8 +253,8 @@ def rounding_bias(
     digit_mass = source.book.digit_mass(mass, top)  # [parts read, C, Lx + 1]
     errors = numbers.products - numbers.ideal
     total = np.zeros(kernel.digits.shape[1])
-    channels: IntArray = np.arange(mass.shape[0], dtype=np.int64).reshape(mac.groups, -1)
-    channels = np.repeat(channels, len(total) // mac.groups, axis=0)[:, :, None, None]
+    every: IntArray = np.arange(mass.shape[0], dtype=np.int64)
+    channels = per_input(every, mac.groups, len(total))[:, :, None, None]
     for i, weight_digits in enumerate(kernel.digits):
         for j, odds in enumerate(digit_mass):
             means = odds @ errors.T  # [C, Lw + 1]
@@ -286,16 +286,17 @@ def _acc_bound(digits: IntArray, book: Codebook, window: int, numbers: Numbers) 
     return _Bound(total(1), -total(-1))
 
 
-def _shift(ratios: FloatArray, bias: FloatArray) -> int:
+def largest_shift(ratios: FloatArray, bias: FloatArray) -> int:
     """Largest shift at which multipliers and biases fit their bits."""
     for shift in range(MAX_SHIFT, 0, -1):
-        fits = _scaled(ratios, shift).max() < 2**MULTIPLIER_BITS
+        fits = np.abs(scaled(ratios, shift)).max() < 2**MULTIPLIER_BITS
         if fits and np.abs(bias).max() * 2.0**shift < 2 ** (SUM_BITS - 1):
             return shift
     return 0
 
 
-def _scaled(values: FloatArray, shift: int) -> IntArray:
+def scaled(values: FloatArray, shift: int) -> IntArray:
+    """Real numbers as integers in units of ``2**-shift``, rounded."""
     return np.round(values * 2.0**shift).astype(np.int64)
 
 
