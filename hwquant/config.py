@@ -6,18 +6,26 @@ from typing import Literal
 import numpy as np
 
 from hwquant.errors import BadInput
-from hwquant.exponent import HIGHEST, LOWEST, Search
-from hwquant.ir import FloatArray
+from hwquant.exponent import HIGHEST, LOWEST, Search, full_scales_of
+from hwquant.ir import FloatArray, Pair
 from hwquant.power import Method
 from hwquant.ranges import Ranges
 from hwquant.rounding import Rounding
 
 Accumulate = Literal["product", "levels"]
+Levels = Literal["whole", "rounded"]
+
+MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chosen by default
+PRODUCT_BITS = (4, 16)  # of a product, the least and the most
 
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """How to quantize; ``exponent`` and ``accumulate`` ``None`` mean: choose.
+    """How to quantize; where a field may be ``None``, that means: choose.
+
+    ``levels`` says what becomes integers where products come from a table of ``product_bits`` (as
+    many as both operands have): ``whole`` levels, so that every product is exact, or, as in the
+    paper, ``rounded`` products of real levels. Whole ones are chosen wherever they fit.
 
     ``search`` is the error that chosen exponents make least: that of the ``weights`` alone, as in
     the paper (its Lp norm, p = ``norm``), the noise of ``both`` operands, or that of each, with
@@ -39,9 +47,10 @@ class QuantConfig:
     edge_bits: int = 8
     method: Method = "power"
     exponent: float | None = None
-    search: Search = "both"
+    search: Search = "separate"
+    levels: Levels | None = None
     accumulate: Accumulate | None = None
-    product_bits: int = 7
+    product_bits: int | None = None
     activation: Literal["thresholds", "table"] = "thresholds"
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -58,17 +67,21 @@ class QuantConfig:
             ("weight_bits", 2, 8),
             ("act_bits", 2, 8),
             ("edge_bits", max(self.weight_bits, self.act_bits), 8),
-            ("product_bits", 4, 16),
             ("input_bits", 1, 16),
         ):
             value = getattr(self, name)
             require(low <= value <= high, name, value, f"{low}..{high}")
+        low, high = PRODUCT_BITS
+        if self.product_bits is not None:
+            is_ranged = low <= self.product_bits <= high
+            require(is_ranged, "product_bits", self.product_bits, f"{low}..{high}")
         for name, choices in (
             ("method", ("power", "uniform", "log")),
             ("search", ("weights", "both", "separate")),
             ("rounding", ("nearest", "second_order", "squant")),
             ("ranges", ("reach", "omse")),
             ("accumulate", ("product", "levels", None)),
+            ("levels", ("whole", "rounded", None)),
         ):
             value = getattr(self, name)
             require(value in choices, name, value, ", ".join(str(c or "auto") for c in choices))
@@ -78,6 +91,11 @@ class QuantConfig:
             self.activation,
             "thresholds, table; pade and newton are not in this version",
         )
+        if self.levels == "whole" and self.form == "product":
+            fits = bool(full_scales_of(self.tops, self.product_width))
+            least = (self.tops[0] * self.tops[1]).bit_length()
+            allowed = f"{least}..{high} with levels=whole"
+            require(fits, "product_bits", self.product_width, allowed)
         if self.exponent is not None:
             ranged = LOWEST <= self.exponent <= HIGHEST
             require(ranged, "exponent", self.exponent, f"{LOWEST}..{HIGHEST}, or auto")
@@ -87,6 +105,30 @@ class QuantConfig:
         require(len(self.mean) > 0, "mean", self.mean, "one number, or one per channel")
         positive = len(self.std) > 0 and all(s > 0 for s in self.std)
         require(positive, "std", self.std, "positive, one number or one per channel")
+
+    @property
+    def tops(self) -> Pair:
+        """Largest digit of a weight's magnitude, and of an activation."""
+        return 2 ** (self.weight_bits - 1) - 1, 2**self.act_bits - 1
+
+    @property
+    def form(self) -> Accumulate:
+        """Where products come from: a table, or a multiplier of decoded levels."""
+        few = self.weight_bits + self.act_bits <= MAX_TABLE_BITS
+        return self.accumulate or ("product" if few else "levels")
+
+    @property
+    def product_width(self) -> int:
+        """Bits of a product in the table."""
+        low, high = PRODUCT_BITS
+        chosen = min(max(self.weight_bits + self.act_bits, low), high)
+        return chosen if self.product_bits is None else self.product_bits
+
+    @property
+    def has_whole_levels(self) -> bool:
+        """Whether the levels of a power grid are whole numbers."""
+        fits = bool(full_scales_of(self.tops, self.product_width))
+        return self.form == "product" and (self.levels or "whole") == "whole" and fits
 
     @property
     def lowest_pixel(self) -> int:

@@ -172,7 +172,7 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     value_bits = max(layer.value_bits for layer in macs)
     multipliers = 0 if target.dsps else sum(a * b for a, b in _multipliers(graph)) * plan.lanes
     source = graph.input
-    code_bits = source.tensor.parts * graph.act_bits
+    code_bits = len(source.tables) * source.tensor.parts * graph.act_bits
     tables, array_multipliers = _products(graph, plan, inputs)
     return Terms(
         product_bits=tables,

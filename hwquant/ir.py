@@ -226,13 +226,19 @@ def sources_of(layer: Layer) -> tuple[str, ...]:
 class InputCodes:
     """The sensor's integers and their codes.
 
-    Pixel ``x`` in ``low .. low + 2**bits - 1`` has packed code ``table[x - low]``.
+    A pixel has ``C`` integers ``x`` in ``low .. low + 2**bits - 1``. Channel ``d * C + c`` of the
+    tensor has packed code ``tables[d, x[c] - low]``; ``tables`` is ``int[D, 2**bits]``.
     """
 
     bits: int
     low: int
-    table: IntArray
+    tables: IntArray
     tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of a frame of pixels."""
+        return self.tensor.channels // len(self.tables), self.tensor.height, self.tensor.width
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,7 @@ class QuantGraph:
             raise BadInput(f"skip_levels and detail_tables of {shapes}; act_bits={self.act_bits}")
         if not 0 <= self.skip_shift <= MAX_SKIP_SHIFT:
             raise BadInput(f"skip_shift={self.skip_shift}; permitted 0..{MAX_SKIP_SHIFT}")
-        self._check_details(self.input.tensor, self.input.table)
+        self._check_details(self.input.tensor, self.input.tables.ravel())
         for layer in self.layers:
             self._check_kinds(layer)
             if isinstance(layer, MacLayer):

@@ -28,20 +28,54 @@ SAMPLES = 4096  # of the uniform distribution on which `choose_part_shift` compa
 class Grid:
     """The digits ``0..top`` of one method; level 0 is 0 and level ``top`` is 1.
 
+    With a ``full_scale`` the levels of a power grid are whole numbers, of which that is the
+    largest: products of two grids need no rounding then.
+
     Source
     ------
     PowerQuant (Yvinec et al., ICLR 2023), eq. 2 (rounding in the power domain) and eq. 4 (levels);
-    ``log`` is Miyashita et al. 2016 with base 2, rounded in the log domain.
+    ``log`` is Miyashita et al. 2016 with base 2, rounded in the log domain. Whole levels are not in
+    the paper.
     """
 
     method: Method
     exponent: float
     top: int
+    full_scale: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "uniform" and self.full_scale == 0:
+            object.__setattr__(self, "full_scale", self.top)
+
+    @cached_property
+    def whole(self) -> IntArray:
+        """Whole levels, ``int[top + 1]``: those nearest the curve that all differ.
+
+        So they rise by 1 where the curve rises by less.
+        """
+        every = np.arange(self.top + 1, dtype=np.int64)
+        near = _round(self._curve(every.astype(np.float64)) * self.full_scale)
+        return np.maximum.accumulate(near - every) + every
 
     @cached_property
     def levels(self) -> FloatArray:
         """Level of every digit, ``float[top + 1]`` in 0..1, strictly increasing."""
-        digits = np.arange(self.top + 1, dtype=np.float64)
+        if self.full_scale:
+            return self.whole / self.full_scale
+        return self._curve(np.arange(self.top + 1, dtype=np.float64))
+
+    @cached_property
+    def edges(self) -> FloatArray:
+        """Smallest value of digits ``1..top``.
+
+        Where rounding in the code's domain steps up; midway between whole levels.
+        """
+        if self.full_scale:
+            return _midpoints(self.levels)
+        return self._curve(np.arange(1, self.top + 1, dtype=np.float64) - 0.5)
+
+    def _curve(self, digits: FloatArray) -> FloatArray:
+        """Levels of digits, and of what lies between them."""
         match self.method:
             case "power":
                 return (digits / self.top) ** (1 / self.exponent)
@@ -50,17 +84,13 @@ class Grid:
             case "log":
                 return np.where(digits > 0, 2.0 ** (digits - self.top), 0.0)
 
-    @cached_property
-    def edges(self) -> FloatArray:
-        """Smallest value of digits ``1..top``: where rounding in the code's domain steps up."""
-        halves = np.arange(1, self.top + 1, dtype=np.float64) - 0.5
-        match self.method:
-            case "power":
-                return (halves / self.top) ** (1 / self.exponent)
-            case "uniform":
-                return halves / self.top
-            case "log":
-                return 2.0 ** (halves - self.top)
+    def is_gapless(self, shift: int, is_signed: bool) -> bool:
+        """Whether codes of two digits, the first weighed by ``2**shift``, leave no gaps.
+
+        So that the second digit reaches from each level of the first to the next.
+        """
+        reach = self.full_scale * (2 if is_signed else 1)
+        return int(np.diff(self.whole).max()) << shift <= reach + 1
 
     def encode(self, values: FloatArray) -> IntArray:
         """Digit of each value; below 0 saturates to 0 and above 1 to ``top``.
@@ -220,19 +250,19 @@ def choose_part_shift(weights: Grid, acts: Grid, weight_parts: int, act_parts: i
 
 
 def product_table(weights: Grid, acts: Grid, bits: int) -> ProductTable:
-    """Products of two digits in ``bits`` bits; exact integers for the uniform method.
+    """Products of two digits in ``bits`` bits; exact integers if all levels are whole.
 
     Source
     ------
     PowerQuant, appendix F: the power ``1/a`` is applied to every product before the sum.
     """
-    if weights.method == "uniform":
-        return ProductTable(np.outer(np.arange(weights.top + 1), np.arange(acts.top + 1)))
+    if weights.full_scale and acts.full_scale:
+        return ProductTable(np.outer(weights.whole, acts.whole))
     return ProductTable(_round(np.outer(weights.levels, acts.levels) * (2**bits - 1)))
 
 
 def level_tables(weights: Grid, acts: Grid) -> LevelTables:
-    """Levels of either operand's digits as integers; the digits themselves if uniform."""
+    """Levels of either operand's digits as integers; whole levels themselves."""
     return LevelTables(
         _integer_levels(weights, weights.top.bit_length() + WEIGHT_GUARD_BITS),
         _integer_levels(acts, acts.top.bit_length() + ACT_GUARD_BITS),
@@ -240,7 +270,7 @@ def level_tables(weights: Grid, acts: Grid) -> LevelTables:
 
 
 def skip_levels(acts: Grid) -> IntArray:
-    """Levels of a residual operand's digits as integers; the digits themselves if uniform."""
+    """Levels of a residual operand's digits as integers; whole levels themselves."""
     return _integer_levels(acts, _level_bits(acts))
 
 
@@ -249,8 +279,8 @@ def _level_bits(grid: Grid) -> int:
 
 
 def _integer_levels(grid: Grid, bits: int) -> IntArray:
-    if grid.method == "uniform":
-        return np.arange(grid.top + 1)
+    if grid.full_scale:
+        return grid.whole
     return _round(grid.levels * (2**bits - 1))
 
 

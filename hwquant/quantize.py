@@ -33,7 +33,7 @@ from hwquant.config import QuantConfig
 from hwquant.edges import edge_layers, tensor_codes
 from hwquant.equalize import equalize
 from hwquant.errors import UnsupportedModel
-from hwquant.exponent import START, Site, act_noise, find_exponents, weight_error, weight_noise
+from hwquant.exponent import START, Site, act_noise, find_grids, weight_error, weight_noise
 from hwquant.float_graph import (
     FloatEmbedding,
     FloatGraph,
@@ -59,6 +59,7 @@ from hwquant.ir import (
     Tensor,
 )
 from hwquant.lower import FloatAttention, FloatCat, FloatLayer, FloatMac, FloatMax, lower
+from hwquant.pixels import Pixels, may_split, split_pixels, whole_pixels
 from hwquant.power import (
     Grid,
     activation_codebook,
@@ -86,7 +87,6 @@ from hwquant.requantize import (
     rounding_bias,
 )
 
-MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chosen by default
 MAX_ACT_PARTS = 2
 
 
@@ -131,9 +131,9 @@ def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> 
     """Errors that a search may make least, at one exponent: eq. 3's, and noise over signal."""
     build = _Quantizer(graph, replace(config, exponent=exponent))
     return {
-        "weight error": weight_error(build.sites, build.weight_top, config.norm)(exponent),
-        "weight noise": weight_noise(build.sites, build.weight_top)(exponent),
-        "act noise": act_noise(build.sites, build.act_top)(exponent),
+        "weight error": weight_error(build.sites, build.tops[0], config.norm)(exponent),
+        "weight noise": weight_noise(build.sites)(build.weight_grid),
+        "act noise": act_noise(build.sites)(build.act_grid),
     }
 
 
@@ -160,17 +160,12 @@ class _Quantizer:
         self.code_kinds = tensor_codes(layers)
         products = [layer for layer in layers if isinstance(layer, FloatMatMul)]
         self.factors = {name for product in products for name in operands(product)}
-        self.weight_top, self.act_top = 2 ** (config.weight_bits - 1) - 1, 2**config.act_bits - 1
+        self.tops = config.tops
         self.sites = self._sites(layers)
-        self.exponents = self._choose_exponents()
-        self.weight_grid = Grid(config.method, self.exponents[0], self.weight_top)
-        self.act_grid = Grid(config.method, self.exponents[1], self.act_top)
+        self.weight_grid, self.act_grid = self._grids()
         weight_parts = math.ceil(config.edge_bits / config.weight_bits)
         self.part_shift = choose_part_shift(
             self.weight_grid, self.act_grid, weight_parts, self.edge_parts
-        )
-        self.accumulate = config.accumulate or (
-            "product" if config.weight_bits + config.act_bits <= MAX_TABLE_BITS else "levels"
         )
         self.arithmetic = self._arithmetic()
         self.numbers = Numbers.of(self.arithmetic, self.weight_grid, self.act_grid, self.part_shift)
@@ -187,11 +182,12 @@ class _Quantizer:
             for kind, book in self.act_books.items()
         }
         self.reads = Counter(name for layer in layers for name in operands(layer))
-        self.input, coding = self._input(low, high)
-        self.codings, self.tensors = {INPUT: coding}, {INPUT: self.input.tensor}
+        self.pixels = self._pixels(low, high)
+        self.input = self._input()
+        self.codings, self.tensors = {INPUT: self.pixels.coding}, {INPUT: self.input.tensor}
         self.ranks = dict[str, Ranks]()
         self.read, self.beside = dict[str, Values](), dict[str, Values]()
-        self._keep(INPUT, coding, coding.ranks(images))
+        self._keep(INPUT, self.pixels.coding, self.pixels.ranks(images, low, high))
 
     def layer(self, layer: FloatLayer) -> Layer:
         """Turn one layer into integers; its sources are done already."""
@@ -217,13 +213,13 @@ class _Quantizer:
             model_sha256=self.graph.sha256,
             hwquant=__version__,
             method=config.method,
-            exponent=self.exponents[0],
-            act_exponent=self.exponents[1],
+            exponent=self.weight_grid.exponent,
+            act_exponent=self.act_grid.exponent,
             weight_bits=config.weight_bits,
             act_bits=config.act_bits,
             edge_bits=config.edge_bits,
-            accumulate=self.accumulate,
-            product_bits=config.product_bits,
+            accumulate=config.form,
+            product_bits=config.product_width,
             activation=config.activation,
             mean=config.mean,
             std=config.std,
@@ -260,6 +256,8 @@ class _Quantizer:
 
     def _mac(self, mac: FloatMac) -> Layer:
         source = self.codings[mac.source]
+        if mac.source == INPUT:
+            mac = replace(mac, weight=np.tile(mac.weight, (1, self.pixels.digits, 1, 1)))
         read, padding = self.read[mac.source], source.padding()
         book = self.edge_weights if mac.name in self.edges else self.inner_weights
         moment = covariance(mac, read, padding)
@@ -272,7 +270,7 @@ class _Quantizer:
             correction -= rounding_bias(mac, source, kernel, odds, self.numbers)
         output = None
         coding = source  # of the last layer, whose outputs have no codes
-        if mac is not self.last:
+        if mac.name != self.last.name:
             coding, output = self._output(mac.name, mac.function)
             response = self.calibration.responses[mac.name]
             before = joined(mac, sums + column(inside, sums), self.beside, response)
@@ -346,14 +344,15 @@ class _Quantizer:
         found = np.bincount(cells.ravel(), minlength=count * len(ranks))
         return found.reshape(len(ranks), count) / ranks.shape[1]
 
-    def _choose_exponents(self) -> tuple[float, float]:
-        """Exponents of weights and of activations."""
-        if self.config.method != "power":
-            return 1.0, 1.0
-        if self.config.exponent is not None:
-            return self.config.exponent, self.config.exponent
-        search, norm = self.config.search, self.config.norm
-        return find_exponents(self.sites, self.weight_top, self.act_top, search, norm)
+    def _grids(self) -> tuple[Grid, Grid]:
+        """Grids of weights and of activations."""
+        config = self.config
+        if config.method != "power":
+            weights, acts = (Grid(config.method, 1.0, top) for top in self.tops)
+            return weights, acts
+        bits = config.product_width if config.has_whole_levels else None
+        sites, search, norm = self.sites, config.search, config.norm
+        return find_grids(sites, self.tops, search, norm, config.exponent, bits)
 
     def _sites(self, layers: tuple[FloatLayer, ...]) -> list[Site]:
         """Layers that exponents are chosen for: the inner ones, whose codes have one digit."""
@@ -372,21 +371,26 @@ class _Quantizer:
         return Site(mac.weight, mac.groups, np.clip(samples, 0, 1), scale)
 
     def _arithmetic(self) -> Arithmetic:
-        if self.accumulate == "product":
-            return product_table(self.weight_grid, self.act_grid, self.config.product_bits)
+        if self.config.form == "product":
+            return product_table(self.weight_grid, self.act_grid, self.config.product_width)
         return level_tables(self.weight_grid, self.act_grid)
 
-    def _input(self, low: FloatArray, high: FloatArray) -> tuple[InputCodes, Coding]:
-        bits, book = self.config.input_bits, self.act_books["wide"]
-        ranks = book.rank(np.linspace(0.0, 1.0, 2**bits))
-        coding = Coding(low, high - low, book)
-        table = book.packed(self.config.act_bits)[ranks]
-        return InputCodes(
-            bits, self.config.lowest_pixel, table, self._tensor(INPUT, INPUT, coding)
-        ), coding
+    def _pixels(self, low: FloatArray, high: FloatArray) -> Pixels:
+        bits = self.config.input_bits
+        split = None
+        if self.edge_parts > 1 and may_split(self.layers, len(low)):
+            split = split_pixels(self.act_grid, self.act_books["plain"], low, high, bits)
+        return split or whole_pixels(self.act_books["wide"], low, high, bits)
+
+    def _input(self) -> InputCodes:
+        coding = self.pixels.coding
+        tables = coding.book.packed(self.config.act_bits)[self.pixels.tables]
+        tensor = self._tensor(INPUT, INPUT, coding)
+        return InputCodes(self.config.input_bits, self.config.lowest_pixel, tables, tensor)
 
     def _tensor(self, name: str, tensor: str, coding: Coding) -> Tensor:
         channels, height, width = self.graph.shapes[tensor]
+        channels *= self.pixels.digits if name == INPUT else 1
         book = coding.book
         pad_code = book.packed(self.config.act_bits)[coding.pad_ranks()]
         bits = attention.VALUE_BITS if book.is_value else 0

@@ -30,11 +30,15 @@ LIFTS = tuple(step / 20 for step in range(8))  # of the shortest channel's, of a
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """A tensor's codes: ``x = zero[c] + scale[c] * book.values[rank]``."""
+    """A tensor's codes: ``x = zero[c] + scale[c] * book.values[rank]``.
+
+    ``pad`` (``int[C]``) are the ranks of real zero, where they are not the nearest.
+    """
 
     zero: FloatArray
     scale: FloatArray
     book: Codebook
+    pad: IntArray | None = None
 
     def ranks(self, values: Values) -> Ranks:
         """Code of every value, ``[C, N, H, W]``, as its rank in the codebook (saturating).
@@ -69,7 +73,7 @@ class Coding:
 
     def pad_ranks(self) -> IntArray:
         """Rank of the code of real zero in each channel (saturating)."""
-        return self.book.rank(-self.zero / self.scale)
+        return self.book.rank(-self.zero / self.scale) if self.pad is None else self.pad
 
     def padding(self) -> FloatArray:
         """Real value, ``float[C]``, that a MAC layer reads where a window hangs over the image."""

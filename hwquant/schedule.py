@@ -20,7 +20,7 @@ from hwquant.ir import (
 )
 from hwquant.layout import Layout, layouts
 from hwquant.placement import Placement, packed_kernel, place
-from hwquant.plan import Plan
+from hwquant.plan import Plan, log2_ceil
 from hwquant.program import SUM_LEVELS, LayerProgram, Loading, Loops, ResidualWalk, Schedule
 
 
@@ -69,9 +69,14 @@ def _golden_only(layer: AttentionLayer) -> UnsupportedModel:
 
 
 def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer | None) -> Loading:
-    tensor = graph.input.tensor
-    channels = min(tensor.channels, plan.cols)
-    beats_per_pixel = 1 if packed is not None else -(-tensor.channels // plan.cols)
+    tensor, pixel = graph.input.tensor, graph.input.shape[0]
+    channels = min(pixel, plan.cols)
+    beats_per_pixel = 1 if packed is not None else -(-pixel // plan.cols)
+    if tensor.channels > max(pixel, plan.cols):
+        raise UnsupportedModel(
+            f"{INPUT}: a pixel has {tensor.channels} digits; with cols={plan.cols} they fill "
+            f"several words; needs cols={1 << log2_ceil(tensor.channels)}"
+        )
     beats = tensor.height * tensor.width * beats_per_pixel
     per_beat = 1 if stored.split else stored.digits
     if packed is None:

@@ -47,7 +47,7 @@ def network(
         skip_levels=levels,
         detail_tables=DETAILS,
         skip_shift=skip_shift,
-        input=InputCodes(bits, 0, table, source),
+        input=InputCodes(bits, 0, table[np.newaxis], source),
         layers=tuple(layers),
         provenance=PROVENANCE,
     )

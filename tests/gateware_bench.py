@@ -103,7 +103,7 @@ def _with_reset(dut: wiring.Component, reset: Signal):
 
 
 def _beats(graph: QuantGraph, schedule: Schedule, images: IntArray) -> list[list[int]]:
-    lanes, channels = schedule.loading.channels_per_beat, graph.input.tensor.channels
+    lanes, channels = schedule.loading.channels_per_beat, graph.input.shape[0]
     beats: list[list[int]] = []
     for image in images:
         for pixel in image.reshape(channels, -1).T:

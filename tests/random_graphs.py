@@ -78,8 +78,7 @@ def random_graph(rng: np.random.Generator, limits: Limits = Limits()) -> QuantGr
 
 def random_images(rng: np.random.Generator, graph: QuantGraph, count: int) -> IntArray:
     """Draw what the sensor may deliver, ``int64[N, C, H, W]``, both ends of its range included."""
-    tensor = graph.input.tensor
-    shape = (count, tensor.channels, tensor.height, tensor.width)
+    shape = (count, *graph.input.shape)
     top = 1 << graph.input.bits
     images = rng.integers(0, top, shape)
     ends = rng.integers(0, 2, shape) * (top - 1)
@@ -108,11 +107,13 @@ class Drawing(Numbers):
         height, width = (int(n) for n in rng.integers(1, limits.size + 1, 2))
         if rng.random() < 0.1:
             height, width = 1, 4 * width
-        self.tensors = [self._tensor(INPUT, int(rng.integers(1, 5)), *(size or (height, width)))]
+        channels = int(rng.integers(1, 5))
+        self.tensors = [self._tensor(INPUT, channels, *(size or (height, width)))]
         bits = int(rng.integers(1, limits.input_bits + 1))
         low = int(rng.choice([0, -(1 << bits - 1)]))
-        table = np.sort(rng.choice(self.held(self.tensors[0]), 1 << bits))
-        self.input = InputCodes(bits, low, table, self.tensors[0])
+        digits = int(rng.choice([d for d in range(1, channels + 1) if channels % d == 0]))
+        tables = np.sort(rng.choice(self.held(self.tensors[0]), (digits, 1 << bits)))
+        self.input = InputCodes(bits, low, tables, self.tensors[0])
         self.layers: list[Layer] = []
 
     def graph(self) -> QuantGraph:

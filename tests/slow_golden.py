@@ -26,7 +26,8 @@ from tests import slow_attention
 
 def run(graph: QuantGraph, images: IntArray) -> dict[str, IntArray]:
     """Compute every tensor by name: ``int[N, C, H, W] -> int64[N, M, OH, OW]`` each."""
-    tensors = {INPUT: graph.input.table[images.astype(np.int64) - graph.input.low]}
+    pixels = images.astype(np.int64) - graph.input.low
+    tensors = {INPUT: np.concatenate([table[pixels] for table in graph.input.tables], axis=1)}
     for layer in graph.layers:
         match layer:
             case MacLayer():

@@ -31,7 +31,8 @@ MEASURED = [
 @pytest.fixture(scope="module")
 def graph() -> QuantGraph:
     mean, std = packaged.normalisation()
-    return quantize(load(packaged.model_path()), QuantConfig(mean=mean, std=std))
+    config = QuantConfig(mean=mean, std=std, levels="rounded", search="both", product_bits=7)
+    return quantize(load(packaged.model_path()), config)
 
 
 # ---------------------------------------------------------------- memories

@@ -8,17 +8,18 @@ from hwquant.exponent import (
     LOWEST,
     Search,
     Site,
-    SortedWeights,
+    Sorted,
     act_noise,
-    find_exponents,
+    find_grids,
     find_minimum,
+    full_scales_of,
     weight_error,
     weight_noise,
 )
 from hwquant.ir import FloatArray
 from hwquant.power import Grid
 
-WEIGHT_TOP, ACT_TOP = 7, 15
+WEIGHT_TOP, ACT_TOP = TOPS = 7, 15
 SWEEP = np.linspace(LOWEST, HIGHEST, 151)
 
 
@@ -64,12 +65,13 @@ def test_errors_are_those_of_rounded_weights_and_activations(exponent: float) ->
         errors[0] += float(np.sqrt((lost**2).sum()))
         power = of.samples.var(axis=1) * of.scale**2
         errors[1] += float(np.einsum("mckl,c->", lost**2, power)) / signal(of)
-        noise = (grid.levels[grid.encode(of.samples)] - of.samples).var(axis=1) * of.scale**2
+        lost = grid.levels[grid.encode(of.samples)] - of.samples
+        noise = (lost**2).mean(axis=1) * of.scale**2
         errors[2] += float(np.einsum("mckl,c->", dense(of) ** 2, noise)) / signal(of)
     found = [
         weight_error(SITES, WEIGHT_TOP)(exponent),
-        weight_noise(SITES, WEIGHT_TOP)(exponent),
-        act_noise(SITES, ACT_TOP)(exponent),
+        weight_noise(SITES)(Grid("power", exponent, WEIGHT_TOP)),
+        act_noise(SITES)(grid),
     ]
     np.testing.assert_allclose(found, errors, rtol=1e-9)
 
@@ -77,14 +79,20 @@ def test_errors_are_those_of_rounded_weights_and_activations(exponent: float) ->
 def test_square_error_of_weights_on_the_grid_is_zero() -> None:
     grid = Grid("power", 0.6, WEIGHT_TOP)
     weight = np.tile(grid.levels, 4).reshape(4, 8, 1, 1)
-    assert SortedWeights.of(weight, np.ones((4, 8))).square_error(grid) < 1e-12
+    assert Sorted.of_weights(weight, np.ones((4, 8))).square_error(grid) < 1e-12
 
 
 @pytest.mark.parametrize("search", ["weights", "both", "separate"])
 def test_chosen_exponents_make_the_least_error_of_a_sweep(search: Search) -> None:
-    weights, acts = find_exponents(SITES, WEIGHT_TOP, ACT_TOP, search)
+    weights, acts = (grid.exponent for grid in find_grids(SITES, TOPS, search))
     paper = weight_error(SITES, WEIGHT_TOP)
-    of_weights, of_acts = weight_noise(SITES, WEIGHT_TOP), act_noise(SITES, ACT_TOP)
+
+    def of_weights(at: float) -> float:
+        return weight_noise(SITES)(Grid("power", at, WEIGHT_TOP))
+
+    def of_acts(at: float) -> float:
+        return act_noise(SITES)(Grid("power", at, ACT_TOP))
+
     pairs = {
         "weights": [(paper, weights)],
         "both": [(lambda a: of_weights(a) + of_acts(a), weights)],
@@ -104,13 +112,14 @@ def test_minimum_is_found_at_the_ends_too(at: float) -> None:
 def test_noise_over_signal_does_not_depend_on_units() -> None:
     scaled = [Site(100 * of.weight, of.groups, of.samples, of.scale / 7) for of in SITES]
     for noise, top in ((weight_noise, WEIGHT_TOP), (act_noise, ACT_TOP)):
-        np.testing.assert_allclose(noise(SITES, top)(0.6), noise(scaled, top)(0.6), rtol=1e-9)
+        grid = Grid("power", 0.6, top)
+        np.testing.assert_allclose(noise(SITES)(grid), noise(scaled)(grid), rtol=1e-9)
 
 
 def test_layer_of_zeros_does_not_spoil_the_search() -> None:
     nothing = Site(0 * SITES[0].weight, 1, 0 * SITES[0].samples, SITES[0].scale)
-    with_it = find_exponents([*SITES, nothing], WEIGHT_TOP, ACT_TOP, "separate")
-    assert with_it == find_exponents(SITES, WEIGHT_TOP, ACT_TOP, "separate")
+    with_it = find_grids([*SITES, nothing], TOPS, "separate")
+    assert with_it == find_grids(SITES, TOPS, "separate")
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, 4.0, np.inf])
@@ -124,6 +133,37 @@ def test_weight_error_is_the_norm_of_the_rounding_errors(norm: float) -> None:
 
 @pytest.mark.parametrize("norm", [1.0, 4.0, np.inf])
 def test_exponent_of_another_norm_makes_that_norm_least(norm: float) -> None:
-    found, _ = find_exponents(SITES, WEIGHT_TOP, ACT_TOP, "weights", norm)
+    found, _ = find_grids(SITES, TOPS, "weights", norm)
     error = weight_error(SITES, WEIGHT_TOP, norm)
-    assert error(found) < 1.02 * min(error(at) for at in SWEEP)
+    assert error(found.exponent) < 1.02 * min(error(at) for at in SWEEP)
+
+
+@pytest.mark.parametrize("search", ["weights", "both", "separate"])
+@pytest.mark.parametrize("product_bits", [7, 8, 10])
+def test_whole_levels_of_least_noise_fit_the_product(search: Search, product_bits: int) -> None:
+    weights, acts = find_grids(SITES, TOPS, search, product_bits=product_bits)
+    assert weights.full_scale * acts.full_scale < 2**product_bits
+    assert weights.is_gapless(3, is_signed=True) or search == "weights"
+    assert acts.is_gapless(3, is_signed=False) or search == "weights"
+    assert (weights.exponent == acts.exponent) or search == "separate"
+    noise = weight_noise(SITES)(weights) + act_noise(SITES)(acts)
+    uniform = Grid("uniform", 1.0, WEIGHT_TOP), Grid("uniform", 1.0, ACT_TOP)
+    assert noise <= weight_noise(SITES)(uniform[0]) + act_noise(SITES)(uniform[1])
+
+
+def test_more_product_bits_make_no_more_noise() -> None:
+    found = [find_grids(SITES, TOPS, "separate", product_bits=bits) for bits in (7, 8, 9, 10)]
+    noises = [weight_noise(SITES)(w) + act_noise(SITES)(a) for w, a in found]
+    assert noises == sorted(noises, reverse=True)
+
+
+def test_given_exponent_is_that_of_both_grids() -> None:
+    for product_bits in (None, 8):
+        grids = find_grids(SITES, TOPS, "both", exponent=0.55, product_bits=product_bits)
+        assert [grid.exponent for grid in grids] == [0.55, 0.55]
+
+
+def test_full_scales_are_the_largest_that_fit() -> None:
+    assert full_scales_of((7, 15), 7) == [(7, 18), (8, 15)]
+    assert full_scales_of((7, 15), 6) == []
+    assert full_scales_of((1, 3), 4)[0] == (1, 15)

@@ -101,8 +101,8 @@ def test_absent_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schema", [1, 7])
 def test_other_schema_is_refused(saved: Path, schema: int) -> None:
-    edit(saved, '"schema": 2', f'"schema": {schema}')
-    words = rf"hwq: schema {schema}; this hwquant reads schema 2: generate it anew with hwquant gen"
+    edit(saved, '"schema": 3', f'"schema": {schema}')
+    words = rf"hwq: schema {schema}; this hwquant reads schema 3: generate it anew with hwquant gen"
     with pytest.raises(BadInput, match=words):
         model_file.load(saved)
 

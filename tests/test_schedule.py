@@ -98,7 +98,10 @@ def test_lanes_that_do_not_divide_a_residuals_channels_are_refused_by_name() -> 
             and layer.residual.channel_offset % 4
         ]
         if moved:
-            with pytest.raises(UnsupportedModel, match=f"{moved[0]}: residual moved by"):
+            with pytest.raises(UnsupportedModel) as refused:
                 schedule(graph, Plan(8, 8, 4))
+            if "in one bank" in str(refused.value):
+                continue
+            assert str(refused.value).startswith(f"{moved[0]}: residual moved by")
             return
     pytest.fail("no such network among the first hundred")

@@ -35,18 +35,16 @@ def load(model: Path | None, options: QuantOptions) -> Network:
 
 def load_data(graph: QuantGraph, path: Path, limit: int | None) -> Dataset:
     """Read images for ``graph``."""
-    source, tensor = graph.input, graph.input.tensor
-    shape = (tensor.channels, tensor.height, tensor.width)
+    source = graph.input
     high = source.low + (1 << source.bits) - 1
-    return dataset.load(path, shape, source.low, high, limit=limit)
+    return dataset.load(path, source.shape, source.low, high, limit=limit)
 
 
 def random_data(graph: QuantGraph, count: int, seed: int) -> Dataset:
     """Draw random images for ``graph``."""
-    source, tensor = graph.input, graph.input.tensor
-    shape = (tensor.channels, tensor.height, tensor.width)
+    source = graph.input
     high = source.low + (1 << source.bits) - 1
-    return dataset.random_frames(shape, source.low, high, count, seed)
+    return dataset.random_frames(source.shape, source.low, high, count, seed)
 
 
 def measure(network: Network, data: Dataset) -> accuracy.Accuracy:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from hwquant import packaged
-from hwquant.config import Accumulate, QuantConfig
+from hwquant.config import Accumulate, Levels, QuantConfig
 from hwquant.exponent import Search
 from hwquant.power import Method
 from hwquant.ranges import Ranges
@@ -69,11 +69,12 @@ class QuantOptions:
     method: Method
     exponent: float | None
     search: Search
+    levels: Levels | None
     rounding: Rounding
     ranges: Ranges
     equalize: bool
     accumulate: Accumulate | None
-    product_bits: int
+    product_bits: int | None
     activation: Any  # QuantConfig says which of the choices this version has
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -92,6 +93,7 @@ class QuantOptions:
             method=self.method,
             exponent=self.exponent,
             search=self.search,
+            levels=self.levels,
             rounding=self.rounding,
             ranges=self.ranges,
             equalize=self.equalize,
@@ -139,10 +141,16 @@ _QUANT = (
     click.option(
         "--search",
         type=click.Choice(["weights", "both", "separate"]),
-        default="both",
+        default="separate",
         show_default=True,
         help="Error that auto exponents make least: the weights', as in the paper, both operands', "
         "or each operand's with an exponent of its own.",
+    ),
+    click.option(
+        "--levels",
+        type=click.Choice(["whole", "rounded"]),
+        help="Whole levels, whose products are exact, or the paper's, whose products are rounded "
+        "[whole where they fit].",
     ),
     click.option(
         "--rounding",
@@ -173,9 +181,7 @@ _QUANT = (
         "--product-bits",
         type=int,
         metavar="P",
-        default=7,
-        show_default=True,
-        help="Bits of a product in the table.",
+        help="Bits of a product in the table [as many as both operands have].",
     ),
     click.option(
         "--activation",

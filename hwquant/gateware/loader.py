@@ -6,12 +6,14 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
-from hwquant.ir import QuantGraph
+from hwquant.ir import IntArray, QuantGraph
 from hwquant.program import Schedule
 
 
 class Loader(Component):
     """Takes a frame in, one beat a pixel (or a group of ``cols`` channels), while ``loading``.
+
+    Where the digits of a pixel are channels, it makes several codes of every integer.
 
     A packed input passes a window of the last ``KW`` pixels, in which a padded pixel is the code of
     real zero; it stores a word for each output column of the first layer.
@@ -48,6 +50,8 @@ class Loader(Component):
         m = Module()
         graph, loading, place = self._graph, self._schedule.loading, self._schedule.input
         digits, channels = graph.input.tensor.parts, loading.channels_per_beat
+        tables = graph.input.tables
+        split = [(d, c) for d in range(len(tables)) for c in range(channels)]
         turns = loading.cycles_per_beat
 
         # where the frame stands
@@ -91,7 +95,7 @@ class Loader(Component):
 
         # a cycle later: integers have become codes
         taken, was_real, was_last, at = Signal(), Signal(), Signal(), Signal.like(position)
-        codes = Signal(data.ArrayLayout(unsigned(digits * graph.act_bits), channels))
+        codes = Signal(data.ArrayLayout(unsigned(digits * graph.act_bits), len(split)))
         m.d.sync += [
             taken.eq(take),
             was_real.eq(real),
@@ -100,8 +104,8 @@ class Loader(Component):
         ]
         with m.If(take):
             m.d.sync += [
-                codes[c].eq(self._code(self.i.payload[c], self._pad_code(c), real))
-                for c in range(channels)
+                codes[at].eq(self._code(tables[d], self.i.payload[c], self._pad_code(at), real))
+                for at, (d, c) in enumerate(split)
             ]
 
         # another cycle later: a word stands complete
@@ -113,7 +117,7 @@ class Loader(Component):
                 m.d.sync += window[older].eq(window[older + 1])
         m.d.sync += [stored.eq(taken & self._keeps(at)), last.eq(taken & was_last)]
 
-        flat = [window[k][c] for k in range(loading.kernel_cols) for c in range(channels)]
+        flat = [window[k][c] for k in range(loading.kernel_cols) for c in range(len(split))]
         bits = graph.act_bits
         words = [
             Cat(*(code[bits * (digits - 1 - d) : bits * (digits - d)] for code in flat))
@@ -152,10 +156,10 @@ class Loader(Component):
     def _pad_code(self, channel: int) -> int:
         return int(self._graph.input.tensor.pad_code[channel])
 
-    def _code(self, value: Value, pad_code: int, real: Value) -> Value:
+    def _code(self, codes: IntArray, value: Value, pad_code: int, real: Value) -> Value:
         graph = self._graph
         width = graph.input.tensor.parts * graph.act_bits
-        table = [int(code) for code in graph.input.table]
+        table = [int(code) for code in codes]
         if graph.input.low < 0:  # the table starts at the most negative integer
             half = len(table) // 2
             table = table[half:] + table[:half]

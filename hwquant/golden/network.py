@@ -79,7 +79,7 @@ def trace(graph: QuantGraph, image: IntArray) -> dict[str, IntArray]:
 
 
 def _checked(source: InputCodes, images: IntArray) -> IntArray:
-    shape = (source.tensor.channels, source.tensor.height, source.tensor.width)
+    shape = source.shape
     if images.ndim == 2 and shape[1:] == (1, 1):
         images = images[:, :, np.newaxis, np.newaxis]
     if images.shape[1:] != shape:
@@ -106,9 +106,9 @@ def _prepare(graph: QuantGraph) -> _Prepared:
 
 def _run(graph: QuantGraph, made: _Prepared, pixels: IntArray) -> dict[str, Integers]:
     macs, stairs = made
-    table = graph.input.table.astype(np.min_scalar_type(graph.input.table.max()))
-    codes = table[pixels.transpose(1, 2, 3, 0).astype(np.int64, "C") - graph.input.low]
-    tensors: dict[str, Integers] = {INPUT: codes}
+    tables = graph.input.tables.astype(np.min_scalar_type(graph.input.tables.max()))
+    index = pixels.transpose(1, 2, 3, 0).astype(np.int64, "C") - graph.input.low
+    tensors: dict[str, Integers] = {INPUT: tables[:, index].reshape(-1, *index.shape[1:])}
     for layer in graph.layers:
         match layer:
             case MacLayer():

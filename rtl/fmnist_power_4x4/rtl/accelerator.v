@@ -21,19 +21,21 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _00_;
-  reg [63:0] _01_;
-  wire [23:0] _02_;
-  wire _03_;
-  wire _04_;
-  wire [15:0] _05_;
-  reg [5:0] _06_;
-  reg [5:0] _07_;
-  reg _08_;
-  reg [15:0] _09_;
-  reg [15:0] _10_;
+  reg [15:0] _01_;
+  reg [15:0] _02_;
+  reg [63:0] _03_;
+  wire [11:0] _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire [15:0] _09_;
+  reg [5:0] _10_;
+  reg [5:0] _11_;
+  reg _12_;
   reg [5:0] \$like  = 6'h00;
   reg [15:0] \$signal  = 16'h0000;
-  reg \$signal$83  = 1'h0;
+  reg \$signal$82  = 1'h0;
   wire [12:0] address;
   wire [12:0] \address$73 ;
   wire bank;
@@ -50,7 +52,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \i__payload$35.shift ;
   wire [63:0] \i__payload$35.w ;
   wire [15:0] \i__payload$35.x ;
-  wire [91:0] \i__payload$40 ;
+  wire [95:0] \i__payload$40 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
@@ -67,7 +69,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] low;
   wire [15:0] \low$59 ;
   wire [41:0] \o__payload$12 ;
-  wire [91:0] \o__payload$41 ;
+  wire [95:0] \o__payload$41 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
   wire \o__valid$43 ;
@@ -107,7 +109,6 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [63:0] weight_word = 64'h0000000000000000;
   wire [15:0] word;
   wire [15:0] word_0;
-  wire [15:0] word_1;
   wire write;
   wire \write$72 ;
   reg [12:0] write_0__address;
@@ -116,29 +117,29 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
-  reg [63:0] weights [1251:0];
+  reg [63:0] weights [1275:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [63:0] _23_;
+  reg [63:0] _25_;
   always @(posedge clk) begin
-    _23_ <= weights[weight_port__addr];
+    _25_ <= weights[weight_port__addr];
   end
-  assign weight_port__data = _23_;
+  assign weight_port__data = _25_;
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
-  assign _03_ = ! bank;
-  assign _05_ = \$signal$83  ? pad_word : read_word;
+  assign _05_ = ! bank;
+  assign _09_ = \$signal$82  ? pad_word : read_word;
   always @(posedge clk)
-    \$like  <= _06_;
+    \$like  <= _10_;
   always @(posedge clk)
-    flags_2 <= _07_;
+    flags_2 <= _11_;
   always @(posedge clk)
-    \$signal$83  <= _08_;
+    \$signal$82  <= _12_;
   always @(posedge clk)
-    pad_word <= _09_;
+    pad_word <= _01_;
   always @(posedge clk)
-    \$signal  <= _10_;
+    \$signal  <= _02_;
   always @(posedge clk)
-    weight_word <= _01_;
+    weight_word <= _03_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -186,7 +187,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_02_),
+    .window(_04_),
     .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
@@ -236,10 +237,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _03_;
+      write_0__enable = _05_;
     end
     if (\write$72 ) begin
-      write_0__enable = 1'h1;
+      write_0__enable = _07_;
     end
   end
   always @* begin
@@ -259,17 +260,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = word;
     end
     if (\write$72 ) begin
-      write_0__word = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
+      write_0__word = { 4'h0, _04_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _04_;
+      write_1__enable = _06_;
     end
     if (\write$72 ) begin
-      write_1__enable = 1'h1;
+      write_1__enable = _08_;
     end
   end
   always @* begin
@@ -289,49 +290,49 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = word;
     end
     if (\write$72 ) begin
-      write_1__word = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
+      write_1__word = { 4'h0, _04_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _10_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _06_ = 6'h00;
+      _10_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = \$like ;
+    _11_ = \$like ;
     if (rst) begin
-      _07_ = 6'h00;
+      _11_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = walk__pad;
+    _12_ = walk__pad;
     if (rst) begin
-      _08_ = 1'h0;
+      _12_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = walk__pad_word;
+    _01_ = walk__pad_word;
     if (rst) begin
-      _09_ = 16'h0000;
+      _01_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = _05_;
+    _02_ = _09_;
     if (rst) begin
-      _10_ = 16'h0000;
+      _02_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = weight_port__data;
+    _03_ = weight_port__data;
     if (rst) begin
-      _01_ = 64'h0000000000000000;
+      _03_ = 64'h0000000000000000;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -363,8 +364,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$57  = high;
   assign \low$59  = low;
   assign \two_digits$61  = two_digits;
-  assign word_0 = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
-  assign word_1 = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
+  assign word_0 = { 4'h0, _04_ };
   assign is_pool = 1'h0;
   assign \i__payload$35.x  = \i__payload$35 [15:0];
   assign \i__payload$35.w  = \i__payload$35 [79:16];
@@ -376,7 +376,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$35 [80] = flags_2[1];
   assign \i__payload$35 [79:16] = weight_word;
   assign \i__payload$35 [15:0] = \$signal ;
-  assign _04_ = bank;
+  assign _06_ = bank;
+  assign _07_ = 1'h1;
+  assign _08_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_bank, residual_address, read_word, residual_word, write_0__enable, write_0__address, write_0__word, write_1__enable, write_1__address, write_1__word, read_address, residual_bank, residual_valid, clk);
@@ -443,8 +445,8 @@ module \accelerator.activations (rst, read_bank, residual_address, read_word, re
     _22_ <= bank_0[_02_[10:0]];
   end
   assign read_port__data = _22_;
-  reg [15:0] bank_1 [5487:0];
-  initial $readmemh("mem/zero.5488x16.mem", bank_1 );
+  reg [15:0] bank_1 [4703:0];
+  initial $readmemh("mem/zero.4704x16.mem", bank_1 );
   always @(posedge clk) begin
     if (write_1__enable)
       bank_1[write_1__address] <= write_1__word;
@@ -525,8 +527,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire full;
   input i__valid;
   wire i__valid;
-  input [91:0] i__payload;
-  wire [91:0] i__payload;
+  input [95:0] i__payload;
+  wire [95:0] i__payload;
   input two_digits;
   wire two_digits;
   input o__ready;
@@ -555,7 +557,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _021_;
   wire _022_;
   wire _023_;
-  wire [91:0] _024_;
+  wire [95:0] _024_;
   wire _025_;
   wire _026_;
   wire _027_;
@@ -592,12 +594,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg [3:0] _058_;
   reg _059_;
   wire _060_;
-  reg [91:0] _061_;
-  reg [45:0] _062_;
-  reg [45:0] _063_;
+  reg [95:0] _061_;
+  reg [47:0] _062_;
+  reg [47:0] _063_;
   reg [6:0] _064_;
   reg [6:0] _065_;
-  reg [119:0] _066_;
+  reg [121:0] _066_;
   reg [2:0] _067_;
   reg _068_;
   reg _069_;
@@ -648,10 +650,10 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _114_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
-  wire signed [22:0] acc;
-  wire signed [22:0] \acc$122 ;
-  (* init = 46'h000000000000 *)
-  wire [45:0] accs;
+  wire signed [23:0] acc;
+  wire signed [23:0] \acc$122 ;
+  (* init = 48'h000000000000 *)
+  wire [47:0] accs;
   reg [6:0] address = 7'h00;
   wire [12:0] \address$96 ;
   wire bank;
@@ -681,8 +683,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire form;
   wire \form$115 ;
   wire \form$127 ;
-  reg [45:0] front_0 = 46'h000000000000;
-  reg [45:0] front_1 = 46'h000000000000;
+  reg [47:0] front_0 = 48'h000000000000;
+  reg [47:0] front_1 = 48'h000000000000;
   wire \full$139 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
@@ -700,7 +702,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_4 = 1'h0;
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
-  reg [91:0] held = 92'h00000000000000000000000;
+  reg [95:0] held = 96'h000000000000000000000000;
   wire [15:0] \high$141 ;
   wire [41:0] \i__payload$108 ;
   wire \i__valid$128 ;
@@ -712,15 +714,15 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire \o__ready$147 ;
   wire \o__valid$149 ;
   reg [6:0] parameter_base = 7'h00;
-  reg [119:0] parameters = 120'h000000000000000000000000000000;
-  wire [59:0] \parameters$106 ;
+  reg [121:0] parameters = 122'h0000000000000000000000000000000;
+  wire [60:0] \parameters$106 ;
   wire signed [29:0] \parameters$106.bias ;
   wire [15:0] \parameters$106.multiplier ;
-  wire [13:0] \parameters$106.residual ;
-  wire [59:0] \parameters$123 ;
+  wire [14:0] \parameters$106.residual ;
+  wire [60:0] \parameters$123 ;
   wire signed [29:0] \parameters$123.bias ;
   wire [15:0] \parameters$123.multiplier ;
-  wire [13:0] \parameters$123.residual ;
+  wire [14:0] \parameters$123.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
   wire \pixel_ends$135 ;
@@ -760,7 +762,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_starts_9 = 1'h0;
   (* init = 7'h00 *)
   wire [6:0] port__addr;
-  wire [119:0] port__data;
+  wire [121:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
   wire [15:0] residual_word;
@@ -793,9 +795,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire signed [20:0] \value$116 ;
   wire signed [20:0] \value$117 ;
   wire signed [20:0] \value$119 ;
-  reg [119:0] parameter_memory [88:0];
+  reg [121:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [119:0] _229_;
+  reg [121:0] _229_;
   always @(posedge clk) begin
     _229_ <= parameter_memory[address];
   end
@@ -1023,10 +1025,10 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .valid(has_code_8)
   );
   requantize lane_0 (
-    .acc(front_1[22:0]),
+    .acc(front_1[23:0]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[59:0]),
+    .parameters(parameters[60:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
@@ -1034,10 +1036,10 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .value(value)
   );
   requantize lane_1 (
-    .acc(front_1[45:23]),
+    .acc(front_1[47:24]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[119:60]),
+    .parameters(parameters[121:61]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
@@ -1147,21 +1149,21 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
       _061_ = _024_;
     end
     if (rst) begin
-      _061_ = 92'h00000000000000000000000;
+      _061_ = 96'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = held[45:0];
+    _062_ = held[47:0];
     if (rst) begin
-      _062_ = 46'h000000000000;
+      _062_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     _063_ = front_0;
     if (rst) begin
-      _063_ = 46'h000000000000;
+      _063_ = 48'h000000000000;
     end
   end
   always @* begin
@@ -1190,7 +1192,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     _066_ = port__data;
     if (rst) begin
-      _066_ = 120'h000000000000000000000000000000;
+      _066_ = 122'h0000000000000000000000000000000;
     end
   end
   always @* begin
@@ -1660,8 +1662,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \value$100  = value;
   assign select = record_select;
   assign \value$102  = value;
-  assign acc = front_1[22:0];
-  assign \parameters$106  = parameters[59:0];
+  assign acc = front_1[23:0];
+  assign \parameters$106  = parameters[60:0];
   assign \shift_select$107  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
@@ -1670,8 +1672,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \value$117  = \value$116 ;
   assign \select$118  = record_select;
   assign \value$119  = \value$116 ;
-  assign \acc$122  = front_1[45:23];
-  assign \parameters$123  = parameters[119:60];
+  assign \acc$122  = front_1[47:24];
+  assign \parameters$123  = parameters[121:61];
   assign \shift_select$124  = shift_select;
   assign \skip_0$125  = digits_0[7:4];
   assign \skip_1$126  = digits_1[7:4];
@@ -1690,10 +1692,10 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign \o__valid$149  = o__valid;
   assign \parameters$106.multiplier  = parameters[15:0];
   assign \parameters$106.bias  = parameters[45:16];
-  assign \parameters$106.residual  = parameters[59:46];
-  assign \parameters$123.multiplier  = parameters[75:60];
-  assign \parameters$123.bias  = parameters[105:76];
-  assign \parameters$123.residual  = parameters[119:106];
+  assign \parameters$106.residual  = parameters[60:46];
+  assign \parameters$123.multiplier  = parameters[76:61];
+  assign \parameters$123.bias  = parameters[106:77];
+  assign \parameters$123.residual  = parameters[121:107];
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
   assign \i__payload$108 [41:21] = \value$116 ;
@@ -1701,7 +1703,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   assign _093_ = 1'h0;
   assign _104_ = two_cycles;
   assign _021_ = chunk[0];
-  assign _024_ = { 46'h000000000000, held[91:46] };
+  assign _024_ = { 48'h000000000000, held[95:48] };
   assign _050_ = 1'h0;
   assign _051_ = two_cycles;
 endmodule
@@ -2131,7 +2133,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire clk;
   wire _000_;
   wire _001_;
-  wire [4:0] _002_;
+  wire _002_;
   wire _003_;
   wire _004_;
   wire _005_;
@@ -2150,55 +2152,44 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _018_;
   wire _019_;
   wire _020_;
-  wire _021_;
+  wire [13:0] _021_;
   wire _022_;
-  wire _023_;
+  wire [5:0] _023_;
   wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
+  wire [13:0] _025_;
+  wire [7:0] _026_;
+  wire [4:0] _027_;
+  wire [5:0] _028_;
+  wire [14:0] _029_;
   wire _030_;
-  wire _031_;
-  wire _032_;
-  wire [13:0] _033_;
-  wire _034_;
-  wire [5:0] _035_;
-  wire _036_;
-  wire [13:0] _037_;
-  wire [7:0] _038_;
-  wire [4:0] _039_;
-  wire [5:0] _040_;
-  wire [14:0] _041_;
-  wire _042_;
-  wire [10:0] _043_;
-  wire [15:0] _044_;
-  wire _045_;
-  reg _046_;
-  reg _047_;
-  reg [9:0] _048_;
-  reg [10:0] _049_;
-  reg [3:0] _050_;
-  reg [3:0] _051_;
-  reg _052_;
-  reg [4:0] _053_;
-  reg _054_;
-  reg [12:0] _055_;
-  wire _056_;
-  reg [4:0] _057_;
-  reg _058_;
-  reg [7:0] _059_;
-  reg [7:0] _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
+  wire [10:0] _031_;
+  wire [15:0] _032_;
+  wire _033_;
+  reg _034_;
+  reg _035_;
+  reg [10:0] _036_;
+  reg [3:0] _037_;
+  reg [3:0] _038_;
+  reg _039_;
+  reg [4:0] _040_;
+  reg _041_;
+  reg [12:0] _042_;
+  reg [4:0] _043_;
+  wire _044_;
+  reg _045_;
+  reg [7:0] _046_;
+  reg [7:0] _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire [4:0] _051_;
+  wire _052_;
   reg [12:0] \$like  = 13'h0000;
   reg [7:0] \$signal  = 8'h00;
   wire signed [5:0] at;
   (* init = 1'h0 *)
   wire \bank$26 ;
-  reg [9:0] base = 10'h000;
+  wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [3:0] column_step = 4'h0;
@@ -2213,231 +2204,210 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
-  assign _031_ = 9'h124 >> layer;
-  assign _032_ = turn_ends & pixel_ends;
-  assign _033_ = \$like  + column_step;
-  assign _035_ = column + 1'h1;
-  assign _036_ = column == last_column;
-  assign _037_ = \$like  + row_step;
-  assign _002_ = select * 4'h8;
-  assign _038_ = word >> _002_;
-  assign _039_ = chunk - 1'h0;
-  assign _041_ = $signed({ 1'h0, \$like  }) + $signed(_040_);
-  assign _042_ = turn_ends & two_digits_field;
-  assign _043_ = _042_ ? plane : 11'h000;
-  assign _044_ = $signed(_041_) + $signed({ 1'h0, _043_ });
-  assign digits_0 = two_digits_field ? earlier : \$signal ;
   always @(posedge clk)
-    fields_loaded <= _046_;
+    plane <= _036_;
   always @(posedge clk)
-    bank <= _047_;
+    column_step <= _037_;
   always @(posedge clk)
-    base <= _048_;
+    row_step <= _038_;
   always @(posedge clk)
-    plane <= _049_;
+    exists <= _039_;
   always @(posedge clk)
-    column_step <= _050_;
+    last_column <= _040_;
   always @(posedge clk)
-    row_step <= _051_;
+    two_digits_field <= _041_;
   always @(posedge clk)
-    exists <= _052_;
+    \$like  <= _042_;
   always @(posedge clk)
-    last_column <= _053_;
+    column <= _043_;
   always @(posedge clk)
-    two_digits_field <= _054_;
+    select <= _045_;
   always @(posedge clk)
-    \$like  <= _055_;
+    \$signal  <= _046_;
   always @(posedge clk)
-    column <= _057_;
-  always @(posedge clk)
-    select <= _058_;
-  always @(posedge clk)
-    \$signal  <= _059_;
-  always @(posedge clk)
-    earlier <= _060_;
+    earlier <= _047_;
   assign _000_ = 6'h24 >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _023_ = 1'h0 >> layer;
-  assign _034_ = 1'h0 >> layer;
-  assign _045_ = 1'h0 >> layer;
-  assign _056_ = 3'h4 >> layer;
-  assign _061_ = 1'h0 >> layer;
-  assign _062_ = 1'h0 >> layer;
-  assign _063_ = 1'h0 >> layer;
-  assign _001_ = 3'h4 >> layer;
+  assign _011_ = 1'h0 >> layer;
+  assign _022_ = 1'h0 >> layer;
+  assign _033_ = 1'h0 >> layer;
+  assign _044_ = 9'h100 >> layer;
+  assign _048_ = 6'h20 >> layer;
+  assign _049_ = 3'h4 >> layer;
+  assign _050_ = 1'h0 >> layer;
+  assign _052_ = 9'h100 >> layer;
+  assign _001_ = 9'h120 >> layer;
+  assign _002_ = 6'h24 >> layer;
   assign _003_ = 3'h4 >> layer;
   assign _004_ = 1'h0 >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 1'h0 >> layer;
+  assign _005_ = 3'h4 >> layer;
+  assign _006_ = 6'h20 >> layer;
   assign _007_ = 9'h100 >> layer;
-  assign _008_ = 6'h20 >> layer;
+  assign _008_ = 1'h0 >> layer;
   assign _009_ = 3'h4 >> layer;
-  assign _010_ = 1'h0 >> layer;
-  assign _011_ = 9'h100 >> layer;
-  assign _013_ = 9'h120 >> layer;
-  assign _014_ = 6'h24 >> layer;
-  assign _015_ = 3'h4 >> layer;
-  assign _016_ = 1'h0 >> layer;
-  assign _017_ = 3'h4 >> layer;
-  assign _018_ = 6'h20 >> layer;
-  assign _019_ = 9'h100 >> layer;
-  assign _020_ = 1'h0 >> layer;
-  assign _021_ = 3'h4 >> layer;
-  assign _022_ = 6'h20 >> layer;
-  assign _024_ = 9'h100 >> layer;
-  assign _025_ = 9'h124 >> layer;
-  assign _026_ = 6'h3f >> layer;
-  assign _027_ = 9'h1c7 >> layer;
-  assign _028_ = 9'h1f8 >> layer;
-  assign _029_ = 6'h3f >> layer;
-  assign _030_ = 3'h7 >> layer;
+  assign _010_ = 6'h20 >> layer;
+  assign _012_ = 9'h100 >> layer;
+  assign _013_ = 9'h124 >> layer;
+  assign _014_ = 6'h3f >> layer;
+  assign _015_ = 9'h1c7 >> layer;
+  assign _016_ = 9'h1f8 >> layer;
+  assign _017_ = 6'h3f >> layer;
+  assign _018_ = 3'h7 >> layer;
+  assign _019_ = 9'h124 >> layer;
+  assign _020_ = turn_ends & pixel_ends;
+  assign _021_ = \$like  + column_step;
+  assign _023_ = column + 1'h1;
+  assign _024_ = column == last_column;
+  assign _025_ = \$like  + row_step;
+  assign _051_ = select * 4'h8;
+  assign _026_ = word >> _051_;
+  assign _027_ = chunk - 1'h0;
+  assign _029_ = $signed({ 1'h0, \$like  }) + $signed(_028_);
+  assign _030_ = turn_ends & two_digits_field;
+  assign _031_ = _030_ ? plane : 11'h000;
+  assign _032_ = $signed(_029_) + $signed({ 1'h0, _031_ });
+  assign digits_0 = two_digits_field ? earlier : \$signal ;
+  always @(posedge clk)
+    fields_loaded <= _034_;
+  always @(posedge clk)
+    bank <= _035_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = start;
-    if (rst) begin
-      _046_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = bank;
+    _037_ = column_step;
     if (start) begin
-      _047_ = _000_;
+      _037_ = { _007_, _006_, _005_, _004_ };
     end
     if (rst) begin
-      _047_ = 1'h0;
+      _037_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _048_ = base;
+    _038_ = row_step;
     if (start) begin
-      _048_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
+      _038_ = { _012_, _010_, _009_, _008_ };
     end
     if (rst) begin
-      _048_ = 10'h000;
+      _038_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _049_ = plane;
+    _039_ = exists;
     if (start) begin
-      _049_ = { _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
+      _039_ = _013_;
     end
     if (rst) begin
-      _049_ = 11'h000;
+      _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _050_ = column_step;
+    _040_ = last_column;
     if (start) begin
-      _050_ = { _019_, _018_, _017_, _016_ };
+      _040_ = { _018_, _017_, _016_, _015_, _014_ };
     end
     if (rst) begin
-      _050_ = 4'h0;
+      _040_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _051_ = row_step;
+    _041_ = two_digits_field;
     if (start) begin
-      _051_ = { _024_, _022_, _021_, _020_ };
+      _041_ = _019_;
     end
     if (rst) begin
-      _051_ = 4'h0;
+      _041_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _052_ = exists;
-    if (start) begin
-      _052_ = _025_;
-    end
-    if (rst) begin
-      _052_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _053_ = last_column;
-    if (start) begin
-      _053_ = { _030_, _029_, _028_, _027_, _026_ };
-    end
-    if (rst) begin
-      _053_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _054_ = two_digits_field;
-    if (start) begin
-      _054_ = _031_;
-    end
-    if (rst) begin
-      _054_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _055_ = \$like ;
+    _042_ = \$like ;
     if (fields_loaded) begin
-      _055_ = { 3'h0, base };
-    end else if (_032_) begin
-      _055_ = _033_[12:0];
-      if (_036_) begin
-        _055_ = _037_[12:0];
+      _042_ = 13'h0000;
+    end else if (_020_) begin
+      _042_ = _021_[12:0];
+      if (_024_) begin
+        _042_ = _025_[12:0];
       end
     end
     if (rst) begin
-      _055_ = 13'h0000;
+      _042_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _057_ = column;
+    _043_ = column;
     if (fields_loaded) begin
-      _057_ = 5'h00;
-    end else if (_032_) begin
-      _057_ = _035_[4:0];
-      if (_036_) begin
-        _057_ = 5'h00;
+      _043_ = 5'h00;
+    end else if (_020_) begin
+      _043_ = _023_[4:0];
+      if (_024_) begin
+        _043_ = 5'h00;
       end
     end
     if (rst) begin
-      _057_ = 5'h00;
+      _043_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _058_ = _039_[0];
+    _045_ = _027_[0];
     if (rst) begin
-      _058_ = 1'h0;
+      _045_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _059_ = _038_;
+    _046_ = _026_;
     if (rst) begin
-      _059_ = 8'h00;
+      _046_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _060_ = \$signal ;
+    _047_ = \$signal ;
     if (rst) begin
-      _060_ = 8'h00;
+      _047_ = 8'h00;
     end
   end
-  assign at = { _039_[4], _039_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _034_ = start;
+    if (rst) begin
+      _034_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _035_ = bank;
+    if (start) begin
+      _035_ = _000_;
+    end
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _036_ = plane;
+    if (start) begin
+      _036_ = { _003_, _002_, _001_, _052_, _050_, _049_, _048_, _044_, _033_, _022_, _011_ };
+    end
+    if (rst) begin
+      _036_ = 11'h000;
+    end
+  end
+  assign base = 1'h0;
+  assign at = { _027_[4], _027_ };
   assign chunk_offset = 1'h0;
   assign form_field = 1'h0;
   assign valid = exists;
   assign \bank$26  = bank;
   assign form = 1'h0;
-  assign address = _044_[12:0];
+  assign address = _032_[12:0];
   assign digits_1 = \$signal ;
-  assign _040_ = { _039_[4], _039_[4], _039_[4:1] };
+  assign _028_ = { _027_[4], _027_[4], _027_[4:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -2452,8 +2422,8 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire loading;
   output i__ready;
   wire i__ready;
-  output [23:0] window;
-  reg [23:0] window = 24'h000000;
+  output [11:0] window;
+  reg [11:0] window = 12'h000;
   output write;
   reg write = 1'h0;
   output loaded;
@@ -2466,34 +2436,34 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _001_;
   wire _002_;
   wire _003_;
-  wire _004_;
+  wire [3:0] _004_;
   wire _005_;
   wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [13:0] _011_;
+  wire [13:0] _007_;
+  reg _008_;
+  reg [9:0] _009_;
+  reg [4:0] _010_;
+  reg _011_;
   wire _012_;
   reg _013_;
-  reg [9:0] _014_;
-  reg [4:0] _015_;
-  reg _016_;
-  reg _017_;
-  reg _018_;
+  reg _014_;
+  reg _015_;
+  reg [9:0] _016_;
+  reg [11:0] _017_;
+  reg [11:0] _018_;
   reg _019_;
-  reg [9:0] _020_;
-  reg [7:0] _021_;
-  reg [23:0] _022_;
-  wire _023_;
-  reg _024_;
-  reg _025_;
-  reg [12:0] _026_;
+  reg _020_;
+  reg [12:0] _021_;
+  wire [1:0] _022_;
+  wire [10:0] _023_;
+  wire [5:0] _024_;
+  wire _025_;
+  wire _026_;
   wire _027_;
   wire _028_;
-  wire [1:0] _029_;
-  wire [10:0] _030_;
-  wire [5:0] _031_;
+  wire _029_;
+  wire _030_;
+  wire _031_;
   wire _032_;
   wire _033_;
   wire _034_;
@@ -2519,7 +2489,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _054_;
   wire _055_;
   wire _056_;
-  wire _057_;
+  wire [3:0] _057_;
   wire _058_;
   wire _059_;
   wire _060_;
@@ -2551,13 +2521,13 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _086_;
   wire _087_;
   wire _088_;
-  wire _089_;
+  wire [3:0] _089_;
   wire _090_;
   wire _091_;
   wire _092_;
   wire _093_;
   wire _094_;
-  wire [7:0] _095_;
+  wire _095_;
   wire _096_;
   wire _097_;
   wire _098_;
@@ -2580,20 +2550,16 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _115_;
   wire _116_;
   wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
   reg [9:0] \$like  = 10'h000;
   wire \$signal ;
   (* init = 1'h0 *)
-  wire \$signal$12 ;
+  wire \$signal$11 ;
   reg \$signal$22  = 1'h0;
   reg \$signal$23  = 1'h0;
   reg \$signal$24  = 1'h0;
   (* init = 13'h0000 *)
-  wire [12:0] \address$14 ;
-  reg [7:0] codes = 8'h00;
+  wire [12:0] \address$13 ;
+  reg [11:0] codes = 12'h000;
   reg complete = 1'h0;
   wire frame_ends;
   (* init = 1'h0 *)
@@ -2605,287 +2571,277 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg turn = 1'h0;
   wire [15:0] word_0;
   wire [15:0] word_1;
-  assign _000_ = position >= 1'h1;
-  assign _034_ = position < 5'h1d;
-  assign \real  = _000_ & _034_;
-  assign \$signal  = position == 5'h1d;
-  assign _045_ = line == 5'h1b;
-  assign frame_ends = \$signal  & _045_;
-  assign _056_ = ~ complete;
-  assign _067_ = loading & _056_;
-  assign _078_ = ! turn;
-  assign _089_ = _067_ & _078_;
-  assign i__ready = _089_ & \real ;
-  assign _100_ = ~ complete;
-  assign _111_ = loading & _100_;
-  assign _001_ = ! turn;
-  assign _012_ = _111_ & _001_;
-  assign _023_ = ~ \real ;
-  assign _027_ = i__valid | _023_;
-  assign take = _012_ & _027_;
-  assign _029_ = turn - 1'h1;
-  assign _030_ = position + 1'h1;
-  assign _031_ = line + 1'h1;
-  assign _032_ = ~ loading;
-  assign _033_ = 64'hc631992c6332518c >> i__payload[5:0];
-  assign _035_ = 64'hc94e664ae666acc4 >> i__payload[5:0];
-  assign _036_ = i__payload[6] ? _033_ : _035_;
-  assign _037_ = 64'hd539b60cc90cc919 >> i__payload[5:0];
-  assign _038_ = 64'hb64c94cd5925b354 >> i__payload[5:0];
+  assign frame_ends = position == 10'h30f;
+  assign _000_ = ~ complete;
+  assign _030_ = loading & _000_;
+  assign _041_ = ! turn;
+  assign _052_ = _030_ & _041_;
+  assign _063_ = ~ complete;
+  assign _074_ = loading & _063_;
+  assign _085_ = ! turn;
+  assign _096_ = _074_ & _085_;
+  assign take = _096_ & _001_;
+  assign _022_ = turn - 1'h1;
+  assign _023_ = position + 1'h1;
+  assign _024_ = line + 1'h1;
+  assign _025_ = ~ loading;
+  assign _026_ = 64'hfffffffffffffff0 >> i__payload[5:0];
+  assign _027_ = 47'h7ffffc00001f >> i__payload[5:0];
+  assign _028_ = i__payload[6] ? _026_ : _027_;
+  assign _029_ = 64'hffff000007ffe000 >> i__payload[5:0];
+  assign _031_ = 63'h7ffe03f80fe03f80 >> i__payload[5:0];
+  assign _032_ = i__payload[6] ? _029_ : _031_;
+  assign _033_ = i__payload[7] ? _028_ : _032_;
+  assign _034_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _035_ = 64'hffff80000000001f >> i__payload[5:0];
+  assign _036_ = i__payload[6] ? _034_ : _035_;
+  assign _037_ = 64'hfffffffff8000000 >> i__payload[5:0];
+  assign _038_ = 63'h7ffffc000fffc000 >> i__payload[5:0];
   assign _039_ = i__payload[6] ? _037_ : _038_;
   assign _040_ = i__payload[7] ? _036_ : _039_;
-  assign _041_ = 64'hf83e1e307c3c61f0 >> i__payload[5:0];
-  assign _042_ = 64'hf18f878cf878cf07 >> i__payload[5:0];
-  assign _043_ = i__payload[6] ? _041_ : _042_;
-  assign _044_ = 61'h19c1c770f1b0f181 >> i__payload[5:0];
-  assign _046_ = 64'hc70f18f19e363866 >> i__payload[5:0];
-  assign _047_ = i__payload[6] ? _044_ : _046_;
-  assign _048_ = i__payload[7] ? _043_ : _047_;
-  assign _049_ = 64'hffc01fc7803f8600 >> i__payload[5:0];
-  assign _050_ = 64'hfe3007f1007f0007 >> i__payload[5:0];
+  assign _042_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _043_ = 64'hffffffffffffffe0 >> i__payload[5:0];
+  assign _044_ = i__payload[6] ? _042_ : _043_;
+  assign _045_ = 1'h0 >> i__payload[5:0];
+  assign _046_ = 63'h7ffffffff0000000 >> i__payload[5:0];
+  assign _047_ = i__payload[6] ? _045_ : _046_;
+  assign _048_ = i__payload[7] ? _044_ : _047_;
+  assign _049_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _050_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _051_ = i__payload[6] ? _049_ : _050_;
-  assign _052_ = 64'he001f800fe00fe01 >> i__payload[5:0];
-  assign _053_ = 64'hf80fe0fe1fc7c380 >> i__payload[5:0];
-  assign _054_ = i__payload[6] ? _052_ : _053_;
-  assign _055_ = i__payload[7] ? _051_ : _054_;
-  assign _057_ = 64'hffffe007ffc007ff >> i__payload[5:0];
-  assign _058_ = 54'h3ff801ff800ff8 >> i__payload[5:0];
-  assign _059_ = i__payload[6] ? _057_ : _058_;
-  assign _060_ = 57'h1fe007f003f001e >> i__payload[5:0];
-  assign _061_ = 55'h70010000000000 >> i__payload[5:0];
-  assign _062_ = i__payload[6] ? _060_ : _061_;
-  assign _063_ = i__payload[7] ? _059_ : _062_;
-  assign _064_ = 64'hfffffff8000007ff >> i__payload[5:0];
-  assign _065_ = 64'hffc00001fffff000 >> i__payload[5:0];
-  assign _066_ = i__payload[6] ? _064_ : _065_;
-  assign _068_ = 57'h1ffff80003fffe0 >> i__payload[5:0];
-  assign _069_ = 55'h7ffe001ff803f8 >> i__payload[5:0];
-  assign _070_ = i__payload[6] ? _068_ : _069_;
-  assign _071_ = i__payload[7] ? _066_ : _070_;
-  assign _072_ = 64'hfffffffffffff800 >> i__payload[5:0];
-  assign _073_ = 33'h1ffffffff >> i__payload[5:0];
-  assign _074_ = i__payload[6] ? _072_ : _073_;
-  assign _075_ = 64'hfe000000003fffff >> i__payload[5:0];
-  assign _076_ = 64'hff8000001ffffc00 >> i__payload[5:0];
-  assign _077_ = i__payload[6] ? _075_ : _076_;
-  assign _079_ = i__payload[7] ? _074_ : _077_;
-  assign _080_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _081_ = 64'hfffffffe00000000 >> i__payload[5:0];
-  assign _082_ = i__payload[6] ? _080_ : _081_;
-  assign _083_ = 22'h3fffff >> i__payload[5:0];
-  assign _084_ = 64'hffffffffe0000000 >> i__payload[5:0];
-  assign _085_ = i__payload[6] ? _083_ : _084_;
-  assign _086_ = i__payload[7] ? _082_ : _085_;
-  assign _087_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _088_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _090_ = i__payload[6] ? _087_ : _088_;
-  assign _091_ = 64'hffffffffffc00000 >> i__payload[5:0];
-  assign _092_ = 1'h0 >> i__payload[5:0];
-  assign _093_ = i__payload[6] ? _091_ : _092_;
-  assign _094_ = i__payload[7] ? _090_ : _093_;
-  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h74;
-  assign _096_ = 1'h0 >> \$like [5:0];
-  assign _097_ = 1'h0 >> \$like [5:0];
-  assign _098_ = \$like [6] ? _096_ : _097_;
-  assign _099_ = 1'h0 >> \$like [5:0];
-  assign _101_ = 1'h0 >> \$like [5:0];
-  assign _102_ = \$like [6] ? _099_ : _101_;
-  assign _103_ = \$like [7] ? _098_ : _102_;
-  assign _104_ = 1'h0 >> \$like [5:0];
-  assign _105_ = 1'h0 >> \$like [5:0];
-  assign _106_ = \$like [6] ? _104_ : _105_;
-  assign _107_ = 1'h0 >> \$like [5:0];
-  assign _108_ = 1'h0 >> \$like [5:0];
-  assign _109_ = \$like [6] ? _107_ : _108_;
-  assign _110_ = \$like [7] ? _106_ : _109_;
-  assign _112_ = \$like [8] ? _103_ : _110_;
-  assign _113_ = 1'h0 >> \$like [5:0];
-  assign _114_ = 1'h0 >> \$like [5:0];
-  assign _115_ = \$like [6] ? _113_ : _114_;
-  assign _116_ = 1'h0 >> \$like [5:0];
-  assign _117_ = 1'h0 >> \$like [5:0];
-  assign _118_ = \$like [6] ? _116_ : _117_;
-  assign _119_ = \$like [7] ? _115_ : _118_;
-  assign _120_ = 1'h0 >> \$like [5:0];
-  assign _121_ = 1'h0 >> \$like [5:0];
-  assign _002_ = \$like [6] ? _120_ : _121_;
-  assign _003_ = 1'h0 >> \$like [5:0];
-  assign _004_ = 30'h3ffffffc >> \$like [5:0];
-  assign _005_ = \$like [6] ? _003_ : _004_;
-  assign _006_ = \$like [7] ? _002_ : _005_;
-  assign _007_ = \$like [8] ? _119_ : _006_;
-  assign _008_ = \$like [9] ? _112_ : _007_;
-  assign _009_ = \$signal$22  & _008_;
-  assign _010_ = \$signal$22  & \$signal$24 ;
-  assign _011_ = address + 1'h1;
+  assign _053_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _054_ = 64'h8000000000000000 >> i__payload[5:0];
+  assign _055_ = i__payload[6] ? _053_ : _054_;
+  assign _056_ = i__payload[7] ? _051_ : _055_;
+  assign _058_ = 64'hf03f03f03c3cccc1 >> i__payload[5:0];
+  assign _059_ = 64'he6660f3330799983 >> i__payload[5:0];
+  assign _060_ = i__payload[6] ? _058_ : _059_;
+  assign _061_ = 64'hcccc1e6661998666 >> i__payload[5:0];
+  assign _062_ = 61'h19993264c993264c >> i__payload[5:0];
+  assign _064_ = i__payload[6] ? _061_ : _062_;
+  assign _065_ = i__payload[7] ? _060_ : _064_;
+  assign _066_ = 64'hffc003ffc03f0f01 >> i__payload[5:0];
+  assign _067_ = 64'hf8780fc3c07e1e03 >> i__payload[5:0];
+  assign _068_ = i__payload[6] ? _066_ : _067_;
+  assign _069_ = 64'hf0f01f87861e1878 >> i__payload[5:0];
+  assign _070_ = 63'h61e1c3870e1c3870 >> i__payload[5:0];
+  assign _071_ = i__payload[6] ? _069_ : _070_;
+  assign _072_ = i__payload[7] ? _068_ : _071_;
+  assign _073_ = 64'hfffffc00003ff001 >> i__payload[5:0];
+  assign _075_ = 64'hff800ffc007fe003 >> i__payload[5:0];
+  assign _076_ = i__payload[6] ? _073_ : _075_;
+  assign _077_ = 64'hff001ff807e01f80 >> i__payload[5:0];
+  assign _078_ = 63'h7e00000000000000 >> i__payload[5:0];
+  assign _079_ = i__payload[6] ? _077_ : _078_;
+  assign _080_ = i__payload[7] ? _076_ : _079_;
+  assign _081_ = 64'hffffffffffc0000e >> i__payload[5:0];
+  assign _082_ = 47'h70000380001c >> i__payload[5:0];
+  assign _083_ = i__payload[6] ? _081_ : _082_;
+  assign _084_ = 48'he00000000000 >> i__payload[5:0];
+  assign _086_ = 1'h0 >> i__payload[5:0];
+  assign _087_ = i__payload[6] ? _084_ : _086_;
+  assign _088_ = i__payload[7] ? _083_ : _087_;
+  assign _090_ = 64'haaaaaaaaaaaaaaa5 >> i__payload[5:0];
+  assign _091_ = 63'h55552aaaa955554a >> i__payload[5:0];
+  assign _092_ = i__payload[6] ? _090_ : _091_;
+  assign _093_ = 64'haaaa555555555555 >> i__payload[5:0];
+  assign _094_ = 63'h5554a952a54a952a >> i__payload[5:0];
+  assign _095_ = i__payload[6] ? _093_ : _094_;
+  assign _097_ = i__payload[7] ? _092_ : _095_;
+  assign _098_ = 64'hc30c30c333300009 >> i__payload[5:0];
+  assign _099_ = 64'h80004c0002600013 >> i__payload[5:0];
+  assign _100_ = i__payload[6] ? _098_ : _099_;
+  assign _101_ = 48'h980000000000 >> i__payload[5:0];
+  assign _102_ = 1'h0 >> i__payload[5:0];
+  assign _103_ = i__payload[6] ? _101_ : _102_;
+  assign _104_ = i__payload[7] ? _100_ : _103_;
+  assign _105_ = 60'hc30c30c00000000 >> i__payload[5:0];
+  assign _106_ = 1'h0 >> i__payload[5:0];
+  assign _108_ = i__payload[6] ? _105_ : _106_;
+  assign _109_ = 1'h0 >> i__payload[5:0];
+  assign _110_ = 1'h0 >> i__payload[5:0];
+  assign _111_ = i__payload[6] ? _109_ : _110_;
+  assign _112_ = i__payload[7] ? _108_ : _111_;
+  assign _113_ = 1'h0 >> i__payload[5:0];
+  assign _114_ = 1'h0 >> i__payload[5:0];
+  assign _115_ = i__payload[6] ? _113_ : _114_;
+  assign _116_ = 1'h0 >> i__payload[5:0];
+  assign _117_ = 1'h0 >> i__payload[5:0];
+  assign _002_ = i__payload[6] ? _116_ : _117_;
+  assign _003_ = i__payload[7] ? _115_ : _002_;
+  assign _006_ = \$signal$22  & \$signal$24 ;
+  assign _007_ = address + 1'h1;
   always @(posedge clk)
-    turn <= _013_;
+    turn <= _008_;
   always @(posedge clk)
-    position <= _014_;
+    position <= _009_;
   always @(posedge clk)
-    line <= _015_;
+    line <= _010_;
   always @(posedge clk)
-    complete <= _016_;
+    complete <= _011_;
   always @(posedge clk)
-    \$signal$22  <= _017_;
+    \$signal$22  <= _013_;
   always @(posedge clk)
-    \$signal$23  <= _018_;
+    \$signal$23  <= _014_;
   always @(posedge clk)
-    \$signal$24  <= _019_;
+    \$signal$24  <= _015_;
   always @(posedge clk)
-    \$like  <= _020_;
+    \$like  <= _016_;
   always @(posedge clk)
-    codes <= _021_;
+    codes <= _017_;
   always @(posedge clk)
-    window <= _022_;
+    window <= _018_;
   always @(posedge clk)
-    write <= _024_;
+    write <= _019_;
   always @(posedge clk)
-    loaded <= _025_;
+    loaded <= _020_;
   always @(posedge clk)
-    address <= _026_;
+    address <= _021_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _013_ = turn;
-    if (_028_) begin
-      _013_ = _029_[0];
+    _008_ = turn;
+    if (_012_) begin
+      _008_ = _022_[0];
     end
     if (take) begin
+      _008_ = 1'h0;
+    end
+    if (rst) begin
+      _008_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _009_ = position;
+    if (take) begin
+      _009_ = _023_[9:0];
+      if (frame_ends) begin
+        _009_ = 10'h000;
+      end
+    end
+    if (rst) begin
+      _009_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _010_ = line;
+    if (take) begin
+      if (frame_ends) begin
+        _010_ = 5'h00;
+      end
+    end
+    if (rst) begin
+      _010_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _011_ = complete;
+    if (take) begin
+      if (frame_ends) begin
+        _011_ = 1'h1;
+      end
+    end
+    if (_025_) begin
+      _011_ = 1'h0;
+    end
+    if (rst) begin
+      _011_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _013_ = take;
+    if (rst) begin
       _013_ = 1'h0;
     end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _014_ = 1'h1;
     if (rst) begin
-      _013_ = 1'h0;
+      _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _014_ = position;
+    _015_ = frame_ends;
+    if (rst) begin
+      _015_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _016_ = position;
+    if (rst) begin
+      _016_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _017_ = codes;
     if (take) begin
-      _014_ = _030_[9:0];
-      if (\$signal ) begin
-        _014_ = 10'h000;
-      end
-      if (frame_ends) begin
-        _014_ = 10'h000;
-      end
+      _017_[3:0] = _057_;
+      _017_[7:4] = _089_;
+      _017_[11:8] = _004_;
     end
     if (rst) begin
-      _014_ = 10'h000;
+      _017_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _015_ = line;
-    if (take) begin
-      if (\$signal ) begin
-        _015_ = _031_[4:0];
-      end
-      if (frame_ends) begin
-        _015_ = 5'h00;
-      end
+    _018_ = window;
+    if (\$signal$22 ) begin
+      _018_ = codes;
     end
     if (rst) begin
-      _015_ = 5'h00;
+      _018_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _016_ = complete;
-    if (take) begin
-      if (frame_ends) begin
-        _016_ = 1'h1;
-      end
-    end
-    if (_032_) begin
-      _016_ = 1'h0;
-    end
-    if (rst) begin
-      _016_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _017_ = take;
-    if (rst) begin
-      _017_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _018_ = \real ;
-    if (rst) begin
-      _018_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _019_ = frame_ends;
+    _019_ = _005_;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _020_ = position;
+    _020_ = _006_;
     if (rst) begin
-      _020_ = 10'h000;
+      _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _021_ = codes;
-    if (take) begin
-      _021_ = _095_;
-    end
-    if (rst) begin
-      _021_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _022_ = window;
-    if (\$signal$22 ) begin
-      _022_[23:16] = codes;
-      _022_[7:0] = window[15:8];
-      _022_[15:8] = window[23:16];
-    end
-    if (rst) begin
-      _022_ = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _024_ = _009_;
-    if (rst) begin
-      _024_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _025_ = _010_;
-    if (rst) begin
-      _025_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _026_ = address;
+    _021_ = address;
     if (write) begin
-      _026_ = _011_[12:0];
+      _021_ = _007_[12:0];
     end
     if (loaded) begin
-      _026_ = 13'h0000;
+      _021_ = 13'h0000;
     end
     if (rst) begin
-      _026_ = 13'h0000;
+      _021_ = 13'h0000;
     end
   end
-  assign \$signal$12  = write;
-  assign \address$14  = address;
-  assign word_0 = { 4'h0, window[23:20], window[15:12], window[7:4] };
-  assign word_1 = { 4'h0, window[19:16], window[11:8], window[3:0] };
+  assign \real  = 1'h1;
+  assign \$signal  = 1'h0;
+  assign \$signal$11  = write;
+  assign \address$13  = address;
+  assign word_0 = { 4'h0, window };
+  assign word_1 = { 4'h0, window };
   assign last = loaded;
-  assign _028_ = turn;
+  assign i__ready = _052_;
+  assign _107_ = 1'h0;
+  assign _001_ = i__valid;
+  assign _057_ = { _056_, _048_, _040_, _033_ };
+  assign _089_ = { _088_, _080_, _072_, _065_ };
+  assign _004_ = { _003_, _112_, _104_, _097_ };
+  assign _005_ = \$signal$22 ;
+  assign _012_ = turn;
 endmodule
 
 module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, clk);
@@ -2898,8 +2854,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [82:0] i__payload;
   output o__valid;
   reg o__valid = 1'h0;
-  output [91:0] o__payload;
-  wire [91:0] o__payload;
+  output [95:0] o__payload;
+  wire [95:0] o__payload;
   input clk;
   wire clk;
   wire _0_;
@@ -2907,10 +2863,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   reg [3:0] _2_;
   reg [3:0] _3_;
   reg _4_;
-  wire signed [22:0] acc;
-  wire signed [22:0] \acc$20 ;
-  wire signed [22:0] \acc$26 ;
-  wire signed [22:0] \acc$32 ;
+  wire signed [23:0] acc;
+  wire signed [23:0] \acc$20 ;
+  wire signed [23:0] \acc$26 ;
+  wire signed [23:0] \acc$32 ;
   wire first;
   wire \first$17 ;
   wire \first$23 ;
@@ -3041,10 +2997,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign \i__payload.first  = i__payload[80];
   assign \i__payload.shift  = i__payload[81];
   assign \i__payload.last  = i__payload[82];
-  assign o__payload[91:69] = \acc$32 ;
-  assign o__payload[68:46] = \acc$26 ;
-  assign o__payload[45:23] = \acc$20 ;
-  assign o__payload[22:0] = acc;
+  assign o__payload[95:72] = \acc$32 ;
+  assign o__payload[71:48] = \acc$26 ;
+  assign o__payload[47:24] = \acc$20 ;
+  assign o__payload[23:0] = acc;
 endmodule
 
 module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, walk__shift, walk__digit, walk__act_bank, walk__pad, loading, credit, walk__act_address, walk__weight_address, layer, status, walk__pad_word, start, loaded, clk);
@@ -3181,75 +3137,75 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _091_;
   wire _092_;
   wire _093_;
-  wire _094_;
+  wire [7:0] _094_;
   wire _095_;
   wire [7:0] _096_;
   wire _097_;
-  wire [7:0] _098_;
-  wire _099_;
+  wire _098_;
+  wire [2:0] _099_;
   wire _100_;
   wire _101_;
-  wire [2:0] _102_;
+  wire _102_;
   wire _103_;
   wire _104_;
   wire _105_;
   wire _106_;
   wire _107_;
-  wire _108_;
-  wire _109_;
+  wire [10:0] _108_;
+  wire [10:0] _109_;
   wire [10:0] _110_;
   wire _111_;
   wire _112_;
-  wire [10:0] _113_;
-  wire [10:0] _114_;
+  wire [11:0] _113_;
+  wire [11:0] _114_;
   wire [11:0] _115_;
   wire [11:0] _116_;
-  wire [11:0] _117_;
-  wire [11:0] _118_;
-  wire [14:0] _119_;
+  wire [14:0] _117_;
+  wire _118_;
+  wire _119_;
   wire _120_;
   wire _121_;
   wire _122_;
   wire _123_;
   wire _124_;
   wire _125_;
-  wire _126_;
-  wire _127_;
+  wire [10:0] _126_;
+  wire [10:0] _127_;
   wire [10:0] _128_;
   wire [10:0] _129_;
   wire [10:0] _130_;
   wire [10:0] _131_;
   wire [10:0] _132_;
-  wire [10:0] _133_;
+  wire [12:0] _133_;
   wire _134_;
-  wire [10:0] _135_;
-  wire [12:0] _136_;
-  wire _137_;
-  wire [3:0] _138_;
-  wire [3:0] _139_;
+  wire _135_;
+  wire [3:0] _136_;
+  wire [3:0] _137_;
+  wire _138_;
+  wire _139_;
   wire _140_;
-  wire _141_;
-  wire _142_;
-  wire [3:0] _143_;
-  wire [3:0] _144_;
+  wire [3:0] _141_;
+  wire [3:0] _142_;
+  wire _143_;
+  wire _144_;
   wire _145_;
   wire _146_;
   wire _147_;
   wire _148_;
-  wire _149_;
-  wire _150_;
-  wire [3:0] _151_;
-  wire [3:0] _152_;
+  wire [3:0] _149_;
+  wire [3:0] _150_;
+  wire _151_;
+  wire _152_;
   wire _153_;
   wire _154_;
   wire _155_;
   wire _156_;
   wire _157_;
   wire _158_;
-  wire _159_;
-  wire _160_;
-  wire [1:0] _161_;
-  wire [1:0] _162_;
+  wire [1:0] _159_;
+  wire [1:0] _160_;
+  wire _161_;
+  wire _162_;
   wire _163_;
   wire _164_;
   wire _165_;
@@ -3258,10 +3214,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _168_;
   wire _169_;
   wire _170_;
-  wire _171_;
-  wire _172_;
-  wire [1:0] _173_;
-  wire [1:0] _174_;
+  wire [1:0] _171_;
+  wire [1:0] _172_;
+  wire _173_;
+  wire _174_;
   wire _175_;
   wire _176_;
   wire _177_;
@@ -3272,10 +3228,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _182_;
   wire _183_;
   wire _184_;
-  wire _185_;
-  wire _186_;
-  wire [3:0] _187_;
-  wire [3:0] _188_;
+  wire [3:0] _185_;
+  wire [3:0] _186_;
+  wire _187_;
+  wire _188_;
   wire _189_;
   wire _190_;
   wire _191_;
@@ -3289,10 +3245,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _199_;
   wire _200_;
   wire _201_;
-  wire _202_;
-  wire _203_;
-  wire [5:0] _204_;
-  wire [5:0] _205_;
+  wire [5:0] _202_;
+  wire [5:0] _203_;
+  wire _204_;
+  wire _205_;
   wire _206_;
   wire _207_;
   wire _208_;
@@ -3307,17 +3263,17 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _217_;
   wire _218_;
   wire _219_;
-  wire _220_;
-  wire _221_;
+  wire [5:0] _220_;
+  wire [5:0] _221_;
   wire _222_;
   wire _223_;
-  wire [5:0] _224_;
+  wire _224_;
   wire [5:0] _225_;
   wire _226_;
-  wire [5:0] _227_;
-  wire _228_;
-  wire [4:0] _229_;
-  wire [4:0] _230_;
+  wire [4:0] _227_;
+  wire [4:0] _228_;
+  wire _229_;
+  wire _230_;
   wire _231_;
   wire _232_;
   wire _233_;
@@ -3352,89 +3308,89 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _262_;
   wire _263_;
   wire _264_;
-  wire _265_;
+  wire [7:0] _265_;
   wire _266_;
   wire _267_;
   wire [7:0] _268_;
   wire _269_;
-  wire [7:0] _270_;
-  wire _271_;
+  wire _270_;
+  wire [7:0] _271_;
   wire _272_;
-  wire [7:0] _273_;
-  wire _274_;
+  wire _273_;
+  wire [7:0] _274_;
   wire _275_;
-  wire [7:0] _276_;
+  wire _276_;
   wire _277_;
   wire _278_;
   wire _279_;
   wire _280_;
   wire _281_;
   wire _282_;
-  wire _283_;
-  wire _284_;
-  wire _285_;
-  wire _286_;
-  wire _287_;
-  wire _288_;
+  reg _283_;
+  reg [2:0] _284_;
+  reg [2:0] _285_;
+  reg [2:0] _286_;
+  reg _287_;
+  reg _288_;
   wire _289_;
-  wire _290_;
-  wire _291_;
-  reg _292_;
-  reg [2:0] _293_;
-  reg [2:0] _294_;
-  reg [2:0] _295_;
-  reg _296_;
-  reg _297_;
-  reg [2:0] _298_;
-  reg [4:0] _299_;
+  reg [2:0] _290_;
+  reg [4:0] _291_;
+  reg [4:0] _292_;
+  reg [5:0] _293_;
+  reg [10:0] _294_;
+  reg [10:0] _295_;
+  reg [10:0] _296_;
+  reg [10:0] _297_;
+  reg [9:0] _298_;
+  reg [3:0] _299_;
   wire _300_;
-  reg [4:0] _301_;
-  reg [5:0] _302_;
-  reg [11:0] _303_;
+  reg [3:0] _301_;
+  reg [7:0] _302_;
+  reg [10:0] _303_;
   reg [10:0] _304_;
-  reg [10:0] _305_;
-  reg [10:0] _306_;
-  reg [9:0] _307_;
-  reg [3:0] _308_;
-  reg [3:0] _309_;
-  reg [7:0] _310_;
+  reg [1:0] _305_;
+  reg [4:0] _306_;
+  reg [12:0] _307_;
+  reg _308_;
+  reg [10:0] _309_;
+  reg [1:0] _310_;
   wire _311_;
-  reg [10:0] _312_;
-  reg [10:0] _313_;
-  reg [1:0] _314_;
+  reg [1:0] _312_;
+  reg [2:0] _313_;
+  reg [2:0] _314_;
   reg [4:0] _315_;
-  reg [12:0] _316_;
+  reg [4:0] _316_;
   reg _317_;
-  reg _318_;
-  reg [10:0] _319_;
+  reg [6:0] _318_;
+  reg [6:0] _319_;
   reg [1:0] _320_;
-  reg [1:0] _321_;
+  reg [12:0] _321_;
   wire _322_;
-  reg [2:0] _323_;
+  reg [10:0] _323_;
   reg [2:0] _324_;
-  reg [4:0] _325_;
-  reg [4:0] _326_;
+  reg [2:0] _325_;
+  reg [2:0] _326_;
   reg _327_;
-  reg [6:0] _328_;
-  reg [6:0] _329_;
-  reg [1:0] _330_;
-  reg [12:0] _331_;
-  reg [10:0] _332_;
+  reg _328_;
+  reg [2:0] _329_;
+  reg [4:0] _330_;
+  reg [4:0] _331_;
+  reg [3:0] _332_;
   wire _333_;
   wire _334_;
-  reg [2:0] _335_;
+  reg [3:0] _335_;
   reg [2:0] _336_;
-  reg [2:0] _337_;
-  reg _338_;
-  reg _339_;
-  reg [2:0] _340_;
-  reg [4:0] _341_;
-  reg [4:0] _342_;
-  reg [3:0] _343_;
-  reg [3:0] _344_;
+  reg [4:0] _337_;
+  wire _338_;
+  wire _339_;
+  wire _340_;
+  wire _341_;
+  wire _342_;
+  wire _343_;
+  wire _344_;
   wire _345_;
-  reg [2:0] _346_;
-  reg [4:0] _347_;
+  wire _346_;
+  wire _347_;
   wire _348_;
   wire _349_;
   wire _350_;
@@ -3489,22 +3445,13 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _399_;
   wire _400_;
   wire _401_;
-  wire _402_;
-  wire _403_;
-  wire _404_;
-  wire _405_;
-  wire _406_;
-  wire _407_;
-  wire _408_;
-  wire _409_;
-  wire _410_;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
   wire act_delta_0;
   wire act_delta_1;
   reg [5:0] act_delta_2 = 6'h00;
-  reg signed [11:0] act_delta_3 = 12'h000;
+  reg [10:0] act_delta_3 = 11'h000;
   reg signed [10:0] act_delta_4 = 11'h000;
   reg signed [10:0] act_delta_5 = 11'h000;
   reg signed [10:0] act_delta_6 = 11'h000;
@@ -3538,7 +3485,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [1:0] paced = 2'h0;
   wire pass_starts;
   reg running;
-  reg split = 1'h0;
+  wire split;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
   wire sum_starts;
@@ -3560,12 +3507,12 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _111_ = 10'h3e0 >> layer;
   assign _222_ = 10'h300 >> layer;
   assign _333_ = 1'h0 >> layer;
-  assign _356_ = 10'h36e >> layer;
-  assign _367_ = 10'h200 >> layer;
-  assign _378_ = 1'h0 >> layer;
-  assign _389_ = 10'h36f >> layer;
-  assign _400_ = 10'h200 >> layer;
-  assign _001_ = 10'h201 >> layer;
+  assign _347_ = 10'h36f >> layer;
+  assign _358_ = 10'h200 >> layer;
+  assign _369_ = 1'h0 >> layer;
+  assign _380_ = 10'h36f >> layer;
+  assign _391_ = 10'h200 >> layer;
+  assign _001_ = 10'h200 >> layer;
   assign _012_ = 10'h201 >> layer;
   assign _023_ = 9'h1ff >> layer;
   assign _034_ = 10'h3f8 >> layer;
@@ -3581,554 +3528,623 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _145_ = 6'h3f >> layer;
   assign _156_ = 3'h7 >> layer;
   assign _167_ = 10'h3fe >> layer;
-  assign _178_ = 5'h1e >> layer;
-  assign _189_ = 8'hf1 >> layer;
+  assign _178_ = 5'h1f >> layer;
+  assign _189_ = 8'hf0 >> layer;
   assign _200_ = 7'h61 >> layer;
   assign _211_ = 8'h9f >> layer;
   assign _223_ = 9'h1fe >> layer;
   assign _234_ = 10'h3fe >> layer;
-  assign _245_ = 5'h1e >> layer;
-  assign _256_ = 8'hf0 >> layer;
-  assign _267_ = 8'h9f >> layer;
-  assign _278_ = 7'h70 >> layer;
+  assign _245_ = 5'h1f >> layer;
+  assign _256_ = 8'hf1 >> layer;
+  assign _267_ = 8'h9e >> layer;
+  assign _278_ = 7'h71 >> layer;
   assign _289_ = 4'he >> layer;
   assign _300_ = 1'h1 >> layer;
   assign _311_ = 7'h6f >> layer;
-  assign _322_ = 9'h18f >> layer;
+  assign _322_ = 9'h18e >> layer;
   assign _334_ = 8'hf1 >> layer;
-  assign _345_ = 5'h1f >> layer;
-  assign _348_ = 1'h1 >> layer;
-  assign _349_ = 10'h3fe >> layer;
-  assign _350_ = 5'h1e >> layer;
-  assign _351_ = 8'hf0 >> layer;
-  assign _352_ = 9'h19f >> layer;
-  assign _353_ = 10'h390 >> layer;
-  assign _354_ = 10'h390 >> layer;
-  assign _355_ = 10'h391 >> layer;
-  assign _357_ = 10'h2ff >> layer;
-  assign _358_ = 9'h1ff >> layer;
-  assign _359_ = 9'h1ff >> layer;
-  assign _360_ = 10'h3ff >> layer;
-  assign _361_ = 10'h3fe >> layer;
-  assign _362_ = 5'h1e >> layer;
-  assign _363_ = 8'hf0 >> layer;
-  assign _364_ = 9'h19f >> layer;
-  assign _365_ = 10'h390 >> layer;
-  assign _366_ = 10'h390 >> layer;
-  assign _368_ = 10'h391 >> layer;
-  assign _369_ = 10'h2ff >> layer;
-  assign _370_ = 9'h1ff >> layer;
-  assign _371_ = 9'h1ff >> layer;
-  assign _372_ = 10'h3ff >> layer;
-  assign _373_ = 10'h3ff >> layer;
-  assign _374_ = 5'h18 >> layer;
-  assign _375_ = 8'hce >> layer;
-  assign _376_ = 10'h26f >> layer;
-  assign _377_ = 1'h0 >> layer;
-  assign _379_ = 10'h200 >> layer;
-  assign _380_ = 1'h1 >> layer;
-  assign _381_ = 9'h16f >> layer;
-  assign _382_ = 10'h36f >> layer;
+  assign _338_ = 5'h1e >> layer;
+  assign _339_ = 10'h3fe >> layer;
+  assign _340_ = 5'h1f >> layer;
+  assign _341_ = 8'hf1 >> layer;
+  assign _342_ = 9'h19e >> layer;
+  assign _343_ = 10'h390 >> layer;
+  assign _344_ = 10'h390 >> layer;
+  assign _345_ = 10'h391 >> layer;
+  assign _346_ = 10'h2ff >> layer;
+  assign _348_ = 9'h1ff >> layer;
+  assign _349_ = 9'h1ff >> layer;
+  assign _350_ = 10'h3ff >> layer;
+  assign _351_ = 10'h3fe >> layer;
+  assign _352_ = 5'h1f >> layer;
+  assign _353_ = 8'hf1 >> layer;
+  assign _354_ = 9'h19e >> layer;
+  assign _355_ = 10'h390 >> layer;
+  assign _356_ = 10'h390 >> layer;
+  assign _357_ = 10'h391 >> layer;
+  assign _359_ = 10'h2ff >> layer;
+  assign _360_ = 9'h1ff >> layer;
+  assign _361_ = 9'h1ff >> layer;
+  assign _362_ = 10'h3ff >> layer;
+  assign _363_ = 10'h3ff >> layer;
+  assign _364_ = 5'h19 >> layer;
+  assign _365_ = 8'hcf >> layer;
+  assign _366_ = 10'h26e >> layer;
+  assign _367_ = 1'h0 >> layer;
+  assign _368_ = 10'h200 >> layer;
+  assign _370_ = 1'h1 >> layer;
+  assign _371_ = 9'h16f >> layer;
+  assign _372_ = 10'h36f >> layer;
+  assign _373_ = 9'h16f >> layer;
+  assign _374_ = 10'h36f >> layer;
+  assign _375_ = 10'h3ff >> layer;
+  assign _376_ = 5'h19 >> layer;
+  assign _377_ = 8'hcf >> layer;
+  assign _378_ = 10'h2b6 >> layer;
+  assign _379_ = 10'h290 >> layer;
+  assign _381_ = 10'h290 >> layer;
+  assign _382_ = 10'h249 >> layer;
   assign _383_ = 9'h16f >> layer;
-  assign _384_ = 10'h36f >> layer;
-  assign _385_ = 10'h3ff >> layer;
-  assign _386_ = 5'h18 >> layer;
-  assign _387_ = 8'hce >> layer;
-  assign _388_ = 10'h2b7 >> layer;
-  assign _390_ = 10'h290 >> layer;
-  assign _391_ = 10'h290 >> layer;
-  assign _392_ = 10'h249 >> layer;
-  assign _393_ = 9'h16f >> layer;
-  assign _394_ = 9'h16f >> layer;
-  assign _395_ = 10'h36f >> layer;
-  assign _396_ = 10'h3ff >> layer;
-  assign _397_ = 1'h0 >> layer;
-  assign _398_ = 1'h0 >> layer;
-  assign _399_ = 10'h200 >> layer;
-  assign _401_ = 10'h3ff >> layer;
-  assign _402_ = 1'h0 >> layer;
-  assign _403_ = 1'h0 >> layer;
-  assign _404_ = 10'h200 >> layer;
-  assign _405_ = 10'h3fe >> layer;
-  assign _406_ = 5'h1f >> layer;
-  assign _407_ = 8'hff >> layer;
-  assign _408_ = 10'h3ff >> layer;
-  assign _409_ = 10'h3f1 >> layer;
-  assign _410_ = 10'h39f >> layer;
-  assign _002_ = 10'h2ff >> layer;
+  assign _384_ = 9'h16f >> layer;
+  assign _385_ = 10'h36f >> layer;
+  assign _386_ = 10'h3ff >> layer;
+  assign _387_ = 1'h0 >> layer;
+  assign _388_ = 1'h0 >> layer;
+  assign _389_ = 10'h200 >> layer;
+  assign _390_ = 10'h3ff >> layer;
+  assign _392_ = 1'h0 >> layer;
+  assign _393_ = 1'h0 >> layer;
+  assign _394_ = 10'h200 >> layer;
+  assign _395_ = 10'h3fe >> layer;
+  assign _396_ = 5'h1e >> layer;
+  assign _397_ = 8'hfe >> layer;
+  assign _398_ = 10'h3ff >> layer;
+  assign _399_ = 10'h3f1 >> layer;
+  assign _400_ = 10'h39f >> layer;
+  assign _401_ = 10'h2ff >> layer;
+  assign _002_ = 10'h3ff >> layer;
   assign _003_ = 10'h3ff >> layer;
-  assign _004_ = 10'h3ff >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 3'h7 >> layer;
-  assign _007_ = 5'h1e >> layer;
-  assign _008_ = 10'h23f >> layer;
-  assign _009_ = 8'hf9 >> layer;
-  assign _010_ = 10'h3f7 >> layer;
-  assign _011_ = 10'h3df >> layer;
-  assign _013_ = 10'h3bf >> layer;
-  assign _014_ = 10'h2ff >> layer;
+  assign _004_ = 1'h0 >> layer;
+  assign _005_ = 3'h7 >> layer;
+  assign _006_ = 5'h1f >> layer;
+  assign _007_ = 10'h23f >> layer;
+  assign _008_ = 8'hf8 >> layer;
+  assign _009_ = 10'h3f7 >> layer;
+  assign _010_ = 10'h3df >> layer;
+  assign _011_ = 10'h3bf >> layer;
+  assign _013_ = 10'h2ff >> layer;
+  assign _014_ = 10'h3ff >> layer;
   assign _015_ = 10'h3ff >> layer;
-  assign _016_ = 10'h3ff >> layer;
-  assign _017_ = 1'h0 >> layer;
-  assign _018_ = 3'h7 >> layer;
-  assign _019_ = 5'h1e >> layer;
-  assign _020_ = 10'h23f >> layer;
-  assign _021_ = 8'hf9 >> layer;
-  assign _022_ = 10'h3f7 >> layer;
-  assign _024_ = 10'h3df >> layer;
-  assign _025_ = 10'h3bf >> layer;
-  assign _026_ = 10'h2ff >> layer;
+  assign _016_ = 1'h0 >> layer;
+  assign _017_ = 3'h7 >> layer;
+  assign _018_ = 5'h1f >> layer;
+  assign _019_ = 10'h23f >> layer;
+  assign _020_ = 8'hf8 >> layer;
+  assign _021_ = 10'h3f7 >> layer;
+  assign _022_ = 10'h3df >> layer;
+  assign _024_ = 10'h3bf >> layer;
+  assign _025_ = 10'h2ff >> layer;
+  assign _026_ = 10'h3ff >> layer;
   assign _027_ = 10'h3ff >> layer;
-  assign _028_ = 10'h3ff >> layer;
-  assign _029_ = 9'h124 >> layer;
-  assign _030_ = 10'h3ff >> layer;
+  assign _028_ = 9'h124 >> layer;
+  assign _029_ = 10'h3ff >> layer;
+  assign _030_ = 10'h2db >> layer;
   assign _031_ = 10'h2db >> layer;
-  assign _032_ = 10'h2db >> layer;
-  assign _033_ = 10'h324 >> layer;
-  assign _035_ = 9'h1ff >> layer;
-  assign _036_ = 1'h0 >> layer;
-  assign _037_ = 4'he >> layer;
-  assign _038_ = 7'h6f >> layer;
-  assign _039_ = 10'h200 >> layer;
-  assign _040_ = 8'hda >> layer;
-  assign _041_ = 1'h1 >> layer;
-  assign _042_ = 9'h177 >> layer;
-  assign _043_ = 10'h367 >> layer;
-  assign _044_ = 10'h3bd >> layer;
-  assign _046_ = 9'h1ff >> layer;
-  assign _047_ = 9'h13d >> layer;
-  assign _048_ = 9'h13d >> layer;
-  assign _049_ = 9'h125 >> layer;
-  assign _050_ = 10'h31a >> layer;
-  assign _051_ = 1'h1 >> layer;
-  assign _052_ = 1'h0 >> layer;
-  assign _053_ = 1'h0 >> layer;
-  assign _054_ = 10'h3fa >> layer;
-  assign _055_ = 5'h12 >> layer;
-  assign _057_ = 10'h3dc >> layer;
-  assign _058_ = 10'h364 >> layer;
-  assign _059_ = 9'h188 >> layer;
-  assign _060_ = 10'h230 >> layer;
-  assign _061_ = 7'h40 >> layer;
-  assign _062_ = 9'h180 >> layer;
-  assign _063_ = 10'h200 >> layer;
+  assign _032_ = 10'h324 >> layer;
+  assign _033_ = 9'h1ff >> layer;
+  assign _035_ = 1'h1 >> layer;
+  assign _036_ = 4'hf >> layer;
+  assign _037_ = 7'h6e >> layer;
+  assign _038_ = 10'h200 >> layer;
+  assign _039_ = 8'hc0 >> layer;
+  assign _040_ = 1'h1 >> layer;
+  assign _041_ = 9'h177 >> layer;
+  assign _042_ = 10'h367 >> layer;
+  assign _043_ = 10'h3a7 >> layer;
+  assign _044_ = 9'h1e7 >> layer;
+  assign _046_ = 9'h13f >> layer;
+  assign _047_ = 9'h13f >> layer;
+  assign _048_ = 9'h127 >> layer;
+  assign _049_ = 10'h31a >> layer;
+  assign _050_ = 1'h0 >> layer;
+  assign _051_ = 1'h0 >> layer;
+  assign _052_ = 10'h3fa >> layer;
+  assign _053_ = 10'h3ec >> layer;
+  assign _054_ = 6'h30 >> layer;
+  assign _055_ = 8'hba >> layer;
+  assign _057_ = 10'h2cc >> layer;
+  assign _058_ = 10'h330 >> layer;
+  assign _059_ = 7'h40 >> layer;
+  assign _060_ = 9'h180 >> layer;
+  assign _061_ = 10'h200 >> layer;
+  assign _062_ = 9'h16f >> layer;
+  assign _063_ = 9'h16f >> layer;
   assign _064_ = 9'h16f >> layer;
   assign _065_ = 9'h16f >> layer;
-  assign _066_ = 9'h16e >> layer;
-  assign _068_ = 9'h16e >> layer;
-  assign _069_ = 10'h327 >> layer;
-  assign _070_ = 10'h2d8 >> layer;
-  assign _071_ = 10'h200 >> layer;
-  assign _072_ = 10'h327 >> layer;
-  assign _073_ = 10'h2d8 >> layer;
-  assign _074_ = 10'h200 >> layer;
-  assign _075_ = 10'h300 >> layer;
-  assign _076_ = 10'h3e0 >> layer;
-  assign _077_ = 10'h3ff >> layer;
-  assign _079_ = 8'hff >> layer;
-  assign _080_ = 5'h1f >> layer;
-  assign _081_ = 10'h300 >> layer;
-  assign _082_ = 10'h3e0 >> layer;
-  assign _083_ = 10'h3ff >> layer;
-  assign _084_ = 8'hff >> layer;
-  assign _085_ = 5'h1f >> layer;
-  assign _086_ = 10'h200 >> layer;
-  assign _087_ = counter_0 == count_0;
-  assign _088_ = counter_1 == count_1;
-  assign _090_ = counter_2 == count_2;
-  assign _091_ = counter_3 == count_3;
-  assign _092_ = counter_4 == count_4;
-  assign _093_ = counter_5 == count_5;
-  assign _094_ = & { _093_, _092_, _091_, _090_, _088_, _087_ };
-  assign _095_ = step & _094_;
-  assign _096_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _097_ = counter_6 == count_6;
-  assign _098_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _099_ = paced != pace;
-  assign _101_ = running & _099_;
-  assign _102_ = paced + 1'h1;
-  assign _103_ = counter_0 == count_0;
-  assign _104_ = counter_1 == count_1;
-  assign _105_ = counter_2 == count_2;
-  assign _106_ = counter_3 == count_3;
-  assign _107_ = counter_4 == count_4;
-  assign _108_ = counter_5 == count_5;
-  assign _109_ = counter_6 == count_6;
-  assign _110_ = _109_ ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _113_ = _108_ ? _110_ : act_delta_5;
-  assign _114_ = _107_ ? _113_ : act_delta_4;
-  assign _115_ = _106_ ? { _114_[10], _114_ } : act_delta_3;
-  assign _116_ = _105_ ? _115_ : { 6'h00, act_delta_2 };
-  assign _117_ = _104_ ? _116_ : 12'h001;
-  assign _118_ = _103_ ? _117_ : 12'h001;
-  assign _119_ = $signed({ 1'h0, walk__act_address }) + $signed(_118_);
-  assign _120_ = counter_0 == count_0;
-  assign _121_ = counter_1 == count_1;
-  assign _122_ = counter_2 == count_2;
-  assign _124_ = counter_3 == count_3;
-  assign _125_ = counter_4 == count_4;
-  assign _126_ = counter_5 == count_5;
-  assign _127_ = counter_6 == count_6;
-  assign _128_ = _127_ ? weight_delta_7 : weight_delta_6;
-  assign _129_ = _126_ ? _128_ : 11'h001;
-  assign _130_ = _125_ ? _129_ : 11'h001;
-  assign _131_ = _124_ ? _130_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _132_ = _122_ ? _131_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _133_ = _121_ ? _132_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _135_ = _120_ ? _133_ : 11'h001;
-  assign _136_ = $signed({ 1'h0, walk__weight_address }) + $signed(_135_);
-  assign _137_ = counter_0 == count_0;
-  assign _138_ = counter_0 + 1'h1;
-  assign _139_ = _137_ ? 4'h0 : _138_;
-  assign _140_ = counter_0 == count_0;
-  assign _142_ = counter_1 == count_1;
-  assign _143_ = counter_1 + 1'h1;
-  assign _144_ = _142_ ? 4'h0 : _143_;
-  assign _146_ = counter_0 == count_0;
-  assign _148_ = counter_1 == count_1;
-  assign _149_ = _147_ & _148_;
-  assign _150_ = counter_2 == count_2;
-  assign _151_ = counter_2 + 1'h1;
-  assign _152_ = _150_ ? 4'h0 : _151_;
-  assign _153_ = counter_0 == count_0;
-  assign _155_ = counter_1 == count_1;
+  assign _066_ = 10'h327 >> layer;
+  assign _068_ = 10'h2d8 >> layer;
+  assign _069_ = 10'h200 >> layer;
+  assign _070_ = 10'h327 >> layer;
+  assign _071_ = 10'h2d8 >> layer;
+  assign _072_ = 10'h200 >> layer;
+  assign _073_ = 10'h300 >> layer;
+  assign _074_ = 10'h3e0 >> layer;
+  assign _075_ = 10'h3ff >> layer;
+  assign _076_ = 8'hff >> layer;
+  assign _077_ = 5'h1f >> layer;
+  assign _079_ = 10'h300 >> layer;
+  assign _080_ = 10'h3e0 >> layer;
+  assign _081_ = 10'h3ff >> layer;
+  assign _082_ = 8'hff >> layer;
+  assign _083_ = 5'h1f >> layer;
+  assign _084_ = 10'h200 >> layer;
+  assign _085_ = counter_0 == count_0;
+  assign _086_ = counter_1 == count_1;
+  assign _087_ = counter_2 == count_2;
+  assign _088_ = counter_3 == count_3;
+  assign _090_ = counter_4 == count_4;
+  assign _091_ = counter_5 == count_5;
+  assign _092_ = & { _091_, _090_, _088_, _087_, _086_, _085_ };
+  assign _093_ = step & _092_;
+  assign _094_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _095_ = counter_6 == count_6;
+  assign _096_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _097_ = paced != pace;
+  assign _098_ = running & _097_;
+  assign _099_ = paced + 1'h1;
+  assign _101_ = counter_0 == count_0;
+  assign _102_ = counter_1 == count_1;
+  assign _103_ = counter_2 == count_2;
+  assign _104_ = counter_3 == count_3;
+  assign _105_ = counter_4 == count_4;
+  assign _106_ = counter_5 == count_5;
+  assign _107_ = counter_6 == count_6;
+  assign _108_ = _107_ ? { act_delta_7[9], act_delta_7 } : act_delta_6;
+  assign _109_ = _106_ ? _108_ : act_delta_5;
+  assign _110_ = _105_ ? _109_ : act_delta_4;
+  assign _113_ = _104_ ? { _110_[10], _110_ } : { 1'h0, act_delta_3 };
+  assign _114_ = _103_ ? _113_ : { 6'h00, act_delta_2 };
+  assign _115_ = _102_ ? _114_ : 12'h001;
+  assign _116_ = _101_ ? _115_ : 12'h001;
+  assign _117_ = $signed({ 1'h0, walk__act_address }) + $signed(_116_);
+  assign _118_ = counter_0 == count_0;
+  assign _119_ = counter_1 == count_1;
+  assign _120_ = counter_2 == count_2;
+  assign _121_ = counter_3 == count_3;
+  assign _122_ = counter_4 == count_4;
+  assign _124_ = counter_5 == count_5;
+  assign _125_ = counter_6 == count_6;
+  assign _126_ = _125_ ? weight_delta_7 : weight_delta_6;
+  assign _127_ = _124_ ? _126_ : 11'h001;
+  assign _128_ = _122_ ? _127_ : 11'h001;
+  assign _129_ = _121_ ? _128_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _130_ = _120_ ? _129_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
+  assign _131_ = _119_ ? _130_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
+  assign _132_ = _118_ ? _131_ : 11'h001;
+  assign _133_ = $signed({ 1'h0, walk__weight_address }) + $signed(_132_);
+  assign _135_ = counter_0 == count_0;
+  assign _136_ = counter_0 + 1'h1;
+  assign _137_ = _135_ ? 4'h0 : _136_;
+  assign _138_ = counter_0 == count_0;
+  assign _140_ = counter_1 == count_1;
+  assign _141_ = counter_1 + 1'h1;
+  assign _142_ = _140_ ? 4'h0 : _141_;
+  assign _143_ = counter_0 == count_0;
+  assign _146_ = counter_1 == count_1;
+  assign _147_ = _144_ & _146_;
+  assign _148_ = counter_2 == count_2;
+  assign _149_ = counter_2 + 1'h1;
+  assign _150_ = _148_ ? 4'h0 : _149_;
+  assign _151_ = counter_0 == count_0;
+  assign _153_ = counter_1 == count_1;
+  assign _154_ = _152_ & _153_;
+  assign _155_ = counter_2 == count_2;
   assign _157_ = _154_ & _155_;
-  assign _158_ = counter_2 == count_2;
-  assign _159_ = _157_ & _158_;
-  assign _160_ = counter_3 == count_3;
-  assign _161_ = counter_3 + 1'h1;
-  assign _162_ = _160_ ? 2'h0 : _161_;
-  assign _163_ = counter_0 == count_0;
-  assign _165_ = counter_1 == count_1;
+  assign _158_ = counter_3 == count_3;
+  assign _159_ = counter_3 + 1'h1;
+  assign _160_ = _158_ ? 2'h0 : _159_;
+  assign _161_ = counter_0 == count_0;
+  assign _163_ = counter_1 == count_1;
+  assign _164_ = _162_ & _163_;
+  assign _165_ = counter_2 == count_2;
   assign _166_ = _164_ & _165_;
-  assign _168_ = counter_2 == count_2;
+  assign _168_ = counter_3 == count_3;
   assign _169_ = _166_ & _168_;
-  assign _170_ = counter_3 == count_3;
-  assign _171_ = _169_ & _170_;
-  assign _172_ = counter_4 == count_4;
-  assign _173_ = counter_4 + 1'h1;
-  assign _174_ = _172_ ? 2'h0 : _173_;
-  assign _175_ = counter_0 == count_0;
-  assign _177_ = counter_1 == count_1;
+  assign _170_ = counter_4 == count_4;
+  assign _171_ = counter_4 + 1'h1;
+  assign _172_ = _170_ ? 2'h0 : _171_;
+  assign _173_ = counter_0 == count_0;
+  assign _175_ = counter_1 == count_1;
+  assign _176_ = _174_ & _175_;
+  assign _177_ = counter_2 == count_2;
   assign _179_ = _176_ & _177_;
-  assign _180_ = counter_2 == count_2;
+  assign _180_ = counter_3 == count_3;
   assign _181_ = _179_ & _180_;
-  assign _182_ = counter_3 == count_3;
+  assign _182_ = counter_4 == count_4;
   assign _183_ = _181_ & _182_;
-  assign _184_ = counter_4 == count_4;
-  assign _185_ = _183_ & _184_;
-  assign _186_ = counter_5 == count_5;
-  assign _187_ = counter_5 + 1'h1;
-  assign _188_ = _186_ ? 4'h0 : _187_;
-  assign _190_ = counter_0 == count_0;
-  assign _192_ = counter_1 == count_1;
+  assign _184_ = counter_5 == count_5;
+  assign _185_ = counter_5 + 1'h1;
+  assign _186_ = _184_ ? 4'h0 : _185_;
+  assign _187_ = counter_0 == count_0;
+  assign _190_ = counter_1 == count_1;
+  assign _191_ = _188_ & _190_;
+  assign _192_ = counter_2 == count_2;
   assign _193_ = _191_ & _192_;
-  assign _194_ = counter_2 == count_2;
+  assign _194_ = counter_3 == count_3;
   assign _195_ = _193_ & _194_;
-  assign _196_ = counter_3 == count_3;
+  assign _196_ = counter_4 == count_4;
   assign _197_ = _195_ & _196_;
-  assign _198_ = counter_4 == count_4;
+  assign _198_ = counter_5 == count_5;
   assign _199_ = _197_ & _198_;
-  assign _201_ = counter_5 == count_5;
-  assign _202_ = _199_ & _201_;
-  assign _203_ = counter_6 == count_6;
-  assign _204_ = counter_6 + 1'h1;
-  assign _205_ = _203_ ? 6'h00 : _204_;
-  assign _206_ = counter_0 == count_0;
-  assign _208_ = counter_1 == count_1;
+  assign _201_ = counter_6 == count_6;
+  assign _202_ = counter_6 + 1'h1;
+  assign _203_ = _201_ ? 6'h00 : _202_;
+  assign _204_ = counter_0 == count_0;
+  assign _206_ = counter_1 == count_1;
+  assign _207_ = _205_ & _206_;
+  assign _208_ = counter_2 == count_2;
   assign _209_ = _207_ & _208_;
-  assign _210_ = counter_2 == count_2;
+  assign _210_ = counter_3 == count_3;
   assign _212_ = _209_ & _210_;
-  assign _213_ = counter_3 == count_3;
+  assign _213_ = counter_4 == count_4;
   assign _214_ = _212_ & _213_;
-  assign _215_ = counter_4 == count_4;
+  assign _215_ = counter_5 == count_5;
   assign _216_ = _214_ & _215_;
-  assign _217_ = counter_5 == count_5;
+  assign _217_ = counter_6 == count_6;
   assign _218_ = _216_ & _217_;
-  assign _219_ = counter_6 == count_6;
-  assign _220_ = _218_ & _219_;
-  assign _221_ = counter_7 == count_7;
-  assign _224_ = counter_7 + 1'h1;
-  assign _225_ = _221_ ? 6'h00 : _224_;
-  assign _226_ = step & finished;
-  assign _227_ = \wait  - 1'h1;
-  assign _228_ = ! \wait ;
-  assign _229_ = layer + 1'h1;
-  assign _230_ = status + 1'h1;
-  assign _231_ = counter_0 == count_0;
-  assign _232_ = counter_1 == count_1;
-  assign _233_ = counter_2 == count_2;
-  assign _235_ = counter_3 == count_3;
-  assign _236_ = counter_4 == count_4;
-  assign sum_ends = & { _236_, _235_, _233_, _232_, _231_ };
-  assign _237_ = counter_0 == count_0;
-  assign _238_ = counter_1 == count_1;
-  assign _239_ = counter_2 == count_2;
-  assign _240_ = counter_3 == count_3;
-  assign _241_ = counter_4 == count_4;
-  assign _242_ = counter_5 == count_5;
-  assign _243_ = counter_6 == count_6;
-  assign _244_ = counter_7 == count_7;
-  assign finished = & { _244_, _243_, _242_, _241_, _240_, _239_, _238_, _237_ };
-  assign _246_ = | { counter_2, counter_1, counter_0 };
-  assign pass_starts = ~ _246_;
-  assign _247_ = | { counter_4, counter_3 };
-  assign _248_ = ~ _247_;
-  assign sum_starts = pass_starts & _248_;
-  assign _249_ = paced != pace;
-  assign _250_ = sum_ends & _249_;
-  assign _251_ = ~ _250_;
-  assign _252_ = running & _251_;
-  assign _253_ = sum_starts & is_last;
-  assign _254_ = ~ credit;
-  assign _255_ = _253_ & _254_;
-  assign _257_ = ~ _255_;
-  assign step = _252_ & _257_;
-  assign _258_ = step & sum_starts;
-  assign sum_started = _258_ & is_last;
-  assign _259_ = | { counter_2, counter_1 };
-  assign _260_ = ~ _259_;
-  assign _262_ = ! count_3;
-  assign _264_ = _262_ & _263_;
-  assign _265_ = _261_ | _264_;
-  assign walk__shift = pass_starts & _265_;
-  assign _266_ = split & counter_3;
-  assign walk__act_bank = act_bank ^ _266_;
+  assign _219_ = counter_7 == count_7;
+  assign _220_ = counter_7 + 1'h1;
+  assign _221_ = _219_ ? 6'h00 : _220_;
+  assign _224_ = step & finished;
+  assign _225_ = \wait  - 1'h1;
+  assign _226_ = ! \wait ;
+  assign _227_ = layer + 1'h1;
+  assign _228_ = status + 1'h1;
+  assign _229_ = counter_0 == count_0;
+  assign _230_ = counter_1 == count_1;
+  assign _231_ = counter_2 == count_2;
+  assign _232_ = counter_3 == count_3;
+  assign _233_ = counter_4 == count_4;
+  assign sum_ends = & { _233_, _232_, _231_, _230_, _229_ };
+  assign _235_ = counter_0 == count_0;
+  assign _236_ = counter_1 == count_1;
+  assign _237_ = counter_2 == count_2;
+  assign _238_ = counter_3 == count_3;
+  assign _239_ = counter_4 == count_4;
+  assign _240_ = counter_5 == count_5;
+  assign _241_ = counter_6 == count_6;
+  assign _242_ = counter_7 == count_7;
+  assign finished = & { _242_, _241_, _240_, _239_, _238_, _237_, _236_, _235_ };
+  assign _243_ = | { counter_2, counter_1, counter_0 };
+  assign pass_starts = ~ _243_;
+  assign _244_ = | { counter_4, counter_3 };
+  assign _246_ = ~ _244_;
+  assign sum_starts = pass_starts & _246_;
+  assign _247_ = paced != pace;
+  assign _248_ = sum_ends & _247_;
+  assign _249_ = ~ _248_;
+  assign _250_ = running & _249_;
+  assign _251_ = sum_starts & is_last;
+  assign _252_ = ~ credit;
+  assign _253_ = _251_ & _252_;
+  assign _254_ = ~ _253_;
+  assign step = _250_ & _254_;
+  assign _255_ = step & sum_starts;
+  assign sum_started = _255_ & is_last;
+  assign _257_ = | { counter_2, counter_1 };
+  assign _258_ = ~ _257_;
+  assign _260_ = ! count_3;
+  assign _262_ = _260_ & _261_;
+  assign _263_ = _259_ | _262_;
+  assign walk__shift = pass_starts & _263_;
+  assign _265_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _266_ = $signed(_265_) < $signed(1'h0);
   assign _268_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _269_ = $signed(_268_) < $signed(1'h0);
-  assign _270_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _271_ = $signed(_270_) >= $signed({ 1'h0, height });
-  assign _272_ = _269_ | _271_;
-  assign _273_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _274_ = $signed(_273_) < $signed(1'h0);
-  assign _275_ = _272_ | _274_;
-  assign _276_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _277_ = $signed(_276_) >= $signed({ 1'h0, width });
-  assign walk__pad = _275_ | _277_;
-  assign _279_ = ! layer;
-  assign _280_ = ! counter_3;
-  assign _281_ = ! counter_0;
-  assign _282_ = _280_ & _281_;
-  assign _284_ = ! counter_0;
-  assign _285_ = _283_ & _284_;
+  assign _269_ = $signed(_268_) >= $signed({ 1'h0, height });
+  assign _270_ = _266_ | _269_;
+  assign _271_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _272_ = $signed(_271_) < $signed(1'h0);
+  assign _273_ = _270_ | _272_;
+  assign _274_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _275_ = $signed(_274_) >= $signed({ 1'h0, width });
+  assign walk__pad = _273_ | _275_;
+  assign _276_ = ! layer;
   assign loading = ! status;
-  assign _286_ = ! fsm_state;
-  assign _287_ = fsm_state == 1'h1;
-  assign _288_ = fsm_state == 2'h2;
-  assign _290_ = fsm_state == 2'h3;
-  assign _291_ = fsm_state == 3'h4;
+  assign _277_ = ! fsm_state;
+  assign _279_ = fsm_state == 1'h1;
+  assign _280_ = fsm_state == 2'h2;
+  assign _281_ = fsm_state == 2'h3;
+  assign _282_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _292_;
+    fields_loaded <= _283_;
   always @(posedge clk)
-    count_0 <= _293_;
+    count_0 <= _284_;
   always @(posedge clk)
-    count_1 <= _294_;
+    count_1 <= _285_;
   always @(posedge clk)
-    count_2 <= _295_;
+    count_2 <= _286_;
   always @(posedge clk)
-    count_3 <= _296_;
+    count_3 <= _287_;
   always @(posedge clk)
-    count_4 <= _297_;
+    count_4 <= _288_;
   always @(posedge clk)
-    count_5 <= _298_;
+    count_5 <= _290_;
   always @(posedge clk)
-    count_6 <= _299_;
+    count_6 <= _291_;
   always @(posedge clk)
-    count_7 <= _301_;
+    count_7 <= _292_;
   always @(posedge clk)
-    act_delta_2 <= _302_;
+    act_delta_2 <= _293_;
   always @(posedge clk)
-    act_delta_3 <= _303_;
+    act_delta_3 <= _294_;
   always @(posedge clk)
-    act_delta_4 <= _304_;
+    act_delta_4 <= _295_;
   always @(posedge clk)
-    act_delta_5 <= _305_;
+    act_delta_5 <= _296_;
   always @(posedge clk)
-    act_delta_6 <= _306_;
+    act_delta_6 <= _297_;
   always @(posedge clk)
-    act_delta_7 <= _307_;
+    act_delta_7 <= _298_;
   always @(posedge clk)
-    weight_delta_1 <= _308_;
+    weight_delta_1 <= _299_;
   always @(posedge clk)
-    weight_delta_2 <= _309_;
+    weight_delta_2 <= _301_;
   always @(posedge clk)
-    weight_delta_3 <= _310_;
+    weight_delta_3 <= _302_;
   always @(posedge clk)
-    weight_delta_6 <= _312_;
+    weight_delta_6 <= _303_;
   always @(posedge clk)
-    weight_delta_7 <= _313_;
+    weight_delta_7 <= _304_;
   always @(posedge clk)
-    pace <= _314_;
+    pace <= _305_;
   always @(posedge clk)
-    flush <= _315_;
+    flush <= _306_;
   always @(posedge clk)
-    act_base <= _316_;
+    act_base <= _307_;
   always @(posedge clk)
-    act_bank <= _317_;
+    act_bank <= _308_;
   always @(posedge clk)
-    split <= _318_;
+    weight_base <= _309_;
   always @(posedge clk)
-    weight_base <= _319_;
+    origin_y <= _310_;
   always @(posedge clk)
-    origin_y <= _320_;
+    origin_x <= _312_;
   always @(posedge clk)
-    origin_x <= _321_;
+    stride_y <= _313_;
   always @(posedge clk)
-    stride_y <= _323_;
+    stride_x <= _314_;
   always @(posedge clk)
-    stride_x <= _324_;
+    height <= _315_;
   always @(posedge clk)
-    height <= _325_;
+    width <= _316_;
   always @(posedge clk)
-    width <= _326_;
+    is_last <= _317_;
   always @(posedge clk)
-    is_last <= _327_;
+    \$signal  <= _318_;
   always @(posedge clk)
-    \$signal  <= _328_;
+    window_x <= _319_;
   always @(posedge clk)
-    window_x <= _329_;
+    paced <= _320_;
   always @(posedge clk)
-    paced <= _330_;
+    walk__act_address <= _321_;
   always @(posedge clk)
-    walk__act_address <= _331_;
+    walk__weight_address <= _323_;
   always @(posedge clk)
-    walk__weight_address <= _332_;
+    counter_0 <= _324_;
   always @(posedge clk)
-    counter_0 <= _335_;
+    counter_1 <= _325_;
   always @(posedge clk)
-    counter_1 <= _336_;
+    counter_2 <= _326_;
   always @(posedge clk)
-    counter_2 <= _337_;
+    counter_3 <= _327_;
   always @(posedge clk)
-    counter_3 <= _338_;
+    counter_4 <= _328_;
   always @(posedge clk)
-    counter_4 <= _339_;
+    counter_5 <= _329_;
   always @(posedge clk)
-    counter_5 <= _340_;
+    counter_6 <= _330_;
   always @(posedge clk)
-    counter_6 <= _341_;
+    counter_7 <= _331_;
   always @(posedge clk)
-    counter_7 <= _342_;
+    layer <= _332_;
   always @(posedge clk)
-    layer <= _343_;
+    status <= _335_;
   always @(posedge clk)
-    status <= _344_;
+    fsm_state <= _336_;
   always @(posedge clk)
-    fsm_state <= _346_;
-  always @(posedge clk)
-    \wait  <= _347_;
+    \wait  <= _337_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = start;
+    _283_ = start;
     if (rst) begin
-      _292_ = 1'h0;
+      _283_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = count_0;
+    _284_ = count_0;
     if (start) begin
-      _293_ = { _222_, _111_, _000_ };
+      _284_ = { _222_, _111_, _000_ };
     end
     if (rst) begin
-      _293_ = 3'h0;
+      _284_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = count_1;
+    _285_ = count_1;
     if (start) begin
-      _294_ = { _367_, _356_, _333_ };
+      _285_ = { _358_, _347_, _333_ };
     end
     if (rst) begin
-      _294_ = 3'h0;
+      _285_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = count_2;
+    _286_ = count_2;
     if (start) begin
-      _295_ = { _400_, _389_, _378_ };
+      _286_ = { _391_, _380_, _369_ };
     end
     if (rst) begin
-      _295_ = 3'h0;
+      _286_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = count_3;
+    _287_ = count_3;
     if (start) begin
-      _296_ = _001_;
+      _287_ = _001_;
     end
     if (rst) begin
-      _296_ = 1'h0;
+      _287_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = count_4;
+    _288_ = count_4;
     if (start) begin
-      _297_ = _012_;
+      _288_ = _012_;
     end
     if (rst) begin
-      _297_ = 1'h0;
+      _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = count_5;
+    _290_ = count_5;
     if (start) begin
-      _298_ = { _045_, _034_, _023_ };
+      _290_ = { _045_, _034_, _023_ };
     end
     if (rst) begin
-      _298_ = 3'h0;
+      _290_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = count_6;
+    _291_ = count_6;
     if (start) begin
-      _299_ = { _100_, _089_, _078_, _067_, _056_ };
+      _291_ = { _100_, _089_, _078_, _067_, _056_ };
     end
     if (rst) begin
-      _299_ = 5'h00;
+      _291_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = count_7;
+    _292_ = count_7;
     if (start) begin
-      _301_ = { _156_, _145_, _134_, _123_, _112_ };
+      _292_ = { _156_, _145_, _134_, _123_, _112_ };
     end
     if (rst) begin
-      _301_ = 5'h00;
+      _292_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = act_delta_2;
+    _293_ = act_delta_2;
     if (start) begin
-      _302_ = { _223_, _211_, _200_, _189_, _178_, _167_ };
+      _293_ = { _223_, _211_, _200_, _189_, _178_, _167_ };
     end
     if (rst) begin
-      _302_ = 6'h00;
+      _293_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = act_delta_3;
+    _294_ = act_delta_3;
     if (start) begin
-      _303_ = { _348_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ };
+      _294_ = { _338_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ };
     end
     if (rst) begin
-      _303_ = 12'h000;
+      _294_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = act_delta_4;
+    _295_ = act_delta_4;
     if (start) begin
-      _304_ = { _360_, _359_, _358_, _357_, _355_, _354_, _353_, _352_, _351_, _350_, _349_ };
+      _295_ = { _350_, _349_, _348_, _346_, _345_, _344_, _343_, _342_, _341_, _340_, _339_ };
+    end
+    if (rst) begin
+      _295_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _296_ = act_delta_5;
+    if (start) begin
+      _296_ = { _362_, _361_, _360_, _359_, _357_, _356_, _355_, _354_, _353_, _352_, _351_ };
+    end
+    if (rst) begin
+      _296_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _297_ = act_delta_6;
+    if (start) begin
+      _297_ = { _374_, _373_, _372_, _371_, _370_, _368_, _367_, _366_, _365_, _364_, _363_ };
+    end
+    if (rst) begin
+      _297_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _298_ = act_delta_7;
+    if (start) begin
+      _298_ = { _385_, _384_, _383_, _382_, _381_, _379_, _378_, _377_, _376_, _375_ };
+    end
+    if (rst) begin
+      _298_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _299_ = weight_delta_1;
+    if (start) begin
+      _299_ = { _389_, _388_, _387_, _386_ };
+    end
+    if (rst) begin
+      _299_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _301_ = weight_delta_2;
+    if (start) begin
+      _301_ = { _394_, _393_, _392_, _390_ };
+    end
+    if (rst) begin
+      _301_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _302_ = weight_delta_3;
+    if (start) begin
+      _302_ = { _002_, _401_, _400_, _399_, _398_, _397_, _396_, _395_ };
+    end
+    if (rst) begin
+      _302_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _303_ = weight_delta_6;
+    if (start) begin
+      _303_ = { _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_ };
+    end
+    if (rst) begin
+      _303_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _304_ = weight_delta_7;
+    if (start) begin
+      _304_ = { _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_ };
     end
     if (rst) begin
       _304_ = 11'h000;
@@ -4136,99 +4152,99 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = act_delta_5;
+    _305_ = pace;
     if (start) begin
-      _305_ = { _372_, _371_, _370_, _369_, _368_, _366_, _365_, _364_, _363_, _362_, _361_ };
+      _305_ = { _028_, _027_ };
     end
     if (rst) begin
-      _305_ = 11'h000;
+      _305_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = act_delta_6;
+    _306_ = flush;
     if (start) begin
-      _306_ = { _384_, _383_, _382_, _381_, _380_, _379_, _377_, _376_, _375_, _374_, _373_ };
+      _306_ = { _033_, _032_, _031_, _030_, _029_ };
     end
     if (rst) begin
-      _306_ = 11'h000;
+      _306_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = act_delta_7;
+    _307_ = act_base;
     if (start) begin
-      _307_ = { _395_, _394_, _393_, _392_, _391_, _390_, _388_, _387_, _386_, _385_ };
+      _307_ = { _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_ };
     end
     if (rst) begin
-      _307_ = 10'h000;
+      _307_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = weight_delta_1;
+    _308_ = act_bank;
     if (start) begin
-      _308_ = { _399_, _398_, _397_, _396_ };
+      _308_ = _049_;
     end
     if (rst) begin
-      _308_ = 4'h0;
+      _308_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = weight_delta_2;
+    _309_ = weight_base;
     if (start) begin
-      _309_ = { _404_, _403_, _402_, _401_ };
+      _309_ = { _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_ };
     end
     if (rst) begin
-      _309_ = 4'h0;
+      _309_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = weight_delta_3;
+    _310_ = origin_y;
     if (start) begin
-      _310_ = { _003_, _002_, _410_, _409_, _408_, _407_, _406_, _405_ };
+      _310_ = { _063_, _062_ };
     end
     if (rst) begin
-      _310_ = 8'h00;
+      _310_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = weight_delta_6;
+    _312_ = origin_x;
     if (start) begin
-      _312_ = { _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
+      _312_ = { _065_, _064_ };
     end
     if (rst) begin
-      _312_ = 11'h000;
+      _312_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = weight_delta_7;
+    _313_ = stride_y;
     if (start) begin
-      _313_ = { _027_, _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_ };
+      _313_ = { _069_, _068_, _066_ };
     end
     if (rst) begin
-      _313_ = 11'h000;
+      _313_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = pace;
+    _314_ = stride_x;
     if (start) begin
-      _314_ = { _029_, _028_ };
+      _314_ = { _072_, _071_, _070_ };
     end
     if (rst) begin
-      _314_ = 2'h0;
+      _314_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = flush;
+    _315_ = height;
     if (start) begin
-      _315_ = { _035_, _033_, _032_, _031_, _030_ };
+      _315_ = { _077_, _076_, _075_, _074_, _073_ };
     end
     if (rst) begin
       _315_ = 5'h00;
@@ -4236,19 +4252,19 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = act_base;
+    _316_ = width;
     if (start) begin
-      _316_ = { _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_ };
+      _316_ = { _083_, _082_, _081_, _080_, _079_ };
     end
     if (rst) begin
-      _316_ = 13'h0000;
+      _316_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = act_bank;
+    _317_ = is_last;
     if (start) begin
-      _317_ = _050_;
+      _317_ = _084_;
     end
     if (rst) begin
       _317_ = 1'h0;
@@ -4256,59 +4272,97 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = split;
-    if (start) begin
-      _318_ = _051_;
+    _318_ = \$signal ;
+    if (fields_loaded) begin
+      _318_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_093_) begin
+      if (_095_) begin
+        _318_ = _096_[6:0];
+      end
     end
     if (rst) begin
-      _318_ = 1'h0;
+      _318_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = weight_base;
-    if (start) begin
-      _319_ = { _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_ };
+    _319_ = window_x;
+    if (fields_loaded) begin
+      _319_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_093_) begin
+      _319_ = _094_[6:0];
+      if (_095_) begin
+        _319_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
     end
     if (rst) begin
-      _319_ = 11'h000;
+      _319_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = origin_y;
-    if (start) begin
-      _320_ = { _065_, _064_ };
+    _320_ = paced;
+    if (_098_) begin
+      _320_ = _099_[1:0];
     end
+    if (step) begin
+      if (sum_ends) begin
+        _320_ = 2'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _320_ = 2'h0;
+    endcase
     if (rst) begin
       _320_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = origin_x;
-    if (start) begin
-      _321_ = { _068_, _066_ };
+    _321_ = walk__act_address;
+    if (step) begin
+      _321_ = _117_[12:0];
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _321_ = act_base;
+    endcase
     if (rst) begin
-      _321_ = 2'h0;
+      _321_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = stride_y;
-    if (start) begin
-      _323_ = { _071_, _070_, _069_ };
+    _323_ = walk__weight_address;
+    if (step) begin
+      _323_ = _133_[10:0];
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _323_ = weight_base;
+    endcase
     if (rst) begin
-      _323_ = 3'h0;
+      _323_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = stride_x;
-    if (start) begin
-      _324_ = { _074_, _073_, _072_ };
+    _324_ = counter_0;
+    if (step) begin
+      _324_ = _137_[2:0];
     end
     if (rst) begin
       _324_ = 3'h0;
@@ -4316,29 +4370,35 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = height;
-    if (start) begin
-      _325_ = { _080_, _079_, _077_, _076_, _075_ };
+    _325_ = counter_1;
+    if (step) begin
+      if (_139_) begin
+        _325_ = _142_[2:0];
+      end
     end
     if (rst) begin
-      _325_ = 5'h00;
+      _325_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = width;
-    if (start) begin
-      _326_ = { _085_, _084_, _083_, _082_, _081_ };
+    _326_ = counter_2;
+    if (step) begin
+      if (_147_) begin
+        _326_ = _150_[2:0];
+      end
     end
     if (rst) begin
-      _326_ = 5'h00;
+      _326_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = is_last;
-    if (start) begin
-      _327_ = _086_;
+    _327_ = counter_3;
+    if (step) begin
+      if (_157_) begin
+        _327_ = _160_[0];
+      end
     end
     if (rst) begin
       _327_ = 1'h0;
@@ -4346,274 +4406,140 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = \$signal ;
-    if (fields_loaded) begin
-      _328_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_095_) begin
-      if (_097_) begin
-        _328_ = _098_[6:0];
-      end
-    end
-    if (rst) begin
-      _328_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _329_ = window_x;
-    if (fields_loaded) begin
-      _329_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_095_) begin
-      _329_ = _096_[6:0];
-      if (_097_) begin
-        _329_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
-    end
-    if (rst) begin
-      _329_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _330_ = paced;
-    if (_101_) begin
-      _330_ = _102_[1:0];
-    end
+    _328_ = counter_4;
     if (step) begin
-      if (sum_ends) begin
-        _330_ = 2'h0;
+      if (_169_) begin
+        _328_ = _172_[0];
       end
     end
+    if (rst) begin
+      _328_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _329_ = counter_5;
+    if (step) begin
+      if (_183_) begin
+        _329_ = _186_[2:0];
+      end
+    end
+    if (rst) begin
+      _329_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _330_ = counter_6;
+    if (step) begin
+      if (_199_) begin
+        _330_ = _203_[4:0];
+      end
+    end
+    if (rst) begin
+      _330_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _331_ = counter_7;
+    if (step) begin
+      if (_218_) begin
+        _331_ = _221_[4:0];
+      end
+    end
+    if (rst) begin
+      _331_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _332_ = layer;
     casez (fsm_state)
       3'h0:
-          /* empty */;
+          if (loaded) begin
+            _332_ = 4'h0;
+          end
       3'h1:
           /* empty */;
       3'h2:
-          _330_ = 2'h0;
+          /* empty */;
+      3'h3:
+          /* empty */;
+      3'h4:
+          if (_226_) begin
+            (* full_case = 32'd1 *)
+            if (is_last) begin
+            end else begin
+              _332_ = _227_[3:0];
+            end
+          end
     endcase
     if (rst) begin
-      _330_ = 2'h0;
+      _332_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _331_ = walk__act_address;
-    if (step) begin
-      _331_ = _119_[12:0];
-    end
+    _335_ = status;
     casez (fsm_state)
       3'h0:
-          /* empty */;
+          if (loaded) begin
+            _335_ = 4'h1;
+          end
       3'h1:
           /* empty */;
       3'h2:
-          _331_ = act_base;
+          /* empty */;
+      3'h3:
+          /* empty */;
+      3'h4:
+          if (_226_) begin
+            (* full_case = 32'd1 *)
+            if (is_last) begin
+              _335_ = 4'h0;
+            end else begin
+              _335_ = _228_[3:0];
+            end
+          end
     endcase
     if (rst) begin
-      _331_ = 13'h0000;
+      _335_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _332_ = walk__weight_address;
-    if (step) begin
-      _332_ = _136_[10:0];
-    end
+    _336_ = fsm_state;
     casez (fsm_state)
       3'h0:
-          /* empty */;
+          if (loaded) begin
+            _336_ = 3'h1;
+          end
       3'h1:
-          /* empty */;
+          _336_ = 3'h2;
       3'h2:
-          _332_ = weight_base;
+          _336_ = 3'h3;
+      3'h3:
+          if (_224_) begin
+            _336_ = 3'h4;
+          end
+      3'h4:
+          if (_226_) begin
+            (* full_case = 32'd1 *)
+            if (is_last) begin
+              _336_ = 3'h0;
+            end else begin
+              _336_ = 3'h1;
+            end
+          end
     endcase
-    if (rst) begin
-      _332_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _335_ = counter_0;
-    if (step) begin
-      _335_ = _139_[2:0];
-    end
-    if (rst) begin
-      _335_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _336_ = counter_1;
-    if (step) begin
-      if (_141_) begin
-        _336_ = _144_[2:0];
-      end
-    end
     if (rst) begin
       _336_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _337_ = counter_2;
-    if (step) begin
-      if (_149_) begin
-        _337_ = _152_[2:0];
-      end
-    end
-    if (rst) begin
-      _337_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _338_ = counter_3;
-    if (step) begin
-      if (_159_) begin
-        _338_ = _162_[0];
-      end
-    end
-    if (rst) begin
-      _338_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _339_ = counter_4;
-    if (step) begin
-      if (_171_) begin
-        _339_ = _174_[0];
-      end
-    end
-    if (rst) begin
-      _339_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _340_ = counter_5;
-    if (step) begin
-      if (_185_) begin
-        _340_ = _188_[2:0];
-      end
-    end
-    if (rst) begin
-      _340_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _341_ = counter_6;
-    if (step) begin
-      if (_202_) begin
-        _341_ = _205_[4:0];
-      end
-    end
-    if (rst) begin
-      _341_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _342_ = counter_7;
-    if (step) begin
-      if (_220_) begin
-        _342_ = _225_[4:0];
-      end
-    end
-    if (rst) begin
-      _342_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _343_ = layer;
-    casez (fsm_state)
-      3'h0:
-          if (loaded) begin
-            _343_ = 4'h0;
-          end
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h4:
-          if (_228_) begin
-            (* full_case = 32'd1 *)
-            if (is_last) begin
-            end else begin
-              _343_ = _229_[3:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      _343_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _344_ = status;
-    casez (fsm_state)
-      3'h0:
-          if (loaded) begin
-            _344_ = 4'h1;
-          end
-      3'h1:
-          /* empty */;
-      3'h2:
-          /* empty */;
-      3'h3:
-          /* empty */;
-      3'h4:
-          if (_228_) begin
-            (* full_case = 32'd1 *)
-            if (is_last) begin
-              _344_ = 4'h0;
-            end else begin
-              _344_ = _230_[3:0];
-            end
-          end
-    endcase
-    if (rst) begin
-      _344_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _346_ = fsm_state;
-    casez (fsm_state)
-      3'h0:
-          if (loaded) begin
-            _346_ = 3'h1;
-          end
-      3'h1:
-          _346_ = 3'h2;
-      3'h2:
-          _346_ = 3'h3;
-      3'h3:
-          if (_226_) begin
-            _346_ = 3'h4;
-          end
-      3'h4:
-          if (_228_) begin
-            (* full_case = 32'd1 *)
-            if (is_last) begin
-              _346_ = 3'h0;
-            end else begin
-              _346_ = 3'h1;
-            end
-          end
-    endcase
-    if (rst) begin
-      _346_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _347_ = \wait ;
+    _337_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -4622,26 +4548,21 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h2:
           /* empty */;
       3'h3:
-          if (_226_) begin
-            _347_ = flush;
+          if (_224_) begin
+            _337_ = flush;
           end
       3'h4:
-          _347_ = _227_[4:0];
+          _337_ = _225_[4:0];
     endcase
     if (rst) begin
-      _347_ = 5'h00;
+      _337_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
     walk__pad_word = 16'h0000;
-    if (_279_) begin
-      if (_282_) begin
-        walk__pad_word = 16'h0777;
-      end
-      if (_285_) begin
-        walk__pad_word = 16'h0444;
-      end
+    if (_276_) begin
+      walk__pad_word = 16'h0058;
     end
   end
   always @* begin
@@ -4673,21 +4594,23 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
+  assign split = 1'h0;
   assign is_pool = 1'h0;
   assign walk__valid = step;
   assign walk__last = sum_ends;
-  assign _141_ = _140_;
-  assign _147_ = _146_;
-  assign _154_ = _153_;
-  assign _164_ = _163_;
-  assign _176_ = _175_;
-  assign _191_ = _190_;
-  assign _207_ = _206_;
+  assign _139_ = _138_;
+  assign _144_ = _143_;
+  assign _152_ = _151_;
+  assign _162_ = _161_;
+  assign _174_ = _173_;
+  assign _188_ = _187_;
+  assign _205_ = _204_;
   assign walk__first = sum_starts;
-  assign _261_ = counter_3;
-  assign _263_ = counter_4;
+  assign _259_ = counter_3;
+  assign _261_ = counter_4;
   assign walk__digit = counter_3;
-  assign _283_ = counter_3;
+  assign _264_ = 1'h0;
+  assign walk__act_bank = act_bank;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -4769,12 +4692,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _11_ = 1'h0 >> layer;
   assign _22_ = 1'h0 >> layer;
   assign _32_ = 9'h100 >> layer;
-  assign _33_ = 6'h25 >> layer;
+  assign _33_ = 6'h20 >> layer;
   assign _34_ = 1'h0 >> layer;
   assign _35_ = 3'h4 >> layer;
   assign _36_ = 9'h100 >> layer;
-  assign _37_ = 9'h125 >> layer;
-  assign _01_ = 6'h25 >> layer;
+  assign _37_ = 9'h120 >> layer;
+  assign _01_ = 6'h20 >> layer;
   assign _02_ = 3'h4 >> layer;
   assign _03_ = 3'h4 >> layer;
   assign _04_ = 1'h0 >> layer;
@@ -4916,8 +4839,8 @@ module mac_product(w, clk, rst, product, negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [6:0] product;
-  reg [6:0] product = 7'h00;
+  output [7:0] product;
+  reg [7:0] product = 8'h00;
   output negative;
   reg negative = 1'h0;
   input [3:0] x;
@@ -4936,54 +4859,60 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _11_;
   wire _12_;
   wire _13_;
-  reg [6:0] _14_;
-  reg _15_;
+  wire _14_;
+  wire _15_;
   wire _16_;
-  wire _17_;
-  wire _18_;
+  reg [7:0] _17_;
+  reg _18_;
   wire _19_;
   wire _20_;
   wire _21_;
   wire _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 64'h88f8109029862cd2 >> { w[1:0], x };
-  assign _11_ = 63'h498a792426380000 >> { w[1:0], x };
-  assign _16_ = w[2] ? _00_ : _11_;
-  assign _17_ = 64'hfaee5fa21afcb034 >> { w[1:0], x };
-  assign _18_ = 64'hc4acadb8c7c00000 >> { w[1:0], x };
-  assign _19_ = w[2] ? _17_ : _18_;
-  assign _20_ = 64'hace49f94f9a89558 >> { w[1:0], x };
-  assign _21_ = 63'h693031c0f8000000 >> { w[1:0], x };
+  assign _00_ = 63'h57aa57aa57aa0000 >> { w[1:0], x };
+  assign _11_ = 63'h57aa000057aa0000 >> { w[1:0], x };
+  assign _19_ = w[2] ? _00_ : _11_;
+  assign _20_ = 62'h32cc656632cc0000 >> { w[1:0], x };
+  assign _21_ = 63'h656657aa32cc0000 >> { w[1:0], x };
   assign _22_ = w[2] ? _20_ : _21_;
-  assign _01_ = 64'h9a484ad8ad302660 >> { w[1:0], x };
-  assign _02_ = 63'h71c03e0000000000 >> { w[1:0], x };
+  assign _23_ = 64'ha4f0d31ef35a57aa >> { w[1:0], x };
+  assign _24_ = 64'h84b432cca4f00000 >> { w[1:0], x };
+  assign _25_ = w[2] ? _23_ : _24_;
+  assign _01_ = 64'h90aa6754f16c32cc >> { w[1:0], x };
+  assign _02_ = 63'h5138a4f0c7000000 >> { w[1:0], x };
   assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'hd3706ce031c0c780 >> { w[1:0], x };
-  assign _05_ = 63'h7e00c00000000000 >> { w[1:0], x };
+  assign _04_ = 64'h8dcc2d985a70a4f0 >> { w[1:0], x };
+  assign _05_ = 64'h99c0c700f8000000 >> { w[1:0], x };
   assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'he3808f003e00f800 >> { w[1:0], x };
-  assign _08_ = 64'h8000000000000000 >> { w[1:0], x };
+  assign _07_ = 64'hd6f049e06380c700 >> { w[1:0], x };
+  assign _08_ = 61'h1e00f80000000000 >> { w[1:0], x };
   assign _09_ = w[2] ? _07_ : _08_;
-  assign _10_ = 64'hfc00f000c0000000 >> { w[1:0], x };
-  assign _12_ = 1'h0 >> { w[1:0], x };
+  assign _10_ = 64'he7008e007c00f800 >> { w[1:0], x };
+  assign _12_ = 64'he000000000000000 >> { w[1:0], x };
   assign _13_ = w[2] ? _10_ : _12_;
+  assign _14_ = 64'hf800f00080000000 >> { w[1:0], x };
+  assign _15_ = 1'h0 >> { w[1:0], x };
+  assign _16_ = w[2] ? _14_ : _15_;
   always @(posedge clk)
-    product <= _14_;
+    product <= _17_;
   always @(posedge clk)
-    negative <= _15_;
+    negative <= _18_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _14_ = { _13_, _09_, _06_, _03_, _22_, _19_, _16_ };
+    _17_ = { _16_, _13_, _09_, _06_, _03_, _25_, _22_, _19_ };
     if (rst) begin
-      _14_ = 7'h00;
+      _17_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _15_ = w[3];
+    _18_ = w[3];
     if (rst) begin
-      _15_ = 1'h0;
+      _18_ = 1'h0;
     end
   end
   assign \w.magnitude  = w[2:0];
@@ -5005,72 +4934,75 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   wire clk;
   input rst;
   wire rst;
-  output signed [22:0] acc;
-  reg signed [22:0] acc = 23'h000000;
+  output signed [23:0] acc;
+  reg signed [23:0] acc = 24'h000000;
   input [15:0] x;
   wire [15:0] x;
-  wire [25:0] _00_;
-  wire _01_;
-  wire _02_;
-  wire _03_;
-  wire _04_;
-  wire [8:0] _05_;
-  wire [10:0] _06_;
-  wire _07_;
-  wire _08_;
-  wire _09_;
-  wire _10_;
-  wire [25:0] _11_;
-  wire _12_;
-  wire _13_;
-  wire _14_;
-  wire _15_;
-  wire _16_;
-  wire _17_;
-  wire [8:0] _18_;
-  wire [10:0] _19_;
-  wire _20_;
-  wire _21_;
-  wire [25:0] _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
-  wire _26_;
-  wire _27_;
-  wire _28_;
-  wire _29_;
-  wire _30_;
-  wire _31_;
-  wire _32_;
-  wire _33_;
-  wire [10:0] _34_;
-  wire [12:0] _35_;
-  wire [24:0] _36_;
-  wire [26:0] _37_;
-  reg [8:0] _38_;
-  reg _39_;
-  reg [8:0] _40_;
-  reg _41_;
-  reg [9:0] _42_;
-  reg _43_;
-  wire _44_;
-  reg [22:0] _45_;
-  wire _46_;
-  wire _47_;
-  wire _48_;
-  wire _49_;
-  wire signed [22:0] base;
+  wire [26:0] _000_;
+  wire _001_;
+  wire _002_;
+  wire _003_;
+  wire _004_;
+  wire _005_;
+  wire [9:0] _006_;
+  wire [11:0] _007_;
+  wire _008_;
+  wire _009_;
+  wire _010_;
+  wire [26:0] _011_;
+  wire _012_;
+  wire _013_;
+  wire _014_;
+  wire _015_;
+  wire _016_;
+  wire _017_;
+  wire _018_;
+  wire _019_;
+  wire [9:0] _020_;
+  wire [11:0] _021_;
+  wire [26:0] _022_;
+  wire _023_;
+  wire _024_;
+  wire _025_;
+  wire _026_;
+  wire _027_;
+  wire _028_;
+  wire _029_;
+  wire _030_;
+  wire _031_;
+  wire _032_;
+  wire _033_;
+  wire _034_;
+  wire _035_;
+  wire _036_;
+  wire [11:0] _037_;
+  wire [13:0] _038_;
+  wire [25:0] _039_;
+  wire [27:0] _040_;
+  reg [9:0] _041_;
+  reg _042_;
+  reg [9:0] _043_;
+  wire _044_;
+  reg _045_;
+  reg [10:0] _046_;
+  reg _047_;
+  reg [23:0] _048_;
+  wire _049_;
+  wire _050_;
+  wire _051_;
+  wire _052_;
+  wire signed [23:0] base;
   wire negative;
   wire \negative$20 ;
   wire \negative$25 ;
   wire \negative$26 ;
-  wire [6:0] product;
-  wire [6:0] \product$21 ;
-  wire [6:0] \product$24 ;
-  wire [6:0] \product$27 ;
-  reg signed [8:0] sum_0_0 = 9'h000;
-  reg signed [8:0] sum_0_1 = 9'h000;
-  reg signed [9:0] sum_1_0 = 10'h000;
+  wire [7:0] product;
+  wire [7:0] \product$21 ;
+  wire [7:0] \product$24 ;
+  wire [7:0] \product$27 ;
+  reg signed [9:0] sum_0_0 = 10'h000;
+  reg signed [9:0] sum_0_1 = 10'h000;
+  reg signed [10:0] sum_1_0 = 11'h000;
   reg sum_negative_0_0 = 1'h0;
   reg sum_negative_0_1 = 1'h0;
   reg sum_negative_1_0 = 1'h0;
@@ -5091,61 +5023,64 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   wire [3:0] \x$14 ;
   wire [3:0] \x$8 ;
   always @(posedge clk)
-    sum_negative_0_1 <= _41_;
+    sum_0_0 <= _041_;
   always @(posedge clk)
-    sum_1_0 <= _42_;
+    sum_negative_0_0 <= _042_;
   always @(posedge clk)
-    sum_negative_1_0 <= _43_;
+    sum_0_1 <= _043_;
   always @(posedge clk)
-    acc <= _45_;
-  assign _11_ = shift ? _00_ : { acc[22], acc[22], acc[22], acc };
-  assign _22_ = first ? 26'h0000000 : _11_;
-  assign _33_ = negative ^ \negative$20 ;
-  assign _44_ = negative ^ \negative$20 ;
-  assign _46_ = negative ^ \negative$20 ;
-  assign _47_ = negative ^ \negative$20 ;
-  assign _48_ = negative ^ \negative$20 ;
-  assign _49_ = negative ^ \negative$20 ;
-  assign _01_ = negative ^ \negative$20 ;
-  assign _02_ = negative ^ \negative$20 ;
-  assign _03_ = negative ^ \negative$20 ;
-  assign _04_ = negative ^ \negative$20 ;
-  assign _05_ = { 2'h0, \product$21  } ^ { _04_, _03_, _02_, _01_, _49_, _48_, _47_, _46_, _44_ };
-  assign _06_ = { product, 1'h1 } + { _05_, _33_ };
-  assign _07_ = \negative$25  ^ \negative$26 ;
-  assign _08_ = \negative$25  ^ \negative$26 ;
-  assign _09_ = \negative$25  ^ \negative$26 ;
-  assign _10_ = \negative$25  ^ \negative$26 ;
-  assign _12_ = \negative$25  ^ \negative$26 ;
-  assign _13_ = \negative$25  ^ \negative$26 ;
-  assign _14_ = \negative$25  ^ \negative$26 ;
-  assign _15_ = \negative$25  ^ \negative$26 ;
-  assign _16_ = \negative$25  ^ \negative$26 ;
-  assign _17_ = \negative$25  ^ \negative$26 ;
-  assign _18_ = { 2'h0, \product$27  } ^ { _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
-  assign _19_ = { \product$24 , 1'h1 } + { _18_, _07_ };
-  assign _20_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _21_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _23_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _24_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _25_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _26_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _27_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _28_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _29_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _30_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _31_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _32_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _34_ = { sum_0_1[8], sum_0_1[8], sum_0_1 } ^ { _32_, _31_, _30_, _29_, _28_, _27_, _26_, _25_, _24_, _23_, _21_ };
-  assign _35_ = { sum_0_0[8], sum_0_0[8], sum_0_0, 1'h1 } + { _34_, _20_ };
-  assign _36_ = { sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0[9], sum_1_0 } ^ { sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0 };
-  assign _37_ = { _22_[22], _22_[22], _22_[22:0], 1'h1 } + { _36_, sum_negative_1_0 };
+    sum_negative_0_1 <= _045_;
   always @(posedge clk)
-    sum_0_0 <= _38_;
+    sum_1_0 <= _046_;
   always @(posedge clk)
-    sum_negative_0_0 <= _39_;
+    sum_negative_1_0 <= _047_;
   always @(posedge clk)
-    sum_0_1 <= _40_;
+    acc <= _048_;
+  assign _011_ = shift ? _000_ : { acc[23], acc[23], acc[23], acc };
+  assign _022_ = first ? 27'h0000000 : _011_;
+  assign _033_ = negative ^ \negative$20 ;
+  assign _044_ = negative ^ \negative$20 ;
+  assign _049_ = negative ^ \negative$20 ;
+  assign _050_ = negative ^ \negative$20 ;
+  assign _051_ = negative ^ \negative$20 ;
+  assign _052_ = negative ^ \negative$20 ;
+  assign _001_ = negative ^ \negative$20 ;
+  assign _002_ = negative ^ \negative$20 ;
+  assign _003_ = negative ^ \negative$20 ;
+  assign _004_ = negative ^ \negative$20 ;
+  assign _005_ = negative ^ \negative$20 ;
+  assign _006_ = { 2'h0, \product$21  } ^ { _005_, _004_, _003_, _002_, _001_, _052_, _051_, _050_, _049_, _044_ };
+  assign _007_ = { product, 1'h1 } + { _006_, _033_ };
+  assign _008_ = \negative$25  ^ \negative$26 ;
+  assign _009_ = \negative$25  ^ \negative$26 ;
+  assign _010_ = \negative$25  ^ \negative$26 ;
+  assign _012_ = \negative$25  ^ \negative$26 ;
+  assign _013_ = \negative$25  ^ \negative$26 ;
+  assign _014_ = \negative$25  ^ \negative$26 ;
+  assign _015_ = \negative$25  ^ \negative$26 ;
+  assign _016_ = \negative$25  ^ \negative$26 ;
+  assign _017_ = \negative$25  ^ \negative$26 ;
+  assign _018_ = \negative$25  ^ \negative$26 ;
+  assign _019_ = \negative$25  ^ \negative$26 ;
+  assign _020_ = { 2'h0, \product$27  } ^ { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_, _009_ };
+  assign _021_ = { \product$24 , 1'h1 } + { _020_, _008_ };
+  assign _023_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _024_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _025_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _026_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _027_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _028_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _029_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _030_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _031_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _032_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _034_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _035_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _036_ = sum_negative_0_0 ^ sum_negative_0_1;
+  assign _037_ = { sum_0_1[9], sum_0_1[9], sum_0_1 } ^ { _036_, _035_, _034_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
+  assign _038_ = { sum_0_0[9], sum_0_0[9], sum_0_0, 1'h1 } + { _037_, _023_ };
+  assign _039_ = { sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0 } ^ { sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0 };
+  assign _040_ = { _022_[23], _022_[23], _022_[23:0], 1'h1 } + { _039_, sum_negative_1_0 };
   mac_product product_0 (
     .clk(clk),
     .negative(negative),
@@ -5180,54 +5115,54 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _41_ = \negative$25 ;
+    _041_ = _007_[10:1];
     if (rst) begin
-      _41_ = 1'h0;
+      _041_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _42_ = _35_[10:1];
+    _042_ = negative;
     if (rst) begin
-      _42_ = 10'h000;
+      _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _43_ = sum_negative_0_0;
+    _043_ = _021_[10:1];
     if (rst) begin
-      _43_ = 1'h0;
+      _043_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _45_ = acc;
+    _045_ = \negative$25 ;
+    if (rst) begin
+      _045_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _046_ = _038_[11:1];
+    if (rst) begin
+      _046_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _047_ = sum_negative_0_0;
+    if (rst) begin
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _048_ = acc;
     if (valid) begin
-      _45_ = _37_[23:1];
+      _048_ = _040_[24:1];
     end
     if (rst) begin
-      _45_ = 23'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _38_ = _06_[9:1];
-    if (rst) begin
-      _38_ = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _39_ = negative;
-    if (rst) begin
-      _39_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _40_ = _19_[9:1];
-    if (rst) begin
-      _40_ = 9'h000;
+      _048_ = 24'h000000;
     end
   end
   assign \x$8  = x[3:0];
@@ -5238,7 +5173,7 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   assign \w$13  = w[11:8];
   assign \x$14  = x[15:12];
   assign \w$15  = w[15:12];
-  assign base = _22_[22:0];
+  assign base = _022_[23:0];
   assign \w$9.magnitude  = w[2:0];
   assign \w$9.negative  = w[3];
   assign \w$11.magnitude  = w[6:4];
@@ -5247,7 +5182,7 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   assign \w$13.negative  = w[11];
   assign \w$15.magnitude  = w[14:12];
   assign \w$15.negative  = w[15];
-  assign _00_ = { acc, 3'h0 };
+  assign _000_ = { acc, 3'h0 };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -5767,25 +5702,25 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
-  assign _000_ = 2'h2 >> select;
+  assign _000_ = 1'h0 >> select;
   assign _111_ = 2'h2 >> select;
-  assign _222_ = 2'h2 >> select;
-  assign _333_ = 1'h1 >> select;
-  assign _424_ = 2'h3 >> select;
-  assign _435_ = 2'h2 >> select;
-  assign _446_ = 1'h1 >> select;
-  assign _457_ = 1'h0 >> select;
+  assign _222_ = 1'h0 >> select;
+  assign _333_ = 1'h0 >> select;
+  assign _424_ = 1'h0 >> select;
+  assign _435_ = 1'h0 >> select;
+  assign _446_ = 1'h0 >> select;
+  assign _457_ = 2'h2 >> select;
   assign _468_ = 1'h1 >> select;
   assign _001_ = 1'h0 >> select;
   assign _012_ = $signed(value) <= $signed({ _001_, _468_, _457_, _446_, _435_, _424_, _333_, _222_, _111_, _000_ });
-  assign _023_ = 2'h2 >> select;
-  assign _034_ = 1'h0 >> select;
+  assign _023_ = 1'h0 >> select;
+  assign _034_ = 2'h2 >> select;
   assign _045_ = 1'h1 >> select;
-  assign _056_ = 1'h0 >> select;
+  assign _056_ = 2'h2 >> select;
   assign _067_ = 2'h2 >> select;
-  assign _078_ = 1'h0 >> select;
-  assign _089_ = 1'h0 >> select;
-  assign _100_ = 2'h2 >> select;
+  assign _078_ = 2'h2 >> select;
+  assign _089_ = 2'h2 >> select;
+  assign _100_ = 1'h0 >> select;
   assign _112_ = 1'h1 >> select;
   assign _123_ = 2'h2 >> select;
   assign _134_ = 2'h3 >> select;
@@ -5797,14 +5732,14 @@ module power_activation_0(select, clk, rst, code, value);
   assign _200_ = 1'h1 >> select;
   assign _211_ = 1'h0 >> select;
   assign _223_ = $signed(value) >= $signed({ _211_, _200_, _189_, _178_, _167_, _156_, _145_, _134_, _123_, _112_, _100_, _089_, _078_, _067_, _056_, _045_, _034_, _023_ });
-  assign _234_ = 2'h2 >> select;
-  assign _245_ = 1'h0 >> select;
+  assign _234_ = 1'h0 >> select;
+  assign _245_ = 2'h2 >> select;
   assign _256_ = 1'h1 >> select;
-  assign _267_ = 1'h0 >> select;
+  assign _267_ = 2'h2 >> select;
   assign _278_ = 2'h2 >> select;
-  assign _289_ = 1'h0 >> select;
-  assign _300_ = 1'h0 >> select;
-  assign _311_ = 2'h2 >> select;
+  assign _289_ = 2'h2 >> select;
+  assign _300_ = 2'h2 >> select;
+  assign _311_ = 1'h0 >> select;
   assign _322_ = 1'h1 >> select;
   assign _334_ = 2'h2 >> select;
   assign _345_ = 2'h3 >> select;
@@ -5815,425 +5750,425 @@ module power_activation_0(select, clk, rst, code, value);
   assign _400_ = 2'h2 >> select;
   assign _411_ = 1'h1 >> select;
   assign _422_ = 1'h0 >> select;
-  assign _423_ = 2'h2 >> select;
+  assign _423_ = 1'h0 >> select;
   assign _425_ = 2'h2 >> select;
-  assign _426_ = 2'h2 >> select;
-  assign _427_ = 1'h1 >> select;
-  assign _428_ = 2'h3 >> select;
-  assign _429_ = 2'h2 >> select;
-  assign _430_ = 1'h1 >> select;
-  assign _431_ = 1'h0 >> select;
+  assign _426_ = 1'h0 >> select;
+  assign _427_ = 1'h0 >> select;
+  assign _428_ = 1'h0 >> select;
+  assign _429_ = 1'h0 >> select;
+  assign _430_ = 1'h0 >> select;
+  assign _431_ = 2'h2 >> select;
   assign _432_ = 1'h1 >> select;
   assign _433_ = 1'h0 >> select;
   assign _434_ = $signed({ _422_, _411_, _400_, _389_, _378_, _367_, _356_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ }) - $signed({ _433_, _432_, _431_, _430_, _429_, _428_, _427_, _426_, _425_, _423_ });
-  assign _436_ = 2'h2 >> select;
+  assign _436_ = 1'h0 >> select;
   assign _437_ = 2'h2 >> select;
-  assign _438_ = 2'h2 >> select;
-  assign _439_ = 1'h1 >> select;
-  assign _440_ = 2'h3 >> select;
-  assign _441_ = 2'h2 >> select;
-  assign _442_ = 1'h1 >> select;
-  assign _443_ = 1'h0 >> select;
+  assign _438_ = 1'h0 >> select;
+  assign _439_ = 1'h0 >> select;
+  assign _440_ = 1'h0 >> select;
+  assign _441_ = 1'h0 >> select;
+  assign _442_ = 1'h0 >> select;
+  assign _443_ = 2'h2 >> select;
   assign _444_ = 1'h1 >> select;
   assign _445_ = 1'h0 >> select;
   assign _447_ = $signed(value) - $signed({ _445_, _444_, _443_, _442_, _441_, _440_, _439_, _438_, _437_, _436_ });
-  assign _448_ = 1'h0 >> select;
-  assign _449_ = 1'h0 >> select;
+  assign _448_ = 2'h3 >> select;
+  assign _449_ = 2'h2 >> select;
   assign _450_ = 1'h0 >> select;
-  assign _451_ = 2'h3 >> select;
-  assign _452_ = 2'h2 >> select;
-  assign _453_ = 2'h3 >> select;
-  assign _454_ = 2'h2 >> select;
-  assign _455_ = 1'h1 >> select;
-  assign _456_ = 1'h1 >> select;
-  assign _458_ = 2'h3 >> select;
-  assign _459_ = 2'h2 >> select;
-  assign _460_ = 1'h1 >> select;
-  assign _461_ = 2'h3 >> select;
-  assign _462_ = 2'h3 >> select;
-  assign _463_ = 1'h1 >> select;
-  assign _464_ = 2'h3 >> select;
-  assign _465_ = 1'h0 >> select;
+  assign _451_ = 1'h0 >> select;
+  assign _452_ = 1'h0 >> select;
+  assign _453_ = 2'h2 >> select;
+  assign _454_ = 1'h0 >> select;
+  assign _455_ = 2'h2 >> select;
+  assign _456_ = 1'h0 >> select;
+  assign _458_ = 1'h0 >> select;
+  assign _459_ = 1'h0 >> select;
+  assign _460_ = 2'h2 >> select;
+  assign _461_ = 1'h0 >> select;
+  assign _462_ = 2'h2 >> select;
+  assign _463_ = 1'h0 >> select;
+  assign _464_ = 2'h2 >> select;
+  assign _465_ = 1'h1 >> select;
   assign reached_0 = value_0 >= { _465_, _464_, _463_, _462_, _461_, _460_, _459_, _458_, _456_, _455_, _454_, _453_, _452_, _451_, _450_, _449_, _448_ };
   assign _466_ = 4'hf >> { select, index_1 };
-  assign _467_ = 1'h0 >> { select, index_1 };
-  assign _469_ = 4'he >> { select, index_1 };
-  assign _470_ = 4'hb >> { select, index_1 };
-  assign _471_ = 3'h4 >> { select, index_1 };
-  assign _472_ = 4'hb >> { select, index_1 };
-  assign _473_ = 3'h4 >> { select, index_1 };
-  assign _474_ = 4'he >> { select, index_1 };
-  assign _475_ = 4'hf >> { select, index_1 };
-  assign _476_ = 4'ha >> { select, index_1 };
-  assign _477_ = 1'h1 >> { select, index_1 };
+  assign _467_ = 3'h4 >> { select, index_1 };
+  assign _469_ = 4'hb >> { select, index_1 };
+  assign _470_ = 1'h1 >> { select, index_1 };
+  assign _471_ = 1'h1 >> { select, index_1 };
+  assign _472_ = 1'h0 >> { select, index_1 };
+  assign _473_ = 1'h1 >> { select, index_1 };
+  assign _474_ = 3'h5 >> { select, index_1 };
+  assign _475_ = 1'h0 >> { select, index_1 };
+  assign _476_ = 1'h0 >> { select, index_1 };
+  assign _477_ = 4'ha >> { select, index_1 };
   assign _478_ = 4'hb >> { select, index_1 };
-  assign _002_ = 3'h5 >> { select, index_1 };
+  assign _002_ = 1'h1 >> { select, index_1 };
   assign _003_ = 1'h1 >> { select, index_1 };
   assign _004_ = 3'h5 >> { select, index_1 };
   assign _005_ = 1'h0 >> { select, index_1 };
   assign _006_ = 4'ha >> { select, index_1 };
   assign reached_1 = value_1 >= { _006_, _005_, _004_, _003_, _002_, _478_, _477_, _476_, _475_, _474_, _473_, _472_, _471_, _470_, _469_, _467_, _466_ };
-  assign _007_ = 8'hdc >> { select, index_2 };
-  assign _008_ = 5'h12 >> { select, index_2 };
-  assign _009_ = 8'h8e >> { select, index_2 };
-  assign _010_ = 8'hed >> { select, index_2 };
-  assign _011_ = 6'h32 >> { select, index_2 };
-  assign _013_ = 8'hdd >> { select, index_2 };
-  assign _014_ = 7'h71 >> { select, index_2 };
-  assign _015_ = 8'h8d >> { select, index_2 };
-  assign _016_ = 8'hff >> { select, index_2 };
-  assign _017_ = 8'h9c >> { select, index_2 };
-  assign _018_ = 2'h3 >> { select, index_2 };
-  assign _019_ = 8'hcf >> { select, index_2 };
-  assign _020_ = 2'h3 >> { select, index_2 };
-  assign _021_ = 7'h53 >> { select, index_2 };
-  assign _022_ = 7'h40 >> { select, index_2 };
-  assign _024_ = 7'h62 >> { select, index_2 };
+  assign _007_ = 8'hcd >> { select, index_2 };
+  assign _008_ = 7'h52 >> { select, index_2 };
+  assign _009_ = 8'hdd >> { select, index_2 };
+  assign _010_ = 7'h51 >> { select, index_2 };
+  assign _011_ = 5'h11 >> { select, index_2 };
+  assign _013_ = 5'h12 >> { select, index_2 };
+  assign _014_ = 6'h31 >> { select, index_2 };
+  assign _015_ = 7'h61 >> { select, index_2 };
+  assign _016_ = 7'h72 >> { select, index_2 };
+  assign _017_ = 7'h70 >> { select, index_2 };
+  assign _018_ = 8'hbe >> { select, index_2 };
+  assign _019_ = 8'hbf >> { select, index_2 };
+  assign _020_ = 5'h13 >> { select, index_2 };
+  assign _021_ = 7'h63 >> { select, index_2 };
+  assign _022_ = 7'h60 >> { select, index_2 };
+  assign _024_ = 7'h42 >> { select, index_2 };
   assign _025_ = 8'h8c >> { select, index_2 };
   assign reached_2 = value_2 >= { _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_ };
-  assign _026_ = 16'hf0fd >> { select, index_3 };
-  assign _027_ = 11'h50d >> { select, index_3 };
-  assign _028_ = 16'hfcf4 >> { select, index_3 };
-  assign _029_ = 16'he4f8 >> { select, index_3 };
-  assign _030_ = 12'ha03 >> { select, index_3 };
-  assign _031_ = 16'hfaf3 >> { select, index_3 };
-  assign _032_ = 13'h120d >> { select, index_3 };
-  assign _033_ = 16'he2fb >> { select, index_3 };
-  assign _035_ = 16'hfcf8 >> { select, index_3 };
-  assign _036_ = 16'hf0f8 >> { select, index_3 };
-  assign _037_ = 13'h1807 >> { select, index_3 };
-  assign _038_ = 16'hfeff >> { select, index_3 };
-  assign _039_ = 12'hb0f >> { select, index_3 };
-  assign _040_ = 11'h600 >> { select, index_3 };
+  assign _026_ = 16'hf9f2 >> { select, index_3 };
+  assign _027_ = 12'hc0b >> { select, index_3 };
+  assign _028_ = 16'hf9f5 >> { select, index_3 };
+  assign _029_ = 13'h1d07 >> { select, index_3 };
+  assign _030_ = 13'h1108 >> { select, index_3 };
+  assign _031_ = 12'hd01 >> { select, index_3 };
+  assign _032_ = 11'h607 >> { select, index_3 };
+  assign _033_ = 12'ha08 >> { select, index_3 };
+  assign _035_ = 13'h1b01 >> { select, index_3 };
+  assign _036_ = 13'h1f0d >> { select, index_3 };
+  assign _037_ = 16'hf3f8 >> { select, index_3 };
+  assign _038_ = 16'hefff >> { select, index_3 };
+  assign _039_ = 11'h40f >> { select, index_3 };
+  assign _040_ = 10'h200 >> { select, index_3 };
   assign _041_ = 13'h140a >> { select, index_3 };
   assign _042_ = 13'h180c >> { select, index_3 };
   assign _043_ = 16'he0f0 >> { select, index_3 };
   assign reached_3 = value_3 >= { _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
-  assign _044_ = 32'd4185128583 >> { select, index_4 };
-  assign _046_ = 25'h1ff00f6 >> { select, index_4 };
-  assign _047_ = 32'd4171497429 >> { select, index_4 };
-  assign _048_ = 32'd4258398156 >> { select, index_4 };
-  assign _049_ = 25'h1da0035 >> { select, index_4 };
-  assign _050_ = 32'd4163436354 >> { select, index_4 };
-  assign _051_ = 26'h20300c0 >> { select, index_4 };
-  assign _052_ = 32'd4234346454 >> { select, index_4 };
-  assign _053_ = 32'd4271964065 >> { select, index_4 };
-  assign _054_ = 32'd4293787528 >> { select, index_4 };
-  assign _055_ = 26'h2fd007f >> { select, index_4 };
-  assign _057_ = 32'd4267114495 >> { select, index_4 };
-  assign _058_ = 27'h6320000 >> { select, index_4 };
-  assign _059_ = 27'h4a400aa >> { select, index_4 };
-  assign _060_ = 27'h73800cc >> { select, index_4 };
+  assign _044_ = 32'd4235591463 >> { select, index_4 };
+  assign _046_ = 26'h28600e3 >> { select, index_4 };
+  assign _047_ = 32'd4281860079 >> { select, index_4 };
+  assign _048_ = 25'h1470010 >> { select, index_4 };
+  assign _049_ = 27'h5b700ab >> { select, index_4 };
+  assign _050_ = 27'h4980067 >> { select, index_4 };
+  assign _051_ = 26'h38a0010 >> { select, index_4 };
+  assign _052_ = 25'h10c00ab >> { select, index_4 };
+  assign _053_ = 27'h63f0062 >> { select, index_4 };
+  assign _054_ = 25'h14f00b0 >> { select, index_4 };
+  assign _055_ = 32'd4257218497 >> { select, index_4 };
+  assign _057_ = 32'd4237361151 >> { select, index_4 };
+  assign _058_ = 26'h38a0000 >> { select, index_4 };
+  assign _059_ = 27'h52c00aa >> { select, index_4 };
+  assign _060_ = 27'h63000cc >> { select, index_4 };
   assign _061_ = 27'h7c000f0 >> { select, index_4 };
   assign _062_ = 32'd4160814848 >> { select, index_4 };
   assign reached_4 = value_4 >= { _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_ };
-  assign _063_ = 64'hffe4b027fffe462c >> { select, index_5 };
-  assign _064_ = 53'h1fd867000180d0 >> { select, index_5 };
-  assign _065_ = 64'hffe1c77dfffedb1f >> { select, index_5 };
-  assign _066_ = 64'hfff0920effff5481 >> { select, index_5 };
-  assign _068_ = 52'h98ecd0000295d >> { select, index_5 };
-  assign _069_ = 64'hffff71e9ffffb065 >> { select, index_5 };
-  assign _070_ = 53'h1259f200007605 >> { select, index_5 };
-  assign _071_ = 64'hffe17157fffff165 >> { select, index_5 };
-  assign _072_ = 64'hfff2dc34ffffc81b >> { select, index_5 };
-  assign _073_ = 64'hffe78dcfffffc080 >> { select, index_5 };
-  assign _074_ = 52'hca76800003fff >> { select, index_5 };
-  assign _075_ = 64'hffe39cdafffe0000 >> { select, index_5 };
-  assign _076_ = 53'h15296c0000aaaa >> { select, index_5 };
-  assign _077_ = 53'h19ce700000cccc >> { select, index_5 };
-  assign _079_ = 53'h1e0f800000f0f0 >> { select, index_5 };
-  assign _080_ = 53'h1ff0000000ff00 >> { select, index_5 };
-  assign _081_ = 64'hffe00000ffff0000 >> { select, index_5 };
+  assign _063_ = 64'hffd4a933ffff8db4 >> { select, index_5 };
+  assign _064_ = 53'h1acc3c000183ce >> { select, index_5 };
+  assign _065_ = 64'hffdd0b3ffffef501 >> { select, index_5 };
+  assign _066_ = 53'h116e3f0000abaa >> { select, index_5 };
+  assign _068_ = 53'h1664c00000edc4 >> { select, index_5 };
+  assign _069_ = 54'h2e1daa00009c01 >> { select, index_5 };
+  assign _070_ = 54'h2b56cc0000a3aa >> { select, index_5 };
+  assign _071_ = 54'h319af00000edc4 >> { select, index_5 };
+  assign _072_ = 54'h3c19ff0000bc09 >> { select, index_5 };
+  assign _073_ = 54'h317eff0000ce04 >> { select, index_5 };
+  assign _074_ = 64'hfff67400fffef003 >> { select, index_5 };
+  assign _075_ = 64'hffce0daaffff0000 >> { select, index_5 };
+  assign _076_ = 54'h2b56cc0000aaaa >> { select, index_5 };
+  assign _077_ = 54'h3398f00000cccc >> { select, index_5 };
+  assign _079_ = 54'h3c1f000000f0f0 >> { select, index_5 };
+  assign _080_ = 54'h3fe0000000ff00 >> { select, index_5 };
+  assign _081_ = 64'hffc00000ffff0000 >> { select, index_5 };
   assign reached_5 = value_5 >= { _081_, _080_, _079_, _077_, _076_, _075_, _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_ };
-  assign _082_ = 64'hfffffdd471ff38a4 >> index_6;
-  assign _083_ = 64'hffffffff87e7f984 >> index_6;
+  assign _082_ = 64'hfffff3398ce70f0f >> index_6;
+  assign _083_ = 64'hfffffffc3f0e700f >> index_6;
   assign _084_ = select ? _082_ : _083_;
-  assign _085_ = 41'h12d556a92fc >> index_6;
-  assign _086_ = 34'h2ad6d8aa4 >> index_6;
+  assign _085_ = 42'h38171d90ff0 >> index_6;
+  assign _086_ = 33'h155ab6a00 >> index_6;
   assign _087_ = select ? _085_ : _086_;
-  assign _088_ = 64'hffffff383ce14e75 >> index_6;
-  assign _090_ = 64'hfffffffcbe8e2ad3 >> index_6;
+  assign _088_ = 64'hfffff3fe01ee0fff >> index_6;
+  assign _090_ = 64'hfffffffe6623c0aa >> index_6;
   assign _091_ = select ? _088_ : _090_;
-  assign _092_ = 64'hffffff36150163b8 >> index_6;
-  assign _093_ = 64'hffffffff3f30cb00 >> index_6;
+  assign _092_ = 44'hcb1630ef000 >> index_6;
+  assign _093_ = 31'h40cd8ccc >> index_6;
   assign _094_ = select ? _092_ : _093_;
-  assign _095_ = 42'h30bf5ffba5c >> index_6;
-  assign _096_ = 31'h48c73213 >> index_6;
+  assign _095_ = 44'h9e3c69daaaa >> index_6;
+  assign _096_ = 31'h78e1f0e0 >> index_6;
   assign _097_ = select ? _095_ : _096_;
-  assign _098_ = 64'hfffffebc9cd825df >> index_6;
-  assign _099_ = 64'hffffffff8f003df0 >> index_6;
+  assign _098_ = 44'hab56ad6cccc >> index_6;
+  assign _099_ = 31'h47e0404a >> index_6;
   assign _101_ = select ? _098_ : _099_;
-  assign _102_ = 40'hf0d18ceee8 >> index_6;
-  assign _103_ = 31'h77180198 >> index_6;
+  assign _102_ = 44'hcc67318f0f0 >> index_6;
+  assign _103_ = 31'h400f8c8c >> index_6;
   assign _104_ = select ? _102_ : _103_;
-  assign _105_ = 64'hfffffc04d8d5f039 >> index_6;
-  assign _106_ = 64'hfffffffff7271ff9 >> index_6;
+  assign _105_ = 44'hf4702c1ff00 >> index_6;
+  assign _106_ = 31'h78e1f0e0 >> index_6;
   assign _107_ = select ? _105_ : _106_;
-  assign _108_ = 64'hfffffd4887ffdf24 >> index_6;
-  assign _109_ = 64'hfffffffff0c0218f >> index_6;
+  assign _108_ = 44'hfb803eeffff >> index_6;
+  assign _109_ = 31'h47f0005a >> index_6;
   assign _110_ = select ? _108_ : _109_;
-  assign _113_ = 64'hfffffef6c03c7b10 >> index_6;
-  assign _114_ = 64'hfffffffff000c000 >> index_6;
+  assign _113_ = 40'hb1610e0000 >> index_6;
+  assign _114_ = 31'h78fe0039 >> index_6;
   assign _115_ = select ? _113_ : _114_;
-  assign _116_ = 42'h38e238dc96a >> index_6;
-  assign _117_ = 34'h3f0000000 >> index_6;
+  assign _116_ = 64'hfffff9e3c69daaaa >> index_6;
+  assign _117_ = 64'hffffffff80fffff8 >> index_6;
   assign _118_ = select ? _116_ : _117_;
-  assign _119_ = 64'hfffffd2b4ad6924c >> index_6;
-  assign _120_ = 64'hfffffffd5aaaaaaa >> index_6;
+  assign _119_ = 64'hfffffab56ad6cccc >> index_6;
+  assign _120_ = 64'hfffffffeaa555552 >> index_6;
   assign _121_ = select ? _119_ : _120_;
-  assign _122_ = 42'h2338ce71c70 >> index_6;
-  assign _124_ = 33'h19ccccccc >> index_6;
+  assign _122_ = 44'hcc67318f0f0 >> index_6;
+  assign _124_ = 32'd3432618396 >> index_6;
   assign _125_ = select ? _122_ : _124_;
-  assign _126_ = 42'h3c3f0f81f80 >> index_6;
-  assign _127_ = 33'h1e0f0f0f0 >> index_6;
+  assign _126_ = 44'hf0783e0ff00 >> index_6;
+  assign _127_ = 32'd4041335264 >> index_6;
   assign _128_ = select ? _126_ : _127_;
-  assign _129_ = 42'h3fc00ffe000 >> index_6;
-  assign _130_ = 33'h1ff00ff00 >> index_6;
+  assign _129_ = 44'hff803ff0000 >> index_6;
+  assign _130_ = 32'd4278320640 >> index_6;
   assign _131_ = select ? _129_ : _130_;
-  assign _132_ = 42'h3ffff000000 >> index_6;
-  assign _133_ = 33'h1ffff0000 >> index_6;
+  assign _132_ = 44'hffffc000000 >> index_6;
+  assign _133_ = 32'd4294836224 >> index_6;
   assign _135_ = select ? _132_ : _133_;
-  assign _136_ = 64'hfffffc0000000000 >> index_6;
-  assign _137_ = 64'hfffffffe00000000 >> index_6;
+  assign _136_ = 64'hfffff00000000000 >> index_6;
+  assign _137_ = 64'hffffffff00000000 >> index_6;
   assign _138_ = select ? _136_ : _137_;
   assign reached_6 = value_6 >= { _138_, _135_, _131_, _128_, _125_, _121_, _118_, _115_, _110_, _107_, _104_, _101_, _097_, _094_, _091_, _087_, _084_ };
-  assign _139_ = 64'hffffffffffeebc1a >> index_7[5:0];
-  assign _140_ = 63'h6188d720ef3aaf75 >> index_7[5:0];
+  assign _139_ = 64'hffffffffff9f8781 >> index_7[5:0];
+  assign _140_ = 64'hc1f8f81f00ff00ff >> index_7[5:0];
   assign _141_ = index_7[6] ? _139_ : _140_;
-  assign _142_ = 64'hfffffffffffffffa >> index_7[5:0];
-  assign _143_ = 64'h9554aa95ad169159 >> index_7[5:0];
+  assign _142_ = 64'hfffffffffffffffd >> index_7[5:0];
+  assign _143_ = 63'h4a952aad54a45d17 >> index_7[5:0];
   assign _144_ = index_7[6] ? _142_ : _143_;
   assign _146_ = select ? _141_ : _144_;
-  assign _147_ = 21'h1e7d9d >> index_7[5:0];
-  assign _148_ = 64'hecbb2cd26b279cd0 >> index_7[5:0];
+  assign _147_ = 19'h74963 >> index_7[5:0];
+  assign _148_ = 62'h3b8bf78100ffff00 >> index_7[5:0];
   assign _149_ = index_7[6] ? _147_ : _148_;
-  assign _150_ = 4'hc >> index_7[5:0];
-  assign _151_ = 64'hd99834f9ce58dd90 >> index_7[5:0];
+  assign _150_ = 3'h6 >> index_7[5:0];
+  assign _151_ = 63'h7319ccce67c957aa >> index_7[5:0];
   assign _152_ = index_7[6] ? _150_ : _151_;
   assign _153_ = select ? _149_ : _152_;
-  assign _154_ = 64'hffffffffffe0bee8 >> index_7[5:0];
-  assign _155_ = 63'h77051be5175cd686 >> index_7[5:0];
+  assign _154_ = 64'hfffffffffff83103 >> index_7[5:0];
+  assign _155_ = 62'h3ff71fe2ff000000 >> index_7[5:0];
   assign _157_ = index_7[6] ? _154_ : _155_;
-  assign _158_ = 64'hfffffffffffffff0 >> index_7[5:0];
-  assign _159_ = 64'hfe1ec0de085ce67e >> index_7[5:0];
+  assign _158_ = 64'hfffffffffffffff8 >> index_7[5:0];
+  assign _159_ = 63'h6c1e8f0b990199cc >> index_7[5:0];
   assign _160_ = index_7[6] ? _158_ : _159_;
   assign _161_ = select ? _157_ : _160_;
-  assign _162_ = 64'hfffffffffff0e083 >> index_7[5:0];
-  assign _163_ = 64'h85a07a4542d33b3e >> index_7[5:0];
+  assign _162_ = 23'h5ab469 >> index_7[5:0];
+  assign _163_ = 64'hea54bd17aaaaaaaa >> index_7[5:0];
   assign _164_ = index_7[6] ? _162_ : _163_;
-  assign _165_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _166_ = 62'h3f9e0720f05f0000 >> index_7[5:0];
+  assign _165_ = 1'h0 >> index_7[5:0];
+  assign _166_ = 63'h7020f1f3e1f1e1f0 >> index_7[5:0];
   assign _168_ = index_7[6] ? _165_ : _166_;
   assign _169_ = select ? _164_ : _168_;
-  assign _170_ = 21'h1b1755 >> index_7[5:0];
-  assign _171_ = 64'hc4f6a0c410bbfe1e >> index_7[5:0];
+  assign _170_ = 22'h3366cc >> index_7[5:0];
+  assign _171_ = 64'hb162d65acccccccc >> index_7[5:0];
   assign _172_ = index_7[6] ? _170_ : _171_;
   assign _173_ = 1'h0 >> index_7[5:0];
-  assign _174_ = 62'h2060f81f07dc078e >> index_7[5:0];
+  assign _174_ = 63'h6fc07e07fe00f642 >> index_7[5:0];
   assign _175_ = index_7[6] ? _173_ : _174_;
   assign _176_ = select ? _172_ : _175_;
-  assign _177_ = 64'hffffffffffe346a0 >> index_7[5:0];
-  assign _179_ = 64'hf10c107007854ab4 >> index_7[5:0];
+  assign _177_ = 23'h5c4771 >> index_7[5:0];
+  assign _179_ = 62'h3d84e79cf0f0f0f0 >> index_7[5:0];
   assign _180_ = index_7[6] ? _177_ : _179_;
-  assign _181_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _182_ = 64'hc07f000007e3fb80 >> index_7[5:0];
+  assign _181_ = 1'h0 >> index_7[5:0];
+  assign _182_ = 63'h603ffe000101398c >> index_7[5:0];
   assign _183_ = index_7[6] ? _181_ : _182_;
   assign _184_ = select ? _180_ : _183_;
-  assign _185_ = 21'h1c9916 >> index_7[5:0];
-  assign _186_ = 63'h76b52b3694e683c4 >> index_7[5:0];
+  assign _185_ = 23'h60787e >> index_7[5:0];
+  assign _186_ = 62'h3e0707e0ff00ff00 >> index_7[5:0];
   assign _187_ = index_7[6] ? _185_ : _186_;
   assign _188_ = 1'h0 >> index_7[5:0];
-  assign _190_ = 61'h1fff07e00043c390 >> index_7[5:0];
+  assign _190_ = 63'h700081fbe1f1c1f0 >> index_7[5:0];
   assign _191_ = index_7[6] ? _188_ : _190_;
   assign _192_ = select ? _187_ : _191_;
-  assign _193_ = 64'hffffffffffecb940 >> index_7[5:0];
-  assign _194_ = 64'hbdfec03c94dab752 >> index_7[5:0];
+  assign _193_ = 23'h67311d >> index_7[5:0];
+  assign _194_ = 59'h58cf061ffff0000 >> index_7[5:0];
   assign _195_ = index_7[6] ? _193_ : _194_;
-  assign _196_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _197_ = 64'hffff001f07bfff92 >> index_7[5:0];
+  assign _196_ = 1'h0 >> index_7[5:0];
+  assign _197_ = 63'h6fc07e07fe00f642 >> index_7[5:0];
   assign _198_ = index_7[6] ? _196_ : _197_;
   assign _199_ = select ? _195_ : _198_;
-  assign _201_ = 64'hffffffffffe7f023 >> index_7[5:0];
-  assign _202_ = 64'hcb1f9e34aab1e95e >> index_7[5:0];
+  assign _201_ = 21'h18011f >> index_7[5:0];
+  assign _202_ = 62'h3bf31f8200000000 >> index_7[5:0];
   assign _203_ = index_7[6] ? _201_ : _202_;
-  assign _204_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _205_ = 64'hff81f8000003c06e >> index_7[5:0];
+  assign _204_ = 1'h0 >> index_7[5:0];
+  assign _205_ = 63'h703f7e04000031ce >> index_7[5:0];
   assign _206_ = index_7[6] ? _204_ : _205_;
   assign _207_ = select ? _203_ : _206_;
-  assign _208_ = 64'hfffffffffff7a081 >> index_7[5:0];
-  assign _209_ = 59'h5f7a14e91f45af4 >> index_7[5:0];
+  assign _208_ = 23'h5ab475 >> index_7[5:0];
+  assign _209_ = 64'hea54bd17aaaaaaaa >> index_7[5:0];
   assign _210_ = index_7[6] ? _208_ : _209_;
-  assign _212_ = 64'hfffffffffffffff0 >> index_7[5:0];
-  assign _213_ = 55'h7fffff07fffffe >> index_7[5:0];
+  assign _212_ = 3'h7 >> index_7[5:0];
+  assign _213_ = 64'h803f8007fffff03e >> index_7[5:0];
   assign _214_ = index_7[6] ? _212_ : _213_;
   assign _215_ = select ? _210_ : _214_;
-  assign _216_ = 21'h12cad5 >> index_7[5:0];
-  assign _217_ = 64'ha95aca57dad96c98 >> index_7[5:0];
+  assign _216_ = 64'hffffffffffb366d8 >> index_7[5:0];
+  assign _217_ = 64'hb162d65acccccccc >> index_7[5:0];
   assign _218_ = index_7[6] ? _216_ : _217_;
-  assign _219_ = 3'h5 >> index_7[5:0];
-  assign _220_ = 63'h55555555ad555554 >> index_7[5:0];
+  assign _219_ = 64'hfffffffffffffffa >> index_7[5:0];
+  assign _220_ = 64'haa955552aaaaa554 >> index_7[5:0];
   assign _221_ = index_7[6] ? _219_ : _220_;
   assign _224_ = select ? _218_ : _221_;
-  assign _225_ = 64'hfffffffffffb0ce6 >> index_7[5:0];
-  assign _226_ = 62'h319cf398e31e70e0 >> index_7[5:0];
+  assign _225_ = 64'hffffffffffdc4761 >> index_7[5:0];
+  assign _226_ = 62'h3d84e79cf0f0f0f0 >> index_7[5:0];
   assign _227_ = index_7[6] ? _225_ : _226_;
-  assign _228_ = 64'hfffffffffffffff9 >> index_7[5:0];
-  assign _229_ = 64'h99999999c9999998 >> index_7[5:0];
+  assign _228_ = 64'hfffffffffffffffc >> index_7[5:0];
+  assign _229_ = 64'hccd9999b33333998 >> index_7[5:0];
   assign _230_ = index_7[6] ? _228_ : _229_;
   assign _231_ = select ? _227_ : _230_;
-  assign _232_ = 21'h1c0f07 >> index_7[5:0];
-  assign _233_ = 64'hc1e0fc1f03e07f00 >> index_7[5:0];
+  assign _232_ = 23'h60787e >> index_7[5:0];
+  assign _233_ = 62'h3e0707e0ff00ff00 >> index_7[5:0];
   assign _235_ = index_7[6] ? _232_ : _233_;
-  assign _236_ = 1'h1 >> index_7[5:0];
-  assign _237_ = 64'he1e1e1e1f1e1e1e0 >> index_7[5:0];
+  assign _236_ = 1'h0 >> index_7[5:0];
+  assign _237_ = 64'hf0e1e1e3c3c3c1e0 >> index_7[5:0];
   assign _238_ = index_7[6] ? _236_ : _237_;
   assign _239_ = select ? _235_ : _238_;
-  assign _240_ = 21'h1ff007 >> index_7[5:0];
-  assign _241_ = 64'hfe00ffe003ff8000 >> index_7[5:0];
+  assign _240_ = 23'h7f807f >> index_7[5:0];
+  assign _241_ = 64'hc007f800ffff0000 >> index_7[5:0];
   assign _242_ = index_7[6] ? _240_ : _241_;
-  assign _243_ = 1'h1 >> index_7[5:0];
-  assign _244_ = 64'hfe01fe01fe01fe00 >> index_7[5:0];
+  assign _243_ = 1'h0 >> index_7[5:0];
+  assign _244_ = 64'hff01fe03fc03fe00 >> index_7[5:0];
   assign _246_ = index_7[6] ? _243_ : _244_;
   assign _247_ = select ? _242_ : _246_;
-  assign _248_ = 21'h1ffff8 >> index_7[5:0];
-  assign _249_ = 48'hfffffc000000 >> index_7[5:0];
+  assign _248_ = 23'h7fff80 >> index_7[5:0];
+  assign _249_ = 51'h7ffff00000000 >> index_7[5:0];
   assign _250_ = index_7[6] ? _248_ : _249_;
-  assign _251_ = 1'h1 >> index_7[5:0];
-  assign _252_ = 64'hfffe0001fffe0000 >> index_7[5:0];
+  assign _251_ = 1'h0 >> index_7[5:0];
+  assign _252_ = 64'hfffe0003fffc0000 >> index_7[5:0];
   assign _253_ = index_7[6] ? _251_ : _252_;
   assign _254_ = select ? _250_ : _253_;
-  assign _255_ = 21'h1fffff >> index_7[5:0];
-  assign _257_ = 64'hffff000000000000 >> index_7[5:0];
+  assign _255_ = 23'h7fffff >> index_7[5:0];
+  assign _257_ = 64'hfff8000000000000 >> index_7[5:0];
   assign _258_ = index_7[6] ? _255_ : _257_;
-  assign _259_ = 1'h1 >> index_7[5:0];
-  assign _260_ = 64'hfffffffe00000000 >> index_7[5:0];
+  assign _259_ = 1'h0 >> index_7[5:0];
+  assign _260_ = 64'hfffffffc00000000 >> index_7[5:0];
   assign _261_ = index_7[6] ? _259_ : _260_;
   assign _262_ = select ? _258_ : _261_;
-  assign _263_ = 64'hffffffffffe00000 >> index_7[5:0];
+  assign _263_ = 64'hffffffffff800000 >> index_7[5:0];
   assign _264_ = 1'h0 >> index_7[5:0];
   assign _265_ = index_7[6] ? _263_ : _264_;
-  assign _266_ = 64'hfffffffffffffffe >> index_7[5:0];
+  assign _266_ = 64'hffffffffffffffff >> index_7[5:0];
   assign _268_ = 1'h0 >> index_7[5:0];
   assign _269_ = index_7[6] ? _266_ : _268_;
   assign _270_ = select ? _265_ : _269_;
   assign reached_7 = value_7 >= { _270_, _262_, _254_, _247_, _239_, _231_, _224_, _215_, _207_, _199_, _192_, _184_, _176_, _169_, _161_, _153_, _146_ };
   assign _271_ = 1'h0 >> index_8[5:0];
-  assign _272_ = 42'h2aaaaaaa555 >> index_8[5:0];
+  assign _272_ = 47'h555555555555 >> index_8[5:0];
   assign _273_ = index_8[6] ? _271_ : _272_;
-  assign _274_ = 62'h2aa9555555554aa9 >> index_8[5:0];
-  assign _275_ = 63'h55555552aaaaaaaa >> index_8[5:0];
+  assign _274_ = 63'h5555555554aa9552 >> index_8[5:0];
+  assign _275_ = 64'haaaaaaaaaaaaaaaa >> index_8[5:0];
   assign _276_ = index_8[6] ? _274_ : _275_;
   assign _277_ = index_8[7] ? _273_ : _276_;
   assign _279_ = 1'h0 >> index_8[5:0];
-  assign _280_ = 9'h155 >> index_8[5:0];
+  assign _280_ = 7'h55 >> index_8[5:0];
   assign _281_ = index_8[6] ? _279_ : _280_;
-  assign _282_ = 63'h52aa9555556aad55 >> index_8[5:0];
-  assign _283_ = 64'haa954aa55ab554aa >> index_8[5:0];
+  assign _282_ = 63'h54aaa5552aa9554a >> index_8[5:0];
+  assign _283_ = 64'ha954aa54a5294a52 >> index_8[5:0];
   assign _284_ = index_8[6] ? _282_ : _283_;
   assign _285_ = index_8[7] ? _281_ : _284_;
   assign _286_ = select ? _277_ : _285_;
   assign _287_ = 1'h0 >> index_8[5:0];
-  assign _288_ = 42'h33330ccc666 >> index_8[5:0];
+  assign _288_ = 47'h666619986661 >> index_8[5:0];
   assign _290_ = index_8[6] ? _287_ : _288_;
-  assign _291_ = 62'h3331999999999332 >> index_8[5:0];
-  assign _292_ = 63'h66198663333330cc >> index_8[5:0];
+  assign _291_ = 64'h9986661999332664 >> index_8[5:0];
+  assign _292_ = 64'hcccccccccccccccc >> index_8[5:0];
   assign _293_ = index_8[6] ? _291_ : _292_;
   assign _294_ = index_8[7] ? _290_ : _293_;
   assign _295_ = 1'h0 >> index_8[5:0];
-  assign _296_ = 9'h199 >> index_8[5:0];
+  assign _296_ = 7'h66 >> index_8[5:0];
   assign _297_ = index_8[6] ? _295_ : _296_;
-  assign _298_ = 64'h9ccce666664cc999 >> index_8[5:0];
-  assign _299_ = 62'h33198cc66cd9a732 >> index_8[5:0];
+  assign _298_ = 63'h67333999ccce6673 >> index_8[5:0];
+  assign _299_ = 62'h3198cc6739ce739c >> index_8[5:0];
   assign _301_ = index_8[6] ? _298_ : _299_;
   assign _302_ = index_8[7] ? _297_ : _301_;
   assign _303_ = select ? _294_ : _302_;
   assign _304_ = 1'h0 >> index_8[5:0];
-  assign _305_ = 42'h3c3c30f0878 >> index_8[5:0];
+  assign _305_ = 47'h787861e18786 >> index_8[5:0];
   assign _306_ = index_8[6] ? _304_ : _305_;
-  assign _307_ = 63'h43c21e01e01e03c0 >> index_8[5:0];
-  assign _308_ = 63'h781e0783c3c3c300 >> index_8[5:0];
+  assign _307_ = 61'h1e187861e03c0780 >> index_8[5:0];
+  assign _308_ = 64'hf0f0f0f0f0f0f0f0 >> index_8[5:0];
   assign _309_ = index_8[6] ? _307_ : _308_;
   assign _310_ = index_8[7] ? _306_ : _309_;
   assign _312_ = 1'h0 >> index_8[5:0];
-  assign _313_ = 9'h1e1 >> index_8[5:0];
+  assign _313_ = 7'h78 >> index_8[5:0];
   assign _314_ = index_8[6] ? _312_ : _313_;
-  assign _315_ = 64'he70f387987b0f61e >> index_8[5:0];
-  assign _316_ = 64'hc3e1f0f870e1c632 >> index_8[5:0];
+  assign _315_ = 63'h79c3ce1e70f3879c >> index_8[5:0];
+  assign _316_ = 62'h3e1f0f86318c6318 >> index_8[5:0];
   assign _317_ = index_8[6] ? _315_ : _316_;
   assign _318_ = index_8[7] ? _314_ : _317_;
   assign _319_ = select ? _310_ : _318_;
   assign _320_ = 1'h0 >> index_8[5:0];
-  assign _321_ = 42'h3fc03f00f80 >> index_8[5:0];
+  assign _321_ = 47'h7f807e01f807 >> index_8[5:0];
   assign _323_ = index_8[6] ? _320_ : _321_;
-  assign _324_ = 63'h7c03e01e01e01c03 >> index_8[5:0];
-  assign _325_ = 64'h8060180400000000 >> index_8[5:0];
+  assign _324_ = 64'he01f807e01c03807 >> index_8[5:0];
+  assign _325_ = 1'h0 >> index_8[5:0];
   assign _326_ = index_8[6] ? _324_ : _325_;
   assign _327_ = index_8[7] ? _323_ : _326_;
   assign _328_ = 1'h0 >> index_8[5:0];
-  assign _329_ = 9'h1fe >> index_8[5:0];
+  assign _329_ = 7'h7f >> index_8[5:0];
   assign _330_ = index_8[6] ? _328_ : _329_;
-  assign _331_ = 59'h7f03f81f83f07e0 >> index_8[5:0];
-  assign _332_ = 64'hfc3e1f0f8f1e39cd >> index_8[5:0];
+  assign _331_ = 64'h81fc0fe07f03f81f >> index_8[5:0];
+  assign _332_ = 64'hc3e1f0f9ce739ce7 >> index_8[5:0];
   assign _335_ = index_8[6] ? _331_ : _332_;
   assign _336_ = index_8[7] ? _330_ : _335_;
   assign _337_ = select ? _327_ : _336_;
   assign _338_ = 1'h0 >> index_8[5:0];
-  assign _339_ = 42'h3fffc000fff >> index_8[5:0];
+  assign _339_ = 47'h7fff8001fff8 >> index_8[5:0];
   assign _340_ = index_8[6] ? _338_ : _339_;
-  assign _341_ = 64'h8003ffe001ffe003 >> index_8[5:0];
-  assign _342_ = 64'hff801ff803fc03f0 >> index_8[5:0];
+  assign _341_ = 53'h1fff8001ffc007 >> index_8[5:0];
+  assign _342_ = 64'hff00ff00ff00ff00 >> index_8[5:0];
   assign _343_ = index_8[6] ? _341_ : _342_;
   assign _344_ = index_8[7] ? _340_ : _343_;
   assign _346_ = 1'h0 >> index_8[5:0];
-  assign _347_ = 9'h1ff >> index_8[5:0];
+  assign _347_ = 7'h7f >> index_8[5:0];
   assign _348_ = index_8[6] ? _346_ : _347_;
-  assign _349_ = 64'hf8003ffe003ff800 >> index_8[5:0];
-  assign _350_ = 64'hffc01ff00fe03e0e >> index_8[5:0];
+  assign _349_ = 64'hfe000fff8003ffe0 >> index_8[5:0];
+  assign _350_ = 58'h3fe00fe0f83e0f8 >> index_8[5:0];
   assign _351_ = index_8[6] ? _349_ : _350_;
   assign _352_ = index_8[7] ? _348_ : _351_;
   assign _353_ = select ? _344_ : _352_;
   assign _354_ = 1'h0 >> index_8[5:0];
-  assign _355_ = 42'h3fffffff000 >> index_8[5:0];
+  assign _355_ = 47'h7ffffffe0000 >> index_8[5:0];
   assign _357_ = index_8[6] ? _354_ : _355_;
-  assign _358_ = 50'h3fffffe000003 >> index_8[5:0];
-  assign _359_ = 64'hffffe00003fffc00 >> index_8[5:0];
+  assign _358_ = 53'h1ffffffe000007 >> index_8[5:0];
+  assign _359_ = 64'hffff0000ffff0000 >> index_8[5:0];
   assign _360_ = index_8[6] ? _358_ : _359_;
   assign _361_ = index_8[7] ? _357_ : _360_;
   assign _362_ = 1'h0 >> index_8[5:0];
-  assign _363_ = 9'h1ff >> index_8[5:0];
+  assign _363_ = 7'h7f >> index_8[5:0];
   assign _364_ = index_8[6] ? _362_ : _363_;
-  assign _365_ = 64'hffffc000003fffff >> index_8[5:0];
-  assign _366_ = 45'h1ffff0003ff0 >> index_8[5:0];
+  assign _365_ = 64'hfffff0000003ffff >> index_8[5:0];
+  assign _366_ = 64'hfc0000fff003ff00 >> index_8[5:0];
   assign _368_ = index_8[6] ? _365_ : _366_;
   assign _369_ = index_8[7] ? _364_ : _368_;
   assign _370_ = select ? _361_ : _369_;
   assign _371_ = 1'h0 >> index_8[5:0];
-  assign _372_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _372_ = 47'h7fffffffffff >> index_8[5:0];
   assign _373_ = index_8[6] ? _371_ : _372_;
-  assign _374_ = 64'hfffc000000000003 >> index_8[5:0];
-  assign _375_ = 64'hfffffffffc000000 >> index_8[5:0];
+  assign _374_ = 64'hffe0000000000007 >> index_8[5:0];
+  assign _375_ = 64'hffffffff00000000 >> index_8[5:0];
   assign _376_ = index_8[6] ? _374_ : _375_;
   assign _377_ = index_8[7] ? _373_ : _376_;
   assign _379_ = 1'h0 >> index_8[5:0];
-  assign _380_ = 9'h1ff >> index_8[5:0];
+  assign _380_ = 7'h7f >> index_8[5:0];
   assign _381_ = index_8[6] ? _379_ : _380_;
-  assign _382_ = 64'hffffffffffc00000 >> index_8[5:0];
-  assign _383_ = 45'h1fffffffc000 >> index_8[5:0];
+  assign _382_ = 64'hfffffffffffc0000 >> index_8[5:0];
+  assign _383_ = 40'hfffffc0000 >> index_8[5:0];
   assign _384_ = index_8[6] ? _382_ : _383_;
   assign _385_ = index_8[7] ? _381_ : _384_;
   assign _386_ = select ? _377_ : _385_;
   assign _387_ = 1'h0 >> index_8[5:0];
-  assign _388_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _388_ = 47'h7fffffffffff >> index_8[5:0];
   assign _390_ = index_8[6] ? _387_ : _388_;
-  assign _391_ = 64'hfffffffffffffffc >> index_8[5:0];
+  assign _391_ = 64'hfffffffffffffff8 >> index_8[5:0];
   assign _392_ = 1'h0 >> index_8[5:0];
   assign _393_ = index_8[6] ? _391_ : _392_;
   assign _394_ = index_8[7] ? _390_ : _393_;
   assign _395_ = 1'h0 >> index_8[5:0];
-  assign _396_ = 9'h1ff >> index_8[5:0];
+  assign _396_ = 7'h7f >> index_8[5:0];
   assign _397_ = index_8[6] ? _395_ : _396_;
   assign _398_ = 64'hffffffffffffffff >> index_8[5:0];
-  assign _399_ = 64'hffffe00000000000 >> index_8[5:0];
+  assign _399_ = 64'hffffff0000000000 >> index_8[5:0];
   assign _401_ = index_8[6] ? _398_ : _399_;
   assign _402_ = index_8[7] ? _397_ : _401_;
   assign _403_ = select ? _394_ : _402_;
@@ -6484,20 +6419,20 @@ module power_activation_1(clk, rst, code, value);
   reg [15:0] value_2 = 16'h0000;
   reg [15:0] value_3 = 16'h0000;
   reg [15:0] value_4 = 16'h0000;
-  assign _030_ = 6'h2e >> index_3;
-  assign _031_ = 8'h9e >> index_3;
-  assign _032_ = 8'ha0 >> index_3;
-  assign _034_ = 8'h9c >> index_3;
-  assign _035_ = 7'h50 >> index_3;
-  assign _036_ = 7'h62 >> index_3;
-  assign _037_ = 8'hc6 >> index_3;
-  assign _038_ = 8'hd8 >> index_3;
-  assign _039_ = 7'h66 >> index_3;
-  assign _040_ = 7'h4e >> index_3;
-  assign _041_ = 7'h52 >> index_3;
-  assign _042_ = 8'he0 >> index_3;
-  assign _043_ = 8'hd4 >> index_3;
-  assign _045_ = 8'h98 >> index_3;
+  assign _030_ = 3'h6 >> index_3;
+  assign _031_ = 7'h58 >> index_3;
+  assign _032_ = 8'hda >> index_3;
+  assign _034_ = 8'hdc >> index_3;
+  assign _035_ = 8'h80 >> index_3;
+  assign _036_ = 7'h5a >> index_3;
+  assign _037_ = 8'hdc >> index_3;
+  assign _038_ = 8'h80 >> index_3;
+  assign _039_ = 7'h5a >> index_3;
+  assign _040_ = 8'hdc >> index_3;
+  assign _041_ = 8'h80 >> index_3;
+  assign _042_ = 7'h5a >> index_3;
+  assign _043_ = 8'hcc >> index_3;
+  assign _045_ = 8'h90 >> index_3;
   assign _046_ = 8'he0 >> index_3;
   assign reached_3 = value_3 >= { _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_, _030_, _029_ };
   always @(posedge clk)
@@ -6518,52 +6453,52 @@ module power_activation_1(clk, rst, code, value);
     index_4 <= _054_;
   always @(posedge clk)
     value_4 <= _056_;
-  assign _000_ = $signed(value) <= $signed(10'h158);
-  assign _011_ = $signed(value) >= $signed(17'h0f2f4);
-  assign _022_ = $signed(value) - $signed(10'h158);
-  assign reached_0 = value_0 >= 15'h567e;
-  assign _033_ = 2'h2 >> index_1;
-  assign _044_ = 2'h2 >> index_1;
-  assign _055_ = 1'h0 >> index_1;
-  assign _057_ = 2'h2 >> index_1;
+  assign _000_ = $signed(value) <= $signed(12'h492);
+  assign _011_ = $signed(value) >= $signed(17'h0f24a);
+  assign _022_ = $signed(value) - $signed(12'h492);
+  assign reached_0 = value_0 >= 15'h4493;
+  assign _033_ = 1'h0 >> index_1;
+  assign _044_ = 2'h3 >> index_1;
+  assign _055_ = 2'h3 >> index_1;
+  assign _057_ = 2'h3 >> index_1;
   assign _058_ = 1'h0 >> index_1;
-  assign _059_ = 1'h0 >> index_1;
-  assign _001_ = 1'h1 >> index_1;
-  assign _002_ = 2'h3 >> index_1;
-  assign _003_ = 1'h1 >> index_1;
-  assign _004_ = 1'h0 >> index_1;
+  assign _059_ = 2'h3 >> index_1;
+  assign _001_ = 2'h3 >> index_1;
+  assign _002_ = 1'h0 >> index_1;
+  assign _003_ = 2'h3 >> index_1;
+  assign _004_ = 2'h3 >> index_1;
   assign _005_ = 1'h0 >> index_1;
   assign _006_ = 2'h3 >> index_1;
-  assign _007_ = 1'h1 >> index_1;
-  assign _008_ = 2'h2 >> index_1;
+  assign _007_ = 2'h3 >> index_1;
+  assign _008_ = 1'h0 >> index_1;
   assign _009_ = 1'h0 >> index_1;
   assign _010_ = 2'h2 >> index_1;
   assign reached_1 = value_1 >= { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _059_, _058_, _057_, _055_, _044_, _033_ };
-  assign _012_ = 3'h6 >> index_2;
+  assign _012_ = 3'h5 >> index_2;
   assign _013_ = 4'h8 >> index_2;
-  assign _014_ = 4'hb >> index_2;
-  assign _015_ = 4'hd >> index_2;
-  assign _016_ = 4'hb >> index_2;
-  assign _017_ = 4'hd >> index_2;
-  assign _018_ = 1'h1 >> index_2;
-  assign _019_ = 1'h1 >> index_2;
+  assign _014_ = 3'h5 >> index_2;
+  assign _015_ = 4'ha >> index_2;
+  assign _016_ = 2'h2 >> index_2;
+  assign _017_ = 3'h7 >> index_2;
+  assign _018_ = 4'h8 >> index_2;
+  assign _019_ = 2'h2 >> index_2;
   assign _020_ = 3'h7 >> index_2;
-  assign _021_ = 1'h0 >> index_2;
-  assign _023_ = 3'h7 >> index_2;
-  assign _024_ = 4'hc >> index_2;
-  assign _025_ = 4'he >> index_2;
+  assign _021_ = 4'h8 >> index_2;
+  assign _023_ = 2'h2 >> index_2;
+  assign _024_ = 3'h7 >> index_2;
+  assign _025_ = 4'h8 >> index_2;
   assign _026_ = 3'h6 >> index_2;
   assign _027_ = 4'hc >> index_2;
   assign _028_ = 4'h8 >> index_2;
   assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
-  assign _029_ = 5'h13 >> index_3;
+  assign _029_ = 6'h25 >> index_3;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _047_ = 16'h0000;
     end else if (_011_) begin
-      _047_ = 16'hf19c;
+      _047_ = 16'hedb8;
     end else begin
       _047_ = _022_[15:0];
     end
@@ -6633,8 +6568,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
-  input [59:0] parameters;
-  wire [59:0] parameters;
+  input [60:0] parameters;
+  wire [60:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -6649,9 +6584,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire rst;
   output signed [20:0] value;
   reg signed [20:0] value = 21'h000000;
-  input signed [22:0] acc;
-  wire signed [22:0] acc;
-  wire [38:0] _00_;
+  input signed [23:0] acc;
+  wire signed [23:0] acc;
+  wire [39:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
@@ -6662,34 +6597,34 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [39:0] _11_;
+  wire [40:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
   wire [11:0] _17_;
-  wire [24:0] _18_;
-  wire [25:0] _19_;
-  wire [38:0] _20_;
-  wire [37:0] _21_;
+  wire [25:0] _18_;
+  wire [26:0] _19_;
+  wire [39:0] _20_;
+  wire [38:0] _21_;
   wire _22_;
-  wire [37:0] _23_;
-  wire [37:0] _24_;
-  wire [37:0] _25_;
-  wire [37:0] _26_;
-  wire [37:0] _27_;
-  reg [38:0] _28_;
-  reg [38:0] _29_;
+  wire [38:0] _23_;
+  wire [38:0] _24_;
+  wire [38:0] _25_;
+  wire [38:0] _26_;
+  wire [38:0] _27_;
+  reg [39:0] _28_;
+  reg [39:0] _29_;
   reg [29:0] _30_;
   reg [29:0] _31_;
-  reg [37:0] _32_;
+  reg [38:0] _32_;
   wire _33_;
   reg [10:0] _34_;
-  reg [13:0] _35_;
-  reg [24:0] _36_;
-  reg [24:0] _37_;
-  reg [37:0] _38_;
+  reg [14:0] _35_;
+  reg [25:0] _36_;
+  reg [25:0] _37_;
+  reg [38:0] _38_;
   reg [2:0] _39_;
   reg [2:0] _40_;
   reg [2:0] _41_;
@@ -6700,23 +6635,23 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _46_;
   wire _47_;
   wire _48_;
-  reg signed [37:0] \$signal  = 38'h0000000000;
-  reg [13:0] \$signal$15  = 14'h0000;
-  reg [24:0] \$signal$16  = 25'h0000000;
+  reg signed [38:0] \$signal  = 39'h0000000000;
+  reg [14:0] \$signal$15  = 15'h0000;
+  reg [25:0] \$signal$16  = 26'h0000000;
   reg signed [29:0] bias = 30'h00000000;
   reg signed [29:0] bias_2 = 30'h00000000;
   wire signed [29:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
-  wire [13:0] \parameters.residual ;
-  reg signed [38:0] product = 39'h0000000000;
-  reg signed [38:0] product_2 = 39'h0000000000;
-  reg [24:0] \product_2$17  = 25'h0000000;
+  wire [14:0] \parameters.residual ;
+  reg signed [39:0] product = 40'h0000000000;
+  reg signed [39:0] product_2 = 40'h0000000000;
+  reg [25:0] \product_2$17  = 26'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [37:0] total = 38'h0000000000;
+  reg signed [38:0] total = 39'h0000000000;
   always @(posedge clk)
     \product_2$17  <= _37_;
   always @(posedge clk)
@@ -6733,16 +6668,16 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     value <= _43_;
   assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
   assign _11_ = $signed(product_2) + $signed(bias_2);
-  assign _22_ = 16'h9658 >> skip_0;
-  assign _33_ = 16'h8c04 >> skip_0;
-  assign _44_ = 16'hb1bc >> skip_0;
-  assign _45_ = 16'hc8e4 >> skip_0;
-  assign _46_ = 16'hfaea >> skip_0;
-  assign _47_ = 16'hace4 >> skip_0;
-  assign _48_ = 16'h9a48 >> skip_0;
-  assign _01_ = 16'hd370 >> skip_0;
-  assign _02_ = 16'he380 >> skip_0;
-  assign _03_ = 16'hfc00 >> skip_0;
+  assign _22_ = 16'hcd66 >> skip_0;
+  assign _33_ = 16'h9678 >> skip_0;
+  assign _44_ = 16'hb02a >> skip_0;
+  assign _45_ = 16'h8d4c >> skip_0;
+  assign _46_ = 16'hd670 >> skip_0;
+  assign _47_ = 16'hb02a >> skip_0;
+  assign _48_ = 16'h8d4c >> skip_0;
+  assign _01_ = 16'hd670 >> skip_0;
+  assign _02_ = 16'he780 >> skip_0;
+  assign _03_ = 16'hf800 >> skip_0;
   assign _04_ = 1'h0 >> skip_0;
   assign _05_ = 1'h0 >> skip_1;
   assign _06_ = 1'h0 >> skip_1;
@@ -6778,14 +6713,14 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _37_ = \$signal$16 ;
     if (rst) begin
-      _37_ = 25'h0000000;
+      _37_ = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = _20_[37:0];
+    _38_ = _20_[38:0];
     if (rst) begin
-      _38_ = 38'h0000000000;
+      _38_ = 39'h0000000000;
     end
   end
   always @* begin
@@ -6841,14 +6776,14 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _28_ = _00_;
     if (rst) begin
-      _28_ = 39'h0000000000;
+      _28_ = 40'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _29_ = product;
     if (rst) begin
-      _29_ = 39'h0000000000;
+      _29_ = 40'h0000000000;
     end
   end
   always @* begin
@@ -6867,9 +6802,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _11_[37:0];
+    _32_ = _11_[38:0];
     if (rst) begin
-      _32_ = 38'h0000000000;
+      _32_ = 39'h0000000000;
     end
   end
   always @* begin
@@ -6881,26 +6816,26 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = parameters[59:46];
+    _35_ = parameters[60:46];
     if (rst) begin
-      _35_ = 14'h0000;
+      _35_ = 15'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _36_ = _18_;
     if (rst) begin
-      _36_ = 25'h0000000;
+      _36_ = 26'h0000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
   assign \parameters.bias  = parameters[45:16];
-  assign \parameters.residual  = parameters[59:46];
+  assign \parameters.residual  = parameters[60:46];
   assign _19_ = { 1'h0, \product_2$17  };
-  assign _21_ = { total[37], total[37], total[37], total[37], total[37], total[37:5] };
-  assign _23_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:7] };
-  assign _24_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:8] };
-  assign _25_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:9] };
-  assign _26_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:14] };
-  assign _27_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:17] };
+  assign _21_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:7] };
+  assign _23_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:8] };
+  assign _24_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:9] };
+  assign _25_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:10] };
+  assign _26_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:12] };
+  assign _27_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:18] };
 endmodule
