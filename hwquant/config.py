@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from hwquant.activation import Kind
 from hwquant.errors import BadInput
 from hwquant.exponent import HIGHEST, LOWEST, Search, full_scales_of
 from hwquant.ir import FloatArray, Pair
@@ -17,6 +18,8 @@ Levels = Literal["whole", "rounded"]
 
 MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chosen by default
 PRODUCT_BITS = (4, 16)  # of a product, the least and the most
+
+MAX_CODE_ERROR = 8  # steps of a staircase that a unit may be wrong by
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class QuantConfig:
     the paper (its Lp norm, p = ``norm``), the noise of ``both`` operands, or that of each, with
     ``separate`` exponents. ``rounding`` is how weights become codes (`hwquant.rounding`),
     ``ranges`` how tensors get theirs (`hwquant.ranges`); ``equalize`` scales channels between
-    layers first (`hwquant.equalize`).
+    layers first (`hwquant.equalize`). ``activation`` is the unit that makes codes
+    (`hwquant.activation`), which may be wrong by ``max_code_error`` steps of the staircase.
 
     The network's input is ``(x - mean) / std`` of the sensor's integers x, ``mean`` and ``std`` one
     number or one per channel.
@@ -51,7 +55,8 @@ class QuantConfig:
     levels: Levels | None = None
     accumulate: Accumulate | None = None
     product_bits: int | None = None
-    activation: Literal["thresholds", "table"] = "thresholds"
+    activation: Kind = "thresholds"
+    max_code_error: int = 0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     input_bits: int = 8
@@ -67,6 +72,7 @@ class QuantConfig:
             ("weight_bits", 2, 8),
             ("act_bits", 2, 8),
             ("edge_bits", max(self.weight_bits, self.act_bits), 8),
+            ("max_code_error", 0, MAX_CODE_ERROR),
             ("input_bits", 1, 16),
         ):
             value = getattr(self, name)
@@ -80,17 +86,12 @@ class QuantConfig:
             ("search", ("weights", "both", "separate")),
             ("rounding", ("nearest", "second_order", "squant")),
             ("ranges", ("reach", "omse")),
+            ("activation", ("thresholds", "table", "pade", "newton", "auto")),
             ("accumulate", ("product", "levels", None)),
             ("levels", ("whole", "rounded", None)),
         ):
             value = getattr(self, name)
             require(value in choices, name, value, ", ".join(str(c or "auto") for c in choices))
-        require(
-            self.activation in ("thresholds", "table"),
-            "activation",
-            self.activation,
-            "thresholds, table; pade and newton are not in this version",
-        )
         if self.levels == "whole" and self.form == "product":
             fits = bool(full_scales_of(self.tops, self.product_width))
             least = (self.tops[0] * self.tops[1]).bit_length()

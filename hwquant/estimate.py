@@ -7,13 +7,14 @@ designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 
 from dataclasses import dataclass, fields, replace
 
+from hwquant.activation.cost import factors, logic_cost
 from hwquant.block_ram import Memory, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
+from hwquant.gateware import power_activation as units
 from hwquant.gateware.operand import level_bits, operand_forms
-from hwquant.gateware.power_activation import activation_units
 from hwquant.gateware.requantize import LaneParameters
-from hwquant.ir import LevelTables, MacLayer, PowerTable, ProductTable, QuantGraph, Thresholds
+from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, log2_ceil, output_depth
 from hwquant.program import Schedule
 from hwquant.schedule import schedule
@@ -79,7 +80,7 @@ def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: 
 
 
 def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
-    """Return weights, two banks of activations, lane parameters and output buffer."""
+    """Return weights, activations, lane parameters, output buffer and units' large tables."""
     plan = program.plan
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     chunks = sum(step.chunks for step in program.layers)
@@ -89,6 +90,7 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
         *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),
         Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
         Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
+        *[Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)] * plan.lanes,
     )
 
 
@@ -96,7 +98,10 @@ def _dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
     """Count the multipliers of the lanes and, for levels, of the array."""
     if not target.dsps:
         return 0
-    tiles = plan.lanes * sum(_tiles(target.family, a, b) for a, b in _multipliers(graph))
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    pairs = [pair for unit in units.activation_units(macs) for pair in factors(unit[0])]
+    products = [*_multipliers(graph), *pairs]
+    tiles = plan.lanes * sum(_tiles(target.family, a, b) for a, b in products)
     if isinstance(graph.arithmetic, LevelTables):
         tiles += plan.macs_per_cycle * _tiles(target.family, *_level_bits(graph.arithmetic))
     return tiles
@@ -227,7 +232,7 @@ def _largest_product(graph: QuantGraph) -> int:
 def _staircases(layers: list[MacLayer]) -> tuple[int, int]:
     """Return comparator bits and constant bits of the distinct activations of one lane."""
     compares = thresholds = 0
-    for records in activation_units(layers):
+    for records in units.activation_units(layers):
         most = 0
         for activation in records:
             match activation:
@@ -235,9 +240,9 @@ def _staircases(layers: list[MacLayer]) -> tuple[int, int]:
                     bits = (steps[-1] - steps[0] + 1).bit_length()
                     most = max(most, log2_ceil(len(steps) + 1) * bits)
                     thresholds += len(steps) * bits
-                case PowerTable(value_bits, mantissa_bits, codes):
-                    most = (value_bits - mantissa_bits) * (mantissa_bits + 2)
-                    thresholds += len(codes) * max(codes).bit_length() >> 3  # neighbours are alike
+                case _:
+                    most = max(most, logic_cost(activation) // 2)  # LUT4, two a comparator's bit
+                    thresholds += sum(w * b for w, b in units.logic_tables([activation]))
         compares += most
     return compares, thresholds
 
@@ -308,7 +313,9 @@ def _ffs(graph: QuantGraph, plan: Plan, terms: Terms) -> float:
     weights = plan.macs_per_cycle * graph.weight_bits
     if isinstance(graph.arithmetic, LevelTables):
         weights *= 2  # they wait while activations are decoded
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
+    lanes += plan.lanes * units.guess_registers(macs)
     return plan.rows * row + weights + lanes + 390
 
 

@@ -18,15 +18,19 @@ from hwquant.ir_tensor import (
     IntArray,
     Pads,
     Pair,
-    PowerTable,
     Saturate,
     Staircase,
     Tensor,
-    Thresholds,
 )
 from hwquant.ir_tensor import Activation as Activation
 from hwquant.ir_tensor import FloatArray as FloatArray
+from hwquant.ir_tensor import Guess as Guess
 from hwquant.ir_tensor import Layout as Layout
+from hwquant.ir_tensor import PowerNewton as PowerNewton
+from hwquant.ir_tensor import PowerPade as PowerPade
+from hwquant.ir_tensor import PowerTable as PowerTable
+from hwquant.ir_tensor import Thresholds as Thresholds
+from hwquant.ir_tensor import Window as Window
 
 MAX_SKIP_SHIFT = 31
 MAX_GATED_BITS = 36  # of a gated accumulator: two DSP blocks hold it times a multiplier
@@ -325,7 +329,7 @@ class QuantGraph:
             made: Staircase | None = layer.activation
         else:
             made = layer.activation if isinstance(layer, MacLayer) else None
-        if isinstance(made, Thresholds | PowerTable):
+        if made is not None and not isinstance(made, Saturate):
             self._check_details(layer.output, np.array(made.codes))
         bits = made.bits if isinstance(made, Saturate) else 0
         if layer.output.value_bits != bits:

@@ -10,8 +10,11 @@ from typing import assert_never
 
 from hwquant.errors import BadInput
 from hwquant.ir import (
+    Guess,
     LevelTables,
     MacLayer,
+    PowerNewton,
+    PowerPade,
     PowerTable,
     QuantGraph,
     Saturate,
@@ -29,6 +32,12 @@ ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 2  # drain address -> parameters and residual codes at the lane
 REQUANTIZE_DELAY = 5  # lane input -> value
 GATE_DELAY = 3  # more where a network has gates
+SATURATE_DELAY = 2  # of a unit that guesses: below, then above
+SEGMENT_DELAY = 1
+READ_DELAY = 2  # guess -> rank, rank -> threshold
+COMPARE_DELAY = 1
+HORNER_DELAY = 2  # a coefficient of a polynomial: product, sum
+MEAN_DELAY = 2  # of Newton's iteration: sum, division by the root
 FETCH_CYCLES = 2  # layer number -> program fields -> first step
 LOAD_DELAY = 2  # last input beat -> its word in memory
 FIFO_DELAY = 2  # value -> output stream
@@ -84,16 +93,47 @@ def array_delay(cols: int, graph: QuantGraph) -> int:
 
 
 def activation_delay(activation: Staircase) -> int:
-    """Cycles from a value to its code: one a stage of the binary search, two for the table."""
+    """Cycles from a value to its code."""
     match activation:
         case Thresholds(thresholds, _):
             return 1 + log2_ceil(len(thresholds) + 1)
-        case PowerTable():
-            return 3
+        case PowerTable() | PowerPade() | PowerNewton():
+            window = activation.window
+            search = READ_DELAY + window.stages * (READ_DELAY + COMPARE_DELAY)
+            return SATURATE_DELAY + guess_delay(activation) + search
         case Saturate():
             return 1
         case _:
             assert_never(activation)
+
+
+def guess_delay(activation: Guess) -> int:
+    """Cycles from a saturated value to its guess."""
+    match activation:
+        case PowerTable():
+            return SEGMENT_DELAY
+        case PowerPade():
+            terms = max(len(activation.numerator), len(activation.denominator))
+            return HORNER_DELAY * (terms - 1) + activation.quotient_bits
+        case PowerNewton():
+            return (
+                activation.power
+                - 1
+                + MEAN_DELAY
+                + (activation.iterations - 1)
+                * (activation.root - 2 + newton_quotient_bits(activation) + MEAN_DELAY)
+            )
+        case _:
+            assert_never(activation)
+
+
+def newton_quotient_bits(record: PowerNewton) -> int:
+    """Bits of ``X // y**(root - 1)``: y is at least the root rounded down.
+
+    With r that root, ``X < (r + 1)**root``: below 2**root where r is 1, and else less than twice
+    the largest root.
+    """
+    return max(record.guess_bits + 1, record.root)
 
 
 def lane_delay(graph: QuantGraph) -> int:

@@ -122,7 +122,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
         detail_tables=build.numbers.detail_tables,
         skip_shift=build.numbers.skip_shift,
         input=build.input,
-        layers=quantized,
+        layers=activation.choose_units(quantized, config.activation, config.max_code_error),
         provenance=build.provenance(time.perf_counter() - start),
     )
 
@@ -178,7 +178,7 @@ class _Quantizer:
         self.inner_weights = weight_codebook(self.weight_grid, 1, self.part_shift)
         self.edge_weights = weight_codebook(self.weight_grid, weight_parts, self.part_shift)
         self.activations = {
-            kind: activation.build(book, config.act_bits, config.activation)
+            kind: activation.thresholds(book, config.act_bits)
             for kind, book in self.act_books.items()
         }
         self.reads = Counter(name for layer in layers for name in operands(layer))

@@ -10,6 +10,7 @@ from hwquant.ir import (
     Activation,
     ConcatLayer,
     Gate,
+    Guess,
     InputCodes,
     IntArray,
     Layer,
@@ -18,7 +19,6 @@ from hwquant.ir import (
     MaxPoolLayer,
     Pads,
     Pair,
-    PowerTable,
     ProductTable,
     Provenance,
     QuantGraph,
@@ -27,6 +27,9 @@ from hwquant.ir import (
     Thresholds,
 )
 from tests.random_numbers import Numbers
+from tests.random_units import KINDS, random_guess
+
+MAX_GUESSED = 1 << 14  # the farthest step of a unit that guesses
 
 PROVENANCE = Provenance(
     model="random",
@@ -357,16 +360,24 @@ class Drawing(Numbers):
         rng, held = self.rng, self.held(layer.output)
         reach = 1 << max(2, layer.value_bits - 1 - int(rng.integers(1, 4)))
         if rng.random() < 0.4:
-            value_bits = max(2, reach.bit_length() - 1)
-            mantissa_bits = int(rng.integers(1, min(4, value_bits)))
-            entries = (value_bits - mantissa_bits + 1) << mantissa_bits
-            codes = np.sort(rng.choice(held, entries))
-            return PowerTable(value_bits, mantissa_bits, tuple(codes.tolist()))
+            octaves = reach.bit_length() - 1
+            per_octave = int(rng.integers(1, min(4, octaves)))
+            count = (octaves - per_octave + 1) << per_octave
+            return _guess(np.sort(rng.choice(held, count)), min(reach, MAX_GUESSED))
         thresholds = np.unique(rng.integers(-reach // 2, reach, max(1, len(held) - 1)))
         codes = np.sort(rng.choice(held, len(thresholds) + 1))
         if rng.random() < 0.2:  # SiLU and GELU fall before they rise
             codes[: len(codes) // 2] = codes[: len(codes) // 2][::-1].copy()
         return Thresholds(tuple(thresholds.tolist()), tuple(codes.tolist()))
+
+
+def _guess(codes: IntArray, reach: int) -> Guess:
+    """Draw a unit that guesses from numbers of its own, the same for the same codes."""
+    rng = np.random.default_rng([len(codes), reach, int(codes.sum())])
+    count = min(len(codes), reach) - 1
+    thresholds = np.sort(rng.choice(reach + reach // 2, count, replace=False)) - reach // 2
+    steps = Thresholds(tuple(thresholds.tolist()), tuple(codes[: count + 1].tolist()))
+    return random_guess(rng, str(rng.choice(KINDS)), steps)
 
 
 def _signed_bits(low: IntArray, high: IntArray) -> int:

@@ -7,12 +7,15 @@ from hwquant.ir import (
     Arithmetic,
     ConcatLayer,
     EmbeddingLayer,
+    Guess,
     IntArray,
     LayerNormLayer,
     LevelTables,
     MacLayer,
     MatMulLayer,
     MaxPoolLayer,
+    PowerNewton,
+    PowerPade,
     PowerTable,
     ProductTable,
     QuantGraph,
@@ -75,12 +78,39 @@ def activate(activation: Staircase, v: int) -> int:
     match activation:
         case Thresholds(thresholds, codes):
             return codes[sum(t <= v for t in thresholds)]
-        case PowerTable(value_bits, mantissa_bits, codes):
-            v = min(max(v, 0), 2**value_bits - 1)
-            e = max(0, v.bit_length() - 1 - mantissa_bits)
-            return codes[(e << mantissa_bits) + (v >> e)]
+        case PowerTable() | PowerPade() | PowerNewton():
+            u = min(max(v - activation.low, 0), 2**activation.value_bits - 1)
+            window = activation.window
+            rank = window.ranks[min(guess(activation, u), len(window.ranks) - 1)]
+            for stage in range(window.stages - 1, -1, -1):
+                if window.steps.thresholds[rank + 2**stage - 1] <= u + activation.low:
+                    rank += 2**stage
+            return window.steps.codes[rank]
         case Saturate(bits):
             return min(max(v, 1 - 2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def guess(record: Guess, u: int) -> int:
+    """Section 4, of a unit that guesses."""
+    match record:
+        case PowerTable(index_bits=bits, shifts=shifts):
+            r = next(r for r, shift in enumerate(shifts) if u < 2 ** (bits + shift))
+            return r * 2**bits + (u >> shifts[r])
+        case PowerPade():
+            x, size = u >> record.drop, 2 ** (record.value_bits - record.drop)
+            sums: list[int] = []
+            for terms in (record.numerator, record.denominator):
+                total = 0
+                for term in reversed(terms):
+                    total = total * x // size + term
+                sums.append(total)
+            return sums[0] // sums[1]
+        case PowerNewton(root=n):
+            given = (u >> record.drop | 1) ** record.power
+            y = 2 ** -(-given.bit_length() // n)
+            for _ in range(record.iterations):
+                y = ((n - 1) * y + given // y ** (n - 1)) // n
+            return y
 
 
 def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> IntArray:

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from hwquant.activation import (
-    FULL_SCALE,
-    build,
-    function_thresholds,
-    max_code_error,
-    power_table,
-    thresholds,
-)
+from hwquant.activation import FULL_SCALE, function_thresholds, thresholds
 from hwquant.functions import bounds, evaluate
-from hwquant.ir import PowerTable, Thresholds
+from hwquant.ir import Thresholds
 from hwquant.power import Codebook, Grid, activation_codebook, detail_codebook
 from tests.float_graphs import FUNCTIONS
 
@@ -44,30 +37,6 @@ def test_staircase_is_the_rounding_of_every_fixed_point_value(
 def test_thresholds_of_four_uniform_codes_by_hand() -> None:
     unit = thresholds(activation_codebook(Grid("uniform", 1.0, 3), 1, 0), 2)
     assert unit == Thresholds((10923, 32768, 54614), (0, 1, 2, 3))
-
-
-@pytest.mark.parametrize(("exponent", "bits", "parts"), GRIDS)
-def test_table_is_within_one_code_of_the_staircase(exponent: float, bits: int, parts: int) -> None:
-    oracle = thresholds(_book(exponent, bits, parts), bits)
-    assert max_code_error(power_table(oracle), oracle) <= 1
-
-
-def test_four_bit_table_is_small() -> None:
-    assert len(power_table(thresholds(_book(0.7, 4, 1), 4)).codes) <= 64
-
-
-def test_a_wrong_entry_is_seen() -> None:
-    oracle = thresholds(_book(0.7, 4, 1), 4)
-    table = power_table(oracle)
-    codes = (*table.codes[:-1], 3)
-    broken = PowerTable(table.value_bits, table.mantissa_bits, codes)
-    assert max_code_error(broken, oracle) == 12
-
-
-def test_build_makes_the_kind_that_was_asked_for() -> None:
-    book = _book(0.7, 4, 1)
-    assert isinstance(build(book, 4, "thresholds"), Thresholds)
-    assert isinstance(build(book, 4, "table"), PowerTable)
 
 
 def _function_range(name: str, reach: float) -> tuple[float, float]:

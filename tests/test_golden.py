@@ -18,12 +18,15 @@ from hwquant.ir import (
     LevelTables,
     MacLayer,
     MaxPoolLayer,
+    PowerNewton,
+    PowerPade,
     PowerTable,
     ProductTable,
     QuantGraph,
     Residual,
     Tensor,
     Thresholds,
+    Window,
     sources_of,
 )
 from tests import slow_golden
@@ -89,7 +92,8 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
                     seen.update({"skip stride"} if max(layer.residual.stride) > 1 else ())
                     seen.update({"skip offset"} if layer.residual.channel_offset else ())
     assert seen >= {
-        *("ProductTable", "LevelTables", "Thresholds", "PowerTable", "NoneType"),
+        *("ProductTable", "LevelTables", "Thresholds", "NoneType"),
+        *("PowerTable", "PowerPade", "PowerNewton"),
         *("shared", "own weights", "lopsided pads", "2 digits, detailed, padded"),
         *(f"{role} of {kind}" for role in ROLES for kind in KINDS),
         *("1 times 1", "1 times 2", "2 times 1", "2 times 2"),
@@ -271,10 +275,31 @@ def test_a_long_staircase_is_one_too() -> None:
     assert codes([-(10**9) - 1, -(10**9), 0, 10**9 - 1, 10**9], stairs) == [1, 2, 2, 2, 3]
 
 
-def test_power_table_has_segments_in_every_octave() -> None:
-    table = PowerTable(4, 1, (0, 1, 2, 3, 0, 1, 2, 3))
-    got = codes([-5, 0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16], table)
-    assert got == [0, 0, 1, 2, 3, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+STEPS = Thresholds((2, 5, 9), (1, 0, 2, 3))
+
+
+def test_segments_of_a_table_are_long_where_ranges_are() -> None:
+    """Segments of one value below 4, of four values from there to 15."""
+    table = PowerTable(0, 4, Window((0, 0, 1, 1, 3, 1, 2, 3), 0, STEPS), 2, (0, 2))
+    got = codes([-5, 0, 1, 2, 3, 4, 7, 8, 11, 12, 15, 16], table)
+    assert got == [1, 1, 1, 0, 0, 0, 0, 2, 2, 3, 3, 3]
+
+
+def test_a_comparison_makes_a_table_exact() -> None:
+    table = PowerTable(0, 4, Window((0, 1, 2, 2), 1, STEPS), 2, (2,))
+    assert codes([-9, 1, 2, 4, 5, 8, 9, 99], table) == [1, 1, 0, 0, 2, 2, 3, 3]
+
+
+def test_a_quotient_by_hand() -> None:
+    """x = u: (1 + (6 x >> 4)) // (1 + (x >> 4)) is 1, 1, 1, 2, 2, 2, 3, .. up to the last rank."""
+    pade = PowerPade(0, 4, Window((0, 1, 2, 3), 0, STEPS), 0, (1, 6), (1, 1), 3)
+    assert codes([-1, 0, 2, 3, 5, 6, 15], pade) == [0, 0, 0, 2, 2, 3, 3]
+
+
+def test_two_steps_of_newton_by_hand() -> None:
+    """X = 12 | 1 = 13 begins at 4: (4 + 3) // 2 = 3, (3 + 4) // 2 = 3; 1 at 2, 1, 1."""
+    newton = PowerNewton(0, 4, Window((0, 0, 1, 3), 0, STEPS), 0, 1, 2, 2)
+    assert codes([-1, 0, 1, 12], newton) == [1, 1, 1, 3]
 
 
 def codes(given: Sequence[int], activation: Activation) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hwquant import golden, synthetic
+from hwquant.activation import Kind
 from hwquant.calibrate import Values
 from hwquant.config import QuantConfig
 from hwquant.errors import UnsupportedModel
@@ -142,11 +143,24 @@ def test_residual_and_gate_read_both_digits_of_detailed_codes() -> None:
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "leaky", "hard swish", "sigmoid", "tanh"])
 def test_every_layer_with_a_function_has_its_own_staircase(name: str) -> None:
-    layers = quantize(graph(*NETWORKS[name]), QuantConfig(activation="table")).layers
+    layers = quantize(graph(*NETWORKS[name]), QuantConfig()).layers
     first, second = (layer.activation for layer in layers[:2] if isinstance(layer, MacLayer))
     assert isinstance(first, Thresholds)
     assert isinstance(second, Thresholds)
     assert first != second
+
+
+@pytest.mark.parametrize("name", ["residual", "squeeze and excite", "silu", "leaky"])
+@pytest.mark.parametrize("kind", ["table", "pade", "newton", "auto"])
+def test_exact_units_do_not_change_the_network(kind: Kind, name: str) -> None:
+    exact = quantize(graph(*NETWORKS[name]), QuantConfig())
+    other = quantize(graph(*NETWORKS[name]), QuantConfig(activation=kind))
+    units = [layer.activation for layer in other.layers if isinstance(layer, MacLayer)]
+    assert (kind == "newton" and name in ("silu", "leaky")) or any(
+        not isinstance(unit, Thresholds) for unit in units if unit is not None
+    )
+    images = _extremes()
+    np.testing.assert_array_equal(golden.simulate(other, images), golden.simulate(exact, images))
 
 
 def test_padding_of_a_tensor_with_a_zero_point_is_not_code_zero() -> None:

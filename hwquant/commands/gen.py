@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hwquant import estimate, packaged, report, toolchain
+from hwquant import activation, estimate, packaged, report, toolchain
 from hwquant.commands import networks, tables, terminal
 from hwquant.commands.options import (
     QuantOptions,
@@ -76,6 +76,8 @@ def gen(
             data = packaged.data_path()
         images = networks.load_data(graph, data, limit) if data is not None else None
         plan = _plan(graph, device, rows, cols, lanes)
+        if graph.provenance.activation != "thresholds":
+            terminal.say(f"activation units: {activation.in_words(graph.layers)}")
         terminal.say(f"plan {plan.rows} rows x {plan.cols} columns, {plan.lanes} lanes")
         program = emit(graph, plan, draft, progress=terminal.say)
         made = report.of_design(

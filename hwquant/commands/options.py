@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from hwquant import packaged
+from hwquant.activation import Kind
 from hwquant.config import Accumulate, Levels, QuantConfig
 from hwquant.exponent import Search
 from hwquant.power import Method
@@ -75,7 +76,8 @@ class QuantOptions:
     equalize: bool
     accumulate: Accumulate | None
     product_bits: int | None
-    activation: Any  # QuantConfig says which of the choices this version has
+    activation: Kind
+    max_code_error: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     input_bits: int
@@ -100,6 +102,7 @@ class QuantOptions:
             accumulate=self.accumulate,
             product_bits=self.product_bits,
             activation=self.activation,
+            max_code_error=self.max_code_error,
             mean=mean if self.mean is None else self.mean,
             std=std if self.std is None else self.std,
             input_bits=self.input_bits,
@@ -185,10 +188,18 @@ _QUANT = (
     ),
     click.option(
         "--activation",
-        type=click.Choice(["thresholds", "table", "pade", "newton"]),
+        type=click.Choice(["thresholds", "table", "pade", "newton", "auto"]),
         default="thresholds",
         show_default=True,
-        help="Power-activation unit; pade and newton are not in this version.",
+        help="Power-activation unit; auto takes the smallest of the others.",
+    ),
+    click.option(
+        "--max-code-error",
+        type=int,
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="Steps of the exact staircase that the unit may be wrong by.",
     ),
     click.option(
         "--mean",

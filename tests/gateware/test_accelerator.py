@@ -155,7 +155,7 @@ def test_plan_does_not_change_codes() -> None:
 
 
 def test_one_altered_threshold_is_seen() -> None:
-    for seed in range(50):
+    for seed in range(100):
         graph, program, rng = draw(seed)
         altered, images = altered_threshold(graph), random_images(rng, graph, 4)
         if altered is None or np.array_equal(golden(altered, images), golden(graph, images)):

@@ -1,62 +1,130 @@
-"""Power-activation units equal their records over every value."""
+"""Power-activation units equal golden over every value."""
 
-import bisect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from hwquant.activation import Kind, fit, function_thresholds, thresholds
+from hwquant.functions import bounds
 from hwquant.gateware.power_activation import create
-from hwquant.ir import PowerTable, Thresholds
+from hwquant.golden.staircase import staircase_of
+from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Thresholds
 from hwquant.plan import activation_delay
+from hwquant.power import Grid, activation_codebook, detail_codebook
+from tests.float_graphs import FUNCTIONS
 from tests.gateware_bench import run_unit
+from tests.random_units import KINDS, random_guess
 
 VALUE_BITS = 11
-VALUES = range(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+VALUES = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+ALL_KINDS: list[Kind] = ["thresholds", "table", "pade", "newton"]
 
 
-def staircase(record: Thresholds, value: int) -> int:
-    return record.codes[bisect.bisect_right(record.thresholds, value)]
+def golden(record: Activation, values: np.ndarray) -> list[int]:
+    return staircase_of(record)(values.copy()).tolist()
+
+
+def computed(
+    records: list[Activation], at: int, values: np.ndarray, value_bits: int = VALUE_BITS
+) -> list[int]:
+    code_bits = max(max(record.codes) for record in records).bit_length()
+    select = {"select": at} if len(records) > 1 else {}
+    inputs: list[dict[str, object]] = [{"value": v, **select} for v in values.tolist()]
+    dut = create(records, value_bits, code_bits)
+    return run_unit(dut, inputs, "code", activation_delay(records[at]))
+
+
+def drawn_steps(rng: np.random.Generator, count: int) -> Thresholds:
+    thresholds = np.sort(rng.choice(VALUES, count, replace=False))
+    codes = rng.integers(0, 32, count + 1)  # not even monotone
+    return Thresholds(tuple(thresholds.tolist()), tuple(codes.tolist()))
 
 
 @pytest.mark.parametrize("seed", [1])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 15, 20])
 def test_threshold_search_is_exact_for_every_value(count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    thresholds = tuple(sorted(int(t) for t in rng.choice(VALUES, count, replace=False)))
-    codes = tuple(int(c) for c in rng.integers(0, 32, count + 1))  # not even monotone
-    record = Thresholds(thresholds, codes)
-    dut = create([record], VALUE_BITS, 5)
-    got = run_unit(dut, [{"value": v} for v in VALUES], "code", activation_delay(record))
-    assert got == [staircase(record, v) for v in VALUES], f"seed {seed}"
+    record = drawn_steps(np.random.default_rng(seed), count)
+    assert computed([record], 0, VALUES) == golden(record, VALUES), f"seed {seed}"
 
 
 def test_many_staircases_share_a_search() -> None:
     rng = np.random.default_rng(3)
-    records = [
-        Thresholds(
-            tuple(sorted(int(t) for t in rng.choice(VALUES, count, replace=False))),
-            tuple(int(c) for c in rng.integers(0, 32, count + 1)),
-        )
-        for count in rng.integers(8, 16, 20)
-    ]
-    dut = create(records, VALUE_BITS, 5)
+    records: list[Activation] = [drawn_steps(rng, int(n)) for n in rng.integers(8, 16, 20)]
     for at in (0, 7, 19):
-        inputs: list[dict[str, object]] = [{"value": v, "select": at} for v in VALUES]
-        got = run_unit(dut, inputs, "code", activation_delay(records[at]))
-        assert got == [staircase(records[at], v) for v in VALUES], f"staircase {at}"
+        assert computed(records, at, VALUES) == golden(records[at], VALUES), f"staircase {at}"
 
 
-@pytest.mark.parametrize("seed", [2])
-def test_power_table_is_exact_for_every_value(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_unit_that_guesses_equals_golden_for_every_value(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    bits, mantissa = 9, 2
-    codes = tuple(sorted(int(c) for c in rng.integers(0, 16, (bits - mantissa + 1) << mantissa)))
-    record = PowerTable(bits, mantissa, codes)
-    dut = create([record], VALUE_BITS, 4)
-    got = run_unit(dut, [{"value": v} for v in VALUES], "code", activation_delay(record))
-    expected: list[int] = []
-    for value in VALUES:
-        v = min(max(value, 0), 2**bits - 1)
-        e = max(0, v.bit_length() - 1 - mantissa)
-        expected.append(codes[(e << mantissa) + (v >> e)])
-    assert got == expected, f"seed {seed}"
+    record = random_guess(rng, kind, drawn_steps(rng, int(rng.integers(1, 20))))
+    assert computed([record], 0, VALUES) == golden(record, VALUES), f"seed {seed}"
+
+
+def small(bits: int, exponent: float) -> Thresholds:
+    """Return the staircase of ReLU at a scale of 2**9, so that all values are few."""
+    book = activation_codebook(Grid("power", exponent, 2**bits - 1), 1, 0)
+    steps, first = np.unique(np.ceil(book.edges[::-1] * 512).astype(int), return_index=True)
+    codes = np.arange(len(book.edges), 0, -1)[first]
+    return Thresholds(tuple(steps.tolist()), (0, *codes.tolist()))
+
+
+@pytest.mark.parametrize("exponent", [0.25, 0.55, 1.0])
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_fitted_units_equal_golden_for_every_value(kind: Kind, bits: int, exponent: float) -> None:
+    oracle = small(bits, exponent)
+    (record,) = fit([oracle], kind)
+    got = computed([record], 0, VALUES)
+    assert got == golden(record, VALUES)
+    assert got == golden(oracle, VALUES)
+
+
+@pytest.mark.parametrize("kind", ["table", "pade"])
+def test_staircases_of_a_function_share_a_unit(kind: Kind) -> None:
+    """Ranges of their own, so lows, coefficients, ranks and thresholds of their own."""
+    silu = FUNCTIONS["silu"]
+    book = activation_codebook(Grid("power", 0.55, 15), 1, 0)
+    zero = bounds(silu)[0]
+    oracles = [function_thresholds(silu, book, zero, scale, 4)[0] for scale in (3.0, 4.0, 7.0)]
+    records = fit(oracles, kind)
+    rng = np.random.default_rng(5)
+    ends = np.array([t + d for o in oracles for t in o.thresholds for d in (-1, 0)])
+    values = np.concatenate([ends, rng.integers(-(1 << 18), 1 << 18, 500)])
+    for at, oracle in enumerate(oracles):
+        assert computed(records, at, values, 19) == golden(oracle, values), f"staircase {at}"
+
+
+def test_detailed_codes_are_exact_at_every_step() -> None:
+    oracle = thresholds(detail_codebook(Grid("power", 0.55, 15)), 4)
+    steps = np.array(oracle.thresholds)
+    values = np.concatenate([steps - 1, steps, [-(1 << 19), -1, 0, (1 << 19) - 1]])
+    for kind in ("table", "pade"):
+        (record,) = fit([oracle], kind)
+        assert computed([record], 0, values, 20) == golden(oracle, values), kind
+
+
+def sabotaged(record: Activation) -> Activation:
+    """Change one coefficient, threshold or rank."""
+    match record:
+        case Thresholds(steps, codes):
+            return Thresholds((*steps[:-1], steps[-1] + 1), codes)
+        case PowerTable():
+            changed = (*record.window.ranks[:-1], record.window.ranks[-1] - 1)
+            return replace(record, window=replace(record.window, ranks=changed))
+        case PowerPade():
+            return replace(record, numerator=(record.numerator[0], record.numerator[1] // 2))
+        case PowerNewton():
+            return replace(record, iterations=1)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_sabotaged_unit_is_seen(kind: Kind) -> None:
+    (record,) = fit([small(4, 0.55)], kind)
+    changed = sabotaged(record)
+    assert type(changed) is type(record)
+    got = computed([changed], 0, VALUES)
+    assert got == golden(changed, VALUES)
+    assert got != golden(record, VALUES)

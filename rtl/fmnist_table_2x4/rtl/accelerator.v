@@ -533,94 +533,134 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire o__ready;
   wire _000_;
   wire _001_;
-  wire _002_;
-  wire _003_;
-  wire [5:0] _004_;
-  wire [5:0] _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire [43:0] _009_;
-  wire _010_;
-  wire _011_;
+  reg _002_;
+  reg _003_;
+  reg _004_;
+  reg _005_;
+  reg _006_;
+  reg _007_;
+  reg _008_;
+  reg _009_;
+  reg _010_;
+  reg _011_;
   wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire [8:0] _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
+  reg _013_;
+  reg _014_;
+  reg _015_;
+  reg _016_;
+  reg _017_;
+  reg _018_;
+  reg _019_;
+  reg _020_;
+  reg _021_;
+  reg _022_;
+  wire _023_;
+  reg _024_;
+  reg _025_;
+  reg _026_;
+  reg _027_;
+  reg _028_;
+  reg _029_;
+  reg _030_;
+  reg _031_;
+  reg _032_;
+  reg _033_;
+  wire [5:0] _034_;
+  reg _035_;
+  wire [5:0] _036_;
   wire _037_;
   wire _038_;
   wire _039_;
-  reg _040_;
-  reg [4:0] _041_;
-  reg _042_;
-  reg _043_;
+  wire [43:0] _040_;
+  wire _041_;
+  wire _042_;
+  wire _043_;
   wire _044_;
-  reg [4:0] _045_;
-  reg _046_;
-  reg [43:0] _047_;
-  reg [21:0] _048_;
-  reg [21:0] _049_;
-  reg [7:0] _050_;
-  reg [7:0] _051_;
-  reg [57:0] _052_;
-  reg [2:0] _053_;
-  reg [1:0] _054_;
+  wire _045_;
+  wire _046_;
+  wire _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
+  wire [8:0] _054_;
   wire _055_;
-  reg _056_;
-  reg _057_;
-  reg _058_;
-  reg _059_;
-  reg _060_;
-  reg _061_;
-  reg _062_;
-  reg _063_;
-  reg _064_;
-  reg _065_;
+  wire _056_;
+  wire _057_;
+  wire _058_;
+  wire _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
   wire _066_;
-  reg _067_;
-  reg _068_;
-  reg _069_;
-  reg _070_;
+  wire _067_;
+  wire _068_;
+  wire _069_;
+  wire _070_;
   reg _071_;
-  reg _072_;
+  reg [4:0] _072_;
   reg _073_;
   reg _074_;
-  reg _075_;
-  reg _076_;
-  wire _077_;
-  reg _078_;
-  reg _079_;
-  reg _080_;
-  reg _081_;
-  reg _082_;
-  reg _083_;
-  reg _084_;
+  wire _075_;
+  reg [4:0] _076_;
+  reg _077_;
+  reg [43:0] _078_;
+  reg [21:0] _079_;
+  reg [21:0] _080_;
+  reg [7:0] _081_;
+  reg [7:0] _082_;
+  reg [57:0] _083_;
+  reg [2:0] _084_;
   reg _085_;
-  reg _086_;
+  wire _086_;
   reg _087_;
-  wire _088_;
-  reg _089_;
+  reg _088_;
+  reg [7:0] _089_;
+  reg [7:0] _090_;
+  reg [7:0] _091_;
+  reg [7:0] _092_;
+  reg [7:0] _093_;
+  reg [7:0] _094_;
+  reg _095_;
+  reg _096_;
+  wire _097_;
+  reg _098_;
+  reg _099_;
+  reg _100_;
+  reg _101_;
+  reg _102_;
+  reg _103_;
+  reg _104_;
+  reg _105_;
+  reg _106_;
+  reg _107_;
+  wire _108_;
+  reg _109_;
+  reg _110_;
+  reg _111_;
+  reg _112_;
+  reg _113_;
+  reg _114_;
+  reg _115_;
+  reg _116_;
+  reg _117_;
+  reg _118_;
+  wire _119_;
+  reg _120_;
+  reg _121_;
+  reg _122_;
+  reg _123_;
+  reg _124_;
+  reg _125_;
+  reg _126_;
+  reg _127_;
+  reg _128_;
+  reg _129_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -628,29 +668,45 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [12:0] \address$67 ;
+  wire [12:0] \address$108 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
-  wire [4:0] \chunk$59 ;
+  wire [4:0] \chunk$100 ;
   wire [7:0] code;
-  wire [7:0] \code$76 ;
-  wire [7:0] \code$77 ;
+  wire [7:0] \code$116 ;
   reg [7:0] code_0;
+  reg [7:0] code_1_0_0 = 8'h00;
+  reg [7:0] code_1_0_1 = 8'h00;
+  reg [7:0] code_1_0_2 = 8'h00;
+  reg [7:0] code_1_0_3 = 8'h00;
+  reg [7:0] code_1_0_4 = 8'h00;
+  reg [7:0] code_1_0_5 = 8'h00;
   wire [7:0] codes;
-  wire \credit$93 ;
+  wire \credit$132 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$88 ;
+  wire \form$127 ;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
-  wire \full$100 ;
+  wire \full$139 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
+  reg has_code_10 = 1'h0;
+  reg has_code_11 = 1'h0;
+  reg has_code_12 = 1'h0;
+  reg has_code_13 = 1'h0;
   reg has_code_2 = 1'h0;
+  reg has_code_3 = 1'h0;
+  reg has_code_4 = 1'h0;
+  reg has_code_5 = 1'h0;
+  reg has_code_6 = 1'h0;
+  reg has_code_7 = 1'h0;
+  reg has_code_8 = 1'h0;
+  reg has_code_9 = 1'h0;
   reg has_value_0 = 1'h0;
   reg has_value_1 = 1'h0;
   reg has_value_2 = 1'h0;
@@ -659,29 +715,40 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
   reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$102 ;
-  wire [20:0] \i__payload$81 ;
-  wire \i__valid$89 ;
+  wire [15:0] \high$141 ;
+  wire [20:0] \i__payload$120 ;
+  wire \i__valid$128 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
-  wire [3:0] \layer$57 ;
-  wire [15:0] \low$104 ;
-  wire [20:0] \o__payload$106 ;
-  wire \o__ready$108 ;
-  wire \o__valid$110 ;
+  wire [3:0] \layer$98 ;
+  wire [15:0] \low$143 ;
+  wire [20:0] \o__payload$145 ;
+  wire \o__ready$147 ;
+  wire \o__valid$149 ;
   reg [7:0] parameter_base = 8'h00;
   reg [57:0] parameters = 58'h000000000000000;
   (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$79 ;
-  wire signed [28:0] \parameters$79.bias ;
-  wire [15:0] \parameters$79.multiplier ;
-  wire [12:0] \parameters$79.residual ;
+  wire [57:0] \parameters$118 ;
+  wire signed [28:0] \parameters$118.bias ;
+  wire [15:0] \parameters$118.multiplier ;
+  wire [12:0] \parameters$118.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$96 ;
+  wire \pixel_ends$135 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
+  reg pixel_ends_10 = 1'h0;
+  reg pixel_ends_11 = 1'h0;
+  reg pixel_ends_12 = 1'h0;
+  reg pixel_ends_13 = 1'h0;
+  reg pixel_ends_14 = 1'h0;
+  reg pixel_ends_15 = 1'h0;
+  reg pixel_ends_16 = 1'h0;
+  reg pixel_ends_17 = 1'h0;
+  reg pixel_ends_18 = 1'h0;
+  reg pixel_ends_19 = 1'h0;
   reg pixel_ends_2 = 1'h0;
+  reg pixel_ends_20 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
   reg pixel_ends_5 = 1'h0;
@@ -693,7 +760,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire pixel_starts;
   reg pixel_starts_0 = 1'h0;
   reg pixel_starts_1 = 1'h0;
+  reg pixel_starts_10 = 1'h0;
+  reg pixel_starts_11 = 1'h0;
+  reg pixel_starts_12 = 1'h0;
+  reg pixel_starts_13 = 1'h0;
+  reg pixel_starts_14 = 1'h0;
+  reg pixel_starts_15 = 1'h0;
+  reg pixel_starts_16 = 1'h0;
+  reg pixel_starts_17 = 1'h0;
+  reg pixel_starts_18 = 1'h0;
+  reg pixel_starts_19 = 1'h0;
   reg pixel_starts_2 = 1'h0;
+  reg pixel_starts_20 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
   reg pixel_starts_5 = 1'h0;
@@ -705,180 +783,257 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [7:0] port__addr;
   wire [57:0] port__data;
   wire port__en;
+  reg record_select = 1'h0;
   wire [15:0] residual_word;
+  (* init = 1'h0 *)
+  wire select;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$80 ;
+  wire [2:0] \shift_select$119 ;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
-  wire \start$58 ;
-  wire \sum_started$91 ;
+  wire \start$99 ;
+  wire \sum_started$130 ;
   wire turn_ends;
-  wire \turn_ends$60 ;
+  wire \turn_ends$101 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$98 ;
-  reg [1:0] unit_select = 2'h0;
+  wire \two_digits$137 ;
+  reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$94 ;
+  wire \valid$133 ;
   wire signed [20:0] value;
-  wire signed [20:0] \value$71 ;
-  wire signed [20:0] \value$72 ;
-  wire signed [20:0] \value$73 ;
+  wire signed [20:0] \value$112 ;
+  wire signed [20:0] \value$114 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _179_;
+  reg [57:0] _259_;
   always @(posedge clk) begin
-    _179_ <= parameter_memory[address];
+    _259_ <= parameter_memory[address];
   end
-  assign port__data = _179_;
-  assign _002_ = _066_ & _001_;
-  assign _003_ = chunk == last_chunk;
-  assign _004_ = chunk + 1'h1;
-  assign _005_ = _003_ ? 6'h00 : _004_;
-  assign _007_ = chunk == last_chunk;
-  assign _008_ = _006_ | _007_;
-  assign _010_ = 1'h0 >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _013_ = 1'h0 >> layer;
-  assign _014_ = 10'h3fa >> layer;
-  assign _015_ = 6'h2c >> layer;
-  assign _016_ = 10'h2b0 >> layer;
-  assign _017_ = 8'hc0 >> layer;
-  assign _018_ = 10'h300 >> layer;
-  assign _019_ = chunk == last_chunk;
-  assign _020_ = turn_ends & _019_;
-  assign _021_ = fields_loaded | _020_;
-  assign _023_ = address + 1'h1;
-  assign _024_ = 10'h3dc >> layer;
-  assign _025_ = 9'h120 >> layer;
-  assign _026_ = 10'h201 >> layer;
-  assign _027_ = 7'h6e >> layer;
-  assign _028_ = 9'h100 >> layer;
-  assign _029_ = 10'h200 >> layer;
-  assign _030_ = ~ is_last;
-  assign _031_ = has_value_6 & _030_;
-  assign _032_ = ! chunk;
-  assign _034_ = chunk == last_chunk;
-  assign _035_ = chunk == last_chunk;
-  assign _038_ = ~ _037_;
-  assign _039_ = \$signal$8  | _038_;
-  assign turn_ends = \$signal  & _039_;
-  assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$89  = has_value_6 & is_last;
-  always @(posedge clk)
-    fields_loaded <= _040_;
-  always @(posedge clk)
-    last_chunk <= _041_;
-  always @(posedge clk)
-    two_cycles <= _042_;
-  always @(posedge clk)
-    \$signal$8  <= _043_;
-  always @(posedge clk)
-    chunk <= _045_;
-  always @(posedge clk)
-    \$signal  <= _046_;
-  always @(posedge clk)
-    held <= _047_;
-  always @(posedge clk)
-    front_0 <= _048_;
-  always @(posedge clk)
-    front_1 <= _049_;
-  always @(posedge clk)
-    parameter_base <= _050_;
-  always @(posedge clk)
-    address <= _051_;
-  always @(posedge clk)
-    parameters <= _052_;
-  always @(posedge clk)
-    shift_select <= _053_;
-  always @(posedge clk)
-    unit_select <= _054_;
-  always @(posedge clk)
-    is_last <= _056_;
-  always @(posedge clk)
-    has_value_0 <= _057_;
-  always @(posedge clk)
-    has_value_1 <= _058_;
-  always @(posedge clk)
-    has_value_2 <= _059_;
-  always @(posedge clk)
-    has_value_3 <= _060_;
-  always @(posedge clk)
-    has_value_4 <= _061_;
-  always @(posedge clk)
-    has_value_5 <= _062_;
-  always @(posedge clk)
-    has_value_6 <= _063_;
-  always @(posedge clk)
-    has_code_0 <= _064_;
-  always @(posedge clk)
-    has_code_1 <= _065_;
-  always @(posedge clk)
-    has_code_2 <= _067_;
-  always @(posedge clk)
-    pixel_starts_0 <= _068_;
-  always @(posedge clk)
-    pixel_starts_1 <= _069_;
-  always @(posedge clk)
-    pixel_starts_2 <= _070_;
-  always @(posedge clk)
-    pixel_starts_3 <= _071_;
-  always @(posedge clk)
-    pixel_starts_4 <= _072_;
-  always @(posedge clk)
-    pixel_starts_5 <= _073_;
-  always @(posedge clk)
-    pixel_starts_6 <= _074_;
-  always @(posedge clk)
-    pixel_starts_7 <= _075_;
-  always @(posedge clk)
-    pixel_starts_8 <= _076_;
-  always @(posedge clk)
-    pixel_starts_9 <= _078_;
-  always @(posedge clk)
-    pixel_ends_0 <= _079_;
-  always @(posedge clk)
-    pixel_ends_1 <= _080_;
-  always @(posedge clk)
-    pixel_ends_2 <= _081_;
-  always @(posedge clk)
-    pixel_ends_3 <= _082_;
-  always @(posedge clk)
-    pixel_ends_4 <= _083_;
-  always @(posedge clk)
-    pixel_ends_5 <= _084_;
-  always @(posedge clk)
-    pixel_ends_6 <= _085_;
-  always @(posedge clk)
-    pixel_ends_7 <= _086_;
-  always @(posedge clk)
-    pixel_ends_8 <= _087_;
-  always @(posedge clk)
-    pixel_ends_9 <= _089_;
+  assign port__data = _259_;
   assign _000_ = 10'h3ff >> layer;
-  assign _011_ = 9'h1ff >> layer;
-  assign _022_ = 9'h1ff >> layer;
-  assign _033_ = 10'h3f8 >> layer;
-  assign _044_ = 9'h1c0 >> layer;
-  assign _055_ = 9'h124 >> layer;
-  assign _066_ = ~ \$signal$8 ;
-  assign _077_ = chunk == last_chunk;
+  assign _042_ = 9'h1ff >> layer;
+  assign _053_ = 9'h1ff >> layer;
+  assign _064_ = 10'h3f8 >> layer;
+  assign _075_ = 9'h1c0 >> layer;
+  assign _086_ = 9'h124 >> layer;
+  assign _097_ = ~ \$signal$8 ;
+  assign _108_ = chunk == last_chunk;
+  assign _012_ = _097_ & _001_;
+  assign _023_ = chunk == last_chunk;
+  assign _034_ = chunk + 1'h1;
+  assign _036_ = _023_ ? 6'h00 : _034_;
+  assign _038_ = chunk == last_chunk;
+  assign _039_ = _037_ | _038_;
+  assign _041_ = 1'h0 >> layer;
+  assign _043_ = 1'h0 >> layer;
+  assign _044_ = 1'h0 >> layer;
+  assign _045_ = 10'h3fa >> layer;
+  assign _046_ = 6'h2c >> layer;
+  assign _047_ = 10'h2b0 >> layer;
+  assign _048_ = 8'hc0 >> layer;
+  assign _049_ = 10'h300 >> layer;
+  assign _050_ = chunk == last_chunk;
+  assign _051_ = turn_ends & _050_;
+  assign _052_ = fields_loaded | _051_;
+  assign _054_ = address + 1'h1;
+  assign _055_ = 10'h3dc >> layer;
+  assign _056_ = 9'h120 >> layer;
+  assign _057_ = 10'h201 >> layer;
+  assign _058_ = 7'h6e >> layer;
+  assign _059_ = 9'h100 >> layer;
+  assign _060_ = 10'h200 >> layer;
+  assign _061_ = ~ is_last;
+  assign _062_ = has_value_6 & _061_;
+  assign _063_ = ! chunk;
+  assign _065_ = chunk == last_chunk;
+  assign _066_ = chunk == last_chunk;
+  assign _069_ = ~ _068_;
+  assign _070_ = \$signal$8  | _069_;
+  assign turn_ends = \$signal  & _070_;
+  assign pixel_ends = chunk == last_chunk;
+  assign \i__valid$128  = has_value_6 & is_last;
+  always @(posedge clk)
+    fields_loaded <= _071_;
+  always @(posedge clk)
+    last_chunk <= _072_;
+  always @(posedge clk)
+    two_cycles <= _073_;
+  always @(posedge clk)
+    \$signal$8  <= _074_;
+  always @(posedge clk)
+    chunk <= _076_;
+  always @(posedge clk)
+    \$signal  <= _077_;
+  always @(posedge clk)
+    held <= _078_;
+  always @(posedge clk)
+    front_0 <= _079_;
+  always @(posedge clk)
+    front_1 <= _080_;
+  always @(posedge clk)
+    parameter_base <= _081_;
+  always @(posedge clk)
+    address <= _082_;
+  always @(posedge clk)
+    parameters <= _083_;
+  always @(posedge clk)
+    shift_select <= _084_;
+  always @(posedge clk)
+    unit_select <= _085_;
+  always @(posedge clk)
+    record_select <= _087_;
+  always @(posedge clk)
+    is_last <= _088_;
+  always @(posedge clk)
+    code_1_0_0 <= _089_;
+  always @(posedge clk)
+    code_1_0_1 <= _090_;
+  always @(posedge clk)
+    code_1_0_2 <= _091_;
+  always @(posedge clk)
+    code_1_0_3 <= _092_;
+  always @(posedge clk)
+    code_1_0_4 <= _093_;
+  always @(posedge clk)
+    code_1_0_5 <= _094_;
+  always @(posedge clk)
+    has_value_0 <= _095_;
+  always @(posedge clk)
+    has_value_1 <= _096_;
+  always @(posedge clk)
+    has_value_2 <= _098_;
+  always @(posedge clk)
+    has_value_3 <= _099_;
+  always @(posedge clk)
+    has_value_4 <= _100_;
+  always @(posedge clk)
+    has_value_5 <= _101_;
+  always @(posedge clk)
+    has_value_6 <= _102_;
+  always @(posedge clk)
+    has_code_0 <= _103_;
+  always @(posedge clk)
+    has_code_1 <= _104_;
+  always @(posedge clk)
+    has_code_2 <= _105_;
+  always @(posedge clk)
+    has_code_3 <= _106_;
+  always @(posedge clk)
+    has_code_4 <= _107_;
+  always @(posedge clk)
+    has_code_5 <= _109_;
+  always @(posedge clk)
+    has_code_6 <= _110_;
+  always @(posedge clk)
+    has_code_7 <= _111_;
+  always @(posedge clk)
+    has_code_8 <= _112_;
+  always @(posedge clk)
+    has_code_9 <= _113_;
+  always @(posedge clk)
+    has_code_10 <= _114_;
+  always @(posedge clk)
+    has_code_11 <= _115_;
+  always @(posedge clk)
+    has_code_12 <= _116_;
+  always @(posedge clk)
+    has_code_13 <= _117_;
+  always @(posedge clk)
+    pixel_starts_0 <= _118_;
+  always @(posedge clk)
+    pixel_starts_1 <= _120_;
+  always @(posedge clk)
+    pixel_starts_2 <= _121_;
+  always @(posedge clk)
+    pixel_starts_3 <= _122_;
+  always @(posedge clk)
+    pixel_starts_4 <= _123_;
+  always @(posedge clk)
+    pixel_starts_5 <= _124_;
+  always @(posedge clk)
+    pixel_starts_6 <= _125_;
+  always @(posedge clk)
+    pixel_starts_7 <= _126_;
+  always @(posedge clk)
+    pixel_starts_8 <= _127_;
+  always @(posedge clk)
+    pixel_starts_9 <= _128_;
+  always @(posedge clk)
+    pixel_starts_10 <= _129_;
+  always @(posedge clk)
+    pixel_starts_11 <= _002_;
+  always @(posedge clk)
+    pixel_starts_12 <= _003_;
+  always @(posedge clk)
+    pixel_starts_13 <= _004_;
+  always @(posedge clk)
+    pixel_starts_14 <= _005_;
+  always @(posedge clk)
+    pixel_starts_15 <= _006_;
+  always @(posedge clk)
+    pixel_starts_16 <= _007_;
+  always @(posedge clk)
+    pixel_starts_17 <= _008_;
+  always @(posedge clk)
+    pixel_starts_18 <= _009_;
+  always @(posedge clk)
+    pixel_starts_19 <= _010_;
+  always @(posedge clk)
+    pixel_starts_20 <= _011_;
+  always @(posedge clk)
+    pixel_ends_0 <= _013_;
+  always @(posedge clk)
+    pixel_ends_1 <= _014_;
+  always @(posedge clk)
+    pixel_ends_2 <= _015_;
+  always @(posedge clk)
+    pixel_ends_3 <= _016_;
+  always @(posedge clk)
+    pixel_ends_4 <= _017_;
+  always @(posedge clk)
+    pixel_ends_5 <= _018_;
+  always @(posedge clk)
+    pixel_ends_6 <= _019_;
+  always @(posedge clk)
+    pixel_ends_7 <= _020_;
+  always @(posedge clk)
+    pixel_ends_8 <= _021_;
+  always @(posedge clk)
+    pixel_ends_9 <= _022_;
+  always @(posedge clk)
+    pixel_ends_10 <= _024_;
+  always @(posedge clk)
+    pixel_ends_11 <= _025_;
+  always @(posedge clk)
+    pixel_ends_12 <= _026_;
+  always @(posedge clk)
+    pixel_ends_13 <= _027_;
+  always @(posedge clk)
+    pixel_ends_14 <= _028_;
+  always @(posedge clk)
+    pixel_ends_15 <= _029_;
+  always @(posedge clk)
+    pixel_ends_16 <= _030_;
+  always @(posedge clk)
+    pixel_ends_17 <= _031_;
+  always @(posedge clk)
+    pixel_ends_18 <= _032_;
+  always @(posedge clk)
+    pixel_ends_19 <= _033_;
+  always @(posedge clk)
+    pixel_ends_20 <= _035_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(code),
+    .code(\code$116 ),
     .rst(rst),
+    .select(record_select),
     .value(value)
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
-    .code(\code$76 ),
-    .rst(rst),
-    .value(value)
-  );
-  power_activation_2 activation_2_lane_0 (
-    .clk(clk),
-    .code(\code$77 ),
+    .code(code),
     .rst(rst),
     .value(value)
   );
@@ -888,11 +1043,11 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_9),
-    .pixel_starts(pixel_starts_9),
+    .pixel_ends(pixel_ends_20),
+    .pixel_starts(pixel_starts_20),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_2)
+    .valid(has_code_13)
   );
   requantize lane_0 (
     .acc(front_1),
@@ -914,7 +1069,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$89 )
+    .w_en(\i__valid$128 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -933,424 +1088,705 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = start;
-    if (rst) begin
-      _040_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = last_chunk;
-    if (start) begin
-      _041_ = { _044_, _033_, _022_, _011_, _000_ };
-    end
-    if (rst) begin
-      _041_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _042_ = two_cycles;
-    if (start) begin
-      _042_ = _055_;
-    end
-    if (rst) begin
-      _042_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _043_ = \$signal$8 ;
-    if (\$signal ) begin
-      _043_ = _002_;
-    end
-    if (start) begin
-      _043_ = 1'h0;
-    end
-    if (rst) begin
-      _043_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _045_ = chunk;
-    if (turn_ends) begin
-      _045_ = _005_[4:0];
-    end
-    if (start) begin
-      _045_ = 5'h00;
-    end
-    if (rst) begin
-      _045_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _046_ = \$signal ;
-    if (turn_ends) begin
-      if (_008_) begin
-        _046_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _046_ = 1'h1;
-    end
-    if (rst) begin
-      _046_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _047_ = held;
-    if (i__valid) begin
-      _047_ = i__payload;
-    end else if (turn_ends) begin
-      _047_ = _009_;
-    end
-    if (rst) begin
-      _047_ = 44'h00000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _048_ = held[21:0];
-    if (rst) begin
-      _048_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _049_ = front_0;
-    if (rst) begin
-      _049_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _050_ = parameter_base;
-    if (start) begin
-      _050_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_ };
-    end
-    if (rst) begin
-      _050_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _051_ = address;
-    if (_021_) begin
-      _051_ = parameter_base;
-    end else if (turn_ends) begin
-      _051_ = _023_[7:0];
-    end
-    if (rst) begin
-      _051_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _052_ = port__data;
-    if (rst) begin
-      _052_ = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _053_ = shift_select;
-    if (start) begin
-      _053_ = { _026_, _025_, _024_ };
-    end
-    if (rst) begin
-      _053_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = unit_select;
-    if (start) begin
-      _054_ = { _028_, _027_ };
-    end
-    if (rst) begin
-      _054_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = is_last;
-    if (start) begin
-      _056_ = _029_;
-    end
-    if (rst) begin
-      _056_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = turn_ends;
-    if (rst) begin
-      _057_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = has_value_0;
-    if (rst) begin
-      _058_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = has_value_1;
-    if (rst) begin
-      _059_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = has_value_2;
-    if (rst) begin
-      _060_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = has_value_3;
-    if (rst) begin
-      _061_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = has_value_4;
-    if (rst) begin
-      _062_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = has_value_5;
-    if (rst) begin
-      _063_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = _031_;
-    if (rst) begin
-      _064_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = has_code_0;
-    if (rst) begin
-      _065_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = has_code_1;
-    if (rst) begin
-      _067_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = _032_;
-    if (rst) begin
-      _068_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = pixel_starts_0;
-    if (rst) begin
-      _069_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = pixel_starts_1;
-    if (rst) begin
-      _070_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = pixel_starts_2;
+    _071_ = start;
     if (rst) begin
       _071_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = pixel_starts_3;
+    _072_ = last_chunk;
+    if (start) begin
+      _072_ = { _075_, _064_, _053_, _042_, _000_ };
+    end
     if (rst) begin
-      _072_ = 1'h0;
+      _072_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = pixel_starts_4;
+    _073_ = two_cycles;
+    if (start) begin
+      _073_ = _086_;
+    end
     if (rst) begin
       _073_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = pixel_starts_5;
+    _074_ = \$signal$8 ;
+    if (\$signal ) begin
+      _074_ = _012_;
+    end
+    if (start) begin
+      _074_ = 1'h0;
+    end
     if (rst) begin
       _074_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = pixel_starts_6;
+    _076_ = chunk;
+    if (turn_ends) begin
+      _076_ = _036_[4:0];
+    end
+    if (start) begin
+      _076_ = 5'h00;
+    end
     if (rst) begin
-      _075_ = 1'h0;
+      _076_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = pixel_starts_7;
+    _077_ = \$signal ;
+    if (turn_ends) begin
+      if (_039_) begin
+        _077_ = 1'h0;
+      end
+    end
+    if (i__valid) begin
+      _077_ = 1'h1;
+    end
     if (rst) begin
-      _076_ = 1'h0;
+      _077_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = pixel_starts_8;
+    _078_ = held;
+    if (i__valid) begin
+      _078_ = i__payload;
+    end else if (turn_ends) begin
+      _078_ = _040_;
+    end
     if (rst) begin
-      _078_ = 1'h0;
+      _078_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = _034_;
+    _079_ = held[21:0];
     if (rst) begin
-      _079_ = 1'h0;
+      _079_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = pixel_ends_0;
+    _080_ = front_0;
     if (rst) begin
-      _080_ = 1'h0;
+      _080_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = pixel_ends_1;
+    _081_ = parameter_base;
+    if (start) begin
+      _081_ = { _049_, _048_, _047_, _046_, _045_, _044_, _043_, _041_ };
+    end
     if (rst) begin
-      _081_ = 1'h0;
+      _081_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = pixel_ends_2;
+    _082_ = address;
+    if (_052_) begin
+      _082_ = parameter_base;
+    end else if (turn_ends) begin
+      _082_ = _054_[7:0];
+    end
     if (rst) begin
-      _082_ = 1'h0;
+      _082_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = pixel_ends_3;
+    _083_ = port__data;
     if (rst) begin
-      _083_ = 1'h0;
+      _083_ = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = pixel_ends_4;
+    _084_ = shift_select;
+    if (start) begin
+      _084_ = { _057_, _056_, _055_ };
+    end
     if (rst) begin
-      _084_ = 1'h0;
+      _084_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = pixel_ends_5;
+    _085_ = unit_select;
+    if (start) begin
+      _085_ = _058_;
+    end
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = pixel_ends_6;
-    if (rst) begin
-      _086_ = 1'h0;
+    _087_ = record_select;
+    if (start) begin
+      _087_ = _059_;
     end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = pixel_ends_7;
     if (rst) begin
       _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = pixel_ends_8;
+    _088_ = is_last;
+    if (start) begin
+      _088_ = _060_;
+    end
     if (rst) begin
-      _089_ = 1'h0;
+      _088_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    code_0 = 8'h00;
+    _089_ = code;
+    if (rst) begin
+      _089_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = code_1_0_0;
+    if (rst) begin
+      _090_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = code_1_0_1;
+    if (rst) begin
+      _091_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _092_ = code_1_0_2;
+    if (rst) begin
+      _092_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _093_ = code_1_0_3;
+    if (rst) begin
+      _093_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _094_ = code_1_0_4;
+    if (rst) begin
+      _094_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _095_ = turn_ends;
+    if (rst) begin
+      _095_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _096_ = has_value_0;
+    if (rst) begin
+      _096_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _098_ = has_value_1;
+    if (rst) begin
+      _098_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _099_ = has_value_2;
+    if (rst) begin
+      _099_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _100_ = has_value_3;
+    if (rst) begin
+      _100_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _101_ = has_value_4;
+    if (rst) begin
+      _101_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _102_ = has_value_5;
+    if (rst) begin
+      _102_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _103_ = _062_;
+    if (rst) begin
+      _103_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _104_ = has_code_0;
+    if (rst) begin
+      _104_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _105_ = has_code_1;
+    if (rst) begin
+      _105_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _106_ = has_code_2;
+    if (rst) begin
+      _106_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _107_ = has_code_3;
+    if (rst) begin
+      _107_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _109_ = has_code_4;
+    if (rst) begin
+      _109_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _110_ = has_code_5;
+    if (rst) begin
+      _110_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _111_ = has_code_6;
+    if (rst) begin
+      _111_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _112_ = has_code_7;
+    if (rst) begin
+      _112_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _113_ = has_code_8;
+    if (rst) begin
+      _113_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _114_ = has_code_9;
+    if (rst) begin
+      _114_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _115_ = has_code_10;
+    if (rst) begin
+      _115_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _116_ = has_code_11;
+    if (rst) begin
+      _116_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _117_ = has_code_12;
+    if (rst) begin
+      _117_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _118_ = _063_;
+    if (rst) begin
+      _118_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _120_ = pixel_starts_0;
+    if (rst) begin
+      _120_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _121_ = pixel_starts_1;
+    if (rst) begin
+      _121_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _122_ = pixel_starts_2;
+    if (rst) begin
+      _122_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _123_ = pixel_starts_3;
+    if (rst) begin
+      _123_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _124_ = pixel_starts_4;
+    if (rst) begin
+      _124_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _125_ = pixel_starts_5;
+    if (rst) begin
+      _125_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _126_ = pixel_starts_6;
+    if (rst) begin
+      _126_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _127_ = pixel_starts_7;
+    if (rst) begin
+      _127_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _128_ = pixel_starts_8;
+    if (rst) begin
+      _128_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _129_ = pixel_starts_9;
+    if (rst) begin
+      _129_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_10;
+    if (rst) begin
+      _002_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _003_ = pixel_starts_11;
+    if (rst) begin
+      _003_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _004_ = pixel_starts_12;
+    if (rst) begin
+      _004_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _005_ = pixel_starts_13;
+    if (rst) begin
+      _005_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _006_ = pixel_starts_14;
+    if (rst) begin
+      _006_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _007_ = pixel_starts_15;
+    if (rst) begin
+      _007_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _008_ = pixel_starts_16;
+    if (rst) begin
+      _008_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _009_ = pixel_starts_17;
+    if (rst) begin
+      _009_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _010_ = pixel_starts_18;
+    if (rst) begin
+      _010_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _011_ = pixel_starts_19;
+    if (rst) begin
+      _011_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _013_ = _065_;
+    if (rst) begin
+      _013_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _014_ = pixel_ends_0;
+    if (rst) begin
+      _014_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _015_ = pixel_ends_1;
+    if (rst) begin
+      _015_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _016_ = pixel_ends_2;
+    if (rst) begin
+      _016_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _017_ = pixel_ends_3;
+    if (rst) begin
+      _017_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _018_ = pixel_ends_4;
+    if (rst) begin
+      _018_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _019_ = pixel_ends_5;
+    if (rst) begin
+      _019_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _020_ = pixel_ends_6;
+    if (rst) begin
+      _020_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _021_ = pixel_ends_7;
+    if (rst) begin
+      _021_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _022_ = pixel_ends_8;
+    if (rst) begin
+      _022_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _024_ = pixel_ends_9;
+    if (rst) begin
+      _024_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _025_ = pixel_ends_10;
+    if (rst) begin
+      _025_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _026_ = pixel_ends_11;
+    if (rst) begin
+      _026_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _027_ = pixel_ends_12;
+    if (rst) begin
+      _027_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _028_ = pixel_ends_13;
+    if (rst) begin
+      _028_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _029_ = pixel_ends_14;
+    if (rst) begin
+      _029_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _030_ = pixel_ends_15;
+    if (rst) begin
+      _030_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _031_ = pixel_ends_16;
+    if (rst) begin
+      _031_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _032_ = pixel_ends_17;
+    if (rst) begin
+      _032_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _033_ = pixel_ends_18;
+    if (rst) begin
+      _033_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _035_ = pixel_ends_19;
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    (* full_case = 32'd1 *)
     casez (unit_select)
-      2'h0:
-          code_0 = code;
-      2'h1:
-          code_0 = \code$76 ;
-      2'h2:
-          code_0 = \code$77 ;
+      1'h0:
+          code_0 = \code$116 ;
+      1'h1:
+          code_0 = code_1_0_5;
     endcase
   end
   assign extra_turn = 1'h0;
   assign accs = front_1;
   assign port__addr = address;
   assign port__en = 1'h1;
-  assign \layer$57  = layer;
-  assign \start$58  = start;
-  assign \chunk$59  = chunk;
-  assign \turn_ends$60  = turn_ends;
+  assign \layer$98  = layer;
+  assign \start$99  = start;
+  assign \chunk$100  = chunk;
+  assign \turn_ends$101  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$67  = residual_address;
+  assign \address$108  = residual_address;
   assign residual_word = word;
-  assign \value$71  = value;
-  assign \value$72  = value;
-  assign \value$73  = value;
+  assign \value$112  = value;
+  assign select = record_select;
+  assign \value$114  = value;
   assign acc = front_1;
-  assign \parameters$79  = parameters;
-  assign \shift_select$80  = shift_select;
-  assign \i__payload$81  = value;
+  assign \parameters$118  = parameters;
+  assign \shift_select$119  = shift_select;
+  assign \i__payload$120  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
   assign form = 1'h0;
-  assign \form$88  = 1'h0;
-  assign \sum_started$91  = sum_started;
-  assign \credit$93  = credit;
-  assign \valid$94  = has_code_2;
-  assign pixel_starts = pixel_starts_9;
-  assign \pixel_ends$96  = pixel_ends_9;
-  assign \two_digits$98  = two_digits;
-  assign \full$100  = full;
-  assign \high$102  = high;
-  assign \low$104  = low;
-  assign \o__payload$106  = o__payload;
-  assign \o__ready$108  = o__ready;
-  assign \o__valid$110  = o__valid;
-  assign \parameters$79.multiplier  = parameters[15:0];
-  assign \parameters$79.bias  = parameters[44:16];
-  assign \parameters$79.residual  = parameters[57:45];
-  assign _088_ = 1'h0;
+  assign \form$127  = 1'h0;
+  assign \sum_started$130  = sum_started;
+  assign \credit$132  = credit;
+  assign \valid$133  = has_code_13;
+  assign pixel_starts = pixel_starts_20;
+  assign \pixel_ends$135  = pixel_ends_20;
+  assign \two_digits$137  = two_digits;
+  assign \full$139  = full;
+  assign \high$141  = high;
+  assign \low$143  = low;
+  assign \o__payload$145  = o__payload;
+  assign \o__ready$147  = o__ready;
+  assign \o__valid$149  = o__valid;
+  assign \parameters$118.multiplier  = parameters[15:0];
+  assign \parameters$118.bias  = parameters[44:16];
+  assign \parameters$118.residual  = parameters[57:45];
+  assign _119_ = 1'h0;
   assign _001_ = two_cycles;
-  assign _006_ = chunk[0];
-  assign _009_ = { 22'h000000, held[43:22] };
-  assign _036_ = 1'h0;
-  assign _037_ = two_cycles;
+  assign _037_ = chunk[0];
+  assign _040_ = { 22'h000000, held[43:22] };
+  assign _067_ = 1'h0;
+  assign _068_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -3299,10 +3735,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   assign _030_ = 10'h3ff >> layer;
   assign _031_ = 10'h3ff >> layer;
   assign _032_ = 9'h124 >> layer;
-  assign _033_ = 9'h1ff >> layer;
+  assign _033_ = 1'h0 >> layer;
   assign _035_ = 9'h124 >> layer;
-  assign _036_ = 1'h0 >> layer;
-  assign _037_ = 1'h0 >> layer;
+  assign _036_ = 9'h1ff >> layer;
+  assign _037_ = 9'h1ff >> layer;
   assign _038_ = 10'h3ff >> layer;
   assign _039_ = 1'h0 >> layer;
   assign _040_ = 4'he >> layer;
@@ -4858,14 +5294,16 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
 endmodule
 
 (* keep_hierarchy =  1  *)
-module power_activation_0(clk, rst, code, value);
+module power_activation_0(select, clk, rst, code, value);
   reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  input select;
+  wire select;
   input clk;
   wire clk;
   input rst;
   wire rst;
   output [7:0] code;
-  reg [7:0] code = 8'h00;
+  wire [7:0] code;
   input signed [20:0] value;
   wire signed [20:0] value;
   wire _000_;
@@ -4880,7 +5318,7 @@ module power_activation_0(clk, rst, code, value);
   wire _009_;
   wire _010_;
   wire _011_;
-  wire [9:0] _012_;
+  wire _012_;
   wire _013_;
   wire _014_;
   wire _015_;
@@ -4898,18 +5336,18 @@ module power_activation_0(clk, rst, code, value);
   wire _027_;
   wire _028_;
   wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire [9:0] _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
+  wire [6:0] _030_;
+  wire [6:0] _031_;
+  wire [6:0] _032_;
+  wire [2:0] _033_;
+  wire _034_;
+  wire [9:0] _035_;
+  wire [1:0] _036_;
+  wire [9:0] _037_;
   wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
+  wire [8:0] _039_;
+  reg [16:0] _040_;
+  reg [16:0] _041_;
   wire _042_;
   wire _043_;
   wire _044_;
@@ -4924,7 +5362,7 @@ module power_activation_0(clk, rst, code, value);
   wire _053_;
   wire _054_;
   wire _055_;
-  wire [9:0] _056_;
+  wire _056_;
   wire _057_;
   wire _058_;
   wire _059_;
@@ -4946,7 +5384,7 @@ module power_activation_0(clk, rst, code, value);
   wire _075_;
   wire _076_;
   wire _077_;
-  wire [9:0] _078_;
+  wire _078_;
   wire _079_;
   wire _080_;
   wire _081_;
@@ -4968,7 +5406,7 @@ module power_activation_0(clk, rst, code, value);
   wire _097_;
   wire _098_;
   wire _099_;
-  wire [10:0] _100_;
+  wire _100_;
   wire _101_;
   wire _102_;
   wire _103_;
@@ -4991,7 +5429,7 @@ module power_activation_0(clk, rst, code, value);
   wire _120_;
   wire _121_;
   wire _122_;
-  wire [10:0] _123_;
+  wire _123_;
   wire _124_;
   wire _125_;
   wire _126_;
@@ -5004,477 +5442,292 @@ module power_activation_0(clk, rst, code, value);
   wire _133_;
   wire _134_;
   wire _135_;
-  wire _136_;
-  wire _137_;
-  wire _138_;
-  wire _139_;
-  wire _140_;
-  wire _141_;
-  wire _142_;
-  wire _143_;
-  wire _144_;
-  wire _145_;
-  wire _146_;
-  wire _147_;
-  wire _148_;
-  wire _149_;
-  wire _150_;
-  wire _151_;
-  wire _152_;
-  wire _153_;
-  wire _154_;
-  wire _155_;
-  wire _156_;
-  wire _157_;
-  wire _158_;
-  wire _159_;
-  wire _160_;
-  wire _161_;
-  wire _162_;
-  wire _163_;
-  wire _164_;
-  wire _165_;
-  wire _166_;
-  wire _167_;
-  wire _168_;
-  wire _169_;
-  wire _170_;
-  wire _171_;
-  wire _172_;
-  wire _173_;
-  wire _174_;
-  wire _175_;
-  wire _176_;
-  wire _177_;
-  wire _178_;
-  wire _179_;
-  wire _180_;
-  wire _181_;
-  wire _182_;
-  wire _183_;
-  wire _184_;
-  wire _185_;
-  wire _186_;
-  wire _187_;
-  wire _188_;
-  wire _189_;
-  reg [15:0] _190_;
-  reg [9:0] _191_;
-  reg [7:0] _192_;
-  wire _193_;
-  wire _194_;
-  wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
-  wire _199_;
-  wire _200_;
-  wire _201_;
-  wire _202_;
-  wire _203_;
-  wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
-  wire _208_;
-  wire _209_;
-  wire _210_;
-  wire _211_;
-  wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire [7:0] _217_;
-  wire _218_;
-  wire _219_;
-  wire _220_;
-  wire _221_;
-  wire _222_;
-  wire _223_;
-  wire _224_;
-  wire _225_;
-  wire _226_;
-  wire _227_;
-  wire _228_;
-  wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
-  wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire [8:0] _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
-  wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire _250_;
-  wire _251_;
-  wire _252_;
-  wire _253_;
-  wire _254_;
-  wire _255_;
-  wire _256_;
-  wire _257_;
-  wire _258_;
-  wire _259_;
-  wire _260_;
-  wire [8:0] _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire _265_;
-  wire _266_;
-  wire _267_;
-  wire _268_;
-  wire _269_;
-  wire _270_;
-  wire _271_;
-  reg [9:0] address = 10'h000;
-  reg [15:0] \value$4  = 16'h0000;
-  assign _000_ = $signed(value) < $signed(1'h0);
-  assign _111_ = $signed(value) >= $signed(18'h10000);
-  assign _195_ = \value$4  < 8'h80;
-  assign _206_ = \value$4 [15:7] == 1'h1;
-  assign _217_ = 7'h40 + \value$4 [7:1];
-  assign _228_ = \value$4 [15:8] == 1'h1;
-  assign _239_ = 8'h80 + \value$4 [8:2];
-  assign _250_ = \value$4 [15:9] == 1'h1;
-  assign _261_ = 8'hc0 + \value$4 [9:3];
-  assign _001_ = \value$4 [15:10] == 1'h1;
-  assign _012_ = 9'h100 + \value$4 [10:4];
-  assign _023_ = \value$4 [15:11] == 1'h1;
-  assign _034_ = 9'h140 + \value$4 [11:5];
-  assign _045_ = \value$4 [15:12] == 1'h1;
-  assign _056_ = 9'h180 + \value$4 [12:6];
-  assign _067_ = \value$4 [15:13] == 1'h1;
-  assign _078_ = 9'h1c0 + \value$4 [13:7];
-  assign _089_ = \value$4 [15:14] == 1'h1;
-  assign _100_ = 10'h200 + \value$4 [14:8];
-  assign _123_ = 10'h240 + \value$4 [15:9];
-  assign _134_ = 1'h0 >> address[5:0];
-  assign _145_ = 1'h0 >> address[5:0];
-  assign _156_ = address[6] ? _134_ : _145_;
-  assign _167_ = 1'h0 >> address[5:0];
-  assign _178_ = 1'h0 >> address[5:0];
-  assign _189_ = address[6] ? _167_ : _178_;
-  assign _193_ = address[7] ? _156_ : _189_;
-  assign _194_ = 1'h0 >> address[5:0];
-  assign _196_ = 63'h54aaa2aaaaaaaaea >> address[5:0];
-  assign _197_ = address[6] ? _194_ : _196_;
-  assign _198_ = 64'h99ccccc199986666 >> address[5:0];
-  assign _199_ = 63'h7e1e1e1ff0f0f0fc >> address[5:0];
-  assign _200_ = address[6] ? _198_ : _199_;
-  assign _201_ = address[7] ? _197_ : _200_;
-  assign _202_ = address[8] ? _193_ : _201_;
-  assign _203_ = 60'hff00ff00001fe01 >> address[5:0];
-  assign _204_ = 64'hfff8003fffff8000 >> address[5:0];
-  assign _205_ = address[6] ? _203_ : _204_;
-  assign _207_ = 61'h1fffffffffffffff >> address[5:0];
-  assign _208_ = 64'hfe00000000000000 >> address[5:0];
-  assign _209_ = address[6] ? _207_ : _208_;
-  assign _210_ = address[7] ? _205_ : _209_;
-  assign _211_ = 1'h0 >> address[5:0];
-  assign _212_ = 1'h0 >> address[5:0];
-  assign _213_ = address[6] ? _211_ : _212_;
-  assign _214_ = 1'h0 >> address[5:0];
-  assign _215_ = 1'h0 >> address[5:0];
-  assign _216_ = address[6] ? _214_ : _215_;
-  assign _218_ = address[7] ? _213_ : _216_;
-  assign _219_ = address[8] ? _210_ : _218_;
-  assign _220_ = address[9] ? _202_ : _219_;
-  assign _221_ = 1'h0 >> address[5:0];
-  assign _222_ = 1'h0 >> address[5:0];
-  assign _223_ = address[6] ? _221_ : _222_;
-  assign _224_ = 1'h0 >> address[5:0];
-  assign _225_ = 1'h0 >> address[5:0];
-  assign _226_ = address[6] ? _224_ : _225_;
-  assign _227_ = address[7] ? _223_ : _226_;
-  assign _229_ = 1'h0 >> address[5:0];
-  assign _230_ = 63'h67333ccccccccc8c >> address[5:0];
-  assign _231_ = address[6] ? _229_ : _230_;
-  assign _232_ = 64'he18f0f01e1e07878 >> address[5:0];
-  assign _233_ = 63'h7fe01fe0ff00ff0f >> address[5:0];
-  assign _234_ = address[6] ? _232_ : _233_;
-  assign _235_ = address[7] ? _231_ : _234_;
-  assign _236_ = address[8] ? _227_ : _235_;
-  assign _237_ = 64'hf0000ffffffe0001 >> address[5:0];
-  assign _238_ = 64'hffffffc000000000 >> address[5:0];
-  assign _240_ = address[6] ? _237_ : _238_;
-  assign _241_ = 61'h1fffffffff800000 >> address[5:0];
-  assign _242_ = 1'h0 >> address[5:0];
-  assign _243_ = address[6] ? _241_ : _242_;
-  assign _244_ = address[7] ? _240_ : _243_;
-  assign _245_ = 1'h0 >> address[5:0];
-  assign _246_ = 1'h0 >> address[5:0];
-  assign _247_ = address[6] ? _245_ : _246_;
-  assign _248_ = 1'h0 >> address[5:0];
-  assign _249_ = 1'h0 >> address[5:0];
-  assign _251_ = address[6] ? _248_ : _249_;
-  assign _252_ = address[7] ? _247_ : _251_;
-  assign _253_ = address[8] ? _244_ : _252_;
-  assign _254_ = address[9] ? _236_ : _253_;
-  assign _255_ = 1'h0 >> address[5:0];
-  assign _256_ = 1'h0 >> address[5:0];
-  assign _257_ = address[6] ? _255_ : _256_;
-  assign _258_ = 1'h0 >> address[5:0];
-  assign _259_ = 1'h0 >> address[5:0];
-  assign _260_ = address[6] ? _258_ : _259_;
-  assign _262_ = address[7] ? _257_ : _260_;
-  assign _263_ = 1'h0 >> address[5:0];
-  assign _264_ = 63'h79c3c70f30f30f70 >> address[5:0];
-  assign _265_ = address[6] ? _263_ : _264_;
-  assign _266_ = 64'hfe700ffe01ff807f >> address[5:0];
-  assign _267_ = 64'h80001fff0000fff0 >> address[5:0];
-  assign _268_ = address[6] ? _266_ : _267_;
-  assign _269_ = address[7] ? _265_ : _268_;
-  assign _270_ = address[8] ? _262_ : _269_;
-  assign _271_ = 44'hffffc000001 >> address[5:0];
-  assign _002_ = 64'hffffffc000000000 >> address[5:0];
-  assign _003_ = address[6] ? _271_ : _002_;
-  assign _004_ = 61'h1fffffffff800000 >> address[5:0];
-  assign _005_ = 1'h0 >> address[5:0];
-  assign _006_ = address[6] ? _004_ : _005_;
-  assign _007_ = address[7] ? _003_ : _006_;
-  assign _008_ = 1'h0 >> address[5:0];
-  assign _009_ = 1'h0 >> address[5:0];
-  assign _010_ = address[6] ? _008_ : _009_;
-  assign _011_ = 1'h0 >> address[5:0];
-  assign _013_ = 1'h0 >> address[5:0];
-  assign _014_ = address[6] ? _011_ : _013_;
-  assign _015_ = address[7] ? _010_ : _014_;
-  assign _016_ = address[8] ? _007_ : _015_;
-  assign _017_ = address[9] ? _270_ : _016_;
-  assign _018_ = 1'h0 >> address[5:0];
-  assign _019_ = 1'h0 >> address[5:0];
-  assign _020_ = address[6] ? _018_ : _019_;
-  assign _021_ = 1'h0 >> address[5:0];
-  assign _022_ = 1'h0 >> address[5:0];
-  assign _024_ = address[6] ? _021_ : _022_;
-  assign _025_ = address[7] ? _020_ : _024_;
-  assign _026_ = 1'h0 >> address[5:0];
-  assign _027_ = 64'h81fc07f03f03f07f >> address[5:0];
-  assign _028_ = address[6] ? _026_ : _027_;
-  assign _029_ = 55'h7ff007fe00ff80 >> address[5:0];
-  assign _030_ = 63'h7fffe000ffff000f >> address[5:0];
-  assign _031_ = address[6] ? _029_ : _030_;
-  assign _032_ = address[7] ? _028_ : _031_;
-  assign _033_ = address[8] ? _025_ : _032_;
-  assign _035_ = 64'hfffff00003fffffe >> address[5:0];
-  assign _036_ = 38'h3fffffffff >> address[5:0];
-  assign _037_ = address[6] ? _035_ : _036_;
-  assign _038_ = 64'he0000000007fffff >> address[5:0];
-  assign _039_ = 64'hffffffffffffffff >> address[5:0];
-  assign _040_ = address[6] ? _038_ : _039_;
-  assign _041_ = address[7] ? _037_ : _040_;
-  assign _042_ = 64'hffffffffffffffff >> address[5:0];
-  assign _043_ = 64'hffffffffffffffff >> address[5:0];
-  assign _044_ = address[6] ? _042_ : _043_;
-  assign _046_ = 64'hffffffffffffffff >> address[5:0];
-  assign _047_ = 64'hffffffffffffffff >> address[5:0];
-  assign _048_ = address[6] ? _046_ : _047_;
-  assign _049_ = address[7] ? _044_ : _048_;
-  assign _050_ = address[8] ? _041_ : _049_;
-  assign _051_ = address[9] ? _033_ : _050_;
-  assign _052_ = 1'h0 >> address[5:0];
-  assign _053_ = 1'h0 >> address[5:0];
-  assign _054_ = address[6] ? _052_ : _053_;
-  assign _055_ = 1'h0 >> address[5:0];
-  assign _057_ = 1'h0 >> address[5:0];
-  assign _058_ = address[6] ? _055_ : _057_;
-  assign _059_ = address[7] ? _054_ : _058_;
-  assign _060_ = 1'h0 >> address[5:0];
-  assign _061_ = 64'hfe0007ffc003ff80 >> address[5:0];
-  assign _062_ = address[6] ? _060_ : _061_;
-  assign _063_ = 55'h7ffff80000ffff >> address[5:0];
-  assign _064_ = 64'h80000000fffffff0 >> address[5:0];
-  assign _065_ = address[6] ? _063_ : _064_;
-  assign _066_ = address[7] ? _062_ : _065_;
-  assign _068_ = address[8] ? _059_ : _066_;
-  assign _069_ = 26'h3ffffff >> address[5:0];
-  assign _070_ = 64'hffffffc000000000 >> address[5:0];
-  assign _071_ = address[6] ? _069_ : _070_;
-  assign _072_ = 23'h7fffff >> address[5:0];
-  assign _073_ = 64'hffffffffffffffff >> address[5:0];
-  assign _074_ = address[6] ? _072_ : _073_;
-  assign _075_ = address[7] ? _071_ : _074_;
-  assign _076_ = 64'hffffffffffffffff >> address[5:0];
-  assign _077_ = 64'hffff800000000000 >> address[5:0];
-  assign _079_ = address[6] ? _076_ : _077_;
-  assign _080_ = 1'h0 >> address[5:0];
-  assign _081_ = 1'h0 >> address[5:0];
-  assign _082_ = address[6] ? _080_ : _081_;
-  assign _083_ = address[7] ? _079_ : _082_;
-  assign _084_ = address[8] ? _075_ : _083_;
-  assign _085_ = address[9] ? _068_ : _084_;
-  assign _086_ = 1'h0 >> address[5:0];
-  assign _087_ = 1'h0 >> address[5:0];
-  assign _088_ = address[6] ? _086_ : _087_;
-  assign _090_ = 1'h0 >> address[5:0];
-  assign _091_ = 1'h0 >> address[5:0];
-  assign _092_ = address[6] ? _090_ : _091_;
-  assign _093_ = address[7] ? _088_ : _092_;
-  assign _094_ = 1'h0 >> address[5:0];
-  assign _095_ = 64'hfffff8000003ffff >> address[5:0];
-  assign _096_ = address[6] ? _094_ : _095_;
-  assign _097_ = 64'hff8000000000ffff >> address[5:0];
-  assign _098_ = 64'hffffffff00000000 >> address[5:0];
-  assign _099_ = address[6] ? _097_ : _098_;
-  assign _101_ = address[7] ? _096_ : _099_;
-  assign _102_ = address[8] ? _093_ : _101_;
-  assign _103_ = 26'h3ffffff >> address[5:0];
-  assign _104_ = 64'hffffffffffffffff >> address[5:0];
-  assign _105_ = address[6] ? _103_ : _104_;
-  assign _106_ = 64'hffffffffff800000 >> address[5:0];
-  assign _107_ = 1'h0 >> address[5:0];
-  assign _108_ = address[6] ? _106_ : _107_;
-  assign _109_ = address[7] ? _105_ : _108_;
-  assign _110_ = 1'h0 >> address[5:0];
-  assign _113_ = 1'h0 >> address[5:0];
-  assign _114_ = address[6] ? _110_ : _113_;
-  assign _115_ = 1'h0 >> address[5:0];
-  assign _116_ = 1'h0 >> address[5:0];
-  assign _117_ = address[6] ? _115_ : _116_;
-  assign _118_ = address[7] ? _114_ : _117_;
-  assign _119_ = address[8] ? _109_ : _118_;
-  assign _120_ = address[9] ? _102_ : _119_;
-  assign _121_ = 1'h0 >> address[5:0];
-  assign _122_ = 1'h0 >> address[5:0];
-  assign _124_ = address[6] ? _121_ : _122_;
-  assign _125_ = 1'h0 >> address[5:0];
-  assign _126_ = 1'h0 >> address[5:0];
-  assign _127_ = address[6] ? _125_ : _126_;
-  assign _128_ = address[7] ? _124_ : _127_;
-  assign _129_ = 1'h0 >> address[5:0];
-  assign _130_ = 64'hfffffffffffc0000 >> address[5:0];
-  assign _131_ = address[6] ? _129_ : _130_;
-  assign _132_ = 16'hffff >> address[5:0];
-  assign _133_ = 64'hffffffffffffffff >> address[5:0];
-  assign _135_ = address[6] ? _132_ : _133_;
-  assign _136_ = address[7] ? _131_ : _135_;
-  assign _137_ = address[8] ? _128_ : _136_;
-  assign _138_ = 64'hfffffffffc000000 >> address[5:0];
-  assign _139_ = 1'h0 >> address[5:0];
-  assign _140_ = address[6] ? _138_ : _139_;
-  assign _141_ = 1'h0 >> address[5:0];
-  assign _142_ = 1'h0 >> address[5:0];
-  assign _143_ = address[6] ? _141_ : _142_;
-  assign _144_ = address[7] ? _140_ : _143_;
-  assign _146_ = 1'h0 >> address[5:0];
-  assign _147_ = 1'h0 >> address[5:0];
-  assign _148_ = address[6] ? _146_ : _147_;
-  assign _149_ = 1'h0 >> address[5:0];
-  assign _150_ = 1'h0 >> address[5:0];
-  assign _151_ = address[6] ? _149_ : _150_;
-  assign _152_ = address[7] ? _148_ : _151_;
-  assign _153_ = address[8] ? _144_ : _152_;
-  assign _154_ = address[9] ? _137_ : _153_;
-  assign _155_ = 1'h0 >> address[5:0];
-  assign _157_ = 1'h0 >> address[5:0];
-  assign _158_ = address[6] ? _155_ : _157_;
-  assign _159_ = 1'h0 >> address[5:0];
-  assign _160_ = 1'h0 >> address[5:0];
-  assign _161_ = address[6] ? _159_ : _160_;
-  assign _162_ = address[7] ? _158_ : _161_;
-  assign _163_ = 1'h0 >> address[5:0];
-  assign _164_ = 64'hffffffffffffffff >> address[5:0];
-  assign _165_ = address[6] ? _163_ : _164_;
-  assign _166_ = 64'hffffffffffff0000 >> address[5:0];
-  assign _168_ = 1'h0 >> address[5:0];
-  assign _169_ = address[6] ? _166_ : _168_;
-  assign _170_ = address[7] ? _165_ : _169_;
-  assign _171_ = address[8] ? _162_ : _170_;
-  assign _172_ = 1'h0 >> address[5:0];
-  assign _173_ = 1'h0 >> address[5:0];
-  assign _174_ = address[6] ? _172_ : _173_;
-  assign _175_ = 1'h0 >> address[5:0];
-  assign _176_ = 1'h0 >> address[5:0];
-  assign _177_ = address[6] ? _175_ : _176_;
-  assign _179_ = address[7] ? _174_ : _177_;
-  assign _180_ = 1'h0 >> address[5:0];
-  assign _181_ = 1'h0 >> address[5:0];
-  assign _182_ = address[6] ? _180_ : _181_;
-  assign _183_ = 1'h0 >> address[5:0];
-  assign _184_ = 1'h0 >> address[5:0];
-  assign _185_ = address[6] ? _183_ : _184_;
-  assign _186_ = address[7] ? _182_ : _185_;
-  assign _187_ = address[8] ? _179_ : _186_;
-  assign _188_ = address[9] ? _171_ : _187_;
+  reg [7:0] at_0_0 = 8'h00;
+  reg [7:0] at_0_1 = 8'h00;
+  reg [7:0] at_1_0 = 8'h00;
+  reg [7:0] at_1_1 = 8'h00;
+  reg [7:0] at_2_0 = 8'h00;
+  reg [7:0] at_2_1 = 8'h00;
+  reg [7:0] at_after_0 = 8'h00;
+  reg [7:0] at_after_1 = 8'h00;
+  reg [7:0] at_after_2 = 8'h00;
+  wire signed [20:0] distance;
+  reg [16:0] not_below = 17'h00000;
+  reg over = 1'h0;
+  wire [7:0] port__addr;
+  wire [8:0] \port__addr$15 ;
+  wire [8:0] \port__addr$21 ;
+  wire [8:0] \port__addr$9 ;
+  wire [7:0] port__data;
+  wire [16:0] \port__data$35 ;
+  wire [16:0] \port__data$40 ;
+  wire [16:0] \port__data$45 ;
+  wire port__en;
+  wire \port__en$11 ;
+  wire \port__en$17 ;
+  wire \port__en$23 ;
+  reg [7:0] ranks_0 = 8'h00;
+  wire reached_0;
+  wire reached_1;
+  wire reached_2;
+  reg [16:0] saturated = 17'h1ffff;
+  reg [6:0] segment = 7'h00;
+  reg [16:0] thresholds_0 = 17'h00000;
+  reg [16:0] thresholds_1 = 17'h00000;
+  reg [16:0] thresholds_2 = 17'h00000;
+  reg [16:0] u_0 = 17'h1ffff;
+  reg [16:0] u_0_0 = 17'h1ffff;
+  reg [16:0] u_0_1 = 17'h1ffff;
+  reg [16:0] u_1 = 17'h1ffff;
+  reg [16:0] u_1_0 = 17'h1ffff;
+  reg [16:0] u_1_1 = 17'h1ffff;
+  reg [16:0] u_2 = 17'h1ffff;
+  reg [16:0] u_2_0 = 17'h1ffff;
+  reg [16:0] u_2_1 = 17'h1ffff;
+  reg [16:0] u_after_0_0 = 17'h1ffff;
+  reg [16:0] u_after_1_0 = 17'h1ffff;
+  reg [16:0] u_after_2_0 = 17'h1ffff;
+  (* ram_style = "block" *)
+  reg [7:0] ranks [255:0];
+  initial $readmemh("mem/power_activation_0.ranks.mem", ranks );
+  reg [7:0] _306_;
+  always @(posedge clk) begin
+    _306_ <= ranks[{ select, segment }];
+  end
+  assign port__data = _306_;
+  (* ram_style = "block" *)
+  reg [16:0] thresholds [511:0];
+  initial $readmemh("mem/power_activation_0.thresholds.mem", thresholds );
+  reg [16:0] _307_;
+  reg [16:0] _308_;
+  reg [16:0] _309_;
+  always @(posedge clk) begin
+    _307_ <= thresholds[{ select, at_after_1 }];
+    _308_ <= thresholds[{ select, at_after_2 }];
+    _309_ <= thresholds[{ select, ranks_0 }];
+  end
+  assign \port__data$45  = _307_;
+  assign \port__data$40  = _308_;
+  assign \port__data$35  = _309_;
+  assign reached_2 = u_2_1 >= thresholds_0;
+  assign reached_1 = u_1_1 >= thresholds_1;
+  assign reached_0 = u_0_1 >= thresholds_2;
+  assign _000_ = 1'h0 >> at_after_0[5:0];
+  assign _048_ = 46'h2aaaaaaaaaaa >> at_after_0[5:0];
+  assign _059_ = at_after_0[6] ? _000_ : _048_;
+  assign _070_ = 64'haaa5552aaaaaaaa9 >> at_after_0[5:0];
+  assign _081_ = 63'h552aaaa95554aaaa >> at_after_0[5:0];
+  assign _092_ = at_after_0[6] ? _070_ : _081_;
+  assign _103_ = at_after_0[7] ? _059_ : _092_;
+  assign _114_ = 1'h0 >> at_after_0[5:0];
+  assign _125_ = 7'h55 >> at_after_0[5:0];
+  assign _001_ = at_after_0[6] ? _114_ : _125_;
+  assign _012_ = 63'h555552aa9555556a >> at_after_0[5:0];
+  assign _023_ = 64'had54aa5555ab52ac >> at_after_0[5:0];
+  assign _034_ = at_after_0[6] ? _012_ : _023_;
+  assign _042_ = at_after_0[7] ? _001_ : _034_;
+  assign _043_ = select ? _103_ : _042_;
+  assign _044_ = 1'h0 >> at_after_0[5:0];
+  assign _045_ = 46'h33330ccc3330 >> at_after_0[5:0];
+  assign _046_ = at_after_0[6] ? _044_ : _045_;
+  assign _047_ = 64'hccc6663333333332 >> at_after_0[5:0];
+  assign _049_ = 63'h664cc331999930cc >> at_after_0[5:0];
+  assign _050_ = at_after_0[6] ? _047_ : _049_;
+  assign _051_ = at_after_0[7] ? _046_ : _050_;
+  assign _052_ = 1'h0 >> at_after_0[5:0];
+  assign _053_ = 7'h66 >> at_after_0[5:0];
+  assign _054_ = at_after_0[6] ? _052_ : _053_;
+  assign _055_ = 63'h66999ccce666664c >> at_after_0[5:0];
+  assign _056_ = 64'hc998cc6666cd9cc8 >> at_after_0[5:0];
+  assign _057_ = at_after_0[6] ? _055_ : _056_;
+  assign _058_ = at_after_0[7] ? _054_ : _057_;
+  assign _060_ = select ? _051_ : _058_;
+  assign _061_ = 1'h0 >> at_after_0[5:0];
+  assign _062_ = 46'h3c3c30f0c3c3 >> at_after_0[5:0];
+  assign _063_ = at_after_0[6] ? _061_ : _062_;
+  assign _064_ = 60'hf087843c03c03c0 >> at_after_0[5:0];
+  assign _065_ = 63'h780f03c1e1e1c300 >> at_after_0[5:0];
+  assign _066_ = at_after_0[6] ? _064_ : _065_;
+  assign _067_ = at_after_0[7] ? _063_ : _066_;
+  assign _068_ = 1'h0 >> at_after_0[5:0];
+  assign _069_ = 7'h78 >> at_after_0[5:0];
+  assign _071_ = at_after_0[6] ? _068_ : _069_;
+  assign _072_ = 63'h78e1e70f387987b0 >> at_after_0[5:0];
+  assign _073_ = 64'hf61f0f87870e18c8 >> at_after_0[5:0];
+  assign _074_ = at_after_0[6] ? _072_ : _073_;
+  assign _075_ = at_after_0[7] ? _071_ : _074_;
+  assign _076_ = select ? _067_ : _075_;
+  assign _077_ = 1'h0 >> at_after_0[5:0];
+  assign _078_ = 46'h3fc03f00fc03 >> at_after_0[5:0];
+  assign _079_ = at_after_0[6] ? _077_ : _078_;
+  assign _080_ = 64'hf00f807c03c03c03 >> at_after_0[5:0];
+  assign _082_ = 64'h80700c0200000000 >> at_after_0[5:0];
+  assign _083_ = at_after_0[6] ? _080_ : _082_;
+  assign _084_ = at_after_0[7] ? _079_ : _083_;
+  assign _085_ = 1'h0 >> at_after_0[5:0];
+  assign _086_ = 7'h7f >> at_after_0[5:0];
+  assign _087_ = at_after_0[6] ? _085_ : _086_;
+  assign _088_ = 64'h80fe07f03f81f83f >> at_after_0[5:0];
+  assign _089_ = 59'h7e1f0f878f1e737 >> at_after_0[5:0];
+  assign _090_ = at_after_0[6] ? _088_ : _089_;
+  assign _091_ = at_after_0[7] ? _087_ : _090_;
+  assign _093_ = select ? _084_ : _091_;
+  assign _094_ = 1'h0 >> at_after_0[5:0];
+  assign _095_ = 46'h3fffc000fffc >> at_after_0[5:0];
+  assign _096_ = at_after_0[6] ? _094_ : _095_;
+  assign _097_ = 52'hfff8003ffc003 >> at_after_0[5:0];
+  assign _098_ = 64'hff800ffc01fe03f0 >> at_after_0[5:0];
+  assign _099_ = at_after_0[6] ? _097_ : _098_;
+  assign _100_ = at_after_0[7] ? _096_ : _099_;
+  assign _101_ = 1'h0 >> at_after_0[5:0];
+  assign _102_ = 7'h7f >> at_after_0[5:0];
+  assign _104_ = at_after_0[6] ? _101_ : _102_;
+  assign _105_ = 64'hff0007ffc001ffc0 >> at_after_0[5:0];
+  assign _106_ = 59'h7fe00ff80fe07c6 >> at_after_0[5:0];
+  assign _107_ = at_after_0[6] ? _105_ : _106_;
+  assign _108_ = at_after_0[7] ? _104_ : _107_;
+  assign _109_ = select ? _100_ : _108_;
+  assign _110_ = 1'h0 >> at_after_0[5:0];
+  assign _111_ = 46'h3fffffff0000 >> at_after_0[5:0];
+  assign _112_ = at_after_0[6] ? _110_ : _111_;
+  assign _113_ = 52'hffffffc000003 >> at_after_0[5:0];
+  assign _115_ = 64'hfffff00001fffc00 >> at_after_0[5:0];
+  assign _116_ = at_after_0[6] ? _113_ : _115_;
+  assign _117_ = at_after_0[7] ? _112_ : _116_;
+  assign _118_ = 1'h0 >> at_after_0[5:0];
+  assign _119_ = 7'h7f >> at_after_0[5:0];
+  assign _120_ = at_after_0[6] ? _118_ : _119_;
+  assign _121_ = 64'hfffff8000001ffff >> at_after_0[5:0];
+  assign _122_ = 64'hf80000ffff0007f8 >> at_after_0[5:0];
+  assign _123_ = at_after_0[6] ? _121_ : _122_;
+  assign _124_ = at_after_0[7] ? _120_ : _123_;
+  assign _126_ = select ? _117_ : _124_;
+  assign _127_ = 1'h0 >> at_after_0[5:0];
+  assign _128_ = 46'h3fffffffffff >> at_after_0[5:0];
+  assign _129_ = at_after_0[6] ? _127_ : _128_;
+  assign _130_ = 64'hfff0000000000003 >> at_after_0[5:0];
+  assign _131_ = 64'hfffffffffe000000 >> at_after_0[5:0];
+  assign _132_ = at_after_0[6] ? _130_ : _131_;
+  assign _133_ = at_after_0[7] ? _129_ : _132_;
+  assign _134_ = 1'h0 >> at_after_0[5:0];
+  assign _135_ = 7'h7f >> at_after_0[5:0];
+  assign _002_ = at_after_0[6] ? _134_ : _135_;
+  assign _003_ = 64'hfffffffffffe0000 >> at_after_0[5:0];
+  assign _004_ = 40'hfffffff800 >> at_after_0[5:0];
+  assign _005_ = at_after_0[6] ? _003_ : _004_;
+  assign _006_ = at_after_0[7] ? _002_ : _005_;
+  assign _007_ = select ? _133_ : _006_;
+  assign _008_ = 1'h0 >> at_after_0[5:0];
+  assign _009_ = 46'h3fffffffffff >> at_after_0[5:0];
+  assign _010_ = at_after_0[6] ? _008_ : _009_;
+  assign _011_ = 64'hfffffffffffffffc >> at_after_0[5:0];
+  assign _013_ = 1'h0 >> at_after_0[5:0];
+  assign _014_ = at_after_0[6] ? _011_ : _013_;
+  assign _015_ = at_after_0[7] ? _010_ : _014_;
+  assign _016_ = 1'h0 >> at_after_0[5:0];
+  assign _017_ = 7'h7f >> at_after_0[5:0];
+  assign _018_ = at_after_0[6] ? _016_ : _017_;
+  assign _019_ = 64'hffffffffffffffff >> at_after_0[5:0];
+  assign _020_ = 64'hffffff0000000000 >> at_after_0[5:0];
+  assign _021_ = at_after_0[6] ? _019_ : _020_;
+  assign _022_ = at_after_0[7] ? _018_ : _021_;
+  assign _024_ = select ? _015_ : _022_;
+  assign _025_ = ~ value[20];
+  assign _026_ = | value[20:17];
+  assign _027_ = _025_ & _026_;
+  assign _029_ = | saturated[16:15];
+  assign _031_ = _029_ ? { 2'h1, saturated[15:11] } : _030_;
+  assign _032_ = _028_ ? { 2'h2, saturated[16:12] } : _031_;
+  assign _033_ = reached_2 ? 3'h2 : 3'h6;
+  assign _035_ = $signed({ 1'h0, at_2_1 }) + $signed(_033_);
+  assign _036_ = reached_1 ? 2'h1 : 2'h3;
+  assign _037_ = $signed({ 1'h0, at_1_1 }) + $signed(_036_);
+  assign _038_ = reached_0 ? 1'h1 : 1'h0;
+  assign _039_ = at_0_1 + _038_;
   always @(posedge clk)
-    \value$4  <= _190_;
+    not_below <= _040_;
   always @(posedge clk)
-    address <= _191_;
+    over <= _027_;
   always @(posedge clk)
-    code <= _192_;
+    saturated <= _041_;
+  always @(posedge clk)
+    segment <= _032_;
+  always @(posedge clk)
+    ranks_0 <= port__data;
+  always @(posedge clk)
+    u_0 <= saturated;
+  always @(posedge clk)
+    u_1 <= u_0;
+  always @(posedge clk)
+    u_2 <= u_1;
+  always @(posedge clk)
+    thresholds_0 <= \port__data$35 ;
+  always @(posedge clk)
+    at_2_0 <= ranks_0;
+  always @(posedge clk)
+    at_2_1 <= at_2_0;
+  always @(posedge clk)
+    u_2_0 <= u_2;
+  always @(posedge clk)
+    u_2_1 <= u_2_0;
+  always @(posedge clk)
+    at_after_2 <= _035_[7:0];
+  always @(posedge clk)
+    u_after_2_0 <= u_2_1;
+  always @(posedge clk)
+    thresholds_1 <= \port__data$40 ;
+  always @(posedge clk)
+    at_1_0 <= at_after_2;
+  always @(posedge clk)
+    at_1_1 <= at_1_0;
+  always @(posedge clk)
+    u_1_0 <= u_after_2_0;
+  always @(posedge clk)
+    u_1_1 <= u_1_0;
+  always @(posedge clk)
+    at_after_1 <= _037_[7:0];
+  always @(posedge clk)
+    u_after_1_0 <= u_1_1;
+  always @(posedge clk)
+    thresholds_2 <= \port__data$45 ;
+  always @(posedge clk)
+    at_0_0 <= at_after_1;
+  always @(posedge clk)
+    at_0_1 <= at_0_0;
+  always @(posedge clk)
+    u_0_0 <= u_after_1_0;
+  always @(posedge clk)
+    u_0_1 <= u_0_0;
+  always @(posedge clk)
+    at_after_0 <= _039_[7:0];
+  always @(posedge clk)
+    u_after_0_0 <= u_0_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    (* full_case = 32'd1 *)
-    if (_000_) begin
-      _190_ = 16'h0000;
-    end else if (_111_) begin
-      _190_ = 16'hffff;
-    end else begin
-      _190_ = value[15:0];
-    end
-    if (rst) begin
-      _190_ = 16'h0000;
+    _040_ = value[16:0];
+    if (value[20]) begin
+      _040_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _191_ = address;
-    if (_195_) begin
-      _191_ = \value$4 [9:0];
-    end
-    if (_206_) begin
-      _191_ = { 2'h0, _217_ };
-    end
-    if (_228_) begin
-      _191_ = { 1'h0, _239_ };
-    end
-    if (_250_) begin
-      _191_ = { 1'h0, _261_ };
-    end
-    if (_001_) begin
-      _191_ = _012_;
-    end
-    if (_023_) begin
-      _191_ = _034_;
-    end
-    if (_045_) begin
-      _191_ = _056_;
-    end
-    if (_067_) begin
-      _191_ = _078_;
-    end
-    if (_089_) begin
-      _191_ = _100_[9:0];
-    end
-    if (_112_) begin
-      _191_ = _123_[9:0];
-    end
-    if (rst) begin
-      _191_ = 10'h000;
+    _041_ = not_below;
+    if (over) begin
+      _041_ = 17'h1ffff;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _192_ = { _188_, _154_, _120_, _085_, _051_, _017_, _254_, _220_ };
-    if (rst) begin
-      _192_ = 8'h00;
-    end
-  end
-  assign _112_ = \value$4 [15];
+  assign distance = value;
+  assign port__addr = { select, segment };
+  assign port__en = 1'h1;
+  assign \port__addr$9  = { select, ranks_0 };
+  assign \port__en$11  = 1'h1;
+  assign \port__addr$15  = { select, at_after_2 };
+  assign \port__en$17  = 1'h1;
+  assign \port__addr$21  = { select, at_after_1 };
+  assign \port__en$23  = 1'h1;
+  assign code = { _024_, _007_, _126_, _109_, _093_, _076_, _060_, _043_ };
+  assign _028_ = saturated[16];
+  assign _030_ = { 2'h0, saturated[14:10] };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -5485,2311 +5738,142 @@ module power_activation_1(clk, rst, code, value);
   input rst;
   wire rst;
   output [7:0] code;
-  reg [7:0] code = 8'h00;
+  wire [7:0] code;
   input signed [20:0] value;
   wire signed [20:0] value;
   wire _00_;
   wire _01_;
-  wire [5:0] _02_;
+  wire _02_;
   wire _03_;
-  wire [5:0] _04_;
+  wire _04_;
   wire _05_;
-  wire [5:0] _06_;
+  wire _06_;
   wire _07_;
-  wire [5:0] _08_;
+  wire _08_;
   wire _09_;
-  wire [6:0] _10_;
+  wire _10_;
   wire _11_;
   wire _12_;
-  wire [6:0] _13_;
+  wire _13_;
   wire _14_;
-  wire [6:0] _15_;
+  wire _15_;
   wire _16_;
-  wire [6:0] _17_;
+  wire _17_;
   wire _18_;
-  wire [6:0] _19_;
-  wire _20_;
-  wire [6:0] _21_;
+  wire _19_;
+  wire [4:0] _20_;
+  reg [15:0] _21_;
   wire _22_;
-  wire _23_;
+  reg [15:0] _23_;
   wire _24_;
-  wire _25_;
-  wire _26_;
+  wire [4:0] _25_;
+  wire [4:0] _26_;
   wire _27_;
   wire _28_;
   wire _29_;
-  wire _30_;
-  reg [15:0] _31_;
-  reg [5:0] _32_;
-  wire _33_;
-  reg [7:0] _34_;
-  wire [3:0] _35_;
-  wire _36_;
-  wire [4:0] _37_;
-  wire _38_;
-  wire [4:0] _39_;
-  reg [5:0] address = 6'h00;
-  reg [15:0] \value$4  = 16'h0000;
-  assign _00_ = $signed(value) < $signed(1'h0);
-  assign _11_ = $signed(value) >= $signed(18'h10000);
-  assign _22_ = \value$4  < 4'h8;
-  assign _33_ = \value$4 [15:3] == 1'h1;
-  assign _35_ = 3'h4 + \value$4 [3:1];
-  assign _36_ = \value$4 [15:4] == 1'h1;
-  assign _37_ = 4'h8 + \value$4 [4:2];
-  assign _38_ = \value$4 [15:5] == 1'h1;
-  assign _39_ = 4'hc + \value$4 [5:3];
-  assign _01_ = \value$4 [15:6] == 1'h1;
-  assign _02_ = 5'h10 + \value$4 [6:4];
-  assign _03_ = \value$4 [15:7] == 1'h1;
-  assign _04_ = 5'h14 + \value$4 [7:5];
-  assign _05_ = \value$4 [15:8] == 1'h1;
-  assign _06_ = 5'h18 + \value$4 [8:6];
-  assign _07_ = \value$4 [15:9] == 1'h1;
-  assign _08_ = 5'h1c + \value$4 [9:7];
-  assign _09_ = \value$4 [15:10] == 1'h1;
-  assign _10_ = 6'h20 + \value$4 [10:8];
-  assign _12_ = \value$4 [15:11] == 1'h1;
-  assign _13_ = 6'h24 + \value$4 [11:9];
-  assign _14_ = \value$4 [15:12] == 1'h1;
-  assign _15_ = 6'h28 + \value$4 [12:10];
-  assign _16_ = \value$4 [15:13] == 1'h1;
-  assign _17_ = 6'h2c + \value$4 [13:11];
-  assign _18_ = \value$4 [15:14] == 1'h1;
-  assign _19_ = 6'h30 + \value$4 [14:12];
-  assign _21_ = 6'h34 + \value$4 [15:13];
-  assign _23_ = 59'h5533c1ff8000000 >> address;
-  assign _24_ = 60'h99c3fe000000000 >> address;
-  assign _25_ = 60'he1fc00000000000 >> address;
-  assign _26_ = 60'hfe0000000000000 >> address;
-  assign _27_ = 1'h0 >> address;
-  assign _28_ = 1'h0 >> address;
-  assign _29_ = 1'h0 >> address;
-  assign _30_ = 1'h0 >> address;
+  reg [3:0] at_0_0 = 4'h0;
+  reg [3:0] at_0_1 = 4'h0;
+  reg [3:0] at_after_0 = 4'h0;
+  wire signed [20:0] distance;
+  reg [15:0] not_below = 16'h0000;
+  reg over = 1'h0;
+  reg [3:0] ranks_0 = 4'h0;
+  reg [4:0] ranks_0_at_0 = 5'h00;
+  wire reached_0;
+  reg [15:0] saturated = 16'hffff;
+  reg [4:0] segment = 5'h00;
+  reg [15:0] thresholds_0 = 16'h0000;
+  reg [3:0] thresholds_0_at_0 = 4'h0;
+  reg [15:0] u_0 = 16'hffff;
+  reg [15:0] u_0_0 = 16'hffff;
+  reg [15:0] u_0_1 = 16'hffff;
+  reg [15:0] u_1 = 16'hffff;
+  reg [15:0] u_2 = 16'hffff;
+  reg [15:0] u_after_0_0 = 16'hffff;
+  assign reached_0 = u_0_1 >= thresholds_0;
+  assign _00_ = ~ value[20];
+  assign _11_ = | value[20:16];
+  assign _22_ = _00_ & _11_;
+  assign _24_ = | saturated[15:14];
+  assign _26_ = _24_ ? { 1'h1, saturated[15:12] } : _25_;
+  assign _27_ = 30'h36b00e32 >> ranks_0_at_0;
+  assign _28_ = 32'd3342856252 >> ranks_0_at_0;
+  assign _29_ = 32'd4164943808 >> ranks_0_at_0;
+  assign _01_ = 32'd4290772992 >> ranks_0_at_0;
+  assign _02_ = 14'h3765 >> thresholds_0_at_0;
+  assign _03_ = 15'h555d >> thresholds_0_at_0;
+  assign _04_ = 15'h5797 >> thresholds_0_at_0;
+  assign _05_ = 14'h33ad >> thresholds_0_at_0;
+  assign _06_ = 13'h18bb >> thresholds_0_at_0;
+  assign _07_ = 15'h781a >> thresholds_0_at_0;
+  assign _08_ = 15'h42ef >> thresholds_0_at_0;
+  assign _09_ = 15'h7025 >> thresholds_0_at_0;
+  assign _10_ = 15'h4762 >> thresholds_0_at_0;
+  assign _12_ = 14'h2378 >> thresholds_0_at_0;
+  assign _13_ = 14'h3e6e >> thresholds_0_at_0;
+  assign _14_ = 13'h1464 >> thresholds_0_at_0;
+  assign _15_ = 15'h72c8 >> thresholds_0_at_0;
+  assign _16_ = 15'h5b70 >> thresholds_0_at_0;
+  assign _17_ = 15'h6380 >> thresholds_0_at_0;
+  assign _18_ = 15'h7c00 >> thresholds_0_at_0;
+  assign _19_ = reached_0 ? 1'h1 : 1'h0;
+  assign _20_ = at_0_1 + _19_;
   always @(posedge clk)
-    \value$4  <= _31_;
+    not_below <= _21_;
   always @(posedge clk)
-    address <= _32_;
+    over <= _22_;
   always @(posedge clk)
-    code <= _34_;
+    saturated <= _23_;
+  always @(posedge clk)
+    segment <= _26_;
+  always @(posedge clk)
+    ranks_0_at_0 <= segment;
+  always @(posedge clk)
+    ranks_0 <= { _01_, _29_, _28_, _27_ };
+  always @(posedge clk)
+    u_0 <= saturated;
+  always @(posedge clk)
+    u_1 <= u_0;
+  always @(posedge clk)
+    u_2 <= u_1;
+  always @(posedge clk)
+    thresholds_0_at_0 <= ranks_0;
+  always @(posedge clk)
+    thresholds_0 <= { _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_ };
+  always @(posedge clk)
+    at_0_0 <= ranks_0;
+  always @(posedge clk)
+    at_0_1 <= at_0_0;
+  always @(posedge clk)
+    u_0_0 <= u_2;
+  always @(posedge clk)
+    u_0_1 <= u_0_0;
+  always @(posedge clk)
+    at_after_0 <= _20_[3:0];
+  always @(posedge clk)
+    u_after_0_0 <= u_0_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    (* full_case = 32'd1 *)
-    if (_00_) begin
-      _31_ = 16'h0000;
-    end else if (_11_) begin
-      _31_ = 16'hffff;
-    end else begin
-      _31_ = value[15:0];
-    end
-    if (rst) begin
-      _31_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _32_ = address;
-    if (_22_) begin
-      _32_ = \value$4 [5:0];
-    end
-    if (_33_) begin
-      _32_ = { 2'h0, _35_ };
-    end
-    if (_36_) begin
-      _32_ = { 1'h0, _37_ };
-    end
-    if (_38_) begin
-      _32_ = { 1'h0, _39_ };
-    end
-    if (_01_) begin
-      _32_ = _02_;
-    end
-    if (_03_) begin
-      _32_ = _04_;
-    end
-    if (_05_) begin
-      _32_ = _06_;
-    end
-    if (_07_) begin
-      _32_ = _08_;
-    end
-    if (_09_) begin
-      _32_ = _10_[5:0];
-    end
-    if (_12_) begin
-      _32_ = _13_[5:0];
-    end
-    if (_14_) begin
-      _32_ = _15_[5:0];
-    end
-    if (_16_) begin
-      _32_ = _17_[5:0];
-    end
-    if (_18_) begin
-      _32_ = _19_[5:0];
-    end
-    if (_20_) begin
-      _32_ = _21_[5:0];
-    end
-    if (rst) begin
-      _32_ = 6'h00;
+    _21_ = value[15:0];
+    if (value[20]) begin
+      _21_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _34_ = { _30_, _29_, _28_, _27_, _26_, _25_, _24_, _23_ };
-    if (rst) begin
-      _34_ = 8'h00;
+    _23_ = not_below;
+    if (over) begin
+      _23_ = 16'hffff;
     end
   end
-  assign _20_ = \value$4 [15];
-endmodule
-
-(* keep_hierarchy =  1  *)
-module power_activation_2(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
-  input clk;
-  wire clk;
-  input rst;
-  wire rst;
-  output [7:0] code;
-  reg [7:0] code = 8'h00;
-  input signed [20:0] value;
-  wire signed [20:0] value;
-  wire _0000_;
-  wire _0001_;
-  wire _0002_;
-  wire _0003_;
-  wire _0004_;
-  wire _0005_;
-  wire _0006_;
-  wire _0007_;
-  wire _0008_;
-  wire _0009_;
-  wire _0010_;
-  wire _0011_;
-  wire _0012_;
-  wire _0013_;
-  wire _0014_;
-  wire _0015_;
-  wire _0016_;
-  wire _0017_;
-  wire _0018_;
-  wire _0019_;
-  wire _0020_;
-  wire _0021_;
-  wire _0022_;
-  wire _0023_;
-  wire _0024_;
-  wire _0025_;
-  wire _0026_;
-  wire _0027_;
-  wire _0028_;
-  wire _0029_;
-  wire _0030_;
-  wire _0031_;
-  wire _0032_;
-  wire _0033_;
-  wire _0034_;
-  wire _0035_;
-  wire _0036_;
-  wire _0037_;
-  wire _0038_;
-  wire _0039_;
-  reg [15:0] _0040_;
-  reg [11:0] _0041_;
-  reg [7:0] _0042_;
-  wire _0043_;
-  wire _0044_;
-  wire _0045_;
-  wire _0046_;
-  wire _0047_;
-  wire _0048_;
-  wire [11:0] _0049_;
-  wire _0050_;
-  wire _0051_;
-  wire _0052_;
-  wire _0053_;
-  wire _0054_;
-  wire _0055_;
-  wire _0056_;
-  wire _0057_;
-  wire _0058_;
-  wire _0059_;
-  wire _0060_;
-  wire _0061_;
-  wire _0062_;
-  wire _0063_;
-  wire _0064_;
-  wire _0065_;
-  wire _0066_;
-  wire _0067_;
-  wire _0068_;
-  wire _0069_;
-  wire _0070_;
-  wire [11:0] _0071_;
-  wire _0072_;
-  wire _0073_;
-  wire _0074_;
-  wire _0075_;
-  wire _0076_;
-  wire _0077_;
-  wire _0078_;
-  wire _0079_;
-  wire _0080_;
-  wire _0081_;
-  wire _0082_;
-  wire _0083_;
-  wire _0084_;
-  wire _0085_;
-  wire _0086_;
-  wire _0087_;
-  wire _0088_;
-  wire _0089_;
-  wire _0090_;
-  wire _0091_;
-  wire _0092_;
-  wire [11:0] _0093_;
-  wire _0094_;
-  wire _0095_;
-  wire _0096_;
-  wire _0097_;
-  wire _0098_;
-  wire _0099_;
-  wire _0100_;
-  wire _0101_;
-  wire _0102_;
-  wire _0103_;
-  wire _0104_;
-  wire _0105_;
-  wire _0106_;
-  wire _0107_;
-  wire _0108_;
-  wire _0109_;
-  wire _0110_;
-  wire _0111_;
-  wire _0112_;
-  wire _0113_;
-  wire _0114_;
-  wire [11:0] _0115_;
-  wire _0116_;
-  wire _0117_;
-  wire _0118_;
-  wire _0119_;
-  wire _0120_;
-  wire _0121_;
-  wire _0122_;
-  wire _0123_;
-  wire _0124_;
-  wire _0125_;
-  wire _0126_;
-  wire _0127_;
-  wire _0128_;
-  wire _0129_;
-  wire _0130_;
-  wire _0131_;
-  wire _0132_;
-  wire _0133_;
-  wire _0134_;
-  wire _0135_;
-  wire _0136_;
-  wire _0137_;
-  wire _0138_;
-  wire _0139_;
-  wire _0140_;
-  wire _0141_;
-  wire _0142_;
-  wire _0143_;
-  wire _0144_;
-  wire _0145_;
-  wire _0146_;
-  wire _0147_;
-  wire _0148_;
-  wire _0149_;
-  wire _0150_;
-  wire _0151_;
-  wire _0152_;
-  wire _0153_;
-  wire _0154_;
-  wire _0155_;
-  wire _0156_;
-  wire _0157_;
-  wire _0158_;
-  wire _0159_;
-  wire _0160_;
-  wire _0161_;
-  wire _0162_;
-  wire _0163_;
-  wire _0164_;
-  wire _0165_;
-  wire _0166_;
-  wire _0167_;
-  wire _0168_;
-  wire _0169_;
-  wire _0170_;
-  wire _0171_;
-  wire _0172_;
-  wire _0173_;
-  wire _0174_;
-  wire _0175_;
-  wire _0176_;
-  wire _0177_;
-  wire _0178_;
-  wire _0179_;
-  wire _0180_;
-  wire _0181_;
-  wire _0182_;
-  wire _0183_;
-  wire _0184_;
-  wire _0185_;
-  wire _0186_;
-  wire _0187_;
-  wire _0188_;
-  wire _0189_;
-  wire _0190_;
-  wire _0191_;
-  wire _0192_;
-  wire _0193_;
-  wire _0194_;
-  wire _0195_;
-  wire _0196_;
-  wire _0197_;
-  wire _0198_;
-  wire _0199_;
-  wire _0200_;
-  wire _0201_;
-  wire _0202_;
-  wire _0203_;
-  wire _0204_;
-  wire _0205_;
-  wire _0206_;
-  wire _0207_;
-  wire _0208_;
-  wire _0209_;
-  wire _0210_;
-  wire _0211_;
-  wire _0212_;
-  wire _0213_;
-  wire _0214_;
-  wire _0215_;
-  wire _0216_;
-  wire _0217_;
-  wire _0218_;
-  wire _0219_;
-  wire _0220_;
-  wire _0221_;
-  wire _0222_;
-  wire _0223_;
-  wire _0224_;
-  wire _0225_;
-  wire _0226_;
-  wire _0227_;
-  wire _0228_;
-  wire _0229_;
-  wire _0230_;
-  wire _0231_;
-  wire _0232_;
-  wire _0233_;
-  wire _0234_;
-  wire _0235_;
-  wire _0236_;
-  wire _0237_;
-  wire _0238_;
-  wire _0239_;
-  wire _0240_;
-  wire _0241_;
-  wire _0242_;
-  wire _0243_;
-  wire _0244_;
-  wire _0245_;
-  wire _0246_;
-  wire _0247_;
-  wire _0248_;
-  wire _0249_;
-  wire _0250_;
-  wire _0251_;
-  wire _0252_;
-  wire _0253_;
-  wire _0254_;
-  wire _0255_;
-  wire _0256_;
-  wire _0257_;
-  wire _0258_;
-  wire _0259_;
-  wire _0260_;
-  wire _0261_;
-  wire _0262_;
-  wire _0263_;
-  wire _0264_;
-  wire _0265_;
-  wire _0266_;
-  wire _0267_;
-  wire _0268_;
-  wire _0269_;
-  wire _0270_;
-  wire _0271_;
-  wire _0272_;
-  wire _0273_;
-  wire _0274_;
-  wire _0275_;
-  wire _0276_;
-  wire _0277_;
-  wire _0278_;
-  wire _0279_;
-  wire _0280_;
-  wire _0281_;
-  wire _0282_;
-  wire _0283_;
-  wire _0284_;
-  wire _0285_;
-  wire _0286_;
-  wire _0287_;
-  wire _0288_;
-  wire _0289_;
-  wire _0290_;
-  wire _0291_;
-  wire _0292_;
-  wire _0293_;
-  wire _0294_;
-  wire _0295_;
-  wire _0296_;
-  wire _0297_;
-  wire _0298_;
-  wire _0299_;
-  wire _0300_;
-  wire _0301_;
-  wire _0302_;
-  wire _0303_;
-  wire _0304_;
-  wire _0305_;
-  wire _0306_;
-  wire _0307_;
-  wire _0308_;
-  wire _0309_;
-  wire _0310_;
-  wire _0311_;
-  wire _0312_;
-  wire _0313_;
-  wire _0314_;
-  wire _0315_;
-  wire _0316_;
-  wire _0317_;
-  wire _0318_;
-  wire _0319_;
-  wire _0320_;
-  wire _0321_;
-  wire _0322_;
-  wire _0323_;
-  wire _0324_;
-  wire _0325_;
-  wire _0326_;
-  wire _0327_;
-  wire _0328_;
-  wire _0329_;
-  wire _0330_;
-  wire _0331_;
-  wire _0332_;
-  wire _0333_;
-  wire _0334_;
-  wire _0335_;
-  wire _0336_;
-  wire _0337_;
-  wire _0338_;
-  wire _0339_;
-  wire _0340_;
-  wire _0341_;
-  wire _0342_;
-  wire _0343_;
-  wire _0344_;
-  wire _0345_;
-  wire _0346_;
-  wire _0347_;
-  wire _0348_;
-  wire _0349_;
-  wire _0350_;
-  wire _0351_;
-  wire _0352_;
-  wire _0353_;
-  wire _0354_;
-  wire _0355_;
-  wire _0356_;
-  wire _0357_;
-  wire _0358_;
-  wire _0359_;
-  wire _0360_;
-  wire _0361_;
-  wire _0362_;
-  wire _0363_;
-  wire _0364_;
-  wire _0365_;
-  wire _0366_;
-  wire _0367_;
-  wire _0368_;
-  wire _0369_;
-  wire _0370_;
-  wire _0371_;
-  wire _0372_;
-  wire _0373_;
-  wire _0374_;
-  wire _0375_;
-  wire _0376_;
-  wire _0377_;
-  wire _0378_;
-  wire _0379_;
-  wire _0380_;
-  wire _0381_;
-  wire _0382_;
-  wire _0383_;
-  wire _0384_;
-  wire _0385_;
-  wire _0386_;
-  wire _0387_;
-  wire _0388_;
-  wire _0389_;
-  wire _0390_;
-  wire _0391_;
-  wire _0392_;
-  wire _0393_;
-  wire _0394_;
-  wire _0395_;
-  wire _0396_;
-  wire _0397_;
-  wire _0398_;
-  wire _0399_;
-  wire _0400_;
-  wire _0401_;
-  wire _0402_;
-  wire _0403_;
-  wire _0404_;
-  wire _0405_;
-  wire _0406_;
-  wire _0407_;
-  wire _0408_;
-  wire _0409_;
-  wire _0410_;
-  wire _0411_;
-  wire _0412_;
-  wire _0413_;
-  wire _0414_;
-  wire _0415_;
-  wire _0416_;
-  wire _0417_;
-  wire _0418_;
-  wire _0419_;
-  wire _0420_;
-  wire _0421_;
-  wire _0422_;
-  wire _0423_;
-  wire _0424_;
-  wire _0425_;
-  wire _0426_;
-  wire _0427_;
-  wire _0428_;
-  wire _0429_;
-  wire _0430_;
-  wire _0431_;
-  wire _0432_;
-  wire _0433_;
-  wire _0434_;
-  wire _0435_;
-  wire _0436_;
-  wire _0437_;
-  wire _0438_;
-  wire _0439_;
-  wire _0440_;
-  wire _0441_;
-  wire _0442_;
-  wire _0443_;
-  wire _0444_;
-  wire _0445_;
-  wire _0446_;
-  wire _0447_;
-  wire _0448_;
-  wire _0449_;
-  wire _0450_;
-  wire _0451_;
-  wire _0452_;
-  wire _0453_;
-  wire _0454_;
-  wire _0455_;
-  wire _0456_;
-  wire _0457_;
-  wire _0458_;
-  wire _0459_;
-  wire _0460_;
-  wire _0461_;
-  wire _0462_;
-  wire _0463_;
-  wire _0464_;
-  wire _0465_;
-  wire _0466_;
-  wire _0467_;
-  wire _0468_;
-  wire _0469_;
-  wire _0470_;
-  wire _0471_;
-  wire _0472_;
-  wire _0473_;
-  wire _0474_;
-  wire _0475_;
-  wire _0476_;
-  wire _0477_;
-  wire _0478_;
-  wire _0479_;
-  wire _0480_;
-  wire [9:0] _0481_;
-  wire _0482_;
-  wire _0483_;
-  wire _0484_;
-  wire _0485_;
-  wire _0486_;
-  wire _0487_;
-  wire _0488_;
-  wire _0489_;
-  wire _0490_;
-  wire _0491_;
-  wire _0492_;
-  wire _0493_;
-  wire _0494_;
-  wire _0495_;
-  wire _0496_;
-  wire _0497_;
-  wire _0498_;
-  wire _0499_;
-  wire _0500_;
-  wire _0501_;
-  wire _0502_;
-  wire _0503_;
-  wire _0504_;
-  wire _0505_;
-  wire _0506_;
-  wire _0507_;
-  wire _0508_;
-  wire _0509_;
-  wire _0510_;
-  wire _0511_;
-  wire _0512_;
-  wire _0513_;
-  wire _0514_;
-  wire _0515_;
-  wire _0516_;
-  wire _0517_;
-  wire _0518_;
-  wire _0519_;
-  wire _0520_;
-  wire _0521_;
-  wire _0522_;
-  wire _0523_;
-  wire _0524_;
-  wire _0525_;
-  wire _0526_;
-  wire _0527_;
-  wire _0528_;
-  wire _0529_;
-  wire _0530_;
-  wire _0531_;
-  wire _0532_;
-  wire _0533_;
-  wire _0534_;
-  wire _0535_;
-  wire _0536_;
-  wire _0537_;
-  wire _0538_;
-  wire _0539_;
-  wire _0540_;
-  wire _0541_;
-  wire _0542_;
-  wire _0543_;
-  wire _0544_;
-  wire _0545_;
-  wire _0546_;
-  wire _0547_;
-  wire _0548_;
-  wire _0549_;
-  wire _0550_;
-  wire _0551_;
-  wire _0552_;
-  wire _0553_;
-  wire _0554_;
-  wire _0555_;
-  wire _0556_;
-  wire _0557_;
-  wire _0558_;
-  wire _0559_;
-  wire _0560_;
-  wire _0561_;
-  wire _0562_;
-  wire _0563_;
-  wire _0564_;
-  wire _0565_;
-  wire _0566_;
-  wire _0567_;
-  wire _0568_;
-  wire _0569_;
-  wire _0570_;
-  wire _0571_;
-  wire _0572_;
-  wire _0573_;
-  wire _0574_;
-  wire _0575_;
-  wire _0576_;
-  wire _0577_;
-  wire _0578_;
-  wire _0579_;
-  wire _0580_;
-  wire _0581_;
-  wire _0582_;
-  wire _0583_;
-  wire _0584_;
-  wire _0585_;
-  wire _0586_;
-  wire _0587_;
-  wire _0588_;
-  wire _0589_;
-  wire _0590_;
-  wire _0591_;
-  wire _0592_;
-  wire _0593_;
-  wire _0594_;
-  wire _0595_;
-  wire _0596_;
-  wire _0597_;
-  wire _0598_;
-  wire _0599_;
-  wire _0600_;
-  wire _0601_;
-  wire _0602_;
-  wire _0603_;
-  wire _0604_;
-  wire _0605_;
-  wire _0606_;
-  wire _0607_;
-  wire _0608_;
-  wire _0609_;
-  wire _0610_;
-  wire _0611_;
-  wire _0612_;
-  wire _0613_;
-  wire _0614_;
-  wire _0615_;
-  wire _0616_;
-  wire _0617_;
-  wire _0618_;
-  wire _0619_;
-  wire _0620_;
-  wire _0621_;
-  wire _0622_;
-  wire _0623_;
-  wire _0624_;
-  wire _0625_;
-  wire _0626_;
-  wire _0627_;
-  wire _0628_;
-  wire _0629_;
-  wire _0630_;
-  wire _0631_;
-  wire _0632_;
-  wire _0633_;
-  wire _0634_;
-  wire _0635_;
-  wire _0636_;
-  wire _0637_;
-  wire _0638_;
-  wire _0639_;
-  wire _0640_;
-  wire _0641_;
-  wire _0642_;
-  wire _0643_;
-  wire _0644_;
-  wire _0645_;
-  wire _0646_;
-  wire _0647_;
-  wire _0648_;
-  wire _0649_;
-  wire _0650_;
-  wire _0651_;
-  wire _0652_;
-  wire _0653_;
-  wire _0654_;
-  wire _0655_;
-  wire _0656_;
-  wire _0657_;
-  wire _0658_;
-  wire _0659_;
-  wire _0660_;
-  wire _0661_;
-  wire _0662_;
-  wire _0663_;
-  wire _0664_;
-  wire _0665_;
-  wire _0666_;
-  wire _0667_;
-  wire _0668_;
-  wire _0669_;
-  wire _0670_;
-  wire _0671_;
-  wire _0672_;
-  wire _0673_;
-  wire _0674_;
-  wire _0675_;
-  wire _0676_;
-  wire _0677_;
-  wire _0678_;
-  wire _0679_;
-  wire _0680_;
-  wire _0681_;
-  wire _0682_;
-  wire _0683_;
-  wire _0684_;
-  wire _0685_;
-  wire _0686_;
-  wire _0687_;
-  wire _0688_;
-  wire _0689_;
-  wire _0690_;
-  wire _0691_;
-  wire _0692_;
-  wire _0693_;
-  wire _0694_;
-  wire _0695_;
-  wire _0696_;
-  wire _0697_;
-  wire _0698_;
-  wire _0699_;
-  wire _0700_;
-  wire _0701_;
-  wire _0702_;
-  wire [10:0] _0703_;
-  wire _0704_;
-  wire _0705_;
-  wire _0706_;
-  wire _0707_;
-  wire _0708_;
-  wire _0709_;
-  wire _0710_;
-  wire _0711_;
-  wire _0712_;
-  wire _0713_;
-  wire _0714_;
-  wire _0715_;
-  wire _0716_;
-  wire _0717_;
-  wire _0718_;
-  wire _0719_;
-  wire _0720_;
-  wire _0721_;
-  wire _0722_;
-  wire _0723_;
-  wire _0724_;
-  wire _0725_;
-  wire _0726_;
-  wire _0727_;
-  wire _0728_;
-  wire _0729_;
-  wire _0730_;
-  wire _0731_;
-  wire _0732_;
-  wire _0733_;
-  wire _0734_;
-  wire _0735_;
-  wire _0736_;
-  wire _0737_;
-  wire _0738_;
-  wire _0739_;
-  wire _0740_;
-  wire _0741_;
-  wire _0742_;
-  wire _0743_;
-  wire _0744_;
-  wire _0745_;
-  wire _0746_;
-  wire _0747_;
-  wire _0748_;
-  wire _0749_;
-  wire _0750_;
-  wire _0751_;
-  wire _0752_;
-  wire _0753_;
-  wire _0754_;
-  wire _0755_;
-  wire _0756_;
-  wire _0757_;
-  wire _0758_;
-  wire _0759_;
-  wire _0760_;
-  wire _0761_;
-  wire _0762_;
-  wire _0763_;
-  wire _0764_;
-  wire _0765_;
-  wire _0766_;
-  wire _0767_;
-  wire _0768_;
-  wire _0769_;
-  wire _0770_;
-  wire _0771_;
-  wire _0772_;
-  wire _0773_;
-  wire _0774_;
-  wire _0775_;
-  wire _0776_;
-  wire _0777_;
-  wire _0778_;
-  wire _0779_;
-  wire _0780_;
-  wire _0781_;
-  wire _0782_;
-  wire _0783_;
-  wire _0784_;
-  wire _0785_;
-  wire _0786_;
-  wire _0787_;
-  wire _0788_;
-  wire _0789_;
-  wire _0790_;
-  wire _0791_;
-  wire _0792_;
-  wire _0793_;
-  wire _0794_;
-  wire _0795_;
-  wire _0796_;
-  wire _0797_;
-  wire _0798_;
-  wire _0799_;
-  wire _0800_;
-  wire _0801_;
-  wire _0802_;
-  wire _0803_;
-  wire _0804_;
-  wire _0805_;
-  wire _0806_;
-  wire _0807_;
-  wire _0808_;
-  wire _0809_;
-  wire _0810_;
-  wire _0811_;
-  wire _0812_;
-  wire _0813_;
-  wire _0814_;
-  wire _0815_;
-  wire _0816_;
-  wire _0817_;
-  wire _0818_;
-  wire _0819_;
-  wire _0820_;
-  wire _0821_;
-  wire _0822_;
-  wire _0823_;
-  wire _0824_;
-  wire _0825_;
-  wire _0826_;
-  wire _0827_;
-  wire _0828_;
-  wire _0829_;
-  wire _0830_;
-  wire _0831_;
-  wire _0832_;
-  wire _0833_;
-  wire _0834_;
-  wire _0835_;
-  wire _0836_;
-  wire _0837_;
-  wire _0838_;
-  wire _0839_;
-  wire _0840_;
-  wire _0841_;
-  wire _0842_;
-  wire _0843_;
-  wire _0844_;
-  wire _0845_;
-  wire _0846_;
-  wire _0847_;
-  wire _0848_;
-  wire _0849_;
-  wire _0850_;
-  wire _0851_;
-  wire _0852_;
-  wire _0853_;
-  wire _0854_;
-  wire _0855_;
-  wire _0856_;
-  wire _0857_;
-  wire _0858_;
-  wire _0859_;
-  wire _0860_;
-  wire _0861_;
-  wire _0862_;
-  wire _0863_;
-  wire _0864_;
-  wire _0865_;
-  wire _0866_;
-  wire _0867_;
-  wire _0868_;
-  wire _0869_;
-  wire _0870_;
-  wire _0871_;
-  wire _0872_;
-  wire _0873_;
-  wire _0874_;
-  wire _0875_;
-  wire _0876_;
-  wire _0877_;
-  wire _0878_;
-  wire _0879_;
-  wire _0880_;
-  wire _0881_;
-  wire _0882_;
-  wire _0883_;
-  wire _0884_;
-  wire _0885_;
-  wire _0886_;
-  wire _0887_;
-  wire _0888_;
-  wire _0889_;
-  wire _0890_;
-  wire _0891_;
-  wire _0892_;
-  wire _0893_;
-  wire _0894_;
-  wire _0895_;
-  wire _0896_;
-  wire _0897_;
-  wire _0898_;
-  wire _0899_;
-  wire _0900_;
-  wire _0901_;
-  wire _0902_;
-  wire _0903_;
-  wire _0904_;
-  wire _0905_;
-  wire _0906_;
-  wire _0907_;
-  wire _0908_;
-  wire _0909_;
-  wire _0910_;
-  wire _0911_;
-  wire _0912_;
-  wire _0913_;
-  wire _0914_;
-  wire _0915_;
-  wire _0916_;
-  wire _0917_;
-  wire _0918_;
-  wire _0919_;
-  wire _0920_;
-  wire _0921_;
-  wire _0922_;
-  wire _0923_;
-  wire _0924_;
-  wire [10:0] _0925_;
-  wire _0926_;
-  wire _0927_;
-  wire _0928_;
-  wire _0929_;
-  wire _0930_;
-  wire _0931_;
-  wire _0932_;
-  wire _0933_;
-  wire _0934_;
-  wire _0935_;
-  wire _0936_;
-  wire _0937_;
-  wire _0938_;
-  wire _0939_;
-  wire _0940_;
-  wire _0941_;
-  wire _0942_;
-  wire _0943_;
-  wire _0944_;
-  wire _0945_;
-  wire _0946_;
-  wire _0947_;
-  wire _0948_;
-  wire _0949_;
-  wire _0950_;
-  wire _0951_;
-  wire _0952_;
-  wire _0953_;
-  wire _0954_;
-  wire _0955_;
-  wire _0956_;
-  wire _0957_;
-  wire _0958_;
-  wire _0959_;
-  wire _0960_;
-  wire _0961_;
-  wire _0962_;
-  wire _0963_;
-  wire _0964_;
-  wire _0965_;
-  wire _0966_;
-  wire _0967_;
-  wire _0968_;
-  wire _0969_;
-  wire _0970_;
-  wire _0971_;
-  wire _0972_;
-  wire _0973_;
-  wire _0974_;
-  wire _0975_;
-  wire _0976_;
-  wire _0977_;
-  wire _0978_;
-  wire _0979_;
-  wire _0980_;
-  wire _0981_;
-  wire _0982_;
-  wire _0983_;
-  wire _0984_;
-  wire _0985_;
-  wire _0986_;
-  wire _0987_;
-  wire _0988_;
-  wire _0989_;
-  wire _0990_;
-  wire _0991_;
-  wire _0992_;
-  wire _0993_;
-  wire _0994_;
-  wire _0995_;
-  wire _0996_;
-  wire _0997_;
-  wire _0998_;
-  wire _0999_;
-  wire _1000_;
-  wire _1001_;
-  wire _1002_;
-  wire _1003_;
-  wire _1004_;
-  wire _1005_;
-  wire _1006_;
-  wire _1007_;
-  wire _1008_;
-  wire _1009_;
-  wire _1010_;
-  wire _1011_;
-  wire _1012_;
-  wire _1013_;
-  wire _1014_;
-  wire _1015_;
-  wire _1016_;
-  wire _1017_;
-  wire _1018_;
-  wire _1019_;
-  wire _1020_;
-  wire _1021_;
-  wire _1022_;
-  wire _1023_;
-  wire _1024_;
-  wire _1025_;
-  wire _1026_;
-  wire _1027_;
-  wire _1028_;
-  wire _1029_;
-  wire _1030_;
-  wire _1031_;
-  wire _1032_;
-  wire _1033_;
-  wire _1034_;
-  wire _1035_;
-  reg [11:0] address = 12'h000;
-  reg [15:0] \value$4  = 16'h0000;
-  assign _0000_ = $signed(value) < $signed(1'h0);
-  assign _0148_ = $signed(value) >= $signed(18'h10000);
-  assign _0259_ = \value$4  < 10'h200;
-  assign _0370_ = \value$4 [15:9] == 1'h1;
-  assign _0481_ = 9'h100 + \value$4 [9:1];
-  assign _0592_ = \value$4 [15:10] == 1'h1;
-  assign _0703_ = 10'h200 + \value$4 [10:2];
-  assign _0814_ = \value$4 [15:11] == 1'h1;
-  assign _0925_ = 10'h300 + \value$4 [11:3];
-  assign _0001_ = \value$4 [15:12] == 1'h1;
-  assign _0049_ = 11'h400 + \value$4 [12:4];
-  assign _0060_ = \value$4 [15:13] == 1'h1;
-  assign _0071_ = 11'h500 + \value$4 [13:5];
-  assign _0082_ = \value$4 [15:14] == 1'h1;
-  assign _0093_ = 11'h600 + \value$4 [14:6];
-  assign _0115_ = 11'h700 + \value$4 [15:7];
-  assign _0126_ = 1'h0 >> address[5:0];
-  assign _0137_ = 1'h0 >> address[5:0];
-  assign _0149_ = address[6] ? _0126_ : _0137_;
-  assign _0160_ = 1'h0 >> address[5:0];
-  assign _0171_ = 1'h0 >> address[5:0];
-  assign _0182_ = address[6] ? _0160_ : _0171_;
-  assign _0193_ = address[7] ? _0149_ : _0182_;
-  assign _0204_ = 1'h0 >> address[5:0];
-  assign _0215_ = 1'h0 >> address[5:0];
-  assign _0226_ = address[6] ? _0204_ : _0215_;
-  assign _0237_ = 1'h0 >> address[5:0];
-  assign _0248_ = 1'h0 >> address[5:0];
-  assign _0260_ = address[6] ? _0237_ : _0248_;
-  assign _0271_ = address[7] ? _0226_ : _0260_;
-  assign _0282_ = address[8] ? _0193_ : _0271_;
-  assign _0293_ = 1'h0 >> address[5:0];
-  assign _0304_ = 1'h0 >> address[5:0];
-  assign _0315_ = address[6] ? _0293_ : _0304_;
-  assign _0326_ = 1'h0 >> address[5:0];
-  assign _0337_ = 1'h0 >> address[5:0];
-  assign _0348_ = address[6] ? _0326_ : _0337_;
-  assign _0359_ = address[7] ? _0315_ : _0348_;
-  assign _0371_ = 1'h0 >> address[5:0];
-  assign _0382_ = 1'h0 >> address[5:0];
-  assign _0393_ = address[6] ? _0371_ : _0382_;
-  assign _0404_ = 1'h0 >> address[5:0];
-  assign _0415_ = 1'h0 >> address[5:0];
-  assign _0426_ = address[6] ? _0404_ : _0415_;
-  assign _0437_ = address[7] ? _0393_ : _0426_;
-  assign _0448_ = address[8] ? _0359_ : _0437_;
-  assign _0459_ = address[9] ? _0282_ : _0448_;
-  assign _0470_ = 1'h0 >> address[5:0];
-  assign _0482_ = 1'h0 >> address[5:0];
-  assign _0493_ = address[6] ? _0470_ : _0482_;
-  assign _0504_ = 1'h0 >> address[5:0];
-  assign _0515_ = 1'h0 >> address[5:0];
-  assign _0526_ = address[6] ? _0504_ : _0515_;
-  assign _0537_ = address[7] ? _0493_ : _0526_;
-  assign _0548_ = 1'h0 >> address[5:0];
-  assign _0559_ = 1'h0 >> address[5:0];
-  assign _0570_ = address[6] ? _0548_ : _0559_;
-  assign _0581_ = 1'h0 >> address[5:0];
-  assign _0593_ = 1'h0 >> address[5:0];
-  assign _0604_ = address[6] ? _0581_ : _0593_;
-  assign _0615_ = address[7] ? _0570_ : _0604_;
-  assign _0626_ = address[8] ? _0537_ : _0615_;
-  assign _0637_ = 1'h0 >> address[5:0];
-  assign _0648_ = 1'h0 >> address[5:0];
-  assign _0659_ = address[6] ? _0637_ : _0648_;
-  assign _0670_ = 1'h0 >> address[5:0];
-  assign _0681_ = 1'h0 >> address[5:0];
-  assign _0692_ = address[6] ? _0670_ : _0681_;
-  assign _0704_ = address[7] ? _0659_ : _0692_;
-  assign _0715_ = 64'he07e0fc3e1e38c9f >> address[5:0];
-  assign _0726_ = 58'h3e0f070e74f07c1 >> address[5:0];
-  assign _0737_ = address[6] ? _0715_ : _0726_;
-  assign _0748_ = 64'hf0f1c6b83e0f870e >> address[5:0];
-  assign _0759_ = 62'h340fc3e1e38c8fc3 >> address[5:0];
-  assign _0770_ = address[6] ? _0748_ : _0759_;
-  assign _0781_ = address[7] ? _0737_ : _0770_;
-  assign _0792_ = address[8] ? _0704_ : _0781_;
-  assign _0803_ = address[9] ? _0626_ : _0792_;
-  assign _0815_ = address[10] ? _0459_ : _0803_;
-  assign _0826_ = 64'hfc03fc0fe0f187fc >> address[5:0];
-  assign _0837_ = 57'h1ff007f01f83e37 >> address[5:0];
-  assign _0848_ = address[6] ? _0826_ : _0837_;
-  assign _0859_ = 64'he007fc03fc0fc0f1 >> address[5:0];
-  assign _0870_ = 64'h800ff803f80fc1f1 >> address[5:0];
-  assign _0881_ = address[6] ? _0859_ : _0870_;
-  assign _0892_ = address[7] ? _0848_ : _0881_;
-  assign _0903_ = 64'hc00ffffc0001fffc >> address[5:0];
-  assign _0914_ = 52'hfff003fe0783f >> address[5:0];
-  assign _0926_ = address[6] ? _0903_ : _0914_;
-  assign _0937_ = 64'hfc0003fff8001ffe >> address[5:0];
-  assign _0948_ = 54'h3fc07800007fff >> address[5:0];
-  assign _0959_ = address[6] ? _0937_ : _0948_;
-  assign _0970_ = address[7] ? _0926_ : _0959_;
-  assign _0981_ = address[8] ? _0892_ : _0970_;
-  assign _0992_ = 37'h1fffffe000 >> address[5:0];
-  assign _1003_ = 56'hffff8003fc0007 >> address[5:0];
-  assign _1014_ = address[6] ? _0992_ : _1003_;
-  assign _1025_ = 64'hffffff0000000fff >> address[5:0];
-  assign _0002_ = 64'hfff000007fffc001 >> address[5:0];
-  assign _0013_ = address[6] ? _1025_ : _0002_;
-  assign _0024_ = address[7] ? _1014_ : _0013_;
-  assign _0035_ = 64'hfff8000000000000 >> address[5:0];
-  assign _0043_ = 38'h3fffffffff >> address[5:0];
-  assign _0044_ = address[6] ? _0035_ : _0043_;
-  assign _0045_ = 64'hffe0000000000fff >> address[5:0];
-  assign _0046_ = 64'hfffffe0000007fff >> address[5:0];
-  assign _0047_ = address[6] ? _0045_ : _0046_;
-  assign _0048_ = address[7] ? _0044_ : _0047_;
-  assign _0050_ = address[8] ? _0024_ : _0048_;
-  assign _0051_ = address[9] ? _0981_ : _0050_;
-  assign _0052_ = 27'h7ffffff >> address[5:0];
-  assign _0053_ = 64'hfffffffffffc0000 >> address[5:0];
-  assign _0054_ = address[6] ? _0052_ : _0053_;
-  assign _0055_ = 1'h0 >> address[5:0];
-  assign _0056_ = 63'h7fffffffffffffff >> address[5:0];
-  assign _0057_ = address[6] ? _0055_ : _0056_;
-  assign _0058_ = address[7] ? _0054_ : _0057_;
-  assign _0059_ = 64'hffe0000000000000 >> address[5:0];
-  assign _0061_ = 13'h1fff >> address[5:0];
-  assign _0062_ = address[6] ? _0059_ : _0061_;
-  assign _0063_ = 64'hffffffffffff8000 >> address[5:0];
-  assign _0064_ = 25'h1ffffff >> address[5:0];
-  assign _0065_ = address[6] ? _0063_ : _0064_;
-  assign _0066_ = address[7] ? _0062_ : _0065_;
-  assign _0067_ = address[8] ? _0058_ : _0066_;
-  assign _0068_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0069_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0070_ = address[6] ? _0068_ : _0069_;
-  assign _0072_ = 64'hffe0000000000000 >> address[5:0];
-  assign _0073_ = 1'h0 >> address[5:0];
-  assign _0074_ = address[6] ? _0072_ : _0073_;
-  assign _0075_ = address[7] ? _0070_ : _0074_;
-  assign _0076_ = 1'h0 >> address[5:0];
-  assign _0077_ = 37'h1fffffffff >> address[5:0];
-  assign _0078_ = address[6] ? _0076_ : _0077_;
-  assign _0079_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0080_ = 64'hffffff0000000000 >> address[5:0];
-  assign _0081_ = address[6] ? _0079_ : _0080_;
-  assign _0083_ = address[7] ? _0078_ : _0081_;
-  assign _0084_ = address[8] ? _0075_ : _0083_;
-  assign _0085_ = address[9] ? _0067_ : _0084_;
-  assign _0086_ = address[10] ? _0051_ : _0085_;
-  assign _0087_ = address[11] ? _0815_ : _0086_;
-  assign _0088_ = 1'h0 >> address[5:0];
-  assign _0089_ = 1'h0 >> address[5:0];
-  assign _0090_ = address[6] ? _0088_ : _0089_;
-  assign _0091_ = 1'h0 >> address[5:0];
-  assign _0092_ = 1'h0 >> address[5:0];
-  assign _0094_ = address[6] ? _0091_ : _0092_;
-  assign _0095_ = address[7] ? _0090_ : _0094_;
-  assign _0096_ = 1'h0 >> address[5:0];
-  assign _0097_ = 1'h0 >> address[5:0];
-  assign _0098_ = address[6] ? _0096_ : _0097_;
-  assign _0099_ = 1'h0 >> address[5:0];
-  assign _0100_ = 1'h0 >> address[5:0];
-  assign _0101_ = address[6] ? _0099_ : _0100_;
-  assign _0102_ = address[7] ? _0098_ : _0101_;
-  assign _0103_ = address[8] ? _0095_ : _0102_;
-  assign _0105_ = 1'h0 >> address[5:0];
-  assign _0106_ = 1'h0 >> address[5:0];
-  assign _0107_ = address[6] ? _0105_ : _0106_;
-  assign _0108_ = 1'h0 >> address[5:0];
-  assign _0109_ = 1'h0 >> address[5:0];
-  assign _0110_ = address[6] ? _0108_ : _0109_;
-  assign _0111_ = address[7] ? _0107_ : _0110_;
-  assign _0112_ = 1'h0 >> address[5:0];
-  assign _0113_ = 1'h0 >> address[5:0];
-  assign _0114_ = address[6] ? _0112_ : _0113_;
-  assign _0116_ = 1'h0 >> address[5:0];
-  assign _0117_ = 1'h0 >> address[5:0];
-  assign _0118_ = address[6] ? _0116_ : _0117_;
-  assign _0119_ = address[7] ? _0114_ : _0118_;
-  assign _0120_ = address[8] ? _0111_ : _0119_;
-  assign _0121_ = address[9] ? _0103_ : _0120_;
-  assign _0122_ = 1'h0 >> address[5:0];
-  assign _0123_ = 1'h0 >> address[5:0];
-  assign _0124_ = address[6] ? _0122_ : _0123_;
-  assign _0125_ = 1'h0 >> address[5:0];
-  assign _0127_ = 1'h0 >> address[5:0];
-  assign _0128_ = address[6] ? _0125_ : _0127_;
-  assign _0129_ = address[7] ? _0124_ : _0128_;
-  assign _0130_ = 1'h0 >> address[5:0];
-  assign _0131_ = 1'h0 >> address[5:0];
-  assign _0132_ = address[6] ? _0130_ : _0131_;
-  assign _0133_ = 1'h0 >> address[5:0];
-  assign _0134_ = 1'h0 >> address[5:0];
-  assign _0135_ = address[6] ? _0133_ : _0134_;
-  assign _0136_ = address[7] ? _0132_ : _0135_;
-  assign _0138_ = address[8] ? _0129_ : _0136_;
-  assign _0139_ = 1'h0 >> address[5:0];
-  assign _0140_ = 1'h0 >> address[5:0];
-  assign _0141_ = address[6] ? _0139_ : _0140_;
-  assign _0142_ = 1'h0 >> address[5:0];
-  assign _0143_ = 1'h0 >> address[5:0];
-  assign _0144_ = address[6] ? _0142_ : _0143_;
-  assign _0145_ = address[7] ? _0141_ : _0144_;
-  assign _0146_ = 64'hff800ffc01fc0f00 >> address[5:0];
-  assign _0147_ = 58'h3ff007f078007fe >> address[5:0];
-  assign _0150_ = address[6] ? _0146_ : _0147_;
-  assign _0151_ = 56'hfe07003ff007f0 >> address[5:0];
-  assign _0152_ = 62'h380ffc01fc0f0ffc >> address[5:0];
-  assign _0153_ = address[6] ? _0151_ : _0152_;
-  assign _0154_ = address[7] ? _0150_ : _0153_;
-  assign _0155_ = address[8] ? _0145_ : _0154_;
-  assign _0156_ = address[9] ? _0138_ : _0155_;
-  assign _0157_ = address[10] ? _0121_ : _0156_;
-  assign _0158_ = 50'h3fff000fe07ff >> address[5:0];
-  assign _0159_ = 64'hfe00007ffe003fc7 >> address[5:0];
-  assign _0161_ = address[6] ? _0158_ : _0159_;
-  assign _0162_ = 64'hfff80003fff000fe >> address[5:0];
-  assign _0163_ = 59'h7f00003fff001fe >> address[5:0];
-  assign _0164_ = address[6] ? _0162_ : _0163_;
-  assign _0165_ = address[7] ? _0161_ : _0164_;
-  assign _0166_ = 61'h1ff000000001ffff >> address[5:0];
-  assign _0167_ = 64'hfff000003fff8000 >> address[5:0];
-  assign _0168_ = address[6] ? _0166_ : _0167_;
-  assign _0169_ = 42'h3ffffffe000 >> address[5:0];
-  assign _0170_ = 54'h3fff8000007fff >> address[5:0];
-  assign _0172_ = address[6] ? _0169_ : _0170_;
-  assign _0173_ = address[7] ? _0168_ : _0172_;
-  assign _0174_ = address[8] ? _0165_ : _0173_;
-  assign _0175_ = 64'hffffffe000000000 >> address[5:0];
-  assign _0176_ = 56'hfffffffc000007 >> address[5:0];
-  assign _0177_ = address[6] ? _0175_ : _0176_;
-  assign _0178_ = 64'hfffffffffffff000 >> address[5:0];
-  assign _0179_ = 31'h7ffffffe >> address[5:0];
-  assign _0180_ = address[6] ? _0178_ : _0179_;
-  assign _0181_ = address[7] ? _0177_ : _0180_;
-  assign _0183_ = 23'h7fffff >> address[5:0];
-  assign _0184_ = 64'hffffffc000000000 >> address[5:0];
-  assign _0185_ = address[6] ? _0183_ : _0184_;
-  assign _0186_ = 12'hfff >> address[5:0];
-  assign _0187_ = 64'hffffffffffff8000 >> address[5:0];
-  assign _0188_ = address[6] ? _0186_ : _0187_;
-  assign _0189_ = address[7] ? _0185_ : _0188_;
-  assign _0190_ = address[8] ? _0181_ : _0189_;
-  assign _0191_ = address[9] ? _0174_ : _0190_;
-  assign _0192_ = 1'h0 >> address[5:0];
-  assign _0194_ = 1'h0 >> address[5:0];
-  assign _0195_ = address[6] ? _0192_ : _0194_;
-  assign _0196_ = 1'h0 >> address[5:0];
-  assign _0197_ = 63'h7fffffffffffffff >> address[5:0];
-  assign _0198_ = address[6] ? _0196_ : _0197_;
-  assign _0199_ = address[7] ? _0195_ : _0198_;
-  assign _0200_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0201_ = 64'hffffffffffffe000 >> address[5:0];
-  assign _0202_ = address[6] ? _0200_ : _0201_;
-  assign _0203_ = 1'h0 >> address[5:0];
-  assign _0205_ = 25'h1ffffff >> address[5:0];
-  assign _0206_ = address[6] ? _0203_ : _0205_;
-  assign _0207_ = address[7] ? _0202_ : _0206_;
-  assign _0208_ = address[8] ? _0199_ : _0207_;
-  assign _0209_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0210_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0211_ = address[6] ? _0209_ : _0210_;
-  assign _0212_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0213_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0214_ = address[6] ? _0212_ : _0213_;
-  assign _0216_ = address[7] ? _0211_ : _0214_;
-  assign _0217_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0218_ = 64'hffffffe000000000 >> address[5:0];
-  assign _0219_ = address[6] ? _0217_ : _0218_;
-  assign _0220_ = 1'h0 >> address[5:0];
-  assign _0221_ = 1'h0 >> address[5:0];
-  assign _0222_ = address[6] ? _0220_ : _0221_;
-  assign _0223_ = address[7] ? _0219_ : _0222_;
-  assign _0224_ = address[8] ? _0216_ : _0223_;
-  assign _0225_ = address[9] ? _0208_ : _0224_;
-  assign _0227_ = address[10] ? _0191_ : _0225_;
-  assign _0228_ = address[11] ? _0157_ : _0227_;
-  assign _0229_ = 1'h0 >> address[5:0];
-  assign _0230_ = 1'h0 >> address[5:0];
-  assign _0231_ = address[6] ? _0229_ : _0230_;
-  assign _0232_ = 1'h0 >> address[5:0];
-  assign _0233_ = 1'h0 >> address[5:0];
-  assign _0234_ = address[6] ? _0232_ : _0233_;
-  assign _0235_ = address[7] ? _0231_ : _0234_;
-  assign _0236_ = 1'h0 >> address[5:0];
-  assign _0238_ = 1'h0 >> address[5:0];
-  assign _0239_ = address[6] ? _0236_ : _0238_;
-  assign _0240_ = 1'h0 >> address[5:0];
-  assign _0241_ = 1'h0 >> address[5:0];
-  assign _0242_ = address[6] ? _0240_ : _0241_;
-  assign _0243_ = address[7] ? _0239_ : _0242_;
-  assign _0244_ = address[8] ? _0235_ : _0243_;
-  assign _0245_ = 1'h0 >> address[5:0];
-  assign _0246_ = 1'h0 >> address[5:0];
-  assign _0247_ = address[6] ? _0245_ : _0246_;
-  assign _0249_ = 1'h0 >> address[5:0];
-  assign _0250_ = 1'h0 >> address[5:0];
-  assign _0251_ = address[6] ? _0249_ : _0250_;
-  assign _0252_ = address[7] ? _0247_ : _0251_;
-  assign _0253_ = 1'h0 >> address[5:0];
-  assign _0254_ = 1'h0 >> address[5:0];
-  assign _0255_ = address[6] ? _0253_ : _0254_;
-  assign _0256_ = 1'h0 >> address[5:0];
-  assign _0257_ = 1'h0 >> address[5:0];
-  assign _0258_ = address[6] ? _0256_ : _0257_;
-  assign _0261_ = address[7] ? _0255_ : _0258_;
-  assign _0262_ = address[8] ? _0252_ : _0261_;
-  assign _0263_ = address[9] ? _0244_ : _0262_;
-  assign _0264_ = 1'h0 >> address[5:0];
-  assign _0265_ = 1'h0 >> address[5:0];
-  assign _0266_ = address[6] ? _0264_ : _0265_;
-  assign _0267_ = 1'h0 >> address[5:0];
-  assign _0268_ = 1'h0 >> address[5:0];
-  assign _0269_ = address[6] ? _0267_ : _0268_;
-  assign _0270_ = address[7] ? _0266_ : _0269_;
-  assign _0272_ = 1'h0 >> address[5:0];
-  assign _0273_ = 1'h0 >> address[5:0];
-  assign _0274_ = address[6] ? _0272_ : _0273_;
-  assign _0275_ = 1'h0 >> address[5:0];
-  assign _0276_ = 1'h0 >> address[5:0];
-  assign _0277_ = address[6] ? _0275_ : _0276_;
-  assign _0278_ = address[7] ? _0274_ : _0277_;
-  assign _0279_ = address[8] ? _0270_ : _0278_;
-  assign _0280_ = 1'h0 >> address[5:0];
-  assign _0281_ = 1'h0 >> address[5:0];
-  assign _0283_ = address[6] ? _0280_ : _0281_;
-  assign _0284_ = 1'h0 >> address[5:0];
-  assign _0285_ = 1'h0 >> address[5:0];
-  assign _0286_ = address[6] ? _0284_ : _0285_;
-  assign _0287_ = address[7] ? _0283_ : _0286_;
-  assign _0288_ = 64'hfffff00001fff01f >> address[5:0];
-  assign _0289_ = 64'hfc00007ff80ff800 >> address[5:0];
-  assign _0290_ = address[6] ? _0288_ : _0289_;
-  assign _0291_ = 56'hfff83fc00007ff >> address[5:0];
-  assign _0292_ = 64'hc0f00001fff07000 >> address[5:0];
-  assign _0294_ = address[6] ? _0291_ : _0292_;
-  assign _0295_ = address[7] ? _0290_ : _0294_;
-  assign _0296_ = address[8] ? _0287_ : _0295_;
-  assign _0297_ = address[9] ? _0279_ : _0296_;
-  assign _0298_ = address[10] ? _0263_ : _0297_;
-  assign _0299_ = 50'h3ffffff000000 >> address[5:0];
-  assign _0300_ = 39'h7fffffc000 >> address[5:0];
-  assign _0301_ = address[6] ? _0299_ : _0300_;
-  assign _0302_ = 34'h3ffffff00 >> address[5:0];
-  assign _0303_ = 34'h3fffffe00 >> address[5:0];
-  assign _0305_ = address[6] ? _0302_ : _0303_;
-  assign _0306_ = address[7] ? _0301_ : _0305_;
-  assign _0307_ = 17'h1ffff >> address[5:0];
-  assign _0308_ = 64'hffffffffc0000000 >> address[5:0];
-  assign _0309_ = address[6] ? _0307_ : _0308_;
-  assign _0310_ = 42'h3ffffffffff >> address[5:0];
-  assign _0311_ = 64'hffc0000000007fff >> address[5:0];
-  assign _0312_ = address[6] ? _0310_ : _0311_;
-  assign _0313_ = address[7] ? _0309_ : _0312_;
-  assign _0314_ = address[8] ? _0306_ : _0313_;
-  assign _0316_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0317_ = 64'hff00000000000007 >> address[5:0];
-  assign _0318_ = address[6] ? _0316_ : _0317_;
-  assign _0319_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0320_ = 64'hffffffff80000000 >> address[5:0];
-  assign _0321_ = address[6] ? _0319_ : _0320_;
-  assign _0322_ = address[7] ? _0318_ : _0321_;
-  assign _0323_ = 23'h7fffff >> address[5:0];
-  assign _0324_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0325_ = address[6] ? _0323_ : _0324_;
-  assign _0327_ = 64'hfffffffffffff000 >> address[5:0];
-  assign _0328_ = 1'h0 >> address[5:0];
-  assign _0329_ = address[6] ? _0327_ : _0328_;
-  assign _0330_ = address[7] ? _0325_ : _0329_;
-  assign _0331_ = address[8] ? _0322_ : _0330_;
-  assign _0332_ = address[9] ? _0314_ : _0331_;
-  assign _0333_ = 27'h7ffffff >> address[5:0];
-  assign _0334_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0335_ = address[6] ? _0333_ : _0334_;
-  assign _0336_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0338_ = 64'h8000000000000000 >> address[5:0];
-  assign _0339_ = address[6] ? _0336_ : _0338_;
-  assign _0340_ = address[7] ? _0335_ : _0339_;
-  assign _0341_ = 1'h0 >> address[5:0];
-  assign _0342_ = 1'h0 >> address[5:0];
-  assign _0343_ = address[6] ? _0341_ : _0342_;
-  assign _0344_ = 1'h0 >> address[5:0];
-  assign _0345_ = 1'h0 >> address[5:0];
-  assign _0346_ = address[6] ? _0344_ : _0345_;
-  assign _0347_ = address[7] ? _0343_ : _0346_;
-  assign _0349_ = address[8] ? _0340_ : _0347_;
-  assign _0350_ = 1'h0 >> address[5:0];
-  assign _0351_ = 1'h0 >> address[5:0];
-  assign _0352_ = address[6] ? _0350_ : _0351_;
-  assign _0353_ = 1'h0 >> address[5:0];
-  assign _0354_ = 1'h0 >> address[5:0];
-  assign _0355_ = address[6] ? _0353_ : _0354_;
-  assign _0356_ = address[7] ? _0352_ : _0355_;
-  assign _0357_ = 1'h0 >> address[5:0];
-  assign _0358_ = 1'h0 >> address[5:0];
-  assign _0360_ = address[6] ? _0357_ : _0358_;
-  assign _0361_ = 1'h0 >> address[5:0];
-  assign _0362_ = 1'h0 >> address[5:0];
-  assign _0363_ = address[6] ? _0361_ : _0362_;
-  assign _0364_ = address[7] ? _0360_ : _0363_;
-  assign _0365_ = address[8] ? _0356_ : _0364_;
-  assign _0366_ = address[9] ? _0349_ : _0365_;
-  assign _0367_ = address[10] ? _0332_ : _0366_;
-  assign _0368_ = address[11] ? _0298_ : _0367_;
-  assign _0369_ = 1'h0 >> address[5:0];
-  assign _0372_ = 1'h0 >> address[5:0];
-  assign _0373_ = address[6] ? _0369_ : _0372_;
-  assign _0374_ = 1'h0 >> address[5:0];
-  assign _0375_ = 1'h0 >> address[5:0];
-  assign _0376_ = address[6] ? _0374_ : _0375_;
-  assign _0377_ = address[7] ? _0373_ : _0376_;
-  assign _0378_ = 1'h0 >> address[5:0];
-  assign _0379_ = 1'h0 >> address[5:0];
-  assign _0380_ = address[6] ? _0378_ : _0379_;
-  assign _0381_ = 1'h0 >> address[5:0];
-  assign _0383_ = 1'h0 >> address[5:0];
-  assign _0384_ = address[6] ? _0381_ : _0383_;
-  assign _0385_ = address[7] ? _0380_ : _0384_;
-  assign _0386_ = address[8] ? _0377_ : _0385_;
-  assign _0387_ = 1'h0 >> address[5:0];
-  assign _0388_ = 1'h0 >> address[5:0];
-  assign _0389_ = address[6] ? _0387_ : _0388_;
-  assign _0390_ = 1'h0 >> address[5:0];
-  assign _0391_ = 1'h0 >> address[5:0];
-  assign _0392_ = address[6] ? _0390_ : _0391_;
-  assign _0394_ = address[7] ? _0389_ : _0392_;
-  assign _0395_ = 1'h0 >> address[5:0];
-  assign _0396_ = 1'h0 >> address[5:0];
-  assign _0397_ = address[6] ? _0395_ : _0396_;
-  assign _0398_ = 1'h0 >> address[5:0];
-  assign _0399_ = 1'h0 >> address[5:0];
-  assign _0400_ = address[6] ? _0398_ : _0399_;
-  assign _0401_ = address[7] ? _0397_ : _0400_;
-  assign _0402_ = address[8] ? _0394_ : _0401_;
-  assign _0403_ = address[9] ? _0386_ : _0402_;
-  assign _0405_ = 1'h0 >> address[5:0];
-  assign _0406_ = 1'h0 >> address[5:0];
-  assign _0407_ = address[6] ? _0405_ : _0406_;
-  assign _0408_ = 1'h0 >> address[5:0];
-  assign _0409_ = 1'h0 >> address[5:0];
-  assign _0410_ = address[6] ? _0408_ : _0409_;
-  assign _0411_ = address[7] ? _0407_ : _0410_;
-  assign _0412_ = 1'h0 >> address[5:0];
-  assign _0413_ = 1'h0 >> address[5:0];
-  assign _0414_ = address[6] ? _0412_ : _0413_;
-  assign _0416_ = 1'h0 >> address[5:0];
-  assign _0417_ = 1'h0 >> address[5:0];
-  assign _0418_ = address[6] ? _0416_ : _0417_;
-  assign _0419_ = address[7] ? _0414_ : _0418_;
-  assign _0420_ = address[8] ? _0411_ : _0419_;
-  assign _0421_ = 1'h0 >> address[5:0];
-  assign _0422_ = 1'h0 >> address[5:0];
-  assign _0423_ = address[6] ? _0421_ : _0422_;
-  assign _0424_ = 1'h0 >> address[5:0];
-  assign _0425_ = 1'h0 >> address[5:0];
-  assign _0427_ = address[6] ? _0424_ : _0425_;
-  assign _0428_ = address[7] ? _0423_ : _0427_;
-  assign _0429_ = 64'hfffffffffe00001f >> address[5:0];
-  assign _0430_ = 64'hffffff80000fffff >> address[5:0];
-  assign _0431_ = address[6] ? _0429_ : _0430_;
-  assign _0432_ = 64'hff00003ffffff800 >> address[5:0];
-  assign _0433_ = 56'hfffffe00007fff >> address[5:0];
-  assign _0434_ = address[6] ? _0432_ : _0433_;
-  assign _0435_ = address[7] ? _0431_ : _0434_;
-  assign _0436_ = address[8] ? _0428_ : _0435_;
-  assign _0438_ = address[9] ? _0420_ : _0436_;
-  assign _0439_ = address[10] ? _0403_ : _0438_;
-  assign _0440_ = 64'hfffc0000000007ff >> address[5:0];
-  assign _0441_ = 64'hffffff8000000007 >> address[5:0];
-  assign _0442_ = address[6] ? _0440_ : _0441_;
-  assign _0443_ = 64'hfffffffc00000000 >> address[5:0];
-  assign _0444_ = 59'h7fffffc00000000 >> address[5:0];
-  assign _0445_ = address[6] ? _0443_ : _0444_;
-  assign _0446_ = address[7] ? _0442_ : _0445_;
-  assign _0447_ = 61'h1ffffffffffe0000 >> address[5:0];
-  assign _0449_ = 6'h3f >> address[5:0];
-  assign _0450_ = address[6] ? _0447_ : _0449_;
-  assign _0451_ = 64'hfffffc0000000000 >> address[5:0];
-  assign _0452_ = 29'h1fff8000 >> address[5:0];
-  assign _0453_ = address[6] ? _0451_ : _0452_;
-  assign _0454_ = address[7] ? _0450_ : _0453_;
-  assign _0455_ = address[8] ? _0446_ : _0454_;
-  assign _0456_ = 1'h0 >> address[5:0];
-  assign _0457_ = 1'h0 >> address[5:0];
-  assign _0458_ = address[6] ? _0456_ : _0457_;
-  assign _0460_ = 1'h0 >> address[5:0];
-  assign _0461_ = 1'h0 >> address[5:0];
-  assign _0462_ = address[6] ? _0460_ : _0461_;
-  assign _0463_ = address[7] ? _0458_ : _0462_;
-  assign _0464_ = 1'h0 >> address[5:0];
-  assign _0465_ = 1'h0 >> address[5:0];
-  assign _0466_ = address[6] ? _0464_ : _0465_;
-  assign _0467_ = 1'h0 >> address[5:0];
-  assign _0468_ = 1'h0 >> address[5:0];
-  assign _0469_ = address[6] ? _0467_ : _0468_;
-  assign _0471_ = address[7] ? _0466_ : _0469_;
-  assign _0472_ = address[8] ? _0463_ : _0471_;
-  assign _0473_ = address[9] ? _0455_ : _0472_;
-  assign _0474_ = 1'h0 >> address[5:0];
-  assign _0475_ = 1'h0 >> address[5:0];
-  assign _0476_ = address[6] ? _0474_ : _0475_;
-  assign _0477_ = 1'h0 >> address[5:0];
-  assign _0478_ = 1'h0 >> address[5:0];
-  assign _0479_ = address[6] ? _0477_ : _0478_;
-  assign _0480_ = address[7] ? _0476_ : _0479_;
-  assign _0483_ = 1'h0 >> address[5:0];
-  assign _0484_ = 1'h0 >> address[5:0];
-  assign _0485_ = address[6] ? _0483_ : _0484_;
-  assign _0486_ = 1'h0 >> address[5:0];
-  assign _0487_ = 1'h0 >> address[5:0];
-  assign _0488_ = address[6] ? _0486_ : _0487_;
-  assign _0489_ = address[7] ? _0485_ : _0488_;
-  assign _0490_ = address[8] ? _0480_ : _0489_;
-  assign _0491_ = 1'h0 >> address[5:0];
-  assign _0492_ = 1'h0 >> address[5:0];
-  assign _0494_ = address[6] ? _0491_ : _0492_;
-  assign _0495_ = 1'h0 >> address[5:0];
-  assign _0496_ = 1'h0 >> address[5:0];
-  assign _0497_ = address[6] ? _0495_ : _0496_;
-  assign _0498_ = address[7] ? _0494_ : _0497_;
-  assign _0499_ = 1'h0 >> address[5:0];
-  assign _0500_ = 1'h0 >> address[5:0];
-  assign _0501_ = address[6] ? _0499_ : _0500_;
-  assign _0502_ = 1'h0 >> address[5:0];
-  assign _0503_ = 1'h0 >> address[5:0];
-  assign _0505_ = address[6] ? _0502_ : _0503_;
-  assign _0506_ = address[7] ? _0501_ : _0505_;
-  assign _0507_ = address[8] ? _0498_ : _0506_;
-  assign _0508_ = address[9] ? _0490_ : _0507_;
-  assign _0509_ = address[10] ? _0473_ : _0508_;
-  assign _0510_ = address[11] ? _0439_ : _0509_;
-  assign _0511_ = 1'h0 >> address[5:0];
-  assign _0512_ = 1'h0 >> address[5:0];
-  assign _0513_ = address[6] ? _0511_ : _0512_;
-  assign _0514_ = 1'h0 >> address[5:0];
-  assign _0516_ = 1'h0 >> address[5:0];
-  assign _0517_ = address[6] ? _0514_ : _0516_;
-  assign _0518_ = address[7] ? _0513_ : _0517_;
-  assign _0519_ = 1'h0 >> address[5:0];
-  assign _0520_ = 1'h0 >> address[5:0];
-  assign _0521_ = address[6] ? _0519_ : _0520_;
-  assign _0522_ = 1'h0 >> address[5:0];
-  assign _0523_ = 1'h0 >> address[5:0];
-  assign _0524_ = address[6] ? _0522_ : _0523_;
-  assign _0525_ = address[7] ? _0521_ : _0524_;
-  assign _0527_ = address[8] ? _0518_ : _0525_;
-  assign _0528_ = 1'h0 >> address[5:0];
-  assign _0529_ = 1'h0 >> address[5:0];
-  assign _0530_ = address[6] ? _0528_ : _0529_;
-  assign _0531_ = 1'h0 >> address[5:0];
-  assign _0532_ = 1'h0 >> address[5:0];
-  assign _0533_ = address[6] ? _0531_ : _0532_;
-  assign _0534_ = address[7] ? _0530_ : _0533_;
-  assign _0535_ = 1'h0 >> address[5:0];
-  assign _0536_ = 1'h0 >> address[5:0];
-  assign _0538_ = address[6] ? _0535_ : _0536_;
-  assign _0539_ = 1'h0 >> address[5:0];
-  assign _0540_ = 1'h0 >> address[5:0];
-  assign _0541_ = address[6] ? _0539_ : _0540_;
-  assign _0542_ = address[7] ? _0538_ : _0541_;
-  assign _0543_ = address[8] ? _0534_ : _0542_;
-  assign _0544_ = address[9] ? _0527_ : _0543_;
-  assign _0545_ = 1'h0 >> address[5:0];
-  assign _0546_ = 1'h0 >> address[5:0];
-  assign _0547_ = address[6] ? _0545_ : _0546_;
-  assign _0549_ = 1'h0 >> address[5:0];
-  assign _0550_ = 1'h0 >> address[5:0];
-  assign _0551_ = address[6] ? _0549_ : _0550_;
-  assign _0552_ = address[7] ? _0547_ : _0551_;
-  assign _0553_ = 1'h0 >> address[5:0];
-  assign _0554_ = 1'h0 >> address[5:0];
-  assign _0555_ = address[6] ? _0553_ : _0554_;
-  assign _0556_ = 1'h0 >> address[5:0];
-  assign _0557_ = 1'h0 >> address[5:0];
-  assign _0558_ = address[6] ? _0556_ : _0557_;
-  assign _0560_ = address[7] ? _0555_ : _0558_;
-  assign _0561_ = address[8] ? _0552_ : _0560_;
-  assign _0562_ = 1'h0 >> address[5:0];
-  assign _0563_ = 1'h0 >> address[5:0];
-  assign _0564_ = address[6] ? _0562_ : _0563_;
-  assign _0565_ = 1'h0 >> address[5:0];
-  assign _0566_ = 1'h0 >> address[5:0];
-  assign _0567_ = address[6] ? _0565_ : _0566_;
-  assign _0568_ = address[7] ? _0564_ : _0567_;
-  assign _0569_ = 64'hffffffffffffffe0 >> address[5:0];
-  assign _0571_ = 20'hfffff >> address[5:0];
-  assign _0572_ = address[6] ? _0569_ : _0571_;
-  assign _0573_ = 64'hffffffc000000000 >> address[5:0];
-  assign _0574_ = 56'hffffffffff8000 >> address[5:0];
-  assign _0575_ = address[6] ? _0573_ : _0574_;
-  assign _0576_ = address[7] ? _0572_ : _0575_;
-  assign _0577_ = address[8] ? _0568_ : _0576_;
-  assign _0578_ = address[9] ? _0561_ : _0577_;
-  assign _0579_ = address[10] ? _0544_ : _0578_;
-  assign _0580_ = 11'h7ff >> address[5:0];
-  assign _0582_ = 64'hfffffffffffffff8 >> address[5:0];
-  assign _0583_ = address[6] ? _0580_ : _0582_;
-  assign _0584_ = 1'h0 >> address[5:0];
-  assign _0585_ = 59'h7ffffffffffffff >> address[5:0];
-  assign _0586_ = address[6] ? _0584_ : _0585_;
-  assign _0587_ = address[7] ? _0583_ : _0586_;
-  assign _0588_ = 64'he000000000000000 >> address[5:0];
-  assign _0589_ = 6'h3f >> address[5:0];
-  assign _0590_ = address[6] ? _0588_ : _0589_;
-  assign _0591_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0594_ = 64'hffffffffe0000000 >> address[5:0];
-  assign _0595_ = address[6] ? _0591_ : _0594_;
-  assign _0596_ = address[7] ? _0590_ : _0595_;
-  assign _0597_ = address[8] ? _0587_ : _0596_;
-  assign _0598_ = 1'h0 >> address[5:0];
-  assign _0599_ = 3'h7 >> address[5:0];
-  assign _0600_ = address[6] ? _0598_ : _0599_;
-  assign _0601_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0602_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0603_ = address[6] ? _0601_ : _0602_;
-  assign _0605_ = address[7] ? _0600_ : _0603_;
-  assign _0606_ = 64'hffffffffff800000 >> address[5:0];
-  assign _0607_ = 1'h0 >> address[5:0];
-  assign _0608_ = address[6] ? _0606_ : _0607_;
-  assign _0609_ = 1'h0 >> address[5:0];
-  assign _0610_ = 1'h0 >> address[5:0];
-  assign _0611_ = address[6] ? _0609_ : _0610_;
-  assign _0612_ = address[7] ? _0608_ : _0611_;
-  assign _0613_ = address[8] ? _0605_ : _0612_;
-  assign _0614_ = address[9] ? _0597_ : _0613_;
-  assign _0616_ = 27'h7ffffff >> address[5:0];
-  assign _0617_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0618_ = address[6] ? _0616_ : _0617_;
-  assign _0619_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0620_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0621_ = address[6] ? _0619_ : _0620_;
-  assign _0622_ = address[7] ? _0618_ : _0621_;
-  assign _0623_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0624_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0625_ = address[6] ? _0623_ : _0624_;
-  assign _0627_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0628_ = 64'hfffffffffe000000 >> address[5:0];
-  assign _0629_ = address[6] ? _0627_ : _0628_;
-  assign _0630_ = address[7] ? _0625_ : _0629_;
-  assign _0631_ = address[8] ? _0622_ : _0630_;
-  assign _0632_ = 1'h0 >> address[5:0];
-  assign _0633_ = 1'h0 >> address[5:0];
-  assign _0634_ = address[6] ? _0632_ : _0633_;
-  assign _0635_ = 1'h0 >> address[5:0];
-  assign _0636_ = 1'h0 >> address[5:0];
-  assign _0638_ = address[6] ? _0635_ : _0636_;
-  assign _0639_ = address[7] ? _0634_ : _0638_;
-  assign _0640_ = 1'h0 >> address[5:0];
-  assign _0641_ = 1'h0 >> address[5:0];
-  assign _0642_ = address[6] ? _0640_ : _0641_;
-  assign _0643_ = 1'h0 >> address[5:0];
-  assign _0644_ = 1'h0 >> address[5:0];
-  assign _0645_ = address[6] ? _0643_ : _0644_;
-  assign _0646_ = address[7] ? _0642_ : _0645_;
-  assign _0647_ = address[8] ? _0639_ : _0646_;
-  assign _0649_ = address[9] ? _0631_ : _0647_;
-  assign _0650_ = address[10] ? _0614_ : _0649_;
-  assign _0651_ = address[11] ? _0579_ : _0650_;
-  assign _0652_ = 1'h0 >> address[5:0];
-  assign _0653_ = 1'h0 >> address[5:0];
-  assign _0654_ = address[6] ? _0652_ : _0653_;
-  assign _0655_ = 1'h0 >> address[5:0];
-  assign _0656_ = 1'h0 >> address[5:0];
-  assign _0657_ = address[6] ? _0655_ : _0656_;
-  assign _0658_ = address[7] ? _0654_ : _0657_;
-  assign _0660_ = 1'h0 >> address[5:0];
-  assign _0661_ = 1'h0 >> address[5:0];
-  assign _0662_ = address[6] ? _0660_ : _0661_;
-  assign _0663_ = 1'h0 >> address[5:0];
-  assign _0664_ = 1'h0 >> address[5:0];
-  assign _0665_ = address[6] ? _0663_ : _0664_;
-  assign _0666_ = address[7] ? _0662_ : _0665_;
-  assign _0667_ = address[8] ? _0658_ : _0666_;
-  assign _0668_ = 1'h0 >> address[5:0];
-  assign _0669_ = 1'h0 >> address[5:0];
-  assign _0671_ = address[6] ? _0668_ : _0669_;
-  assign _0672_ = 1'h0 >> address[5:0];
-  assign _0673_ = 1'h0 >> address[5:0];
-  assign _0674_ = address[6] ? _0672_ : _0673_;
-  assign _0675_ = address[7] ? _0671_ : _0674_;
-  assign _0676_ = 1'h0 >> address[5:0];
-  assign _0677_ = 1'h0 >> address[5:0];
-  assign _0678_ = address[6] ? _0676_ : _0677_;
-  assign _0679_ = 1'h0 >> address[5:0];
-  assign _0680_ = 1'h0 >> address[5:0];
-  assign _0682_ = address[6] ? _0679_ : _0680_;
-  assign _0683_ = address[7] ? _0678_ : _0682_;
-  assign _0684_ = address[8] ? _0675_ : _0683_;
-  assign _0685_ = address[9] ? _0667_ : _0684_;
-  assign _0686_ = 1'h0 >> address[5:0];
-  assign _0687_ = 1'h0 >> address[5:0];
-  assign _0688_ = address[6] ? _0686_ : _0687_;
-  assign _0689_ = 1'h0 >> address[5:0];
-  assign _0690_ = 1'h0 >> address[5:0];
-  assign _0691_ = address[6] ? _0689_ : _0690_;
-  assign _0693_ = address[7] ? _0688_ : _0691_;
-  assign _0694_ = 1'h0 >> address[5:0];
-  assign _0695_ = 1'h0 >> address[5:0];
-  assign _0696_ = address[6] ? _0694_ : _0695_;
-  assign _0697_ = 1'h0 >> address[5:0];
-  assign _0698_ = 1'h0 >> address[5:0];
-  assign _0699_ = address[6] ? _0697_ : _0698_;
-  assign _0700_ = address[7] ? _0696_ : _0699_;
-  assign _0701_ = address[8] ? _0693_ : _0700_;
-  assign _0702_ = 1'h0 >> address[5:0];
-  assign _0705_ = 1'h0 >> address[5:0];
-  assign _0706_ = address[6] ? _0702_ : _0705_;
-  assign _0707_ = 1'h0 >> address[5:0];
-  assign _0708_ = 1'h0 >> address[5:0];
-  assign _0709_ = address[6] ? _0707_ : _0708_;
-  assign _0710_ = address[7] ? _0706_ : _0709_;
-  assign _0711_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0712_ = 64'hfffffffffff00000 >> address[5:0];
-  assign _0713_ = address[6] ? _0711_ : _0712_;
-  assign _0714_ = 1'h0 >> address[5:0];
-  assign _0716_ = 56'hffffffffffffff >> address[5:0];
-  assign _0717_ = address[6] ? _0714_ : _0716_;
-  assign _0718_ = address[7] ? _0713_ : _0717_;
-  assign _0719_ = address[8] ? _0710_ : _0718_;
-  assign _0720_ = address[9] ? _0701_ : _0719_;
-  assign _0721_ = address[10] ? _0685_ : _0720_;
-  assign _0722_ = 64'hfffffffffffff800 >> address[5:0];
-  assign _0723_ = 1'h0 >> address[5:0];
-  assign _0724_ = address[6] ? _0722_ : _0723_;
-  assign _0725_ = 1'h0 >> address[5:0];
-  assign _0727_ = 59'h7ffffffffffffff >> address[5:0];
-  assign _0728_ = address[6] ? _0725_ : _0727_;
-  assign _0729_ = address[7] ? _0724_ : _0728_;
-  assign _0730_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0731_ = 64'hffffffffffffffc0 >> address[5:0];
-  assign _0732_ = address[6] ? _0730_ : _0731_;
-  assign _0733_ = 1'h0 >> address[5:0];
-  assign _0734_ = 1'h0 >> address[5:0];
-  assign _0735_ = address[6] ? _0733_ : _0734_;
-  assign _0736_ = address[7] ? _0732_ : _0735_;
-  assign _0738_ = address[8] ? _0729_ : _0736_;
-  assign _0739_ = 1'h0 >> address[5:0];
-  assign _0740_ = 3'h7 >> address[5:0];
-  assign _0741_ = address[6] ? _0739_ : _0740_;
-  assign _0742_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0743_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0744_ = address[6] ? _0742_ : _0743_;
-  assign _0745_ = address[7] ? _0741_ : _0744_;
-  assign _0746_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0747_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0749_ = address[6] ? _0746_ : _0747_;
-  assign _0750_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0751_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0752_ = address[6] ? _0750_ : _0751_;
-  assign _0753_ = address[7] ? _0749_ : _0752_;
-  assign _0754_ = address[8] ? _0745_ : _0753_;
-  assign _0755_ = address[9] ? _0738_ : _0754_;
-  assign _0756_ = 64'hfffffffff8000000 >> address[5:0];
-  assign _0757_ = 1'h0 >> address[5:0];
-  assign _0758_ = address[6] ? _0756_ : _0757_;
-  assign _0760_ = 1'h0 >> address[5:0];
-  assign _0761_ = 1'h0 >> address[5:0];
-  assign _0762_ = address[6] ? _0760_ : _0761_;
-  assign _0763_ = address[7] ? _0758_ : _0762_;
-  assign _0764_ = 1'h0 >> address[5:0];
-  assign _0765_ = 1'h0 >> address[5:0];
-  assign _0766_ = address[6] ? _0764_ : _0765_;
-  assign _0767_ = 1'h0 >> address[5:0];
-  assign _0768_ = 1'h0 >> address[5:0];
-  assign _0769_ = address[6] ? _0767_ : _0768_;
-  assign _0771_ = address[7] ? _0766_ : _0769_;
-  assign _0772_ = address[8] ? _0763_ : _0771_;
-  assign _0773_ = 1'h0 >> address[5:0];
-  assign _0774_ = 1'h0 >> address[5:0];
-  assign _0775_ = address[6] ? _0773_ : _0774_;
-  assign _0776_ = 1'h0 >> address[5:0];
-  assign _0777_ = 1'h0 >> address[5:0];
-  assign _0778_ = address[6] ? _0776_ : _0777_;
-  assign _0779_ = address[7] ? _0775_ : _0778_;
-  assign _0780_ = 1'h0 >> address[5:0];
-  assign _0782_ = 1'h0 >> address[5:0];
-  assign _0783_ = address[6] ? _0780_ : _0782_;
-  assign _0784_ = 1'h0 >> address[5:0];
-  assign _0785_ = 1'h0 >> address[5:0];
-  assign _0786_ = address[6] ? _0784_ : _0785_;
-  assign _0787_ = address[7] ? _0783_ : _0786_;
-  assign _0788_ = address[8] ? _0779_ : _0787_;
-  assign _0789_ = address[9] ? _0772_ : _0788_;
-  assign _0790_ = address[10] ? _0755_ : _0789_;
-  assign _0791_ = address[11] ? _0721_ : _0790_;
-  assign _0793_ = 1'h0 >> address[5:0];
-  assign _0794_ = 1'h0 >> address[5:0];
-  assign _0795_ = address[6] ? _0793_ : _0794_;
-  assign _0796_ = 1'h0 >> address[5:0];
-  assign _0797_ = 1'h0 >> address[5:0];
-  assign _0798_ = address[6] ? _0796_ : _0797_;
-  assign _0799_ = address[7] ? _0795_ : _0798_;
-  assign _0800_ = 1'h0 >> address[5:0];
-  assign _0801_ = 1'h0 >> address[5:0];
-  assign _0802_ = address[6] ? _0800_ : _0801_;
-  assign _0804_ = 1'h0 >> address[5:0];
-  assign _0805_ = 1'h0 >> address[5:0];
-  assign _0806_ = address[6] ? _0804_ : _0805_;
-  assign _0807_ = address[7] ? _0802_ : _0806_;
-  assign _0808_ = address[8] ? _0799_ : _0807_;
-  assign _0809_ = 1'h0 >> address[5:0];
-  assign _0810_ = 1'h0 >> address[5:0];
-  assign _0811_ = address[6] ? _0809_ : _0810_;
-  assign _0812_ = 1'h0 >> address[5:0];
-  assign _0813_ = 1'h0 >> address[5:0];
-  assign _0816_ = address[6] ? _0812_ : _0813_;
-  assign _0817_ = address[7] ? _0811_ : _0816_;
-  assign _0818_ = 1'h0 >> address[5:0];
-  assign _0819_ = 1'h0 >> address[5:0];
-  assign _0820_ = address[6] ? _0818_ : _0819_;
-  assign _0821_ = 1'h0 >> address[5:0];
-  assign _0822_ = 1'h0 >> address[5:0];
-  assign _0823_ = address[6] ? _0821_ : _0822_;
-  assign _0824_ = address[7] ? _0820_ : _0823_;
-  assign _0825_ = address[8] ? _0817_ : _0824_;
-  assign _0827_ = address[9] ? _0808_ : _0825_;
-  assign _0828_ = 1'h0 >> address[5:0];
-  assign _0829_ = 1'h0 >> address[5:0];
-  assign _0830_ = address[6] ? _0828_ : _0829_;
-  assign _0831_ = 1'h0 >> address[5:0];
-  assign _0832_ = 1'h0 >> address[5:0];
-  assign _0833_ = address[6] ? _0831_ : _0832_;
-  assign _0834_ = address[7] ? _0830_ : _0833_;
-  assign _0835_ = 1'h0 >> address[5:0];
-  assign _0836_ = 1'h0 >> address[5:0];
-  assign _0838_ = address[6] ? _0835_ : _0836_;
-  assign _0839_ = 1'h0 >> address[5:0];
-  assign _0840_ = 1'h0 >> address[5:0];
-  assign _0841_ = address[6] ? _0839_ : _0840_;
-  assign _0842_ = address[7] ? _0838_ : _0841_;
-  assign _0843_ = address[8] ? _0834_ : _0842_;
-  assign _0844_ = 1'h0 >> address[5:0];
-  assign _0845_ = 1'h0 >> address[5:0];
-  assign _0846_ = address[6] ? _0844_ : _0845_;
-  assign _0847_ = 1'h0 >> address[5:0];
-  assign _0849_ = 1'h0 >> address[5:0];
-  assign _0850_ = address[6] ? _0847_ : _0849_;
-  assign _0851_ = address[7] ? _0846_ : _0850_;
-  assign _0852_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0853_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0854_ = address[6] ? _0852_ : _0853_;
-  assign _0855_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0856_ = 64'hff00000000000000 >> address[5:0];
-  assign _0857_ = address[6] ? _0855_ : _0856_;
-  assign _0858_ = address[7] ? _0854_ : _0857_;
-  assign _0860_ = address[8] ? _0851_ : _0858_;
-  assign _0861_ = address[9] ? _0843_ : _0860_;
-  assign _0862_ = address[10] ? _0827_ : _0861_;
-  assign _0863_ = 1'h0 >> address[5:0];
-  assign _0864_ = 1'h0 >> address[5:0];
-  assign _0865_ = address[6] ? _0863_ : _0864_;
-  assign _0866_ = 1'h0 >> address[5:0];
-  assign _0867_ = 59'h7ffffffffffffff >> address[5:0];
-  assign _0868_ = address[6] ? _0866_ : _0867_;
-  assign _0869_ = address[7] ? _0865_ : _0868_;
-  assign _0871_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0872_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0873_ = address[6] ? _0871_ : _0872_;
-  assign _0874_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0875_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0876_ = address[6] ? _0874_ : _0875_;
-  assign _0877_ = address[7] ? _0873_ : _0876_;
-  assign _0878_ = address[8] ? _0869_ : _0877_;
-  assign _0879_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0880_ = 64'hfffffffffffffff8 >> address[5:0];
-  assign _0882_ = address[6] ? _0879_ : _0880_;
-  assign _0883_ = 1'h0 >> address[5:0];
-  assign _0884_ = 1'h0 >> address[5:0];
-  assign _0885_ = address[6] ? _0883_ : _0884_;
-  assign _0886_ = address[7] ? _0882_ : _0885_;
-  assign _0887_ = 1'h0 >> address[5:0];
-  assign _0888_ = 1'h0 >> address[5:0];
-  assign _0889_ = address[6] ? _0887_ : _0888_;
-  assign _0890_ = 1'h0 >> address[5:0];
-  assign _0891_ = 1'h0 >> address[5:0];
-  assign _0893_ = address[6] ? _0890_ : _0891_;
-  assign _0894_ = address[7] ? _0889_ : _0893_;
-  assign _0895_ = address[8] ? _0886_ : _0894_;
-  assign _0896_ = address[9] ? _0878_ : _0895_;
-  assign _0897_ = 1'h0 >> address[5:0];
-  assign _0898_ = 1'h0 >> address[5:0];
-  assign _0899_ = address[6] ? _0897_ : _0898_;
-  assign _0900_ = 1'h0 >> address[5:0];
-  assign _0901_ = 1'h0 >> address[5:0];
-  assign _0902_ = address[6] ? _0900_ : _0901_;
-  assign _0904_ = address[7] ? _0899_ : _0902_;
-  assign _0905_ = 1'h0 >> address[5:0];
-  assign _0906_ = 1'h0 >> address[5:0];
-  assign _0907_ = address[6] ? _0905_ : _0906_;
-  assign _0908_ = 1'h0 >> address[5:0];
-  assign _0909_ = 1'h0 >> address[5:0];
-  assign _0910_ = address[6] ? _0908_ : _0909_;
-  assign _0911_ = address[7] ? _0907_ : _0910_;
-  assign _0912_ = address[8] ? _0904_ : _0911_;
-  assign _0913_ = 1'h0 >> address[5:0];
-  assign _0915_ = 1'h0 >> address[5:0];
-  assign _0916_ = address[6] ? _0913_ : _0915_;
-  assign _0917_ = 1'h0 >> address[5:0];
-  assign _0918_ = 1'h0 >> address[5:0];
-  assign _0919_ = address[6] ? _0917_ : _0918_;
-  assign _0920_ = address[7] ? _0916_ : _0919_;
-  assign _0921_ = 1'h0 >> address[5:0];
-  assign _0922_ = 1'h0 >> address[5:0];
-  assign _0923_ = address[6] ? _0921_ : _0922_;
-  assign _0924_ = 1'h0 >> address[5:0];
-  assign _0927_ = 1'h0 >> address[5:0];
-  assign _0928_ = address[6] ? _0924_ : _0927_;
-  assign _0929_ = address[7] ? _0923_ : _0928_;
-  assign _0930_ = address[8] ? _0920_ : _0929_;
-  assign _0931_ = address[9] ? _0912_ : _0930_;
-  assign _0932_ = address[10] ? _0896_ : _0931_;
-  assign _0933_ = address[11] ? _0862_ : _0932_;
-  assign _0934_ = 1'h0 >> address[5:0];
-  assign _0935_ = 1'h0 >> address[5:0];
-  assign _0936_ = address[6] ? _0934_ : _0935_;
-  assign _0938_ = 1'h0 >> address[5:0];
-  assign _0939_ = 1'h0 >> address[5:0];
-  assign _0940_ = address[6] ? _0938_ : _0939_;
-  assign _0941_ = address[7] ? _0936_ : _0940_;
-  assign _0942_ = 1'h0 >> address[5:0];
-  assign _0943_ = 1'h0 >> address[5:0];
-  assign _0944_ = address[6] ? _0942_ : _0943_;
-  assign _0945_ = 1'h0 >> address[5:0];
-  assign _0946_ = 1'h0 >> address[5:0];
-  assign _0947_ = address[6] ? _0945_ : _0946_;
-  assign _0949_ = address[7] ? _0944_ : _0947_;
-  assign _0950_ = address[8] ? _0941_ : _0949_;
-  assign _0951_ = 1'h0 >> address[5:0];
-  assign _0952_ = 1'h0 >> address[5:0];
-  assign _0953_ = address[6] ? _0951_ : _0952_;
-  assign _0954_ = 1'h0 >> address[5:0];
-  assign _0955_ = 1'h0 >> address[5:0];
-  assign _0956_ = address[6] ? _0954_ : _0955_;
-  assign _0957_ = address[7] ? _0953_ : _0956_;
-  assign _0958_ = 1'h0 >> address[5:0];
-  assign _0960_ = 1'h0 >> address[5:0];
-  assign _0961_ = address[6] ? _0958_ : _0960_;
-  assign _0962_ = 1'h0 >> address[5:0];
-  assign _0963_ = 1'h0 >> address[5:0];
-  assign _0964_ = address[6] ? _0962_ : _0963_;
-  assign _0965_ = address[7] ? _0961_ : _0964_;
-  assign _0966_ = address[8] ? _0957_ : _0965_;
-  assign _0967_ = address[9] ? _0950_ : _0966_;
-  assign _0968_ = 1'h0 >> address[5:0];
-  assign _0969_ = 1'h0 >> address[5:0];
-  assign _0971_ = address[6] ? _0968_ : _0969_;
-  assign _0972_ = 1'h0 >> address[5:0];
-  assign _0973_ = 1'h0 >> address[5:0];
-  assign _0974_ = address[6] ? _0972_ : _0973_;
-  assign _0975_ = address[7] ? _0971_ : _0974_;
-  assign _0976_ = 1'h0 >> address[5:0];
-  assign _0977_ = 1'h0 >> address[5:0];
-  assign _0978_ = address[6] ? _0976_ : _0977_;
-  assign _0979_ = 1'h0 >> address[5:0];
-  assign _0980_ = 1'h0 >> address[5:0];
-  assign _0982_ = address[6] ? _0979_ : _0980_;
-  assign _0983_ = address[7] ? _0978_ : _0982_;
-  assign _0984_ = address[8] ? _0975_ : _0983_;
-  assign _0985_ = 1'h0 >> address[5:0];
-  assign _0986_ = 1'h0 >> address[5:0];
-  assign _0987_ = address[6] ? _0985_ : _0986_;
-  assign _0988_ = 1'h0 >> address[5:0];
-  assign _0989_ = 1'h0 >> address[5:0];
-  assign _0990_ = address[6] ? _0988_ : _0989_;
-  assign _0991_ = address[7] ? _0987_ : _0990_;
-  assign _0993_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0994_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0995_ = address[6] ? _0993_ : _0994_;
-  assign _0996_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0997_ = 64'hffffffffffffffff >> address[5:0];
-  assign _0998_ = address[6] ? _0996_ : _0997_;
-  assign _0999_ = address[7] ? _0995_ : _0998_;
-  assign _1000_ = address[8] ? _0991_ : _0999_;
-  assign _1001_ = address[9] ? _0984_ : _1000_;
-  assign _1002_ = address[10] ? _0967_ : _1001_;
-  assign _1004_ = 64'hffffffffffffffff >> address[5:0];
-  assign _1005_ = 64'hffffffffffffffff >> address[5:0];
-  assign _1006_ = address[6] ? _1004_ : _1005_;
-  assign _1007_ = 64'hffffffffffffffff >> address[5:0];
-  assign _1008_ = 64'hf800000000000000 >> address[5:0];
-  assign _1009_ = address[6] ? _1007_ : _1008_;
-  assign _1010_ = address[7] ? _1006_ : _1009_;
-  assign _1011_ = 1'h0 >> address[5:0];
-  assign _1012_ = 1'h0 >> address[5:0];
-  assign _1013_ = address[6] ? _1011_ : _1012_;
-  assign _1015_ = 1'h0 >> address[5:0];
-  assign _1016_ = 1'h0 >> address[5:0];
-  assign _1017_ = address[6] ? _1015_ : _1016_;
-  assign _1018_ = address[7] ? _1013_ : _1017_;
-  assign _1019_ = address[8] ? _1010_ : _1018_;
-  assign _1020_ = 1'h0 >> address[5:0];
-  assign _1021_ = 1'h0 >> address[5:0];
-  assign _1022_ = address[6] ? _1020_ : _1021_;
-  assign _1023_ = 1'h0 >> address[5:0];
-  assign _1024_ = 1'h0 >> address[5:0];
-  assign _1026_ = address[6] ? _1023_ : _1024_;
-  assign _1027_ = address[7] ? _1022_ : _1026_;
-  assign _1028_ = 1'h0 >> address[5:0];
-  assign _1029_ = 1'h0 >> address[5:0];
-  assign _1030_ = address[6] ? _1028_ : _1029_;
-  assign _1031_ = 1'h0 >> address[5:0];
-  assign _1032_ = 1'h0 >> address[5:0];
-  assign _1033_ = address[6] ? _1031_ : _1032_;
-  assign _1034_ = address[7] ? _1030_ : _1033_;
-  assign _1035_ = address[8] ? _1027_ : _1034_;
-  assign _0003_ = address[9] ? _1019_ : _1035_;
-  assign _0004_ = 1'h0 >> address[5:0];
-  assign _0005_ = 1'h0 >> address[5:0];
-  assign _0006_ = address[6] ? _0004_ : _0005_;
-  assign _0007_ = 1'h0 >> address[5:0];
-  assign _0008_ = 1'h0 >> address[5:0];
-  assign _0009_ = address[6] ? _0007_ : _0008_;
-  assign _0010_ = address[7] ? _0006_ : _0009_;
-  assign _0011_ = 1'h0 >> address[5:0];
-  assign _0012_ = 1'h0 >> address[5:0];
-  assign _0014_ = address[6] ? _0011_ : _0012_;
-  assign _0015_ = 1'h0 >> address[5:0];
-  assign _0016_ = 1'h0 >> address[5:0];
-  assign _0017_ = address[6] ? _0015_ : _0016_;
-  assign _0018_ = address[7] ? _0014_ : _0017_;
-  assign _0019_ = address[8] ? _0010_ : _0018_;
-  assign _0020_ = 1'h0 >> address[5:0];
-  assign _0021_ = 1'h0 >> address[5:0];
-  assign _0022_ = address[6] ? _0020_ : _0021_;
-  assign _0023_ = 1'h0 >> address[5:0];
-  assign _0025_ = 1'h0 >> address[5:0];
-  assign _0026_ = address[6] ? _0023_ : _0025_;
-  assign _0027_ = address[7] ? _0022_ : _0026_;
-  assign _0028_ = 1'h0 >> address[5:0];
-  assign _0029_ = 1'h0 >> address[5:0];
-  assign _0030_ = address[6] ? _0028_ : _0029_;
-  assign _0031_ = 1'h0 >> address[5:0];
-  assign _0032_ = 1'h0 >> address[5:0];
-  assign _0033_ = address[6] ? _0031_ : _0032_;
-  assign _0034_ = address[7] ? _0030_ : _0033_;
-  assign _0036_ = address[8] ? _0027_ : _0034_;
-  assign _0037_ = address[9] ? _0019_ : _0036_;
-  assign _0038_ = address[10] ? _0003_ : _0037_;
-  assign _0039_ = address[11] ? _1002_ : _0038_;
-  always @(posedge clk)
-    \value$4  <= _0040_;
-  always @(posedge clk)
-    address <= _0041_;
-  always @(posedge clk)
-    code <= _0042_;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    (* full_case = 32'd1 *)
-    if (_0000_) begin
-      _0040_ = 16'h0000;
-    end else if (_0148_) begin
-      _0040_ = 16'hffff;
-    end else begin
-      _0040_ = value[15:0];
-    end
-    if (rst) begin
-      _0040_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _0041_ = address;
-    if (_0259_) begin
-      _0041_ = \value$4 [11:0];
-    end
-    if (_0370_) begin
-      _0041_ = { 2'h0, _0481_ };
-    end
-    if (_0592_) begin
-      _0041_ = { 1'h0, _0703_ };
-    end
-    if (_0814_) begin
-      _0041_ = { 1'h0, _0925_ };
-    end
-    if (_0001_) begin
-      _0041_ = _0049_;
-    end
-    if (_0060_) begin
-      _0041_ = _0071_;
-    end
-    if (_0082_) begin
-      _0041_ = _0093_;
-    end
-    if (_0104_) begin
-      _0041_ = _0115_;
-    end
-    if (rst) begin
-      _0041_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _0042_ = { _0039_, _0933_, _0791_, _0651_, _0510_, _0368_, _0228_, _0087_ };
-    if (rst) begin
-      _0042_ = 8'h00;
-    end
-  end
-  assign _0104_ = \value$4 [15];
+  assign distance = value;
+  assign code = { 4'h0, at_after_0 };
+  assign _25_ = { 1'h0, saturated[13:10] };
 endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [57:0] parameters;
   wire [57:0] parameters;
   input [3:0] skip_0;
@@ -7932,49 +6016,49 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     \$signal$16  <= _36_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _37_ = \$signal$16 ;
     if (rst) begin
       _37_ = 24'h000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _38_ = _20_[36:0];
     if (rst) begin
       _38_ = 37'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _39_ = shift_select;
     if (rst) begin
       _39_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _40_ = shift_select_0;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _41_ = shift_select_1;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _42_ = shift_select_2;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _43_ = value;
     casez (shift_select_3)
       3'h0:
@@ -7995,56 +6079,56 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _28_ = _00_;
     if (rst) begin
       _28_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _29_ = product;
     if (rst) begin
       _29_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _30_ = parameters[44:16];
     if (rst) begin
       _30_ = 29'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _31_ = bias;
     if (rst) begin
       _31_ = 29'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _32_ = _11_[36:0];
     if (rst) begin
       _32_ = 37'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _34_ = _17_[10:0];
     if (rst) begin
       _34_ = 11'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _35_ = parameters[57:45];
     if (rst) begin
       _35_ = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _36_ = _18_;
     if (rst) begin
       _36_ = 24'h000000;

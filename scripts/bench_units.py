@@ -1,0 +1,99 @@
+"""Price of activation units, and of a tree of parallel comparators: a Markdown table."""
+
+import argparse
+import tempfile
+from dataclasses import astuple
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from amaranth.hdl import Module, Signal
+
+from hwquant import activation
+from hwquant.float_graph import Silu
+from hwquant.functions import bounds
+from hwquant.gateware.component import Component
+from hwquant.gateware.power_activation import create
+from hwquant.gateware.shared import Library, to_rtlil
+from hwquant.gateware.unit_data import unit_ports
+from hwquant.golden.staircase import staircase_of
+from hwquant.ir import Thresholds
+from hwquant.plan import activation_delay
+from hwquant.power import Grid, activation_codebook
+from hwquant.synth import place_and_route, synthesize
+from hwquant.toolchain import verilog_from_rtlil
+
+DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
+VALUE_BITS = 20
+HEAD = ("function", "bits", "kind", "largest error", "cycles", "model", "ROM kbit")
+
+
+class Tree(Component):
+    """As many comparators as thresholds, and the sum of what they say."""
+
+    def __init__(self, record: Thresholds, code_bits: int) -> None:
+        self.record = record
+        super().__init__(unit_ports(1, VALUE_BITS, code_bits))
+
+    def elaborate(self, platform: object) -> Module:  # noqa: ARG002  # Amaranth's
+        m = Module()
+        held = Signal.like(self.value)
+        code = sum(held >= threshold for threshold in self.record.thresholds)
+        m.d.sync += [held.eq(self.value), self.code.eq(code)]
+        return m
+
+
+def oracle(name: str, bits: int) -> Thresholds:
+    book = activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0)
+    if name == "ReLU":
+        return activation.thresholds(book, bits)
+    zero = bounds(Silu())[0]
+    return activation.function_thresholds(Silu(), book, zero, 4.0 - zero, bits)[0]
+
+
+def price(unit: Component, folder: Path, seeds: int) -> list[str]:
+    text = to_rtlil(unit, "unit", Library())
+    files = verilog_from_rtlil(text, folder / "rtl" / "unit.v", memories="mem")
+    words = [word for file in files for word in (folder / "rtl" / file).read_text().split()]
+    entry = '{"schema": 1, "top": "unit", "verilog": ["unit.v"]}'
+    (folder / "design.json").write_text(entry)
+    cells = [f"{sum(map(len, words)) / 256:.1f}"]
+    for found in (synthesize(folder, device).design for device in DEVICES.values()):
+        cells.append(" / ".join(map(str, astuple(found))))
+    if seeds:
+        found = place_and_route(folder, DEVICES["ECP5"], range(1, seeds + 1))
+        cells.append(f"{found.fmax_mhz:.0f}")
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bits", type=int, nargs="+", default=[2, 4, 6, 8])
+    parser.add_argument("--functions", nargs="+", default=["ReLU", "SiLU"])
+    parser.add_argument("--max-code-error", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=0, help="of nextpnr, for Fmax on ECP5")
+    options = parser.parse_args()
+    cells = [f"{name} LUT / carry / FF / BRAM / DSP" for name in DEVICES]
+    columns = [*HEAD, *cells, *["ECP5 MHz"] * bool(options.seeds)]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for name, bits in product(options.functions, options.bits):
+        given = oracle(name, bits)
+        v = np.arange(given.thresholds[0] - 1, given.thresholds[-1] + 1)
+        for kind in ("tree", *get_args(activation.Kind)[:-1]):
+            made, row, unit = given, [2, ""], Tree(given, bits)
+            if kind != "tree":
+                made = activation.fit([given], kind, options.max_code_error)[0]
+                row = [activation_delay(made), activation.cost(made)]
+                unit = create([made], VALUE_BITS, bits)
+            if kind in ("pade", "newton") and made is given:
+                continue
+            codes, exact = (staircase_of(u)(v.copy()).astype(int) for u in (made, given))
+            with tempfile.TemporaryDirectory() as folder:
+                row += price(unit, Path(folder), options.seeds)
+            row = [name, bits, kind, np.abs(codes - exact).max(), *row]
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Power-activation units equal golden over all of 2**18 values, as Verilator runs their Verilog."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib.wiring import In, Out
+
+from hwquant.activation import FULL_SCALE, Kind, fit, function_thresholds, thresholds
+from hwquant.cosim import WAIVED
+from hwquant.float_graph import Silu
+from hwquant.functions import bounds
+from hwquant.gateware.component import Component
+from hwquant.gateware.delay import delayed
+from hwquant.gateware.power_activation import create
+from hwquant.gateware.shared import Library, to_rtlil
+from hwquant.golden.staircase import staircase_of
+from hwquant.ir import Activation, Thresholds
+from hwquant.plan import activation_delay
+from hwquant.power import Grid, activation_codebook
+from hwquant.toolchain import run_tool, verilator_env, verilog_from_rtlil
+
+pytestmark = [pytest.mark.cosim, pytest.mark.slow]
+
+VALUE_BITS = 18
+BITS = range(2, 9)
+KINDS: list[Kind] = ["thresholds", "table", "pade", "newton"]
+EXPONENTS = (0.3, 0.55, 0.8)
+
+BENCH = """
+#include "Vunits.h"
+#include "verilated.h"
+#include <cstdio>
+int main() {
+    Vunits units;
+    const int count = 1 << %d, delay = %d;
+    for (int cycle = 0; cycle < count + delay; cycle++) {
+        units.value = cycle - count / 2 & count - 1;
+        units.clk = 0; units.eval();
+        if (cycle >= delay) fwrite(&units.codes, 1, sizeof units.codes, stdout);
+        units.clk = 1; units.eval();
+    }
+}
+"""
+
+
+class Units(Component):
+    """Units side by side, one value for all and their codes, of a byte each, at the same time."""
+
+    def __init__(self, records: list[Activation]) -> None:
+        self._records = records
+        self.delay = max(map(activation_delay, records))
+        super().__init__({"value": In(signed(VALUE_BITS)), "codes": Out(8 * len(records))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for at, record in enumerate(self._records):
+            m.submodules[f"unit_{at}"] = unit = create([record], VALUE_BITS, 8)
+            wait = self.delay - activation_delay(record)
+            code = Signal(8, name=f"code_{at}")
+            m.d.comb += [
+                unit.value.eq(self.value),
+                code.eq(delayed(m, unit.code, wait, f"waits_{at}")),
+                self.codes[8 * at : 8 * at + 8].eq(code),
+            ]
+        return m
+
+
+def simulated(records: list[Activation], folder: Path) -> np.ndarray:
+    """Return the codes of all values, ``int[values, units]``."""
+    dut = Units(records)
+    verilog_from_rtlil(to_rtlil(dut, "units", Library()), folder / "units.v", memories="mem")
+    (folder / "bench.cpp").write_text(BENCH % (VALUE_BITS, dut.delay))
+    rules = [f"lint_off -rule {rule}" for rule in WAIVED]
+    (folder / "waivers.vlt").write_text("\n".join(["`verilator_config", *rules]) + "\n")
+    sources = ["waivers.vlt", "units.v", "bench.cpp"]
+    run_tool(
+        ["verilator", "--cc", "--exe", "--build", "-O3", "--top-module", "units", *sources],
+        log=folder / "build.log",
+        cwd=folder,
+        env=verilator_env(),
+    )
+    run_tool([str(folder / "obj_dir" / "Vunits")], log=folder / "codes.bin", cwd=folder)
+    read = np.fromfile(folder / "codes.bin", np.uint8)
+    return read.reshape(1 << VALUE_BITS, -1)[:, : len(records)]
+
+
+def assert_equal(oracles: list[Thresholds], kind: Kind, folder: Path) -> None:
+    """Assert that the units equal golden, and golden the oracle, for every value."""
+    records = [fit([oracle], kind)[0] for oracle in oracles]
+    values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+    got = simulated(records, folder)
+    for at, (record, oracle) in enumerate(zip(records, oracles, strict=True)):
+        assert -values[0] > FULL_SCALE >= oracle.thresholds[-1]
+        np.testing.assert_array_equal(got[:, at], staircase_of(record)(values.copy()), f"{record}")
+        np.testing.assert_array_equal(got[:, at], staircase_of(oracle)(values.copy()), f"{record}")
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_of_relu_equal_golden_for_all_values(
+    kind: Kind, exponent: float, tmp_path: Path
+) -> None:
+    books = {bits: activation_codebook(Grid("power", exponent, 2**bits - 1), 1, 0) for bits in BITS}
+    assert_equal([thresholds(book, bits) for bits, book in books.items()], kind, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["thresholds", "table", "pade"])
+def test_units_of_silu_equal_golden_for_all_values(kind: Kind, tmp_path: Path) -> None:
+    zero = bounds(Silu())[0]
+    oracles = [
+        function_thresholds(
+            Silu(), activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0), zero, 4.0, bits
+        )[0]
+        for bits in BITS
+    ]
+    assert_equal(oracles, kind, tmp_path)
+
+
+def test_one_changed_threshold_is_seen(tmp_path: Path) -> None:
+    oracle = thresholds(activation_codebook(Grid("power", 0.55, 15), 1, 0), 4)
+    steps = list(oracle.thresholds)
+    steps[7] += 1
+    changed = fit([Thresholds(tuple(steps), oracle.codes)], "table")
+    got = simulated(changed, tmp_path)[:, 0]
+    values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+    wrong = values[got != staircase_of(oracle)(values.copy())]
+    assert wrong.tolist() == [oracle.thresholds[7]]

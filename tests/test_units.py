@@ -1,0 +1,158 @@
+"""Claims about units that guess, as data: their distance to the exact staircase, and the choice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwquant.activation import (
+    Kind,
+    choose_units,
+    cost,
+    fit,
+    function_thresholds,
+    in_words,
+    thresholds,
+)
+from hwquant.errors import BadInput
+from hwquant.functions import bounds, evaluate
+from hwquant.golden.staircase import staircase_of
+from hwquant.ir import (
+    Activation,
+    MacLayer,
+    PowerNewton,
+    PowerPade,
+    PowerTable,
+    Thresholds,
+    Window,
+)
+from hwquant.power import Grid, activation_codebook, detail_codebook
+from tests.float_graphs import FUNCTIONS
+from tests.random_graphs import random_graph
+
+GUESSES: list[Kind] = ["table", "pade", "newton"]
+EXPONENTS = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0]
+STEPS = Thresholds((2, 5, 9), (1, 0, 2, 3))
+
+
+def oracle(exponent: float, bits: int, kind: str = "plain", name: str = "relu") -> Thresholds:
+    grid = Grid("power", exponent, 2**bits - 1)
+    book = detail_codebook(grid) if kind == "detailed" else activation_codebook(grid, 1, 0)
+    if kind == "wide":
+        book = activation_codebook(grid, 2, 3)
+    if name == "relu":
+        return thresholds(book, bits)
+    function = FUNCTIONS[name]
+    low, high = bounds(function)
+    ends = evaluate(function, np.array([-4.0, 4.0]))
+    zero = low if np.isfinite(low) else float(ends.min())
+    return function_thresholds(function, book, zero, min(high, float(ends.max())) - zero, bits)[0]
+
+
+def steps_apart(unit: Activation, given: Thresholds) -> int:
+    """Largest distance to the oracle, in its steps, over all values and some beyond."""
+    values = np.arange(given.thresholds[0] - 9, given.thresholds[-1] + 9)
+    ranks = replace(given, codes=tuple(range(len(given.codes))))
+    exact = staircase_of(ranks)(values.copy()).astype(int)
+    if isinstance(unit, Thresholds):
+        counted = replace(unit, codes=ranks.codes)
+    else:
+        counted = replace(unit, window=replace(unit.window, steps=ranks))
+    return int(np.abs(staircase_of(counted)(values.copy()).astype(int) - exact).max())
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("kind", GUESSES)
+def test_units_of_relu_are_exact_for_every_value(kind: Kind, bits: int, exponent: float) -> None:
+    given = oracle(exponent, bits)
+    (unit,) = fit([given], kind)
+    assert steps_apart(unit, given) == 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("codes", ["plain", "wide", "detailed"])
+@pytest.mark.parametrize("kind", ["table", "pade"])
+def test_units_of_every_function_and_codebook_are_exact(kind: Kind, codes: str, name: str) -> None:
+    given = oracle(0.55, 4, codes, name)
+    (unit,) = fit([given], kind)
+    assert steps_apart(unit, given) == 0
+    assert isinstance(unit, PowerTable if kind == "table" else PowerPade)
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 3])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", GUESSES)
+def test_a_permitted_error_is_kept_and_used(kind: Kind, bits: int, allowed: int) -> None:
+    given = oracle(0.55, bits)
+    (unit,) = fit([given], kind, allowed)
+    assert 0 < steps_apart(unit, given) <= allowed
+    assert cost(unit) <= cost(fit([given], kind, allowed - 1)[0])
+
+
+def test_newton_is_for_staircases_that_rise_from_zero() -> None:
+    assert isinstance(fit([oracle(0.5, 4)], "newton")[0], PowerNewton)
+    for name in ("silu", "leaky", "tanh"):
+        given = oracle(0.5, 4, "plain", name)
+        assert fit([given], "newton") == [given]
+
+
+def test_oracles_together_get_units_that_are_alike_but_for_constants() -> None:
+    given = [oracle(exponent, 4) for exponent in (0.4, 0.55, 0.7)]
+    tables = [unit for unit in fit(given, "table") if isinstance(unit, PowerTable)]
+    assert len({(t.value_bits, t.index_bits, t.shifts, t.window.stages) for t in tables}) == 1
+    assert len(set(tables)) == len(given)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_auto_takes_the_cheapest(bits: int) -> None:
+    given = oracle(0.55, bits)
+    (chosen,) = fit([given], "auto")
+    kinds: list[Kind] = ["thresholds", *GUESSES]
+    assert cost(chosen) == min(cost(fit([given], kind)[0]) for kind in kinds)
+    assert cost(chosen) < cost(given)
+
+
+def test_every_layer_gets_the_unit_of_its_staircase() -> None:
+    graph = random_graph(np.random.default_rng(4))
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    plain, silu = oracle(0.55, 4), oracle(0.55, 4, "plain", "silu")
+    layers = [replace(macs[0], activation=made) for made in (plain, silu, None, plain)]
+    chosen = choose_units(layers, "newton", 0)
+    made = [layer.activation for layer in chosen if isinstance(layer, MacLayer)]
+    assert [type(unit) for unit in made] == [PowerNewton, Thresholds, type(None), PowerNewton]
+    kept = choose_units(layers, "thresholds", 0)
+    made = [layer.activation for layer in kept if isinstance(layer, MacLayer)]
+    assert made == [plain, silu, None, plain]
+    assert in_words(chosen) == "PowerNewton in 2 layers, Thresholds in layer0"
+
+
+# ---------------------------------------------------------------- records
+
+
+WINDOW = Window((0, 1, 2, 2), 1, STEPS)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Window((0,), 3, STEPS), r"stages=3; permitted 0\.\.2 of 4 codes"),
+        (lambda: Window((3,), 1, STEPS), r"permitted one or more, in 0\.\.2"),
+        (lambda: Window((), 0, STEPS), "permitted one or more"),
+        (lambda: PowerTable(0, 4, WINDOW, 2, (1,)), r"shifts=\(1,\); permitted 0\.\.2"),
+        (lambda: PowerTable(0, 4, WINDOW, 2, (0, 2)), "4 ranks; permitted 8, one a guess"),
+        (lambda: PowerTable(0, 4, WINDOW, 9, (2,)), r"index_bits=9; permitted 0\.\.4"),
+        (lambda: PowerTable(0, 99, WINDOW, 2, (97,)), r"value_bits=99; permitted 1\.\.20"),
+        (lambda: PowerTable(2, 4, WINDOW, 2, (2,)), r"permitted 3\.\.17"),
+        (lambda: PowerPade(0, 4, WINDOW, 0, (1, 6), (0, 1), 3), "denominator begins with 0"),
+        (lambda: PowerPade(0, 4, WINDOW, 0, (1, -6), (1, 1), 3), r"numerator=\(1, -6\); permitted"),
+        (lambda: PowerPade(0, 4, WINDOW, 4, (1, 6), (1, 1), 3), r"drop=4; permitted 0\.\.3"),
+        (lambda: PowerPade(0, 4, WINDOW, 0, (1, 6), (1, 1), 2), "quotient_bits=2; permitted 3"),
+        (lambda: PowerNewton(0, 4, WINDOW, 0, 1, 5, 2), r"root=5; permitted 2\.\.4"),
+        (lambda: PowerNewton(0, 4, WINDOW, 0, 2, 2, 2), r"power=2; permitted 1\.\.1"),
+        (lambda: PowerNewton(0, 4, WINDOW, 0, 1, 2, 0), r"iterations=0; permitted 1\.\.4"),
+    ],
+)
+def test_records_that_cannot_be_are_refused(build, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        build()
