@@ -72,6 +72,26 @@ _SHAPES: dict[Family, list[_Shape]] = {
 _ROM_BITS_PER_COST: dict[Family, int] = {"xc7": 64, "ecp5": 16, "ice40": 16}
 
 
+_LEAST_WORDS, _MOST_WORDS = 1 << 9, 1 << 14  # of an ECP5 block RAM, at its widest, its narrowest
+
+
+def parts_of(words: int) -> list[tuple[int, int]]:
+    """Cut a memory into parts, ``(start, words)``, that need no choice among block RAMs.
+
+    A part is a power of two of words, the last may be less, and starts at a multiple of its size.
+    Of words of 12 to 64 bits yosys lays the block RAMs side by side, and the parts take no more of
+    an ECP5's than the whole; narrower words may take one more, wider ones a choice in a part.
+    """
+    parts: list[tuple[int, int]] = []
+    start = 0
+    while start < words:
+        blocks = -(-(words - start) // _LEAST_WORDS)
+        size = min(_MOST_WORDS, _LEAST_WORDS << (blocks.bit_length() - 1))
+        parts.append((start, min(size, words - start)))
+        start += size
+    return parts
+
+
 def place_memory(family: Family, memory: Memory) -> MemoryCells:
     """Return what yosys makes of a memory with one read port and, unless a ROM, one write port.
 

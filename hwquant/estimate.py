@@ -8,10 +8,11 @@ designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 from dataclasses import dataclass, fields, replace
 
 from hwquant.activation.cost import factors, logic_cost
-from hwquant.block_ram import Memory, place_memory
+from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.gateware import power_activation as units
+from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
@@ -80,17 +81,25 @@ def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: 
 
 
 def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
-    """Return weights, activations, lane parameters, output buffer and units' large tables."""
+    """Return the parts of weights, activations and lane parameters, and the other memories whole.
+
+    Those are the output buffer and the units' large tables.
+    """
     plan = program.plan
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     chunks = sum(step.chunks for step in program.layers)
     buffer = output_depth(plan, graph, program.layers[-1].pace)
-    return (
+    whole = (
         Memory(plan.rows * plan.cols * graph.weight_bits, program.weight_words, rom=True),
         *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),
         Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
+    )
+    parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
+    tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
+    return (
+        *parts,
         Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
-        *[Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)] * plan.lanes,
+        *tables * plan.lanes,
     )
 
 
@@ -121,17 +130,22 @@ def _slices(bits: int, width: int) -> int:
 def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
     """Return the operands' bits of one lane's multipliers: accumulator, skip level, gate."""
     parameters = LaneParameters(graph)
-    products = [(_acc_bits(graph), parameters["multiplier"].width + 1)]
+    products: list[tuple[int, int]] = []
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     if any(layer.residual for layer in macs):
         skip_bits = level_bits(graph, operand_forms(graph, gates=False))
         products.append((skip_bits, parameters["residual"].width))
     gated_bits = [layer.gate.gated_bits for layer in macs if layer.gate]
+    widest = max(_acc_bits(graph), *gated_bits, 0)
     if gated_bits:
-        widest = max(_acc_bits(graph), *gated_bits)
-        products[0] = (widest, products[0][1])
-        products.append((widest, level_bits(graph, operand_forms(graph, residuals=False)) + 1))
-    return products
+        products += _in_limbs(widest, level_bits(graph, operand_forms(graph, residuals=False)))
+    return products + _in_limbs(widest, parameters["multiplier"].width)
+
+
+def _in_limbs(signed_bits: int, bits: int) -> list[tuple[int, int]]:
+    """Return the operands' bits of a product that is cut in limbs: the highest is signed."""
+    parts = limbs(signed_bits)
+    return [(part.stop - part.start, bits + (part is parts[-1])) for part in parts]
 
 
 def _acc_bits(graph: QuantGraph) -> int:

@@ -25,11 +25,12 @@ from hwquant.ir import (
 MAX_ROWS = 64
 MAX_COLS = 64
 
-MEMORY_DELAY = 2  # address -> word at the array's input: synchronous read, then a register
+WALK_DELAY = 1  # step -> its addresses at the memories
+MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice of bank or padding
 DECODE_DELAY = 1  # levels only: codes to levels
 PRODUCT_DELAY = 1
 ACCUMULATE_DELAY = 1
-OPERAND_DELAY = 2  # drain address -> parameters and residual codes at the lane
+OPERAND_DELAY = 4  # turn -> parameters and residual codes at the lane: address, read, two registers
 REQUANTIZE_DELAY = 5  # lane input -> value
 GATE_DELAY = 3  # more where a network has gates
 SATURATE_DELAY = 2  # of a unit that guesses: below, then above
@@ -41,7 +42,7 @@ MEAN_DELAY = 2  # of Newton's iteration: sum, division by the root
 FETCH_CYCLES = 2  # layer number -> program fields -> first step
 LOAD_DELAY = 2  # last input beat -> its word in memory
 FIFO_DELAY = 2  # value -> output stream
-POOL_FLUSH = 2  # a max pool's last step -> the next layer may start
+POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next layer may start
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def requantize_delay(graph: QuantGraph) -> int:
 
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
-    to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
     to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first
     return to_drain + tail + to_code + writes - FETCH_CYCLES
@@ -158,7 +159,7 @@ def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
 
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
-    to_drain = MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
     return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
 
 
@@ -167,5 +168,6 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    in_flight = array_delay(plan.cols, graph) + OPERAND_DELAY + requantize_delay(graph) + 8
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
+    in_flight = to_drain + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

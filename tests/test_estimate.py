@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Fragment
 
 from hwquant import packaged
-from hwquant.block_ram import Memory, place_memory
+from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.errors import BadInput, DoesNotFit
@@ -22,9 +22,9 @@ from tests.small import assert_refused, hwquant, network
 
 # luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more
 MEASURED = [
-    (Plan(16, 16, 4), "lfe5u-85f", (23393, 10341, 46, 12)),
-    (Plan(16, 16, 4), "xc7a100t", (15697, 10602, 7, 8)),
-    (Plan(4, 4, 1), "ice40hx8k", (5233, 1788, 55, 0)),
+    (Plan(16, 16, 4), "lfe5u-85f", (22682, 10665, 46, 12)),
+    (Plan(16, 16, 4), "xc7a100t", (15193, 11044, 7, 12)),
+    (Plan(4, 4, 1), "ice40hx8k", (4840, 1997, 55, 0)),
 ]
 
 
@@ -60,6 +60,20 @@ def test_memories_take_what_yosys_gives_them(
 ) -> None:
     cells = place_memory(family, memory)
     assert (cells.half_brams, cells.luts, cells.rom_bits) == (halves, luts, 0)
+
+
+@pytest.mark.parametrize("words", [1, 2, 300, 512, 513, 784, 1600, 2352, 5488, 9216, 40000])
+@pytest.mark.parametrize("bits", [12, 16, 24, 32, 48, 64])
+def test_parts_of_a_memory_need_no_choice_and_no_more_blocks(bits: int, words: int) -> None:
+    parts = parts_of(words)
+    starts = [start for start, _ in parts]
+    assert starts == [sum(size for _, size in parts[:at]) for at in range(len(parts))]
+    assert sum(size for _, size in parts) == words
+    assert all(start % (1 << (size - 1).bit_length()) == 0 for start, size in parts)
+    placed = [place_memory("ecp5", Memory(bits, size, rom=False)) for _, size in parts]
+    assert not any(cells.half_brams and cells.mux_bits for cells in placed)
+    whole = place_memory("ecp5", Memory(bits, words, rom=False))
+    assert sum(cells.half_brams for cells in placed) <= whole.half_brams
 
 
 def test_a_small_rom_is_left_to_logic() -> None:

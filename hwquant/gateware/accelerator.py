@@ -1,11 +1,13 @@
 """The accelerator: loader, memories, array, pool and drain around one sequencer."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.activation_memory import ActivationMemory
 from hwquant.gateware.component import Component
+from hwquant.gateware.deep_memory import READ_DELAY, add_memory
+from hwquant.gateware.delay import delayed
 from hwquant.gateware.digit_writer import DigitWriter
 from hwquant.gateware.drain import Drain
 from hwquant.gateware.images import parameter_words, weight_words
@@ -14,6 +16,7 @@ from hwquant.gateware.mac_array import MacArray
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
 from hwquant.ir import MacLayer, QuantGraph
+from hwquant.plan import MEMORY_DELAY
 from hwquant.program import Schedule
 
 
@@ -84,35 +87,27 @@ class Accelerator(Component):
             drain.start.eq(sequencer.start),
         ]
 
-        # reads: activations and weights reach the array two cycles after the walk asks for them
+        # reads: activations and weights reach the array MEMORY_DELAY cycles after the walk asks
         walk = sequencer.walk
-        weights = memory.Memory(
-            shape=unsigned(plan.rows * plan.cols * graph.weight_bits),
-            depth=max(2, schedule.weight_words),
+        weight_word = add_memory(
+            m,
+            "weights",
+            plan.rows * plan.cols * graph.weight_bits,
+            max(2, schedule.weight_words),
+            delayed(m, walk.weight_address, MEMORY_DELAY - READ_DELAY, "weight_address"),
             init=weight_words(graph, schedule),
         )
-        m.submodules["weights"] = weights
-        weight_port = weights.read_port(domain="sync")
         m.d.comb += [
             acts.read_address.eq(walk.act_address),
             acts.read_bank.eq(walk.act_bank),
-            weight_port.addr.eq(walk.weight_address),
-            weight_port.en.eq(1),
         ]
         is_pool = Signal()
         flags = Cat(walk.valid, walk.first, walk.shift, walk.last, walk.digit, is_pool)
-        flags_1, flags_2 = Signal.like(flags), Signal.like(flags)
-        pad, pad_word = Signal(), Signal(word_bits)
-        word, weight_word = Signal(word_bits), Signal(len(weight_port.data))
-        m.d.sync += [
-            flags_1.eq(flags),
-            flags_2.eq(flags_1),
-            pad.eq(walk.pad),
-            pad_word.eq(walk.pad_word),
-            word.eq(Mux(pad, pad_word, acts.read_word)),
-            weight_word.eq(weight_port.data),
-        ]
-        valid, first, shift, last, digit, to_pool = flags_2
+        pad = delayed(m, walk.pad, READ_DELAY, "pad")
+        pad_word = delayed(m, walk.pad_word, READ_DELAY, "pad_word")
+        word = Signal(word_bits)
+        m.d.sync += word.eq(Mux(pad, pad_word, acts.read_word))
+        valid, first, shift, last, digit, to_pool = delayed(m, flags, MEMORY_DELAY, "flags")
         pools = [at for at, p in enumerate(schedule.layers) if p.kind == "maxpool"]
         for at in pools:
             with m.If(sequencer.layer == at):

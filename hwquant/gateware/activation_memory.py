@@ -1,18 +1,23 @@
 """The activation memory: two banks, each read once and written once a cycle."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, unsigned
-from amaranth.lib import memory, wiring
+from amaranth.hdl import Module, Mux, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.deep_memory import READ_DELAY, add_memory
+from hwquant.gateware.delay import delayed
 
 
 class ActivationMemory(Component):
     """Two banks of words; the schedule keeps the two readers of one layer in different banks.
 
+    No word is read and written in one cycle, but for words that no sum takes: a layer's output lies
+    apart from all that the layer reads, and the next layer starts after its last word is written.
+
     Members
     -------
-    read_address, read_bank : what the sequencer reads; ``read_word`` follows a cycle later
+    read_address, read_bank : what the sequencer reads; ``read_word`` follows two cycles later
     residual_address, residual_bank, residual_valid : the drain's read, which has its bank to itself
     write_0, write_1 : a write port a bank: ``enable``, ``address``, ``word``
     """
@@ -44,20 +49,13 @@ class ActivationMemory(Component):
         for bank, (depth, write) in enumerate(
             zip(self._depths, (self.write_0, self.write_1), strict=True)
         ):
-            store = memory.Memory(shape=unsigned(self._word_bits), depth=max(depth, 2), init=[])
-            m.submodules[f"bank_{bank}"] = store
-            write_port, read_port = store.write_port(), store.read_port(domain="sync")
             residual = self.residual_valid & (self.residual_bank == bank)
-            m.d.comb += [
-                write_port.en.eq(write.enable),
-                write_port.addr.eq(write.address),
-                write_port.data.eq(write.word),
-                read_port.addr.eq(Mux(residual, self.residual_address, self.read_address)),
-                read_port.en.eq(1),
-            ]
-            words.append(read_port.data)
-        read_bank, residual_bank = Signal(), Signal()
-        m.d.sync += [read_bank.eq(self.read_bank), residual_bank.eq(self.residual_bank)]
+            address = Mux(residual, self.residual_address, self.read_address)
+            port = write.enable, write.address, write.word
+            bits = self._word_bits
+            words.append(add_memory(m, f"bank_{bank}", bits, max(depth, 2), address, write=port))
+        read_bank = delayed(m, self.read_bank, READ_DELAY, "read_bank")
+        residual_bank = delayed(m, self.residual_bank, READ_DELAY, "residual_bank")
         m.d.comb += [
             self.read_word.eq(Mux(read_bank, words[1], words[0])),
             self.residual_word.eq(Mux(residual_bank, words[1], words[0])),

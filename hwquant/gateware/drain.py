@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.output_buffer import OutputBuffer
@@ -183,19 +184,20 @@ class Drain(Component):
 
     def _parameters(self, m: Module, base: Signal, turn_ends: Value, restart: Value) -> data.View:
         """Read the parameters of the turn's channels, in step with the lanes' other operands."""
+        wait = OPERAND_DELAY - READ_DELAY
+        turn_ends = delayed(m, turn_ends, wait, "parameter_turn")
+        restart = delayed(m, restart, wait, "parameter_restart")
         layout = data.ArrayLayout(LaneParameters(self._graph), self._schedule.plan.lanes)
         words = self._parameter_words
-        store = memory.Memory(shape=unsigned(layout.size), depth=max(2, len(words)), init=words)
-        m.submodules["parameter_memory"] = store
-        port = store.read_port(domain="sync")
-        address = Signal.like(port.addr)
+        address = Signal(range(max(2, len(words))))
         with m.If(restart):
             m.d.sync += address.eq(base)
         with m.Elif(turn_ends):
             m.d.sync += address.eq(address + 1)
         parameters = Signal(layout)
-        m.d.comb += [port.addr.eq(address), port.en.eq(1)]
-        m.d.sync += parameters.eq(port.data)
+        depth = max(2, len(words))
+        word = add_memory(m, "parameter_memory", layout.size, depth, address, init=words)
+        m.d.comb += parameters.eq(word)
         return parameters
 
     def _residual(

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
+from hwquant.gateware.multiply import multiplied
 from hwquant.gateware.operand import level, operand_forms
 from hwquant.ir import IntArray, MacLayer, QuantGraph
 from hwquant.plan import GATE_DELAY, requantize_delay
@@ -89,17 +90,11 @@ class Requantize(Component):
             skip = tuple(
                 delayed(m, value, GATE_DELAY, f"skip_{at}") for at, value in enumerate(skip)
             )
-        product, product_2 = _registers(len(acc) + len(parameters.multiplier), "product")
-        bias_1, bias_2 = _registers(len(parameters.bias), "bias")
-        m.d.sync += [
-            product.eq(acc * parameters.multiplier),
-            product_2.eq(product),
-            bias_1.eq(parameters.bias),
-            bias_2.eq(bias_1),
-        ]
+        product = multiplied(m, acc, parameters.multiplier, "product")
+        bias = delayed(m, parameters.bias, 2, "bias")
         # modulo 2**sum_bits is exact: the total is proved to fit, whatever the partial sums do
         biased, total = Signal(signed(self._sum_bits)), Signal(signed(self._sum_bits))
-        m.d.sync += biased.eq(product_2 + bias_2)
+        m.d.sync += biased.eq(product + bias)
         if "residual" in self._parameters.members:
             m.d.sync += total.eq(biased + self._residual(m, parameters.residual, *skip))
         else:
@@ -112,9 +107,7 @@ class Requantize(Component):
 
     def _gated(self, m: Module, bits: int) -> Value:
         """Return the gated accumulator, ``plan.GATE_DELAY`` registers after the lane's inputs."""
-        summed, product, product_2 = (
-            Signal(signed(bits), name=name) for name in ("offset_acc", "gated", "gated_2")
-        )
+        summed = Signal(signed(bits), name="offset_acc")
         forms = operand_forms(self._graph, residuals=False)
         given = level(self._graph, forms, self.skip_0, self.skip_1, self.form)
         gate = Signal(len(given), name="gate")
@@ -122,10 +115,8 @@ class Requantize(Component):
         m.d.sync += [
             summed.eq(self.acc + self.parameters.offset),
             gate.eq(Mux(self.gated, given, 1)),
-            product.eq(summed * gate),
-            product_2.eq(product),
         ]
-        return product_2
+        return multiplied(m, summed, gate, "gated")[:bits].as_signed()
 
     def _residual(
         self, m: Module, multiplier: Value, digit_0: Value, digit_1: Value, form: Value
@@ -146,8 +137,3 @@ class Requantize(Component):
             product_2.eq(product),
         ]
         return product_2 << self._graph.skip_shift
-
-
-def _registers(bits: int, name: str) -> tuple[Signal, Signal]:
-    """Return two signed signals that follow each other in the pipeline."""
-    return Signal(signed(bits), name=name), Signal(signed(bits), name=f"{name}_2")

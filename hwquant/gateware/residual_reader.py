@@ -4,10 +4,11 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
+from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.operand import form_of, operand_forms
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import log2_ceil
+from hwquant.plan import OPERAND_DELAY, log2_ceil
 from hwquant.program import LayerProgram, Schedule
 
 
@@ -21,7 +22,7 @@ class ResidualReader(Component):
     layer, start : as the sequencer says
     chunk, turn_ends, pixel_ends : the drain's walk; a turn reads digit 1 in its last cycle and, if
         there are two digits, digit 0 in the cycle before
-    valid, bank, address, word : the read; ``word`` follows a cycle after ``address``
+    valid, bank, address, word : the read; ``word`` follows two cycles after ``address``
     digits_0, digits_1 : the codes' digits, ``plan.OPERAND_DELAY`` cycles after the turn's end; a
         code of one digit is in ``digits_0``
     form : which of the network's forms the codes have (``operand_forms``)
@@ -72,16 +73,12 @@ class ResidualReader(Component):
 
         chunks_per_word = log2_ceil(plan.cols // plan.lanes)
         at = Signal(signed(len(self.chunk) + 2))
-        m.d.comb += [
-            at.eq(self.chunk - chunk_offset),
-            self.valid.eq(exists),
-            self.bank.eq(bank),
-            self.address.eq(pixel + (at >> chunks_per_word) + Mux(self.turn_ends & two, plane, 0)),
-        ]
-        select = Signal(chunks_per_word)
+        m.d.comb += [at.eq(self.chunk - chunk_offset), self.valid.eq(exists), self.bank.eq(bank)]
+        digit = Mux(self.turn_ends & two, plane, 0)
+        m.d.sync += self.address.eq(pixel + (at >> chunks_per_word) + digit)
+        select = delayed(m, at[:chunks_per_word], OPERAND_DELAY - 1, "select")
         digits, earlier = Signal(self._lane_bits), Signal(self._lane_bits)
         m.d.sync += [
-            select.eq(at[:chunks_per_word]),
             digits.eq(self.word.word_select(select, self._lane_bits)),
             earlier.eq(digits),
         ]

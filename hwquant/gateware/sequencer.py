@@ -86,7 +86,8 @@ class Sequencer(Component):
         fields = Fields(m, self._schedule, self.layer, self.start)
         of = fields.of
         levels = range(len(programs[0].loops.counts))
-        counts = [of(f"count_{i}", lambda p, i=i: p.loops.counts[i] - 1) for i in levels]
+        once = [of(f"once_{i}", lambda p, i=i: p.loops.counts[i] == 1) for i in levels]
+        nearly = [of(f"nearly_{i}", lambda p, i=i: max(0, p.loops.counts[i] - 2)) for i in levels]
         act_deltas = [
             of(f"act_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.act_strides)[i])
             for i in levels
@@ -95,7 +96,8 @@ class Sequencer(Component):
             of(f"weight_delta_{i}", lambda p, i=i: p.loops.deltas(p.loops.weight_strides)[i])
             for i in levels
         ]
-        pace = of("pace", lambda p: p.pace - 1)
+        paces_once = of("paces_once", lambda p: p.pace == 1)
+        nearly_paced = of("nearly_paced", lambda p: max(0, p.pace - 2))
         flush = of("flush", lambda p: self._flush(p) - 1)
         act_base = of("act_base", lambda p: p.act_base)
         act_bank = of("act_bank", lambda p: p.source.bank)
@@ -114,8 +116,10 @@ class Sequencer(Component):
             Signal(range(max(2, *(p.loops.counts[i] for p in programs))), name=f"counter_{i}")
             for i in levels
         ]
-        at_end = [counter == count for counter, count in zip(counters, counts, strict=True)]
-        group, column, row, act_digit, weight_digit = counters[:SUM_LEVELS]
+        # registers beside the counters, so that no comparison stands before the next step
+        at_end = [Signal(name=f"at_end_{i}") for i in levels]
+        at_start = [Signal(name=f"at_start_{i}", init=1) for i in levels]
+        group, act_digit = counters[0], counters[3]
         sum_ends = Signal()
         sum_starts = Signal()
         pass_starts = Signal()
@@ -123,15 +127,14 @@ class Sequencer(Component):
         step = Signal()
         running = Signal()
         paced = Signal(range(max(2, *(p.pace for p in programs))))
+        is_paced = Signal()
         walk = self.walk
         m.d.comb += [
             sum_ends.eq(Cat(at_end[:SUM_LEVELS]).all()),
             finished.eq(Cat(at_end).all()),
-            pass_starts.eq(~Cat(group, column, row).any()),
-            sum_starts.eq(pass_starts & ~Cat(act_digit, weight_digit).any()),
-            step.eq(
-                running & ~(sum_ends & (paced != pace)) & ~(sum_starts & is_last & ~self.credit)
-            ),
+            pass_starts.eq(Cat(at_start[:3]).all()),
+            sum_starts.eq(Cat(at_start[:SUM_LEVELS]).all()),
+            step.eq(running & ~(sum_ends & ~is_paced) & ~(sum_starts & is_last & ~self.credit)),
             self.sum_started.eq(step & sum_starts & is_last),
         ]
 
@@ -139,12 +142,10 @@ class Sequencer(Component):
             m, fields.loaded, step, at_end, counters, origin_y, origin_x, stride_y, stride_x
         )
         outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
-        m.d.comb += [
+        m.d.sync += [
             walk.valid.eq(step),
-            walk.first.eq(Mux(is_pool, ~Cat(column, row).any(), sum_starts)),
-            walk.shift.eq(
-                pass_starts & (act_digit.any() | ((counts[3] == 0) & weight_digit.any()))
-            ),
+            walk.first.eq(Mux(is_pool, at_start[1] & at_start[2], sum_starts)),
+            walk.shift.eq(pass_starts & (~at_start[3] | (once[3] & ~at_start[4]))),
             walk.last.eq(sum_ends),
             walk.digit.eq(Mux(is_pool, group[0], act_digit[0])),
             walk.act_bank.eq(act_bank ^ (split & act_digit[0])),
@@ -156,20 +157,28 @@ class Sequencer(Component):
         for i in reversed(levels[:-1]):
             delta_act = Mux(at_end[i], delta_act, act_deltas[i])
             delta_weight = Mux(at_end[i], delta_weight, weight_deltas[i])
-        with m.If(running & (paced != pace)):
-            m.d.sync += paced.eq(paced + 1)
+        with m.If(running & ~is_paced):
+            m.d.sync += [paced.eq(paced + 1), is_paced.eq(paced == nearly_paced)]
         with m.If(step):
-            m.d.sync += [
-                walk.act_address.eq(walk.act_address + delta_act),
-                walk.weight_address.eq(walk.weight_address + delta_weight),
-            ]
             inner = Const(1, 1)
             for i in levels:
                 with m.If(inner):
-                    m.d.sync += counters[i].eq(Mux(at_end[i], 0, counters[i] + 1))
+                    m.d.sync += [
+                        counters[i].eq(Mux(at_end[i], 0, counters[i] + 1)),
+                        at_end[i].eq(Mux(at_end[i], once[i], counters[i] == nearly[i])),
+                        at_start[i].eq(at_end[i]),
+                    ]
                 inner = inner & at_end[i]
             with m.If(sum_ends):
-                m.d.sync += paced.eq(0)
+                m.d.sync += [paced.eq(0), is_paced.eq(paces_once)]
+        # addresses stand a cycle behind the counters, as all of the walk does
+        way_act, way_weight = Signal.like(walk.act_address), Signal.like(walk.weight_address)
+        m.d.sync += [way_act.eq(delta_act), way_weight.eq(delta_weight)]
+        with m.If(walk.valid):
+            m.d.sync += [
+                walk.act_address.eq(walk.act_address + way_act),
+                walk.weight_address.eq(walk.weight_address + way_weight),
+            ]
 
         wait = Signal(range(max(2, *(self._flush(p) for p in programs))))
         m.d.comb += self.loading.eq(self.status == 0)
@@ -185,6 +194,8 @@ class Sequencer(Component):
                     walk.act_address.eq(act_base),
                     walk.weight_address.eq(weight_base),
                     paced.eq(0),
+                    is_paced.eq(paces_once),
+                    *(end.eq(only) for end, only in zip(at_end, once, strict=True)),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
@@ -212,7 +223,7 @@ class Sequencer(Component):
         m: Module,
         loaded: Value,
         step: Value,
-        at_end: list[Value],
+        at_end: list[Signal],
         counters: list[Signal],
         origin_y: Signal,
         origin_x: Signal,
@@ -238,6 +249,7 @@ class Sequencer(Component):
 
     def _pad_word(self, m: Module, group: Signal, row_group: Signal, digit: Signal) -> None:
         """Drive ``walk.pad_word``: real zero's digits for this layer, digit and word of a pixel."""
+        m.d.sync += self.walk.pad_word.eq(0)
         for at, program in enumerate(self._schedule.layers):
             if program.kind == "maxpool":
                 continue
@@ -247,7 +259,7 @@ class Sequencer(Component):
                 continue
             with m.If(self.layer == at):
                 if len(distinct) == 1:
-                    m.d.comb += self.walk.pad_word.eq(distinct.pop())
+                    m.d.sync += self.walk.pad_word.eq(distinct.pop())
                     continue
                 walk = program.walk
                 moves = program.loops.counts[-3] if walk.step else 1
@@ -260,7 +272,7 @@ class Sequencer(Component):
                         here &= row_group == move
                     if at_word < program.source.groups:
                         with m.If(here):
-                            m.d.comb += self.walk.pad_word.eq(words[digit_at][at_word])
+                            m.d.sync += self.walk.pad_word.eq(words[digit_at][at_word])
 
 
 def _last_window(program: LayerProgram) -> int:

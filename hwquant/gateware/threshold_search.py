@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
@@ -49,22 +49,31 @@ class ThresholdSearch(Component):
         for record, least in zip(self._records, lows, strict=True):
             above = [t - least for t in record.thresholds]
             steps.append(above + [never] * ((1 << stages) - 1 - len(above)))
-        index: Value = Const(0, 0)
-        for stage in range(stages):
+        width = never.bit_length()
+
+        def thresholds(stage: int, bit: int) -> Value:
+            """Look up a stage's thresholds where the comparison before it gave ``bit``."""
             half = 1 << (stages - 1 - stage)
-            width = never.bit_length()
             choices = [
                 of_record[(k << (stages - stage)) + half - 1]
                 for of_record in steps
-                for k in range(1 << stage)
+                for k in range(bit, 1 << stage, 2)
             ]
             at = index if select is None else Cat(index, select)
-            threshold = lookup(choices, at, width) if len(at) else Const(choices[0], width)
+            return lookup(choices, at, width) if len(at) else Const(choices[0], width)
+
+        index: Value = Const(0, 0)
+        threshold = thresholds(0, 0)
+        for stage in range(stages):
             reached = Signal(name=f"reached_{stage}")
             m.d.comb += reached.eq(value >= threshold)
             next_index = Signal(stage + 1, name=f"index_{stage + 1}")
             next_value = Signal(span, name=f"value_{stage + 1}")
             m.d.sync += [next_index.eq(Cat(reached, index)), next_value.eq(value)]
+            if stage + 1 < stages:  # looked up for both results, so that no look-up waits for one
+                threshold = Signal(width, name=f"threshold_{stage + 1}")
+                below, above = thresholds(stage + 1, 0), thresholds(stage + 1, 1)
+                m.d.sync += threshold.eq(Mux(reached, above, below))
             index, value = next_index, next_value
         m.d.comb += self.code.eq(decode(self._records, index, select, len(self.code)))
         return m

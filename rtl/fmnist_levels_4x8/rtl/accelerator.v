@@ -21,24 +21,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _00_;
-  reg [127:0] _01_;
-  wire [23:0] _02_;
-  wire _03_;
-  wire _04_;
-  wire [31:0] _05_;
-  reg [5:0] _06_;
-  reg [5:0] _07_;
-  reg _08_;
-  reg [31:0] _09_;
-  reg [31:0] _10_;
-  reg [5:0] \$like  = 6'h00;
-  reg [31:0] \$signal  = 32'd0;
-  reg \$signal$83  = 1'h0;
+  reg [31:0] _01_;
+  reg [31:0] _02_;
+  reg [5:0] _03_;
+  reg [5:0] _04_;
+  reg [5:0] _05_;
+  wire [23:0] _06_;
+  wire _07_;
+  wire _08_;
+  wire [31:0] _09_;
+  reg [9:0] _10_;
+  reg [127:0] _11_;
+  reg _12_;
+  reg _13_;
+  reg [31:0] _14_;
   wire [11:0] address;
   wire [11:0] \address$73 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg [5:0] flags_0 = 6'h00;
+  reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
   wire full;
   wire \full$55 ;
@@ -71,7 +74,13 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \o__ready$13 ;
   wire \o__valid$14 ;
   wire \o__valid$43 ;
-  reg [31:0] pad_word = 32'd0;
+  reg pad_0 = 1'h0;
+  reg pad_1 = 1'h0;
+  reg [31:0] pad_word_0 = 32'd0;
+  reg [31:0] pad_word_1 = 32'd0;
+  reg [9:0] port__addr = 10'h000;
+  wire [127:0] port__data;
+  wire port__en;
   wire [11:0] read_address;
   wire read_bank;
   wire [31:0] read_word;
@@ -101,11 +110,11 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire walk__shift;
   wire walk__valid;
   wire [9:0] walk__weight_address;
-  wire [9:0] weight_port__addr;
-  wire [127:0] weight_port__data;
-  wire weight_port__en;
-  reg [127:0] weight_word = 128'h00000000000000000000000000000000;
-  wire [31:0] word;
+  (* init = 10'h000 *)
+  wire [9:0] weight_address_0;
+  reg [127:0] weights_word = 128'h00000000000000000000000000000000;
+  reg [31:0] word = 32'd0;
+  wire [31:0] \word$68 ;
   wire [31:0] word_0;
   wire [31:0] word_1;
   wire write;
@@ -118,27 +127,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] write_1__word;
   reg [127:0] weights [631:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [127:0] _23_;
+  reg [127:0] _31_;
   always @(posedge clk) begin
-    _23_ <= weights[weight_port__addr];
+    _31_ <= weights[port__addr];
   end
-  assign weight_port__data = _23_;
+  assign port__data = _31_;
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
-  assign _03_ = ! bank;
-  assign _05_ = \$signal$83  ? pad_word : read_word;
+  assign _07_ = ! bank;
+  assign _09_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    \$like  <= _06_;
+    port__addr <= _10_;
   always @(posedge clk)
-    flags_2 <= _07_;
+    weights_word <= _11_;
   always @(posedge clk)
-    \$signal$83  <= _08_;
+    pad_0 <= _12_;
   always @(posedge clk)
-    pad_word <= _09_;
+    pad_1 <= _13_;
   always @(posedge clk)
-    \$signal  <= _10_;
+    pad_word_0 <= _14_;
   always @(posedge clk)
-    weight_word <= _01_;
+    pad_word_1 <= _01_;
+  always @(posedge clk)
+    word <= _02_;
+  always @(posedge clk)
+    flags_0 <= _03_;
+  always @(posedge clk)
+    flags_1 <= _04_;
+  always @(posedge clk)
+    flags_2 <= _05_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -150,11 +167,11 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .residual_word(residual_word),
     .rst(rst),
     .write_0__address(write_0__address),
-    .write_0__enable(write_0__enable),
-    .write_0__word(write_0__word),
     .write_1__address(write_1__address),
     .write_1__enable(write_1__enable),
-    .write_1__word(write_1__word)
+    .write_port__data(write_0__word),
+    .\write_port__data$18 (write_1__word),
+    .write_port__en(write_0__enable)
   );
   \accelerator.drain  drain (
     .clk(clk),
@@ -186,7 +203,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_02_),
+    .window(_06_),
     .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
@@ -206,17 +223,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .status(status__layer),
-    .step(walk__valid),
-    .sum_ends(walk__last),
     .sum_started(sum_started),
     .walk__act_address(read_address),
     .walk__act_bank(read_bank),
     .walk__digit(walk__digit),
     .walk__first(walk__first),
+    .walk__last(walk__last),
     .walk__pad(walk__pad),
     .walk__pad_word(walk__pad_word),
     .walk__shift(walk__shift),
-    .walk__weight_address(weight_port__addr)
+    .walk__valid(walk__valid),
+    .walk__weight_address(walk__weight_address)
   );
   \accelerator.writer  writer (
     .address(address),
@@ -229,14 +246,14 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .two(two_digits),
-    .word(word),
+    .word(\word$68 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _03_;
+      write_0__enable = _07_;
     end
     if (\write$72 ) begin
       write_0__enable = 1'h1;
@@ -256,17 +273,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__word = 32'd0;
     if (write) begin
-      write_0__word = word;
+      write_0__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_0__word = { 20'h00000, _02_[23:20], _02_[15:12], _02_[7:4] };
+      write_0__word = { 20'h00000, _06_[23:20], _06_[15:12], _06_[7:4] };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _04_;
+      write_1__enable = _08_;
     end
     if (\write$72 ) begin
       write_1__enable = 1'h1;
@@ -286,52 +303,80 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__word = 32'd0;
     if (write) begin
-      write_1__word = word;
+      write_1__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_1__word = { 20'h00000, _02_[19:16], _02_[11:8], _02_[3:0] };
+      write_1__word = { 20'h00000, _06_[19:16], _06_[11:8], _06_[3:0] };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _10_ = walk__weight_address;
     if (rst) begin
-      _06_ = 6'h00;
+      _10_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = \$like ;
+    _11_ = port__data;
     if (rst) begin
-      _07_ = 6'h00;
+      _11_ = 128'h00000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = walk__pad;
+    _12_ = walk__pad;
     if (rst) begin
-      _08_ = 1'h0;
+      _12_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = walk__pad_word;
+    _13_ = pad_0;
     if (rst) begin
-      _09_ = 32'd0;
+      _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = _05_;
+    _14_ = walk__pad_word;
     if (rst) begin
-      _10_ = 32'd0;
+      _14_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = weight_port__data;
+    _01_ = pad_word_0;
     if (rst) begin
-      _01_ = 128'h00000000000000000000000000000000;
+      _01_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _02_ = _09_;
+    if (rst) begin
+      _02_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _03_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    if (rst) begin
+      _03_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _04_ = flags_0;
+    if (rst) begin
+      _04_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _05_ = flags_1;
+    if (rst) begin
+      _05_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -347,10 +392,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \sum_started$23  = sum_started;
   assign \layer$25  = layer;
   assign \start$27  = start;
+  assign weight_address_0 = port__addr;
+  assign port__en = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign walk__weight_address = weight_port__addr;
-  assign weight_port__en = 1'h1;
   assign \o__payload$41  = \i__payload$40 ;
   assign \o__valid$43  = \i__valid$42 ;
   assign \residual_valid$45  = residual_valid;
@@ -363,8 +408,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$57  = high;
   assign \low$59  = low;
   assign \two_digits$61  = two_digits;
-  assign word_0 = { 20'h00000, _02_[23:20], _02_[15:12], _02_[7:4] };
-  assign word_1 = { 20'h00000, _02_[19:16], _02_[11:8], _02_[3:0] };
+  assign word_0 = { 20'h00000, _06_[23:20], _06_[15:12], _06_[7:4] };
+  assign word_1 = { 20'h00000, _06_[19:16], _06_[11:8], _06_[3:0] };
   assign is_pool = 1'h0;
   assign \i__payload$35.x  = \i__payload$35 [31:0];
   assign \i__payload$35.w  = \i__payload$35 [159:32];
@@ -374,124 +419,250 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$35 [162] = flags_2[3];
   assign \i__payload$35 [161] = flags_2[2];
   assign \i__payload$35 [160] = flags_2[1];
-  assign \i__payload$35 [159:32] = weight_word;
-  assign \i__payload$35 [31:0] = \$signal ;
-  assign _04_ = bank;
+  assign \i__payload$35 [159:32] = weights_word;
+  assign \i__payload$35 [31:0] = word;
+  assign _08_ = bank;
 endmodule
 
-module \accelerator.activations (rst, read_bank, residual_address, read_word, residual_word, write_0__enable, write_0__address, write_0__word, write_1__enable, write_1__address, write_1__word, read_address, residual_bank, residual_valid, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
-  input read_bank;
-  wire read_bank;
-  input [11:0] residual_address;
-  wire [11:0] residual_address;
   output [31:0] read_word;
   wire [31:0] read_word;
   output [31:0] residual_word;
   wire [31:0] residual_word;
-  input write_0__enable;
-  wire write_0__enable;
+  input write_port__en;
+  wire write_port__en;
   input [11:0] write_0__address;
   wire [11:0] write_0__address;
-  input [31:0] write_0__word;
-  wire [31:0] write_0__word;
+  input [31:0] write_port__data;
+  wire [31:0] write_port__data;
   input write_1__enable;
   wire write_1__enable;
   input [11:0] write_1__address;
   wire [11:0] write_1__address;
-  input [31:0] write_1__word;
-  wire [31:0] write_1__word;
+  input [31:0] \write_port__data$18 ;
+  wire [31:0] \write_port__data$18 ;
+  input read_bank;
+  wire read_bank;
   input [11:0] read_address;
   wire [11:0] read_address;
   input residual_bank;
   wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input [11:0] residual_address;
+  wire [11:0] residual_address;
   input clk;
   wire clk;
   wire _00_;
-  wire _01_;
-  wire [11:0] _02_;
-  wire _03_;
-  wire _04_;
-  reg _05_;
-  reg _06_;
-  reg \$signal  = 1'h0;
-  wire [9:0] \$signature__addr ;
-  wire [11:0] \$signature__addr$14 ;
-  wire [31:0] \$signature__data ;
-  wire [31:0] \$signature__data$16 ;
-  wire \$signature__en ;
-  wire \$signature__en$12 ;
-  wire [9:0] read_port__addr;
-  wire [11:0] \read_port__addr$18 ;
-  wire [31:0] read_port__data;
-  wire [31:0] \read_port__data$23 ;
-  wire read_port__en;
-  wire \read_port__en$19 ;
-  reg \residual_bank$25  = 1'h0;
+  wire [11:0] _01_;
+  wire _02_;
+  wire [31:0] _03_;
+  wire [31:0] _04_;
+  wire _05_;
+  wire _06_;
+  wire [11:0] _07_;
+  wire _08_;
+  reg [31:0] _09_;
+  reg [31:0] _10_;
+  wire _11_;
+  reg [31:0] _12_;
+  reg _13_;
+  reg _14_;
+  reg _15_;
+  reg _16_;
+  reg _17_;
+  reg _18_;
+  wire [11:0] _19_;
+  wire _20_;
+  wire _21_;
+  wire [11:0] _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  reg [31:0] bank_0_word = 32'd0;
+  reg bank_1_1_chosen_0 = 1'h0;
+  reg bank_1_1_chosen_1 = 1'h0;
+  reg [31:0] bank_1_1_word = 32'd0;
+  reg [31:0] bank_1_word = 32'd0;
+  wire [9:0] port__addr;
+  wire [10:0] \port__addr$12 ;
+  wire [8:0] \port__addr$20 ;
+  wire [31:0] port__data;
+  wire [31:0] \port__data$36 ;
+  wire [31:0] \port__data$37 ;
+  wire port__en;
+  wire \port__en$13 ;
+  wire \port__en$21 ;
+  reg read_bank_0 = 1'h0;
+  reg read_bank_1 = 1'h0;
+  reg residual_bank_0 = 1'h0;
+  reg residual_bank_1 = 1'h0;
+  wire write_0__enable;
+  wire [31:0] write_0__word;
+  wire [31:0] write_1__word;
+  wire [9:0] write_port__addr;
+  wire [10:0] \write_port__addr$17 ;
+  wire [8:0] \write_port__addr$23 ;
+  wire [31:0] \write_port__data$24 ;
+  wire \write_port__en$14 ;
+  wire \write_port__en$22 ;
+  (* no_rw_check = 32'd1 *)
   reg [31:0] bank_0 [783:0];
   initial $readmemh("mem/zero.784x32.mem", bank_0 );
   always @(posedge clk) begin
-    if (write_0__enable)
-      bank_0[write_0__address[9:0]] <= write_0__word;
+    if (write_port__en)
+      bank_0[write_0__address[9:0]] <= write_port__data;
   end
-  reg [31:0] _22_;
+  reg [31:0] _62_;
   always @(posedge clk) begin
-    _22_ <= bank_0[_02_[9:0]];
+    _62_ <= bank_0[_19_[9:0]];
   end
-  assign read_port__data = _22_;
-  reg [31:0] bank_1 [2351:0];
-  initial $readmemh("mem/zero.2352x32.mem", bank_1 );
+  assign port__data = _62_;
+  (* no_rw_check = 32'd1 *)
+  reg [31:0] bank_1 [2047:0];
+  initial $readmemh("mem/zero.2048x32.mem", bank_1 );
   always @(posedge clk) begin
-    if (write_1__enable)
-      bank_1[write_1__address] <= write_1__word;
+    if (\write_port__en$14 )
+      bank_1[write_1__address[10:0]] <= \write_port__data$18 ;
   end
-  reg [31:0] _23_;
+  reg [31:0] _63_;
   always @(posedge clk) begin
-    _23_ <= bank_1[\read_port__addr$18 ];
+    _63_ <= bank_1[_22_[10:0]];
   end
-  assign \read_port__data$23  = _23_;
-  assign _02_ = _01_ ? residual_address : read_address;
-  assign _04_ = residual_valid & _03_;
-  assign \read_port__addr$18  = _04_ ? residual_address : read_address;
-  assign read_word = \$signal  ? \read_port__data$23  : read_port__data;
-  assign residual_word = \residual_bank$25  ? \read_port__data$23  : read_port__data;
-  always @(posedge clk)
-    \$signal  <= _05_;
-  always @(posedge clk)
-    \residual_bank$25  <= _06_;
+  assign \port__data$36  = _63_;
+  (* no_rw_check = 32'd1 *)
+  reg [31:0] bank_1_1 [303:0];
+  initial $readmemh("mem/zero.304x32.mem", bank_1_1 );
+  always @(posedge clk) begin
+    if (\write_port__en$22 )
+      bank_1_1[write_1__address[8:0]] <= \write_port__data$18 ;
+  end
+  reg [31:0] _64_;
+  always @(posedge clk) begin
+    _64_ <= bank_1_1[_01_[8:0]];
+  end
+  assign \port__data$37  = _64_;
   assign _00_ = ! residual_bank;
-  assign _01_ = residual_valid & _00_;
+  assign _11_ = residual_valid & _00_;
+  assign _19_ = _11_ ? residual_address : read_address;
+  assign _21_ = residual_valid & _20_;
+  assign _22_ = _21_ ? residual_address : read_address;
+  assign _23_ = ! write_1__address[11];
+  assign \write_port__en$14  = write_1__enable & _23_;
+  assign _25_ = residual_valid & _24_;
+  assign _01_ = _25_ ? residual_address : read_address;
+  assign _02_ = write_1__address[11:9] == 3'h4;
+  assign \write_port__en$22  = write_1__enable & _02_;
+  assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign read_word = read_bank_1 ? _03_ : bank_0_word;
+  assign _04_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign residual_word = residual_bank_1 ? _04_ : bank_0_word;
+  assign _06_ = residual_valid & _05_;
+  assign _07_ = _06_ ? residual_address : read_address;
+  assign _08_ = _07_[11:9] == 3'h4;
+  always @(posedge clk)
+    bank_0_word <= _09_;
+  always @(posedge clk)
+    bank_1_word <= _10_;
+  always @(posedge clk)
+    bank_1_1_word <= _12_;
+  always @(posedge clk)
+    bank_1_1_chosen_0 <= _13_;
+  always @(posedge clk)
+    bank_1_1_chosen_1 <= _14_;
+  always @(posedge clk)
+    read_bank_0 <= _15_;
+  always @(posedge clk)
+    read_bank_1 <= _16_;
+  always @(posedge clk)
+    residual_bank_0 <= _17_;
+  always @(posedge clk)
+    residual_bank_1 <= _18_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _05_ = read_bank;
+    _09_ = port__data;
     if (rst) begin
-      _05_ = 1'h0;
+      _09_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _06_ = residual_bank;
+    _10_ = \port__data$36 ;
     if (rst) begin
-      _06_ = 1'h0;
+      _10_ = 32'd0;
     end
   end
-  assign \$signature__en  = write_0__enable;
-  assign \$signature__addr  = write_0__address[9:0];
-  assign \$signature__data  = write_0__word;
-  assign read_port__addr = _02_[9:0];
-  assign read_port__en = 1'h1;
-  assign \$signature__en$12  = write_1__enable;
-  assign \$signature__addr$14  = write_1__address;
-  assign \$signature__data$16  = write_1__word;
-  assign \read_port__en$19  = 1'h1;
-  assign _03_ = residual_bank;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _12_ = \port__data$37 ;
+    if (rst) begin
+      _12_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _13_ = _08_;
+    if (rst) begin
+      _13_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _14_ = bank_1_1_chosen_0;
+    if (rst) begin
+      _14_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _15_ = read_bank;
+    if (rst) begin
+      _15_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _16_ = read_bank_0;
+    if (rst) begin
+      _16_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _17_ = residual_bank;
+    if (rst) begin
+      _17_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _18_ = residual_bank_0;
+    if (rst) begin
+      _18_ = 1'h0;
+    end
+  end
+  assign port__addr = _19_[9:0];
+  assign port__en = 1'h1;
+  assign write_0__enable = write_port__en;
+  assign write_port__addr = write_0__address[9:0];
+  assign write_0__word = write_port__data;
+  assign \port__addr$12  = _22_[10:0];
+  assign \port__en$13  = 1'h1;
+  assign \write_port__addr$17  = write_1__address[10:0];
+  assign write_1__word = \write_port__data$18 ;
+  assign \port__addr$20  = _01_[8:0];
+  assign \port__en$21  = 1'h1;
+  assign \write_port__addr$23  = write_1__address[8:0];
+  assign \write_port__data$24  = \write_port__data$18 ;
+  assign _20_ = residual_bank;
+  assign _24_ = residual_bank;
+  assign _05_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -499,8 +670,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire rst;
   input sum_started;
   wire sum_started;
-  output [11:0] residual_address;
-  wire [11:0] residual_address;
   output credit;
   wire credit;
   output [87:0] o__payload;
@@ -515,6 +684,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_bank;
   output residual_valid;
   wire residual_valid;
+  output [11:0] residual_address;
+  wire [11:0] residual_address;
   output o__valid;
   wire o__valid;
   output [31:0] high;
@@ -557,22 +728,22 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire [3:0] _023_;
   reg _024_;
   reg _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire [123:0] _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
+  reg _026_;
+  reg _027_;
+  reg _028_;
+  reg _029_;
+  reg _030_;
+  reg _031_;
+  reg _032_;
+  reg _033_;
   wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
+  reg _035_;
+  reg _036_;
+  reg _037_;
+  reg _038_;
   wire _039_;
-  wire [6:0] _040_;
-  wire _041_;
+  wire _040_;
+  wire [123:0] _041_;
   wire _042_;
   wire _043_;
   wire _044_;
@@ -583,66 +754,66 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _049_;
   wire _050_;
   wire _051_;
-  wire _052_;
+  wire [6:0] _052_;
   wire _053_;
   wire _054_;
   wire _055_;
   wire _056_;
   wire _057_;
-  reg _058_;
-  reg [2:0] _059_;
-  reg _060_;
-  reg _061_;
-  reg [2:0] _062_;
-  reg _063_;
-  reg [123:0] _064_;
-  reg [123:0] _065_;
+  wire _058_;
+  wire _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
   wire _066_;
-  reg [123:0] _067_;
-  reg [5:0] _068_;
-  reg [5:0] _069_;
-  reg [279:0] _070_;
+  wire _067_;
+  wire _068_;
+  wire _069_;
+  reg _070_;
   reg [2:0] _071_;
   reg _072_;
   reg _073_;
-  reg _074_;
-  reg [7:0] _075_;
-  reg [7:0] _076_;
-  wire _077_;
-  reg [7:0] _078_;
-  reg [7:0] _079_;
-  reg [7:0] _080_;
-  reg [7:0] _081_;
-  reg [7:0] _082_;
-  reg [7:0] _083_;
-  reg [7:0] _084_;
-  reg [7:0] _085_;
-  reg [7:0] _086_;
-  reg [7:0] _087_;
-  wire _088_;
-  reg [7:0] _089_;
-  reg [7:0] _090_;
-  reg [7:0] _091_;
-  reg [7:0] _092_;
+  reg [2:0] _074_;
+  reg _075_;
+  reg [123:0] _076_;
+  reg [123:0] _077_;
+  wire _078_;
+  reg [123:0] _079_;
+  reg [123:0] _080_;
+  reg [123:0] _081_;
+  reg [5:0] _082_;
+  reg _083_;
+  reg _084_;
+  reg _085_;
+  reg _086_;
+  reg [5:0] _087_;
+  reg [279:0] _088_;
+  wire _089_;
+  reg [2:0] _090_;
+  reg _091_;
+  reg _092_;
   reg _093_;
-  reg _094_;
-  reg _095_;
-  reg _096_;
-  reg _097_;
-  reg _098_;
-  wire _099_;
-  reg _100_;
-  reg _101_;
-  reg _102_;
-  reg _103_;
-  reg _104_;
-  reg _105_;
-  reg _106_;
-  reg _107_;
-  reg _108_;
-  reg _109_;
-  wire _110_;
-  reg _111_;
+  reg [7:0] _094_;
+  reg [7:0] _095_;
+  reg [7:0] _096_;
+  reg [7:0] _097_;
+  reg [7:0] _098_;
+  reg [7:0] _099_;
+  wire _100_;
+  reg [7:0] _101_;
+  reg [7:0] _102_;
+  reg [7:0] _103_;
+  reg [7:0] _104_;
+  reg [7:0] _105_;
+  reg [7:0] _106_;
+  reg [7:0] _107_;
+  reg [7:0] _108_;
+  reg [7:0] _109_;
+  reg [7:0] _110_;
+  wire _111_;
   reg _112_;
   reg _113_;
   reg _114_;
@@ -652,28 +823,40 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _118_;
   reg _119_;
   reg _120_;
+  reg _121_;
+  wire _122_;
+  reg _123_;
+  reg _124_;
+  reg _125_;
+  reg _126_;
+  reg _127_;
+  reg _128_;
+  reg _129_;
+  reg _130_;
+  reg _131_;
+  reg _132_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [30:0] acc;
-  wire signed [30:0] \acc$132 ;
-  wire signed [30:0] \acc$144 ;
-  wire signed [30:0] \acc$156 ;
+  wire signed [30:0] \acc$145 ;
+  wire signed [30:0] \acc$157 ;
+  wire signed [30:0] \acc$169 ;
   (* init = 124'h0000000000000000000000000000000 *)
   wire [123:0] accs;
   reg [5:0] address = 6'h00;
-  wire [11:0] \address$106 ;
+  wire [11:0] \address$119 ;
   wire bank;
   reg [2:0] chunk = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \chunk$98 ;
+  wire [2:0] \chunk$111 ;
   wire [7:0] code;
-  wire [7:0] \code$114 ;
-  wire [7:0] \code$131 ;
-  wire [7:0] \code$143 ;
-  wire [7:0] \code$155 ;
-  wire [7:0] \code$31 ;
-  wire [7:0] \code$36 ;
-  wire [7:0] \code$41 ;
+  wire [7:0] \code$127 ;
+  wire [7:0] \code$144 ;
+  wire [7:0] \code$156 ;
+  wire [7:0] \code$168 ;
+  wire [7:0] \code$37 ;
+  wire [7:0] \code$42 ;
+  wire [7:0] \code$47 ;
   reg [7:0] code_0;
   reg [7:0] code_1;
   reg [7:0] code_1_0_0 = 8'h00;
@@ -695,19 +878,21 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg [7:0] code_2;
   reg [7:0] code_3;
   wire [31:0] codes;
-  wire \credit$166 ;
+  wire \credit$179 ;
   wire [15:0] digits_0;
   wire [15:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$125 ;
-  wire \form$137 ;
-  wire \form$149 ;
-  wire \form$161 ;
+  wire \form$138 ;
+  wire \form$150 ;
+  wire \form$162 ;
+  wire \form$174 ;
   reg [123:0] front_0 = 124'h0000000000000000000000000000000;
   reg [123:0] front_1 = 124'h0000000000000000000000000000000;
-  wire \full$173 ;
+  reg [123:0] front_2 = 124'h0000000000000000000000000000000;
+  reg [123:0] front_3 = 124'h0000000000000000000000000000000;
+  wire \full$186 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -724,38 +909,46 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_4 = 1'h0;
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
+  reg has_value_7 = 1'h0;
+  reg has_value_8 = 1'h0;
   reg [123:0] held = 124'h0000000000000000000000000000000;
-  wire [31:0] \high$175 ;
-  wire [87:0] \i__payload$118 ;
-  wire \i__valid$162 ;
+  wire [31:0] \high$188 ;
+  wire [87:0] \i__payload$131 ;
+  wire \i__valid$175 ;
   reg is_last = 1'h0;
   reg [2:0] last_chunk = 3'h0;
-  wire [3:0] \layer$96 ;
-  wire [31:0] \low$177 ;
-  wire [87:0] \o__payload$179 ;
-  wire \o__ready$181 ;
-  wire \o__valid$183 ;
+  wire [3:0] \layer$109 ;
+  wire [31:0] \low$190 ;
+  wire [87:0] \o__payload$192 ;
+  wire \o__ready$194 ;
+  wire \o__valid$196 ;
   reg [5:0] parameter_base = 6'h00;
-  reg [279:0] parameters = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
-  wire [69:0] \parameters$116 ;
-  wire signed [37:0] \parameters$116.bias ;
-  wire [15:0] \parameters$116.multiplier ;
-  wire [15:0] \parameters$116.residual ;
-  wire [69:0] \parameters$133 ;
-  wire signed [37:0] \parameters$133.bias ;
-  wire [15:0] \parameters$133.multiplier ;
-  wire [15:0] \parameters$133.residual ;
-  wire [69:0] \parameters$145 ;
-  wire signed [37:0] \parameters$145.bias ;
-  wire [15:0] \parameters$145.multiplier ;
-  wire [15:0] \parameters$145.residual ;
-  wire [69:0] \parameters$157 ;
-  wire signed [37:0] \parameters$157.bias ;
-  wire [15:0] \parameters$157.multiplier ;
-  wire [15:0] \parameters$157.residual ;
+  reg [279:0] parameter_memory_word = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
+  reg parameter_restart_0 = 1'h0;
+  reg parameter_restart_1 = 1'h0;
+  reg parameter_turn_0 = 1'h0;
+  reg parameter_turn_1 = 1'h0;
+  (* init = 280'h0000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [279:0] parameters;
+  wire [69:0] \parameters$129 ;
+  wire signed [37:0] \parameters$129.bias ;
+  wire [15:0] \parameters$129.multiplier ;
+  wire [15:0] \parameters$129.residual ;
+  wire [69:0] \parameters$146 ;
+  wire signed [37:0] \parameters$146.bias ;
+  wire [15:0] \parameters$146.multiplier ;
+  wire [15:0] \parameters$146.residual ;
+  wire [69:0] \parameters$158 ;
+  wire signed [37:0] \parameters$158.bias ;
+  wire [15:0] \parameters$158.multiplier ;
+  wire [15:0] \parameters$158.residual ;
+  wire [69:0] \parameters$170 ;
+  wire signed [37:0] \parameters$170.bias ;
+  wire [15:0] \parameters$170.multiplier ;
+  wire [15:0] \parameters$170.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$169 ;
+  wire \pixel_ends$182 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -764,6 +957,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_ends_13 = 1'h0;
   reg pixel_ends_14 = 1'h0;
   reg pixel_ends_15 = 1'h0;
+  reg pixel_ends_16 = 1'h0;
+  reg pixel_ends_17 = 1'h0;
   reg pixel_ends_2 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
@@ -782,6 +977,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_starts_13 = 1'h0;
   reg pixel_starts_14 = 1'h0;
   reg pixel_starts_15 = 1'h0;
+  reg pixel_starts_16 = 1'h0;
+  reg pixel_starts_17 = 1'h0;
   reg pixel_starts_2 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
@@ -799,281 +996,305 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 1'h0 *)
   wire select;
   (* init = 1'h0 *)
-  wire \select$128 ;
+  wire \select$141 ;
   (* init = 1'h0 *)
-  wire \select$140 ;
+  wire \select$153 ;
   (* init = 1'h0 *)
-  wire \select$152 ;
+  wire \select$165 ;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$117 ;
+  wire [2:0] \shift_select$130 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$134 ;
+  wire [2:0] \shift_select$147 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$146 ;
+  wire [2:0] \shift_select$159 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$158 ;
+  wire [2:0] \shift_select$171 ;
   wire [3:0] skip_0;
-  wire [3:0] \skip_0$135 ;
-  wire [3:0] \skip_0$147 ;
-  wire [3:0] \skip_0$159 ;
+  wire [3:0] \skip_0$148 ;
+  wire [3:0] \skip_0$160 ;
+  wire [3:0] \skip_0$172 ;
   wire [3:0] skip_1;
-  wire [3:0] \skip_1$136 ;
-  wire [3:0] \skip_1$148 ;
-  wire [3:0] \skip_1$160 ;
-  wire \start$97 ;
-  wire \sum_started$164 ;
+  wire [3:0] \skip_1$149 ;
+  wire [3:0] \skip_1$161 ;
+  wire [3:0] \skip_1$173 ;
+  wire \start$110 ;
+  wire \sum_started$177 ;
   wire turn_ends;
-  wire \turn_ends$99 ;
+  wire \turn_ends$112 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$171 ;
+  wire \two_digits$184 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$167 ;
+  wire \valid$180 ;
   wire signed [21:0] value;
-  wire signed [21:0] \value$110 ;
-  wire signed [21:0] \value$112 ;
-  wire signed [21:0] \value$126 ;
-  wire signed [21:0] \value$127 ;
-  wire signed [21:0] \value$129 ;
-  wire signed [21:0] \value$138 ;
+  wire signed [21:0] \value$123 ;
+  wire signed [21:0] \value$125 ;
   wire signed [21:0] \value$139 ;
-  wire signed [21:0] \value$141 ;
-  wire signed [21:0] \value$150 ;
+  wire signed [21:0] \value$140 ;
+  wire signed [21:0] \value$142 ;
   wire signed [21:0] \value$151 ;
-  wire signed [21:0] \value$153 ;
+  wire signed [21:0] \value$152 ;
+  wire signed [21:0] \value$154 ;
+  wire signed [21:0] \value$163 ;
+  wire signed [21:0] \value$164 ;
+  wire signed [21:0] \value$166 ;
   reg [279:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [279:0] _240_;
+  reg [279:0] _264_;
   always @(posedge clk) begin
-    _240_ <= parameter_memory[address];
+    _264_ <= parameter_memory[address];
   end
-  assign port__data = _240_;
+  assign port__data = _264_;
   assign _000_ = 9'h1ff >> layer;
-  assign _033_ = 10'h3f8 >> layer;
-  assign _044_ = 9'h1c0 >> layer;
-  assign _055_ = 9'h124 >> layer;
-  assign _066_ = ~ \$signal$8 ;
-  assign _077_ = chunk == last_chunk;
-  assign _110_ = _066_ & _099_;
+  assign _045_ = 10'h3f8 >> layer;
+  assign _056_ = 9'h1c0 >> layer;
+  assign _067_ = 9'h124 >> layer;
+  assign _078_ = ~ \$signal$8 ;
+  assign _089_ = chunk == last_chunk;
+  assign _122_ = _078_ & _111_;
   assign _001_ = chunk == last_chunk;
   assign _012_ = chunk + 1'h1;
   assign _023_ = _001_ ? 4'h0 : _012_;
-  assign _027_ = chunk == last_chunk;
-  assign _030_ = 1'h0 >> layer;
-  assign _031_ = 10'h3fa >> layer;
-  assign _032_ = 6'h2c >> layer;
-  assign _034_ = 10'h2b0 >> layer;
-  assign _035_ = 8'hc0 >> layer;
-  assign _036_ = 10'h300 >> layer;
-  assign _037_ = chunk == last_chunk;
-  assign _038_ = turn_ends & _037_;
-  assign _039_ = fields_loaded | _038_;
-  assign _040_ = address + 1'h1;
-  assign _041_ = 8'hfd >> layer;
-  assign _042_ = 9'h101 >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _045_ = 7'h6e >> layer;
-  assign _046_ = 9'h100 >> layer;
-  assign _047_ = 10'h200 >> layer;
-  assign _048_ = ~ is_last;
-  assign _049_ = has_value_6 & _048_;
-  assign _050_ = ! chunk;
-  assign _051_ = chunk == last_chunk;
-  assign _052_ = chunk == last_chunk;
-  assign _056_ = ~ _054_;
-  assign _057_ = \$signal$8  | _056_;
-  assign turn_ends = \$signal  & _057_;
+  assign _039_ = chunk == last_chunk;
+  assign _042_ = 1'h0 >> layer;
+  assign _043_ = 10'h3fa >> layer;
+  assign _044_ = 6'h2c >> layer;
+  assign _046_ = 10'h2b0 >> layer;
+  assign _047_ = 8'hc0 >> layer;
+  assign _048_ = 10'h300 >> layer;
+  assign _049_ = chunk == last_chunk;
+  assign _050_ = turn_ends & _049_;
+  assign _051_ = fields_loaded | _050_;
+  assign _052_ = address + 1'h1;
+  assign _053_ = 8'hfd >> layer;
+  assign _054_ = 9'h101 >> layer;
+  assign _055_ = 10'h200 >> layer;
+  assign _057_ = 7'h6e >> layer;
+  assign _058_ = 9'h100 >> layer;
+  assign _059_ = 10'h200 >> layer;
+  assign _060_ = ~ is_last;
+  assign _061_ = has_value_8 & _060_;
+  assign _062_ = ! chunk;
+  assign _063_ = chunk == last_chunk;
+  assign _064_ = chunk == last_chunk;
+  assign _068_ = ~ _066_;
+  assign _069_ = \$signal$8  | _068_;
+  assign turn_ends = \$signal  & _069_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$162  = has_value_6 & is_last;
+  assign \i__valid$175  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _058_;
+    fields_loaded <= _070_;
   always @(posedge clk)
-    last_chunk <= _059_;
+    last_chunk <= _071_;
   always @(posedge clk)
-    two_cycles <= _060_;
+    two_cycles <= _072_;
   always @(posedge clk)
-    \$signal$8  <= _061_;
+    \$signal$8  <= _073_;
   always @(posedge clk)
-    chunk <= _062_;
+    chunk <= _074_;
   always @(posedge clk)
-    \$signal  <= _063_;
+    \$signal  <= _075_;
   always @(posedge clk)
-    held <= _064_;
+    held <= _076_;
   always @(posedge clk)
-    front_0 <= _065_;
+    front_0 <= _077_;
   always @(posedge clk)
-    front_1 <= _067_;
+    front_1 <= _079_;
   always @(posedge clk)
-    parameter_base <= _068_;
+    front_2 <= _080_;
   always @(posedge clk)
-    address <= _069_;
+    front_3 <= _081_;
   always @(posedge clk)
-    parameters <= _070_;
+    parameter_base <= _082_;
   always @(posedge clk)
-    shift_select <= _071_;
+    parameter_turn_0 <= _083_;
   always @(posedge clk)
-    unit_select <= _072_;
+    parameter_turn_1 <= _084_;
   always @(posedge clk)
-    record_select <= _073_;
+    parameter_restart_0 <= _085_;
   always @(posedge clk)
-    is_last <= _074_;
+    parameter_restart_1 <= _086_;
   always @(posedge clk)
-    code_1_0_0 <= _075_;
+    address <= _087_;
   always @(posedge clk)
-    code_1_0_1 <= _076_;
+    parameter_memory_word <= _088_;
   always @(posedge clk)
-    code_1_0_2 <= _078_;
+    shift_select <= _090_;
   always @(posedge clk)
-    code_1_0_3 <= _079_;
+    unit_select <= _091_;
   always @(posedge clk)
-    code_1_1_0 <= _080_;
+    record_select <= _092_;
   always @(posedge clk)
-    code_1_1_1 <= _081_;
+    is_last <= _093_;
   always @(posedge clk)
-    code_1_1_2 <= _082_;
+    code_1_0_0 <= _094_;
   always @(posedge clk)
-    code_1_1_3 <= _083_;
+    code_1_0_1 <= _095_;
   always @(posedge clk)
-    code_1_2_0 <= _084_;
+    code_1_0_2 <= _096_;
   always @(posedge clk)
-    code_1_2_1 <= _085_;
+    code_1_0_3 <= _097_;
   always @(posedge clk)
-    code_1_2_2 <= _086_;
+    code_1_1_0 <= _098_;
   always @(posedge clk)
-    code_1_2_3 <= _087_;
+    code_1_1_1 <= _099_;
   always @(posedge clk)
-    code_1_3_0 <= _089_;
+    code_1_1_2 <= _101_;
   always @(posedge clk)
-    code_1_3_1 <= _090_;
+    code_1_1_3 <= _102_;
   always @(posedge clk)
-    code_1_3_2 <= _091_;
+    code_1_2_0 <= _103_;
   always @(posedge clk)
-    code_1_3_3 <= _092_;
+    code_1_2_1 <= _104_;
   always @(posedge clk)
-    has_value_0 <= _093_;
+    code_1_2_2 <= _105_;
   always @(posedge clk)
-    has_value_1 <= _094_;
+    code_1_2_3 <= _106_;
   always @(posedge clk)
-    has_value_2 <= _095_;
+    code_1_3_0 <= _107_;
   always @(posedge clk)
-    has_value_3 <= _096_;
+    code_1_3_1 <= _108_;
   always @(posedge clk)
-    has_value_4 <= _097_;
+    code_1_3_2 <= _109_;
   always @(posedge clk)
-    has_value_5 <= _098_;
+    code_1_3_3 <= _110_;
   always @(posedge clk)
-    has_value_6 <= _100_;
+    has_value_0 <= _112_;
   always @(posedge clk)
-    has_code_0 <= _101_;
+    has_value_1 <= _113_;
   always @(posedge clk)
-    has_code_1 <= _102_;
+    has_value_2 <= _114_;
   always @(posedge clk)
-    has_code_2 <= _103_;
+    has_value_3 <= _115_;
   always @(posedge clk)
-    has_code_3 <= _104_;
+    has_value_4 <= _116_;
   always @(posedge clk)
-    has_code_4 <= _105_;
+    has_value_5 <= _117_;
   always @(posedge clk)
-    has_code_5 <= _106_;
+    has_value_6 <= _118_;
   always @(posedge clk)
-    has_code_6 <= _107_;
+    has_value_7 <= _119_;
   always @(posedge clk)
-    has_code_7 <= _108_;
+    has_value_8 <= _120_;
   always @(posedge clk)
-    has_code_8 <= _109_;
+    has_code_0 <= _121_;
   always @(posedge clk)
-    pixel_starts_0 <= _111_;
+    has_code_1 <= _123_;
   always @(posedge clk)
-    pixel_starts_1 <= _112_;
+    has_code_2 <= _124_;
   always @(posedge clk)
-    pixel_starts_2 <= _113_;
+    has_code_3 <= _125_;
   always @(posedge clk)
-    pixel_starts_3 <= _114_;
+    has_code_4 <= _126_;
   always @(posedge clk)
-    pixel_starts_4 <= _115_;
+    has_code_5 <= _127_;
   always @(posedge clk)
-    pixel_starts_5 <= _116_;
+    has_code_6 <= _128_;
   always @(posedge clk)
-    pixel_starts_6 <= _117_;
+    has_code_7 <= _129_;
   always @(posedge clk)
-    pixel_starts_7 <= _118_;
+    has_code_8 <= _130_;
   always @(posedge clk)
-    pixel_starts_8 <= _119_;
+    pixel_starts_0 <= _131_;
   always @(posedge clk)
-    pixel_starts_9 <= _120_;
+    pixel_starts_1 <= _132_;
   always @(posedge clk)
-    pixel_starts_10 <= _002_;
+    pixel_starts_2 <= _002_;
   always @(posedge clk)
-    pixel_starts_11 <= _003_;
+    pixel_starts_3 <= _003_;
   always @(posedge clk)
-    pixel_starts_12 <= _004_;
+    pixel_starts_4 <= _004_;
   always @(posedge clk)
-    pixel_starts_13 <= _005_;
+    pixel_starts_5 <= _005_;
   always @(posedge clk)
-    pixel_starts_14 <= _006_;
+    pixel_starts_6 <= _006_;
   always @(posedge clk)
-    pixel_starts_15 <= _007_;
+    pixel_starts_7 <= _007_;
   always @(posedge clk)
-    pixel_ends_0 <= _008_;
+    pixel_starts_8 <= _008_;
   always @(posedge clk)
-    pixel_ends_1 <= _009_;
+    pixel_starts_9 <= _009_;
   always @(posedge clk)
-    pixel_ends_2 <= _010_;
+    pixel_starts_10 <= _010_;
   always @(posedge clk)
-    pixel_ends_3 <= _011_;
+    pixel_starts_11 <= _011_;
   always @(posedge clk)
-    pixel_ends_4 <= _013_;
+    pixel_starts_12 <= _013_;
   always @(posedge clk)
-    pixel_ends_5 <= _014_;
+    pixel_starts_13 <= _014_;
   always @(posedge clk)
-    pixel_ends_6 <= _015_;
+    pixel_starts_14 <= _015_;
   always @(posedge clk)
-    pixel_ends_7 <= _016_;
+    pixel_starts_15 <= _016_;
   always @(posedge clk)
-    pixel_ends_8 <= _017_;
+    pixel_starts_16 <= _017_;
   always @(posedge clk)
-    pixel_ends_9 <= _018_;
+    pixel_starts_17 <= _018_;
   always @(posedge clk)
-    pixel_ends_10 <= _019_;
+    pixel_ends_0 <= _019_;
   always @(posedge clk)
-    pixel_ends_11 <= _020_;
+    pixel_ends_1 <= _020_;
   always @(posedge clk)
-    pixel_ends_12 <= _021_;
+    pixel_ends_2 <= _021_;
   always @(posedge clk)
-    pixel_ends_13 <= _022_;
+    pixel_ends_3 <= _022_;
   always @(posedge clk)
-    pixel_ends_14 <= _024_;
+    pixel_ends_4 <= _024_;
   always @(posedge clk)
-    pixel_ends_15 <= _025_;
+    pixel_ends_5 <= _025_;
+  always @(posedge clk)
+    pixel_ends_6 <= _026_;
+  always @(posedge clk)
+    pixel_ends_7 <= _027_;
+  always @(posedge clk)
+    pixel_ends_8 <= _028_;
+  always @(posedge clk)
+    pixel_ends_9 <= _029_;
+  always @(posedge clk)
+    pixel_ends_10 <= _030_;
+  always @(posedge clk)
+    pixel_ends_11 <= _031_;
+  always @(posedge clk)
+    pixel_ends_12 <= _032_;
+  always @(posedge clk)
+    pixel_ends_13 <= _033_;
+  always @(posedge clk)
+    pixel_ends_14 <= _035_;
+  always @(posedge clk)
+    pixel_ends_15 <= _036_;
+  always @(posedge clk)
+    pixel_ends_16 <= _037_;
+  always @(posedge clk)
+    pixel_ends_17 <= _038_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$114 ),
+    .code(\code$127 ),
     .rst(rst),
     .select(record_select),
     .value(value)
   );
   power_activation_0 activation_0_lane_1 (
     .clk(clk),
-    .code(\code$131 ),
+    .code(\code$144 ),
     .rst(rst),
     .select(record_select),
-    .value(\value$126 )
+    .value(\value$139 )
   );
   power_activation_0 activation_0_lane_2 (
     .clk(clk),
-    .code(\code$143 ),
+    .code(\code$156 ),
     .rst(rst),
     .select(record_select),
-    .value(\value$138 )
+    .value(\value$151 )
   );
   power_activation_0 activation_0_lane_3 (
     .clk(clk),
-    .code(\code$155 ),
+    .code(\code$168 ),
     .rst(rst),
     .select(record_select),
-    .value(\value$150 )
+    .value(\value$163 )
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
@@ -1083,21 +1304,21 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   power_activation_1 activation_1_lane_1 (
     .clk(clk),
-    .code(\code$31 ),
+    .code(\code$37 ),
     .rst(rst),
-    .value(\value$126 )
+    .value(\value$139 )
   );
   power_activation_1 activation_1_lane_2 (
     .clk(clk),
-    .code(\code$36 ),
+    .code(\code$42 ),
     .rst(rst),
-    .value(\value$138 )
+    .value(\value$151 )
   );
   power_activation_1 activation_1_lane_3 (
     .clk(clk),
-    .code(\code$41 ),
+    .code(\code$47 ),
     .rst(rst),
-    .value(\value$150 )
+    .value(\value$163 )
   );
   \accelerator.drain.gatherer  gatherer (
     .clk(clk),
@@ -1105,17 +1326,17 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_15),
-    .pixel_starts(pixel_starts_15),
+    .pixel_ends(pixel_ends_17),
+    .pixel_starts(pixel_starts_17),
     .rst(rst),
     .two_digits(two_digits),
     .valid(has_code_8)
   );
   requantize lane_0 (
-    .acc(front_1[30:0]),
+    .acc(front_3[30:0]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[69:0]),
+    .parameters(parameter_memory_word[69:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
@@ -1123,37 +1344,37 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .value(value)
   );
   requantize lane_1 (
-    .acc(front_1[61:31]),
+    .acc(front_3[61:31]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[139:70]),
+    .parameters(parameter_memory_word[139:70]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
     .skip_1(digits_1[7:4]),
-    .value(\value$126 )
+    .value(\value$139 )
   );
   requantize lane_2 (
-    .acc(front_1[92:62]),
+    .acc(front_3[92:62]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[209:140]),
+    .parameters(parameter_memory_word[209:140]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[11:8]),
     .skip_1(digits_1[11:8]),
-    .value(\value$138 )
+    .value(\value$151 )
   );
   requantize lane_3 (
-    .acc(front_1[123:93]),
+    .acc(front_3[123:93]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[279:210]),
+    .parameters(parameter_memory_word[279:210]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[15:12]),
     .skip_1(digits_1[15:12]),
-    .value(\value$150 )
+    .value(\value$163 )
   );
   \accelerator.drain.output  \output  (
     .clk(clk),
@@ -1163,8 +1384,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .r_en(o__ready),
     .rst(rst),
     .sum_started(sum_started),
-    .w_data(\i__payload$118 ),
-    .w_en(\i__valid$162 )
+    .w_data(\i__payload$131 ),
+    .w_en(\i__valid$175 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1183,132 +1404,16 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = start;
+    _070_ = start;
     if (rst) begin
-      _058_ = 1'h0;
+      _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = last_chunk;
+    _071_ = last_chunk;
     if (start) begin
-      _059_ = { _044_, _033_, _000_ };
-    end
-    if (rst) begin
-      _059_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _060_ = two_cycles;
-    if (start) begin
-      _060_ = _055_;
-    end
-    if (rst) begin
-      _060_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = \$signal$8 ;
-    if (\$signal ) begin
-      _061_ = _110_;
-    end
-    if (start) begin
-      _061_ = 1'h0;
-    end
-    if (rst) begin
-      _061_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = chunk;
-    if (turn_ends) begin
-      _062_ = _023_[2:0];
-    end
-    if (start) begin
-      _062_ = 3'h0;
-    end
-    if (rst) begin
-      _062_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = \$signal ;
-    if (turn_ends) begin
-      if (_028_) begin
-        _063_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _063_ = 1'h1;
-    end
-    if (rst) begin
-      _063_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = held;
-    if (i__valid) begin
-      _064_ = i__payload;
-    end else if (turn_ends) begin
-      _064_ = _029_;
-    end
-    if (rst) begin
-      _064_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = held;
-    if (rst) begin
-      _065_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = front_0;
-    if (rst) begin
-      _067_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = parameter_base;
-    if (start) begin
-      _068_ = { _036_, _035_, _034_, _032_, _031_, _030_ };
-    end
-    if (rst) begin
-      _068_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = address;
-    if (_039_) begin
-      _069_ = parameter_base;
-    end else if (turn_ends) begin
-      _069_ = _040_[5:0];
-    end
-    if (rst) begin
-      _069_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = port__data;
-    if (rst) begin
-      _070_ = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = shift_select;
-    if (start) begin
-      _071_ = { _043_, _042_, _041_ };
+      _071_ = { _056_, _045_, _000_ };
     end
     if (rst) begin
       _071_ = 3'h0;
@@ -1316,9 +1421,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = unit_select;
+    _072_ = two_cycles;
     if (start) begin
-      _072_ = _045_;
+      _072_ = _067_;
     end
     if (rst) begin
       _072_ = 1'h0;
@@ -1326,9 +1431,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = record_select;
+    _073_ = \$signal$8 ;
+    if (\$signal ) begin
+      _073_ = _122_;
+    end
     if (start) begin
-      _073_ = _046_;
+      _073_ = 1'h0;
     end
     if (rst) begin
       _073_ = 1'h0;
@@ -1336,460 +1444,657 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = is_last;
+    _074_ = chunk;
+    if (turn_ends) begin
+      _074_ = _023_[2:0];
+    end
     if (start) begin
-      _074_ = _047_;
+      _074_ = 3'h0;
     end
     if (rst) begin
-      _074_ = 1'h0;
+      _074_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = code;
+    _075_ = \$signal ;
+    if (turn_ends) begin
+      if (_040_) begin
+        _075_ = 1'h0;
+      end
+    end
+    if (i__valid) begin
+      _075_ = 1'h1;
+    end
     if (rst) begin
-      _075_ = 8'h00;
+      _075_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = code_1_0_0;
+    _076_ = held;
+    if (i__valid) begin
+      _076_ = i__payload;
+    end else if (turn_ends) begin
+      _076_ = _041_;
+    end
     if (rst) begin
-      _076_ = 8'h00;
+      _076_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = code_1_0_1;
+    _077_ = held;
     if (rst) begin
-      _078_ = 8'h00;
+      _077_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = code_1_0_2;
+    _079_ = front_0;
     if (rst) begin
-      _079_ = 8'h00;
+      _079_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = \code$31 ;
+    _080_ = front_1;
     if (rst) begin
-      _080_ = 8'h00;
+      _080_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = code_1_1_0;
+    _081_ = front_2;
     if (rst) begin
-      _081_ = 8'h00;
+      _081_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = code_1_1_1;
+    _082_ = parameter_base;
+    if (start) begin
+      _082_ = { _048_, _047_, _046_, _044_, _043_, _042_ };
+    end
     if (rst) begin
-      _082_ = 8'h00;
+      _082_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = code_1_1_2;
+    _083_ = turn_ends;
     if (rst) begin
-      _083_ = 8'h00;
+      _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = \code$36 ;
+    _084_ = parameter_turn_0;
     if (rst) begin
-      _084_ = 8'h00;
+      _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = code_1_2_0;
+    _085_ = _051_;
     if (rst) begin
-      _085_ = 8'h00;
+      _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = code_1_2_1;
+    _086_ = parameter_restart_0;
     if (rst) begin
-      _086_ = 8'h00;
+      _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = code_1_2_2;
+    _087_ = address;
+    if (parameter_restart_1) begin
+      _087_ = parameter_base;
+    end else if (parameter_turn_1) begin
+      _087_ = _052_[5:0];
+    end
     if (rst) begin
-      _087_ = 8'h00;
+      _087_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = \code$41 ;
+    _088_ = port__data;
     if (rst) begin
-      _089_ = 8'h00;
+      _088_ = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = code_1_3_0;
+    _090_ = shift_select;
+    if (start) begin
+      _090_ = { _055_, _054_, _053_ };
+    end
     if (rst) begin
-      _090_ = 8'h00;
+      _090_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = code_1_3_1;
+    _091_ = unit_select;
+    if (start) begin
+      _091_ = _057_;
+    end
     if (rst) begin
-      _091_ = 8'h00;
+      _091_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = code_1_3_2;
+    _092_ = record_select;
+    if (start) begin
+      _092_ = _058_;
+    end
     if (rst) begin
-      _092_ = 8'h00;
+      _092_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = turn_ends;
+    _093_ = is_last;
+    if (start) begin
+      _093_ = _059_;
+    end
     if (rst) begin
       _093_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = has_value_0;
+    _094_ = code;
     if (rst) begin
-      _094_ = 1'h0;
+      _094_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = has_value_1;
+    _095_ = code_1_0_0;
     if (rst) begin
-      _095_ = 1'h0;
+      _095_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = has_value_2;
+    _096_ = code_1_0_1;
     if (rst) begin
-      _096_ = 1'h0;
+      _096_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = has_value_3;
+    _097_ = code_1_0_2;
     if (rst) begin
-      _097_ = 1'h0;
+      _097_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = has_value_4;
+    _098_ = \code$37 ;
     if (rst) begin
-      _098_ = 1'h0;
+      _098_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = has_value_5;
+    _099_ = code_1_1_0;
     if (rst) begin
-      _100_ = 1'h0;
+      _099_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = _049_;
+    _101_ = code_1_1_1;
     if (rst) begin
-      _101_ = 1'h0;
+      _101_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = has_code_0;
+    _102_ = code_1_1_2;
     if (rst) begin
-      _102_ = 1'h0;
+      _102_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = has_code_1;
+    _103_ = \code$42 ;
     if (rst) begin
-      _103_ = 1'h0;
+      _103_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = has_code_2;
+    _104_ = code_1_2_0;
     if (rst) begin
-      _104_ = 1'h0;
+      _104_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = has_code_3;
+    _105_ = code_1_2_1;
     if (rst) begin
-      _105_ = 1'h0;
+      _105_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = has_code_4;
+    _106_ = code_1_2_2;
     if (rst) begin
-      _106_ = 1'h0;
+      _106_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = has_code_5;
+    _107_ = \code$47 ;
     if (rst) begin
-      _107_ = 1'h0;
+      _107_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = has_code_6;
+    _108_ = code_1_3_0;
     if (rst) begin
-      _108_ = 1'h0;
+      _108_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = has_code_7;
+    _109_ = code_1_3_1;
     if (rst) begin
-      _109_ = 1'h0;
+      _109_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = _050_;
+    _110_ = code_1_3_2;
     if (rst) begin
-      _111_ = 1'h0;
+      _110_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = pixel_starts_0;
+    _112_ = turn_ends;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = pixel_starts_1;
+    _113_ = has_value_0;
     if (rst) begin
       _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = pixel_starts_2;
+    _114_ = has_value_1;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = pixel_starts_3;
+    _115_ = has_value_2;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = pixel_starts_4;
+    _116_ = has_value_3;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = pixel_starts_5;
+    _117_ = has_value_4;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = pixel_starts_6;
+    _118_ = has_value_5;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = pixel_starts_7;
+    _119_ = has_value_6;
     if (rst) begin
       _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = pixel_starts_8;
+    _120_ = has_value_7;
     if (rst) begin
       _120_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_9;
+    _121_ = _061_;
+    if (rst) begin
+      _121_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _123_ = has_code_0;
+    if (rst) begin
+      _123_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _124_ = has_code_1;
+    if (rst) begin
+      _124_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _125_ = has_code_2;
+    if (rst) begin
+      _125_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _126_ = has_code_3;
+    if (rst) begin
+      _126_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _127_ = has_code_4;
+    if (rst) begin
+      _127_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _128_ = has_code_5;
+    if (rst) begin
+      _128_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _129_ = has_code_6;
+    if (rst) begin
+      _129_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _130_ = has_code_7;
+    if (rst) begin
+      _130_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _131_ = _062_;
+    if (rst) begin
+      _131_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _132_ = pixel_starts_0;
+    if (rst) begin
+      _132_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_1;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_10;
+    _003_ = pixel_starts_2;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_11;
+    _004_ = pixel_starts_3;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_12;
+    _005_ = pixel_starts_4;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_13;
+    _006_ = pixel_starts_5;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_14;
+    _007_ = pixel_starts_6;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = _051_;
+    _008_ = pixel_starts_7;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_ends_0;
+    _009_ = pixel_starts_8;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_ends_1;
+    _010_ = pixel_starts_9;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_ends_2;
+    _011_ = pixel_starts_10;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_3;
+    _013_ = pixel_starts_11;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_4;
+    _014_ = pixel_starts_12;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_5;
+    _015_ = pixel_starts_13;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_6;
+    _016_ = pixel_starts_14;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_7;
+    _017_ = pixel_starts_15;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_8;
+    _018_ = pixel_starts_16;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_9;
+    _019_ = _063_;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_10;
+    _020_ = pixel_ends_0;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_11;
+    _021_ = pixel_ends_1;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_12;
+    _022_ = pixel_ends_2;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_13;
+    _024_ = pixel_ends_3;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_14;
+    _025_ = pixel_ends_4;
     if (rst) begin
       _025_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _026_ = pixel_ends_5;
+    if (rst) begin
+      _026_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _027_ = pixel_ends_6;
+    if (rst) begin
+      _027_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _028_ = pixel_ends_7;
+    if (rst) begin
+      _028_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _029_ = pixel_ends_8;
+    if (rst) begin
+      _029_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _030_ = pixel_ends_9;
+    if (rst) begin
+      _030_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _031_ = pixel_ends_10;
+    if (rst) begin
+      _031_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _032_ = pixel_ends_11;
+    if (rst) begin
+      _032_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _033_ = pixel_ends_12;
+    if (rst) begin
+      _033_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _035_ = pixel_ends_13;
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _036_ = pixel_ends_14;
+    if (rst) begin
+      _036_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _037_ = pixel_ends_15;
+    if (rst) begin
+      _037_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _038_ = pixel_ends_16;
+    if (rst) begin
+      _038_ = 1'h0;
     end
   end
   always @* begin
@@ -1797,7 +2102,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = \code$114 ;
+          code_0 = \code$127 ;
       1'h1:
           code_0 = code_1_0_3;
     endcase
@@ -1807,7 +2112,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_1 = \code$131 ;
+          code_1 = \code$144 ;
       1'h1:
           code_1 = code_1_1_3;
     endcase
@@ -1817,7 +2122,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_2 = \code$143 ;
+          code_2 = \code$156 ;
       1'h1:
           code_2 = code_1_2_3;
     endcase
@@ -1827,99 +2132,100 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_3 = \code$155 ;
+          code_3 = \code$168 ;
       1'h1:
           code_3 = code_1_3_3;
     endcase
   end
   assign extra_turn = 1'h0;
-  assign accs = front_1;
+  assign accs = front_3;
   assign port__addr = address;
   assign port__en = 1'h1;
-  assign \layer$96  = layer;
-  assign \start$97  = start;
-  assign \chunk$98  = chunk;
-  assign \turn_ends$99  = turn_ends;
+  assign parameters = parameter_memory_word;
+  assign \layer$109  = layer;
+  assign \start$110  = start;
+  assign \chunk$111  = chunk;
+  assign \turn_ends$112  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$106  = residual_address;
+  assign \address$119  = residual_address;
   assign residual_word = word;
-  assign \value$110  = value;
+  assign \value$123  = value;
   assign select = record_select;
-  assign \value$112  = value;
-  assign acc = front_1[30:0];
-  assign \parameters$116  = parameters[69:0];
-  assign \shift_select$117  = shift_select;
+  assign \value$125  = value;
+  assign acc = front_3[30:0];
+  assign \parameters$129  = parameter_memory_word[69:0];
+  assign \shift_select$130  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
   assign form = 1'h0;
-  assign \form$125  = 1'h0;
-  assign \value$127  = \value$126 ;
-  assign \select$128  = record_select;
-  assign \value$129  = \value$126 ;
-  assign \acc$132  = front_1[61:31];
-  assign \parameters$133  = parameters[139:70];
-  assign \shift_select$134  = shift_select;
-  assign \skip_0$135  = digits_0[7:4];
-  assign \skip_1$136  = digits_1[7:4];
-  assign \form$137  = 1'h0;
-  assign \value$139  = \value$138 ;
-  assign \select$140  = record_select;
-  assign \value$141  = \value$138 ;
-  assign \acc$144  = front_1[92:62];
-  assign \parameters$145  = parameters[209:140];
-  assign \shift_select$146  = shift_select;
-  assign \skip_0$147  = digits_0[11:8];
-  assign \skip_1$148  = digits_1[11:8];
-  assign \form$149  = 1'h0;
-  assign \value$151  = \value$150 ;
-  assign \select$152  = record_select;
-  assign \value$153  = \value$150 ;
-  assign \acc$156  = front_1[123:93];
-  assign \parameters$157  = parameters[279:210];
-  assign \shift_select$158  = shift_select;
-  assign \skip_0$159  = digits_0[15:12];
-  assign \skip_1$160  = digits_1[15:12];
-  assign \form$161  = 1'h0;
-  assign \sum_started$164  = sum_started;
-  assign \credit$166  = credit;
-  assign \valid$167  = has_code_8;
-  assign pixel_starts = pixel_starts_15;
-  assign \pixel_ends$169  = pixel_ends_15;
-  assign \two_digits$171  = two_digits;
-  assign \full$173  = full;
-  assign \high$175  = high;
-  assign \low$177  = low;
-  assign \o__payload$179  = o__payload;
-  assign \o__ready$181  = o__ready;
-  assign \o__valid$183  = o__valid;
-  assign \parameters$116.multiplier  = parameters[15:0];
-  assign \parameters$116.bias  = parameters[53:16];
-  assign \parameters$116.residual  = parameters[69:54];
-  assign \parameters$133.multiplier  = parameters[85:70];
-  assign \parameters$133.bias  = parameters[123:86];
-  assign \parameters$133.residual  = parameters[139:124];
-  assign \parameters$145.multiplier  = parameters[155:140];
-  assign \parameters$145.bias  = parameters[193:156];
-  assign \parameters$145.residual  = parameters[209:194];
-  assign \parameters$157.multiplier  = parameters[225:210];
-  assign \parameters$157.bias  = parameters[263:226];
-  assign \parameters$157.residual  = parameters[279:264];
+  assign \form$138  = 1'h0;
+  assign \value$140  = \value$139 ;
+  assign \select$141  = record_select;
+  assign \value$142  = \value$139 ;
+  assign \acc$145  = front_3[61:31];
+  assign \parameters$146  = parameter_memory_word[139:70];
+  assign \shift_select$147  = shift_select;
+  assign \skip_0$148  = digits_0[7:4];
+  assign \skip_1$149  = digits_1[7:4];
+  assign \form$150  = 1'h0;
+  assign \value$152  = \value$151 ;
+  assign \select$153  = record_select;
+  assign \value$154  = \value$151 ;
+  assign \acc$157  = front_3[92:62];
+  assign \parameters$158  = parameter_memory_word[209:140];
+  assign \shift_select$159  = shift_select;
+  assign \skip_0$160  = digits_0[11:8];
+  assign \skip_1$161  = digits_1[11:8];
+  assign \form$162  = 1'h0;
+  assign \value$164  = \value$163 ;
+  assign \select$165  = record_select;
+  assign \value$166  = \value$163 ;
+  assign \acc$169  = front_3[123:93];
+  assign \parameters$170  = parameter_memory_word[279:210];
+  assign \shift_select$171  = shift_select;
+  assign \skip_0$172  = digits_0[15:12];
+  assign \skip_1$173  = digits_1[15:12];
+  assign \form$174  = 1'h0;
+  assign \sum_started$177  = sum_started;
+  assign \credit$179  = credit;
+  assign \valid$180  = has_code_8;
+  assign pixel_starts = pixel_starts_17;
+  assign \pixel_ends$182  = pixel_ends_17;
+  assign \two_digits$184  = two_digits;
+  assign \full$186  = full;
+  assign \high$188  = high;
+  assign \low$190  = low;
+  assign \o__payload$192  = o__payload;
+  assign \o__ready$194  = o__ready;
+  assign \o__valid$196  = o__valid;
+  assign \parameters$129.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$129.bias  = parameter_memory_word[53:16];
+  assign \parameters$129.residual  = parameter_memory_word[69:54];
+  assign \parameters$146.multiplier  = parameter_memory_word[85:70];
+  assign \parameters$146.bias  = parameter_memory_word[123:86];
+  assign \parameters$146.residual  = parameter_memory_word[139:124];
+  assign \parameters$158.multiplier  = parameter_memory_word[155:140];
+  assign \parameters$158.bias  = parameter_memory_word[193:156];
+  assign \parameters$158.residual  = parameter_memory_word[209:194];
+  assign \parameters$170.multiplier  = parameter_memory_word[225:210];
+  assign \parameters$170.bias  = parameter_memory_word[263:226];
+  assign \parameters$170.residual  = parameter_memory_word[279:264];
   assign codes[31:24] = code_3;
   assign codes[23:16] = code_2;
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$118 [87:66] = \value$150 ;
-  assign \i__payload$118 [65:44] = \value$138 ;
-  assign \i__payload$118 [43:22] = \value$126 ;
-  assign \i__payload$118 [21:0] = value;
-  assign _088_ = 1'h0;
-  assign _099_ = two_cycles;
-  assign _026_ = 1'h1;
-  assign _028_ = 1'h1;
-  assign _029_ = 124'h0000000000000000000000000000000;
-  assign _053_ = 1'h0;
-  assign _054_ = two_cycles;
+  assign \i__payload$131 [87:66] = \value$163 ;
+  assign \i__payload$131 [65:44] = \value$151 ;
+  assign \i__payload$131 [43:22] = \value$139 ;
+  assign \i__payload$131 [21:0] = value;
+  assign _100_ = 1'h0;
+  assign _111_ = two_cycles;
+  assign _034_ = 1'h1;
+  assign _040_ = 1'h1;
+  assign _041_ = 124'h0000000000000000000000000000000;
+  assign _065_ = 1'h0;
+  assign _066_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2316,7 +2622,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2324,8 +2630,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire turn_ends;
   input pixel_ends;
   wire pixel_ends;
-  output [11:0] address;
-  wire [11:0] address;
   output [15:0] digits_0;
   wire [15:0] digits_0;
   input [31:0] word;
@@ -2340,6 +2644,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg bank = 1'h0;
   output exists;
   reg exists = 1'h0;
+  output [11:0] address;
+  reg [11:0] address = 12'h000;
   (* init = 16'h0000 *)
   output [15:0] digits_1;
   wire [15:0] digits_1;
@@ -2380,13 +2686,13 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire _032_;
   wire [12:0] _033_;
   wire _034_;
-  wire [15:0] _035_;
-  wire [3:0] _036_;
-  wire [4:0] _037_;
-  wire [13:0] _038_;
-  wire _039_;
-  wire [9:0] _040_;
-  wire [14:0] _041_;
+  wire [4:0] _035_;
+  wire [13:0] _036_;
+  wire _037_;
+  wire [9:0] _038_;
+  wire [14:0] _039_;
+  wire [15:0] _040_;
+  wire [3:0] _041_;
   reg _042_;
   reg _043_;
   reg [9:0] _044_;
@@ -2399,18 +2705,21 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg _051_;
   reg [11:0] _052_;
   reg [4:0] _053_;
-  reg _054_;
-  reg [15:0] _055_;
+  reg [11:0] _054_;
+  reg _055_;
   wire _056_;
-  reg [15:0] _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
+  reg _057_;
+  reg _058_;
+  reg [15:0] _059_;
+  reg [15:0] _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
   reg [11:0] \$like  = 12'h000;
   reg [15:0] \$signal  = 16'h0000;
   wire signed [4:0] at;
   (* init = 1'h0 *)
-  wire \bank$26 ;
+  wire \bank$29 ;
   reg [9:0] base = 10'h000;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
@@ -2422,17 +2731,22 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg [4:0] last_column = 5'h00;
   reg [9:0] plane = 10'h000;
   reg [2:0] row_step = 3'h0;
-  reg select = 1'h0;
+  reg select_0 = 1'h0;
+  reg select_1 = 1'h0;
+  reg select_2 = 1'h0;
   reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
-  assign _002_ = select * 5'h10;
-  assign _035_ = word >> _002_;
-  assign _036_ = chunk - 1'h0;
-  assign _038_ = $signed({ 1'h0, \$like  }) + $signed(_037_);
-  assign _039_ = turn_ends & two_digits_field;
-  assign _040_ = _039_ ? plane : 10'h000;
-  assign _041_ = $signed(_038_) + $signed({ 1'h0, _040_ });
+  assign _031_ = column + 1'h1;
+  assign _032_ = column == last_column;
+  assign _033_ = \$like  + row_step;
+  assign _036_ = $signed({ 1'h0, \$like  }) + $signed(_035_);
+  assign _037_ = turn_ends & two_digits_field;
+  assign _038_ = _037_ ? plane : 10'h000;
+  assign _039_ = $signed(_036_) + $signed({ 1'h0, _038_ });
+  assign _002_ = select_2 * 5'h10;
+  assign _040_ = word >> _002_;
+  assign _041_ = chunk - 1'h0;
   assign digits_0 = two_digits_field ? earlier : \$signal ;
   always @(posedge clk)
     fields_loaded <= _042_;
@@ -2457,20 +2771,26 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   always @(posedge clk)
     column <= _053_;
   always @(posedge clk)
-    select <= _054_;
+    address <= _054_;
   always @(posedge clk)
-    \$signal  <= _055_;
+    select_0 <= _055_;
   always @(posedge clk)
-    earlier <= _057_;
+    select_1 <= _057_;
+  always @(posedge clk)
+    select_2 <= _058_;
+  always @(posedge clk)
+    \$signal  <= _059_;
+  always @(posedge clk)
+    earlier <= _060_;
   assign _000_ = 6'h24 >> layer;
   assign _012_ = 1'h0 >> layer;
   assign _023_ = 1'h0 >> layer;
   assign _034_ = 1'h0 >> layer;
   assign _045_ = 1'h0 >> layer;
   assign _056_ = 6'h24 >> layer;
-  assign _058_ = 1'h0 >> layer;
-  assign _059_ = 1'h0 >> layer;
-  assign _060_ = 1'h0 >> layer;
+  assign _061_ = 1'h0 >> layer;
+  assign _062_ = 1'h0 >> layer;
+  assign _063_ = 1'h0 >> layer;
   assign _001_ = 6'h24 >> layer;
   assign _003_ = 6'h24 >> layer;
   assign _004_ = 1'h0 >> layer;
@@ -2498,9 +2818,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _028_ = 9'h124 >> layer;
   assign _029_ = turn_ends & pixel_ends;
   assign _030_ = \$like  + column_step;
-  assign _031_ = column + 1'h1;
-  assign _032_ = column == last_column;
-  assign _033_ = \$like  + row_step;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _042_ = start;
@@ -2522,7 +2839,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _044_ = base;
     if (start) begin
-      _044_ = { _003_, _001_, _060_, _059_, _058_, _056_, _045_, _034_, _023_, _012_ };
+      _044_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
     end
     if (rst) begin
       _044_ = 10'h000;
@@ -2620,34 +2937,54 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _054_ = _036_[0];
+    _054_ = _039_[11:0];
     if (rst) begin
-      _054_ = 1'h0;
+      _054_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _055_ = _035_;
+    _055_ = _041_[0];
     if (rst) begin
-      _055_ = 16'h0000;
+      _055_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _057_ = \$signal ;
+    _057_ = select_0;
     if (rst) begin
-      _057_ = 16'h0000;
+      _057_ = 1'h0;
     end
   end
-  assign at = { _036_[3], _036_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _058_ = select_1;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _059_ = _040_;
+    if (rst) begin
+      _059_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _060_ = \$signal ;
+    if (rst) begin
+      _060_ = 16'h0000;
+    end
+  end
+  assign at = { _041_[3], _041_ };
   assign chunk_offset = 1'h0;
   assign form_field = 1'h0;
   assign valid = exists;
-  assign \bank$26  = bank;
+  assign \bank$29  = bank;
   assign form = 1'h0;
-  assign address = _041_[11:0];
   assign digits_1 = \$signal ;
-  assign _037_ = { _036_[3], _036_[3], _036_[3:1] };
+  assign _035_ = { _041_[3], _041_[3], _041_[3:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -3440,30 +3777,32 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign o__payload[30:0] = acc;
 endmodule
 
-module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, walk__shift, walk__digit, walk__act_bank, walk__pad, loading, credit, walk__act_address, walk__weight_address, layer, status, walk__pad_word, start, loaded, clk);
+module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$10  = 0;
   input rst;
   wire rst;
-  output sum_ends;
-  wire sum_ends;
-  output step;
-  wire step;
   output sum_started;
   wire sum_started;
-  output walk__first;
-  wire walk__first;
-  output walk__shift;
-  wire walk__shift;
-  output walk__digit;
-  wire walk__digit;
-  output walk__act_bank;
-  wire walk__act_bank;
-  output walk__pad;
-  wire walk__pad;
   output loading;
   wire loading;
   input credit;
   wire credit;
+  output walk__valid;
+  reg walk__valid = 1'h0;
+  output walk__first;
+  reg walk__first = 1'h0;
+  output walk__shift;
+  reg walk__shift = 1'h0;
+  output walk__last;
+  reg walk__last = 1'h0;
+  output walk__digit;
+  reg walk__digit = 1'h0;
+  output walk__act_bank;
+  reg walk__act_bank = 1'h0;
+  output walk__pad;
+  reg walk__pad = 1'h0;
+  output [31:0] walk__pad_word;
+  reg [31:0] walk__pad_word = 32'd0;
   output [11:0] walk__act_address;
   reg [11:0] walk__act_address = 12'h000;
   output [9:0] walk__weight_address;
@@ -3472,8 +3811,6 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [3:0] layer = 4'h0;
   output [3:0] status;
   reg [3:0] status = 4'h0;
-  output [31:0] walk__pad_word;
-  reg [31:0] walk__pad_word;
   output start;
   reg start;
   input loaded;
@@ -3557,31 +3894,31 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _074_;
   wire _075_;
   wire _076_;
-  wire _077_;
+  wire [7:0] _077_;
   wire _078_;
   wire [7:0] _079_;
   wire _080_;
-  wire [7:0] _081_;
+  wire _081_;
   wire _082_;
   wire _083_;
-  wire [1:0] _084_;
+  wire _084_;
   wire _085_;
   wire _086_;
   wire _087_;
   wire _088_;
   wire _089_;
   wire _090_;
-  wire _091_;
+  wire [7:0] _091_;
   wire _092_;
-  wire [9:0] _093_;
-  wire [9:0] _094_;
-  wire [9:0] _095_;
-  wire [10:0] _096_;
-  wire [10:0] _097_;
-  wire [10:0] _098_;
-  wire [10:0] _099_;
+  wire [7:0] _093_;
+  wire _094_;
+  wire _095_;
+  wire [7:0] _096_;
+  wire _097_;
+  wire _098_;
+  wire [7:0] _099_;
   wire _100_;
-  wire [13:0] _101_;
+  wire _101_;
   wire _102_;
   wire _103_;
   wire _104_;
@@ -3589,44 +3926,44 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _106_;
   wire _107_;
   wire _108_;
-  wire [9:0] _109_;
-  wire [9:0] _110_;
+  wire _109_;
+  wire _110_;
   wire _111_;
   wire _112_;
-  wire [9:0] _113_;
-  wire [9:0] _114_;
-  wire [9:0] _115_;
-  wire [9:0] _116_;
-  wire [9:0] _117_;
-  wire [11:0] _118_;
+  wire _113_;
+  wire [1:0] _114_;
+  wire _115_;
+  wire [2:0] _116_;
+  wire [2:0] _117_;
+  wire _118_;
   wire _119_;
-  wire [2:0] _120_;
-  wire [2:0] _121_;
-  wire _122_;
+  wire _120_;
+  wire [3:0] _121_;
+  wire [3:0] _122_;
   wire _123_;
   wire _124_;
   wire _125_;
-  wire [3:0] _126_;
-  wire [3:0] _127_;
-  wire _128_;
-  wire _129_;
+  wire _126_;
+  wire _127_;
+  wire [3:0] _128_;
+  wire [3:0] _129_;
   wire _130_;
   wire _131_;
   wire _132_;
-  wire [3:0] _133_;
+  wire _133_;
   wire _134_;
-  wire [3:0] _135_;
-  wire _136_;
-  wire _137_;
+  wire _135_;
+  wire [1:0] _136_;
+  wire [1:0] _137_;
   wire _138_;
   wire _139_;
   wire _140_;
   wire _141_;
   wire _142_;
-  wire [1:0] _143_;
+  wire _143_;
   wire [1:0] _144_;
   wire _145_;
-  wire _146_;
+  wire [1:0] _146_;
   wire _147_;
   wire _148_;
   wire _149_;
@@ -3634,10 +3971,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _151_;
   wire _152_;
   wire _153_;
-  wire _154_;
-  wire [1:0] _155_;
+  wire [3:0] _154_;
+  wire [3:0] _155_;
   wire _156_;
-  wire [1:0] _157_;
+  wire _157_;
   wire _158_;
   wire _159_;
   wire _160_;
@@ -3645,54 +3982,54 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _162_;
   wire _163_;
   wire _164_;
-  wire _165_;
-  wire _166_;
+  wire [5:0] _165_;
+  wire [5:0] _166_;
   wire _167_;
   wire _168_;
   wire _169_;
-  wire [3:0] _170_;
-  wire [3:0] _171_;
+  wire _170_;
+  wire _171_;
   wire _172_;
   wire _173_;
   wire _174_;
   wire _175_;
   wire _176_;
-  wire _177_;
+  wire [5:0] _177_;
   wire _178_;
-  wire _179_;
+  wire [5:0] _179_;
   wire _180_;
   wire _181_;
-  wire _182_;
-  wire _183_;
-  wire _184_;
-  wire _185_;
-  wire [5:0] _186_;
-  wire [5:0] _187_;
-  wire _188_;
+  wire [9:0] _182_;
+  wire [9:0] _183_;
+  wire [9:0] _184_;
+  wire [10:0] _185_;
+  wire [10:0] _186_;
+  wire [10:0] _187_;
+  wire [10:0] _188_;
   wire _189_;
-  wire _190_;
-  wire _191_;
-  wire _192_;
-  wire _193_;
-  wire _194_;
-  wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
+  wire [9:0] _190_;
+  wire [9:0] _191_;
+  wire [9:0] _192_;
+  wire [9:0] _193_;
+  wire [9:0] _194_;
+  wire [9:0] _195_;
+  wire [9:0] _196_;
+  wire [12:0] _197_;
+  wire [10:0] _198_;
   wire _199_;
   wire _200_;
-  wire _201_;
+  wire [5:0] _201_;
   wire _202_;
-  wire _203_;
-  wire _204_;
-  wire [5:0] _205_;
-  wire [5:0] _206_;
+  wire [4:0] _203_;
+  wire [4:0] _204_;
+  wire _205_;
+  wire _206_;
   wire _207_;
-  wire [5:0] _208_;
+  wire _208_;
   wire _209_;
-  wire [4:0] _210_;
+  wire _210_;
   wire _211_;
-  wire [4:0] _212_;
+  wire _212_;
   wire _213_;
   wire _214_;
   wire _215_;
@@ -3700,115 +4037,115 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _217_;
   wire _218_;
   wire _219_;
-  wire _220_;
-  wire _221_;
+  reg _220_;
+  reg _221_;
   wire _222_;
   wire _223_;
-  wire _224_;
-  wire _225_;
-  wire _226_;
-  wire _227_;
-  wire _228_;
-  wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
+  reg _224_;
+  reg _225_;
+  reg _226_;
+  reg _227_;
+  reg _228_;
+  reg _229_;
+  reg [1:0] _230_;
+  reg [2:0] _231_;
+  reg [2:0] _232_;
+  reg [2:0] _233_;
   wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
+  reg [4:0] _235_;
+  reg [4:0] _236_;
+  reg [4:0] _237_;
+  reg [10:0] _238_;
+  reg [9:0] _239_;
+  reg [9:0] _240_;
+  reg [9:0] _241_;
+  reg [8:0] _242_;
+  reg [2:0] _243_;
+  reg [2:0] _244_;
   wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire [7:0] _250_;
-  wire _251_;
-  wire [7:0] _252_;
-  wire _253_;
-  wire _254_;
-  wire [7:0] _255_;
+  reg [6:0] _246_;
+  reg [9:0] _247_;
+  reg [9:0] _248_;
+  reg _249_;
+  reg [4:0] _250_;
+  reg [10:0] _251_;
+  reg _252_;
+  reg _253_;
+  reg [9:0] _254_;
+  reg [1:0] _255_;
   wire _256_;
-  wire _257_;
-  wire _258_;
-  wire [7:0] _259_;
-  wire _260_;
-  wire _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire _265_;
-  wire _266_;
+  reg [1:0] _257_;
+  reg [2:0] _258_;
+  reg [2:0] _259_;
+  reg [4:0] _260_;
+  reg [4:0] _261_;
+  reg _262_;
+  reg [6:0] _263_;
+  reg [6:0] _264_;
+  reg _265_;
+  reg _266_;
   wire _267_;
-  wire _268_;
-  wire _269_;
-  wire _270_;
-  wire _271_;
-  wire _272_;
-  wire _273_;
+  reg _268_;
+  reg _269_;
+  reg _270_;
+  reg _271_;
+  reg _272_;
+  reg [31:0] _273_;
   reg _274_;
-  reg [1:0] _275_;
-  reg [2:0] _276_;
-  reg [2:0] _277_;
+  reg _275_;
+  reg [1:0] _276_;
+  reg _277_;
   wire _278_;
   reg _279_;
-  reg _280_;
-  reg [2:0] _281_;
-  reg [4:0] _282_;
-  reg [4:0] _283_;
-  reg [4:0] _284_;
-  reg [10:0] _285_;
-  reg [9:0] _286_;
-  reg [9:0] _287_;
-  reg [9:0] _288_;
+  reg [2:0] _280_;
+  reg _281_;
+  reg _282_;
+  reg [2:0] _283_;
+  reg _284_;
+  reg _285_;
+  reg _286_;
+  reg _287_;
+  reg _288_;
   wire _289_;
-  reg [8:0] _290_;
-  reg [2:0] _291_;
-  reg [2:0] _292_;
-  reg [6:0] _293_;
-  reg [9:0] _294_;
-  reg [9:0] _295_;
-  reg _296_;
-  reg [4:0] _297_;
-  reg [10:0] _298_;
-  reg _299_;
+  reg _290_;
+  reg _291_;
+  reg _292_;
+  reg [2:0] _293_;
+  reg _294_;
+  reg _295_;
+  reg [4:0] _296_;
+  reg _297_;
+  reg _298_;
+  reg [4:0] _299_;
   wire _300_;
   reg _301_;
-  reg [9:0] _302_;
-  reg [1:0] _303_;
-  reg [1:0] _304_;
-  reg [2:0] _305_;
-  reg [2:0] _306_;
-  reg [4:0] _307_;
-  reg [4:0] _308_;
-  reg _309_;
-  reg [6:0] _310_;
+  reg _302_;
+  reg [11:0] _303_;
+  reg [9:0] _304_;
+  reg [11:0] _305_;
+  reg [9:0] _306_;
+  reg [3:0] _307_;
+  reg [3:0] _308_;
+  reg [2:0] _309_;
+  reg [4:0] _310_;
   wire _311_;
-  reg [6:0] _312_;
-  reg _313_;
-  reg [11:0] _314_;
-  reg [9:0] _315_;
-  reg [1:0] _316_;
-  reg [2:0] _317_;
-  reg [2:0] _318_;
-  reg _319_;
-  reg _320_;
-  reg [2:0] _321_;
+  wire _312_;
+  wire _313_;
+  wire _314_;
+  wire _315_;
+  wire _316_;
+  wire _317_;
+  wire _318_;
+  wire _319_;
+  wire _320_;
+  wire _321_;
   wire _322_;
-  reg [4:0] _323_;
-  reg [4:0] _324_;
-  reg [3:0] _325_;
-  reg [3:0] _326_;
-  reg [2:0] _327_;
-  reg [4:0] _328_;
+  wire _323_;
+  wire _324_;
+  wire _325_;
+  wire _326_;
+  wire _327_;
+  wire _328_;
   wire _329_;
   wire _330_;
   wire _331_;
@@ -3859,22 +4196,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _376_;
   wire _377_;
   wire _378_;
-  wire _379_;
-  wire _380_;
-  wire _381_;
-  wire _382_;
-  wire _383_;
-  wire _384_;
-  wire _385_;
-  wire _386_;
-  wire _387_;
-  wire _388_;
-  wire _389_;
-  wire _390_;
-  wire _391_;
-  wire _392_;
-  wire _393_;
-  wire _394_;
+  reg [11:0] \$like  = 12'h000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [10:0] act_base = 11'h000;
@@ -3886,14 +4208,22 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [9:0] act_delta_5 = 10'h000;
   reg signed [9:0] act_delta_6 = 10'h000;
   reg signed [8:0] act_delta_7 = 9'h000;
-  reg [1:0] count_0 = 2'h0;
-  reg [2:0] count_1 = 3'h0;
-  reg [2:0] count_2 = 3'h0;
-  reg count_3 = 1'h0;
-  reg count_4 = 1'h0;
-  reg [2:0] count_5 = 3'h0;
-  reg [4:0] count_6 = 5'h00;
-  reg [4:0] count_7 = 5'h00;
+  reg at_end_0 = 1'h0;
+  reg at_end_1 = 1'h0;
+  reg at_end_2 = 1'h0;
+  reg at_end_3 = 1'h0;
+  reg at_end_4 = 1'h0;
+  reg at_end_5 = 1'h0;
+  reg at_end_6 = 1'h0;
+  reg at_end_7 = 1'h0;
+  reg at_start_0 = 1'h1;
+  reg at_start_1 = 1'h1;
+  reg at_start_2 = 1'h1;
+  reg at_start_3 = 1'h1;
+  reg at_start_4 = 1'h1;
+  reg at_start_5 = 1'h1;
+  reg at_start_6 = 1'h1;
+  reg at_start_7 = 1'h1;
   reg [1:0] counter_0 = 2'h0;
   reg [2:0] counter_1 = 3'h0;
   reg [2:0] counter_2 = 3'h0;
@@ -3908,20 +4238,39 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg is_last = 1'h0;
+  reg is_paced = 1'h0;
   wire is_pool;
+  reg [1:0] nearly_0 = 2'h0;
+  reg [2:0] nearly_1 = 3'h0;
+  reg [2:0] nearly_2 = 3'h0;
+  wire nearly_3;
+  wire nearly_4;
+  reg [2:0] nearly_5 = 3'h0;
+  reg [4:0] nearly_6 = 5'h00;
+  reg [4:0] nearly_7 = 5'h00;
+  wire nearly_paced;
+  reg once_0 = 1'h0;
+  reg once_1 = 1'h0;
+  reg once_2 = 1'h0;
+  reg once_3 = 1'h0;
+  reg once_4 = 1'h0;
+  wire once_5;
+  reg once_6 = 1'h0;
+  reg once_7 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
-  reg pace = 1'h0;
   reg paced = 1'h0;
+  reg paces_once = 1'h0;
   wire pass_starts;
   reg running;
   reg split = 1'h0;
+  wire step;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
+  wire sum_ends;
   wire sum_starts;
   reg [4:0] \wait  = 5'h00;
-  wire walk__last;
-  wire walk__valid;
+  reg [9:0] way_weight = 10'h000;
   reg [9:0] weight_base = 10'h000;
   wire weight_delta_0;
   reg signed [2:0] weight_delta_1 = 3'h0;
@@ -3933,817 +4282,1345 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [9:0] weight_delta_7 = 10'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 10'h3e0 >> layer;
-  assign _111_ = 10'h300 >> layer;
-  assign _222_ = 1'h0 >> layer;
-  assign _329_ = 10'h36e >> layer;
-  assign _340_ = 10'h200 >> layer;
-  assign _351_ = 1'h0 >> layer;
-  assign _362_ = 10'h36f >> layer;
-  assign _373_ = 10'h200 >> layer;
-  assign _384_ = 10'h201 >> layer;
-  assign _001_ = 10'h201 >> layer;
-  assign _012_ = 9'h1ff >> layer;
-  assign _023_ = 10'h3f8 >> layer;
-  assign _034_ = 9'h1c0 >> layer;
-  assign _045_ = 6'h3f >> layer;
-  assign _056_ = 9'h1c7 >> layer;
-  assign _067_ = 9'h1f8 >> layer;
-  assign _078_ = 6'h3f >> layer;
-  assign _089_ = 3'h7 >> layer;
-  assign _100_ = 6'h3f >> layer;
-  assign _112_ = 9'h1c7 >> layer;
+  assign _000_ = 5'h1f >> layer;
+  assign _111_ = 8'h91 >> layer;
+  assign _222_ = 8'h90 >> layer;
+  assign _313_ = 9'h1fe >> layer;
+  assign _324_ = 9'h1fe >> layer;
+  assign _335_ = 10'h200 >> layer;
+  assign _346_ = 10'h200 >> layer;
+  assign _357_ = 1'h0 >> layer;
+  assign _368_ = 10'h300 >> layer;
+  assign _001_ = 10'h36e >> layer;
+  assign _012_ = 1'h0 >> layer;
+  assign _023_ = 10'h200 >> layer;
+  assign _034_ = 10'h36f >> layer;
+  assign _045_ = 1'h0 >> layer;
+  assign _056_ = 10'h200 >> layer;
+  assign _067_ = 10'h200 >> layer;
+  assign _078_ = 9'h1f8 >> layer;
+  assign _089_ = 9'h1c0 >> layer;
+  assign _100_ = 9'h1c0 >> layer;
+  assign _112_ = 3'h7 >> layer;
   assign _123_ = 9'h1f8 >> layer;
   assign _134_ = 6'h3f >> layer;
   assign _145_ = 3'h7 >> layer;
-  assign _156_ = 10'h3e0 >> layer;
-  assign _167_ = 8'hee >> layer;
-  assign _178_ = 7'h71 >> layer;
-  assign _189_ = 8'h9f >> layer;
-  assign _200_ = 9'h1ff >> layer;
+  assign _156_ = 9'h1c0 >> layer;
+  assign _167_ = 3'h7 >> layer;
+  assign _178_ = 9'h1f8 >> layer;
+  assign _189_ = 6'h3f >> layer;
+  assign _200_ = 3'h7 >> layer;
   assign _211_ = 10'h3e0 >> layer;
   assign _223_ = 8'hee >> layer;
-  assign _234_ = 8'h8e >> layer;
-  assign _245_ = 7'h61 >> layer;
-  assign _256_ = 5'h1e >> layer;
-  assign _267_ = 1'h0 >> layer;
-  assign _278_ = 7'h6f >> layer;
-  assign _289_ = 9'h18f >> layer;
-  assign _300_ = 8'hf1 >> layer;
-  assign _311_ = 5'h1f >> layer;
-  assign _322_ = 1'h1 >> layer;
+  assign _234_ = 7'h71 >> layer;
+  assign _245_ = 8'h9f >> layer;
+  assign _256_ = 9'h1ff >> layer;
+  assign _267_ = 10'h3e0 >> layer;
+  assign _278_ = 8'hee >> layer;
+  assign _289_ = 8'h8e >> layer;
+  assign _300_ = 7'h61 >> layer;
+  assign _311_ = 5'h1e >> layer;
+  assign _312_ = 1'h0 >> layer;
+  assign _314_ = 7'h6f >> layer;
+  assign _315_ = 9'h18f >> layer;
+  assign _316_ = 8'hf1 >> layer;
+  assign _317_ = 5'h1f >> layer;
+  assign _318_ = 1'h1 >> layer;
+  assign _319_ = 10'h3e0 >> layer;
+  assign _320_ = 8'hee >> layer;
+  assign _321_ = 9'h18e >> layer;
+  assign _322_ = 10'h381 >> layer;
+  assign _323_ = 10'h380 >> layer;
+  assign _325_ = 10'h380 >> layer;
+  assign _326_ = 10'h2ef >> layer;
+  assign _327_ = 9'h1ef >> layer;
+  assign _328_ = 9'h1ef >> layer;
+  assign _329_ = 10'h3ef >> layer;
   assign _330_ = 10'h3e0 >> layer;
   assign _331_ = 8'hee >> layer;
   assign _332_ = 9'h18e >> layer;
   assign _333_ = 10'h381 >> layer;
   assign _334_ = 10'h380 >> layer;
-  assign _335_ = 10'h380 >> layer;
-  assign _336_ = 10'h2ef >> layer;
-  assign _337_ = 9'h1ef >> layer;
+  assign _336_ = 10'h380 >> layer;
+  assign _337_ = 10'h2ef >> layer;
   assign _338_ = 9'h1ef >> layer;
-  assign _339_ = 10'h3ef >> layer;
-  assign _341_ = 10'h3e0 >> layer;
-  assign _342_ = 8'hee >> layer;
-  assign _343_ = 9'h18e >> layer;
-  assign _344_ = 10'h381 >> layer;
-  assign _345_ = 10'h380 >> layer;
-  assign _346_ = 10'h380 >> layer;
-  assign _347_ = 10'h2ef >> layer;
-  assign _348_ = 9'h1ef >> layer;
-  assign _349_ = 9'h1ef >> layer;
-  assign _350_ = 10'h3ef >> layer;
+  assign _339_ = 9'h1ef >> layer;
+  assign _340_ = 10'h3ef >> layer;
+  assign _341_ = 10'h3e7 >> layer;
+  assign _342_ = 8'hd6 >> layer;
+  assign _343_ = 10'h266 >> layer;
+  assign _344_ = 4'h9 >> layer;
+  assign _345_ = 10'h200 >> layer;
+  assign _347_ = 1'h0 >> layer;
+  assign _348_ = 9'h16f >> layer;
+  assign _349_ = 10'h36f >> layer;
+  assign _350_ = 9'h16f >> layer;
+  assign _351_ = 10'h36f >> layer;
   assign _352_ = 10'h3e7 >> layer;
   assign _353_ = 8'hd6 >> layer;
-  assign _354_ = 10'h266 >> layer;
-  assign _355_ = 4'h9 >> layer;
-  assign _356_ = 10'h200 >> layer;
-  assign _357_ = 1'h0 >> layer;
-  assign _358_ = 9'h16f >> layer;
-  assign _359_ = 10'h36f >> layer;
+  assign _354_ = 10'h2be >> layer;
+  assign _355_ = 10'h291 >> layer;
+  assign _356_ = 10'h290 >> layer;
+  assign _358_ = 10'h248 >> layer;
+  assign _359_ = 9'h16f >> layer;
   assign _360_ = 9'h16f >> layer;
   assign _361_ = 10'h36f >> layer;
-  assign _363_ = 10'h3e7 >> layer;
-  assign _364_ = 8'hd6 >> layer;
-  assign _365_ = 10'h2be >> layer;
-  assign _366_ = 10'h291 >> layer;
-  assign _367_ = 10'h290 >> layer;
-  assign _368_ = 10'h248 >> layer;
-  assign _369_ = 9'h16f >> layer;
-  assign _370_ = 9'h16f >> layer;
-  assign _371_ = 10'h36f >> layer;
-  assign _372_ = 10'h3ff >> layer;
-  assign _374_ = 1'h0 >> layer;
-  assign _375_ = 10'h200 >> layer;
+  assign _362_ = 10'h3ff >> layer;
+  assign _363_ = 1'h0 >> layer;
+  assign _364_ = 10'h200 >> layer;
+  assign _365_ = 10'h3ff >> layer;
+  assign _366_ = 1'h0 >> layer;
+  assign _367_ = 10'h200 >> layer;
+  assign _369_ = 10'h3e0 >> layer;
+  assign _370_ = 8'he1 >> layer;
+  assign _371_ = 10'h3e1 >> layer;
+  assign _372_ = 10'h3ef >> layer;
+  assign _373_ = 10'h38f >> layer;
+  assign _374_ = 10'h2ef >> layer;
+  assign _375_ = 10'h3ef >> layer;
   assign _376_ = 10'h3ff >> layer;
-  assign _377_ = 1'h0 >> layer;
-  assign _378_ = 10'h200 >> layer;
-  assign _379_ = 10'h3e0 >> layer;
-  assign _380_ = 8'he1 >> layer;
-  assign _381_ = 10'h3e1 >> layer;
-  assign _382_ = 10'h3ef >> layer;
-  assign _383_ = 10'h38f >> layer;
-  assign _385_ = 10'h2ef >> layer;
-  assign _386_ = 10'h3ef >> layer;
-  assign _387_ = 10'h3ff >> layer;
-  assign _388_ = 3'h6 >> layer;
-  assign _389_ = 5'h1f >> layer;
-  assign _390_ = 10'h23e >> layer;
-  assign _391_ = 8'hf9 >> layer;
-  assign _392_ = 10'h3f7 >> layer;
-  assign _393_ = 10'h3df >> layer;
-  assign _394_ = 10'h3bf >> layer;
-  assign _002_ = 10'h2ff >> layer;
-  assign _003_ = 10'h3ff >> layer;
-  assign _004_ = 10'h3ff >> layer;
-  assign _005_ = 3'h6 >> layer;
-  assign _006_ = 5'h1f >> layer;
-  assign _007_ = 10'h23e >> layer;
-  assign _008_ = 8'hf9 >> layer;
-  assign _009_ = 10'h3f7 >> layer;
-  assign _010_ = 10'h3df >> layer;
-  assign _011_ = 10'h3bf >> layer;
-  assign _013_ = 10'h2ff >> layer;
-  assign _014_ = 10'h3ff >> layer;
-  assign _015_ = 9'h124 >> layer;
-  assign _016_ = 10'h324 >> layer;
-  assign _017_ = 1'h0 >> layer;
-  assign _018_ = 1'h0 >> layer;
-  assign _019_ = 9'h1ff >> layer;
-  assign _020_ = 10'h3ff >> layer;
-  assign _021_ = 4'he >> layer;
-  assign _022_ = 7'h6e >> layer;
-  assign _024_ = 10'h201 >> layer;
-  assign _025_ = 8'hc0 >> layer;
-  assign _026_ = 2'h2 >> layer;
-  assign _027_ = 9'h16f >> layer;
-  assign _028_ = 10'h36f >> layer;
-  assign _029_ = 10'h3af >> layer;
-  assign _030_ = 9'h1ed >> layer;
-  assign _031_ = 9'h12f >> layer;
-  assign _032_ = 9'h12d >> layer;
-  assign _033_ = 10'h31a >> layer;
-  assign _035_ = 1'h1 >> layer;
-  assign _036_ = 1'h0 >> layer;
-  assign _037_ = 3'h4 >> layer;
-  assign _038_ = 5'h16 >> layer;
-  assign _039_ = 6'h26 >> layer;
-  assign _040_ = 8'hbc >> layer;
-  assign _041_ = 10'h2c8 >> layer;
-  assign _042_ = 10'h330 >> layer;
-  assign _043_ = 7'h40 >> layer;
-  assign _044_ = 9'h180 >> layer;
-  assign _046_ = 10'h200 >> layer;
-  assign _047_ = 9'h16f >> layer;
-  assign _048_ = 9'h16f >> layer;
-  assign _049_ = 9'h16e >> layer;
-  assign _050_ = 9'h16e >> layer;
-  assign _051_ = 10'h327 >> layer;
-  assign _052_ = 10'h2d8 >> layer;
-  assign _053_ = 10'h200 >> layer;
-  assign _054_ = 10'h327 >> layer;
-  assign _055_ = 10'h2d8 >> layer;
-  assign _057_ = 10'h200 >> layer;
-  assign _058_ = 10'h300 >> layer;
-  assign _059_ = 10'h3e0 >> layer;
-  assign _060_ = 10'h3ff >> layer;
-  assign _061_ = 8'hff >> layer;
-  assign _062_ = 5'h1f >> layer;
+  assign _377_ = 3'h6 >> layer;
+  assign _378_ = 5'h1f >> layer;
+  assign _002_ = 10'h23e >> layer;
+  assign _003_ = 8'hf9 >> layer;
+  assign _004_ = 10'h3f7 >> layer;
+  assign _005_ = 10'h3df >> layer;
+  assign _006_ = 10'h3bf >> layer;
+  assign _007_ = 10'h2ff >> layer;
+  assign _008_ = 10'h3ff >> layer;
+  assign _009_ = 10'h3ff >> layer;
+  assign _010_ = 3'h6 >> layer;
+  assign _011_ = 5'h1f >> layer;
+  assign _013_ = 10'h23e >> layer;
+  assign _014_ = 8'hf9 >> layer;
+  assign _015_ = 10'h3f7 >> layer;
+  assign _016_ = 10'h3df >> layer;
+  assign _017_ = 10'h3bf >> layer;
+  assign _018_ = 10'h2ff >> layer;
+  assign _019_ = 10'h3ff >> layer;
+  assign _020_ = 10'h2db >> layer;
+  assign _021_ = 10'h324 >> layer;
+  assign _022_ = 1'h0 >> layer;
+  assign _024_ = 10'h3ff >> layer;
+  assign _025_ = 9'h1ff >> layer;
+  assign _026_ = 10'h3ff >> layer;
+  assign _027_ = 4'he >> layer;
+  assign _028_ = 7'h6e >> layer;
+  assign _029_ = 10'h201 >> layer;
+  assign _030_ = 8'hc0 >> layer;
+  assign _031_ = 2'h2 >> layer;
+  assign _032_ = 9'h16f >> layer;
+  assign _033_ = 10'h36f >> layer;
+  assign _035_ = 10'h3af >> layer;
+  assign _036_ = 9'h1ed >> layer;
+  assign _037_ = 9'h12f >> layer;
+  assign _038_ = 9'h12d >> layer;
+  assign _039_ = 10'h31a >> layer;
+  assign _040_ = 1'h1 >> layer;
+  assign _041_ = 1'h0 >> layer;
+  assign _042_ = 3'h4 >> layer;
+  assign _043_ = 5'h16 >> layer;
+  assign _044_ = 6'h26 >> layer;
+  assign _046_ = 8'hbc >> layer;
+  assign _047_ = 10'h2c8 >> layer;
+  assign _048_ = 10'h330 >> layer;
+  assign _049_ = 7'h40 >> layer;
+  assign _050_ = 9'h180 >> layer;
+  assign _051_ = 10'h200 >> layer;
+  assign _052_ = 9'h16f >> layer;
+  assign _053_ = 9'h16f >> layer;
+  assign _054_ = 9'h16e >> layer;
+  assign _055_ = 9'h16e >> layer;
+  assign _057_ = 10'h327 >> layer;
+  assign _058_ = 10'h2d8 >> layer;
+  assign _059_ = 10'h200 >> layer;
+  assign _060_ = 10'h327 >> layer;
+  assign _061_ = 10'h2d8 >> layer;
+  assign _062_ = 10'h200 >> layer;
   assign _063_ = 10'h300 >> layer;
   assign _064_ = 10'h3e0 >> layer;
   assign _065_ = 10'h3ff >> layer;
   assign _066_ = 8'hff >> layer;
   assign _068_ = 5'h1f >> layer;
-  assign _069_ = 10'h200 >> layer;
-  assign _070_ = counter_0 == count_0;
-  assign _071_ = counter_1 == count_1;
-  assign _072_ = counter_2 == count_2;
-  assign _073_ = counter_3 == count_3;
-  assign _074_ = counter_4 == count_4;
-  assign _075_ = counter_5 == count_5;
-  assign _076_ = & { _075_, _074_, _073_, _072_, _071_, _070_ };
-  assign _077_ = step & _076_;
-  assign _079_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _080_ = counter_6 == count_6;
-  assign _081_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _082_ = paced != pace;
-  assign _083_ = running & _082_;
-  assign _084_ = paced + 1'h1;
-  assign _085_ = counter_0 == count_0;
-  assign _086_ = counter_1 == count_1;
-  assign _087_ = counter_2 == count_2;
-  assign _088_ = counter_3 == count_3;
-  assign _090_ = counter_4 == count_4;
-  assign _091_ = counter_5 == count_5;
-  assign _092_ = counter_6 == count_6;
-  assign _093_ = _092_ ? { act_delta_7[8], act_delta_7 } : act_delta_6;
-  assign _094_ = _091_ ? _093_ : act_delta_5;
-  assign _095_ = _090_ ? _094_ : act_delta_4;
-  assign _096_ = _088_ ? { _095_[9], _095_ } : act_delta_3;
-  assign _097_ = _087_ ? _096_ : { 6'h00, act_delta_2 };
-  assign _098_ = _086_ ? _097_ : 11'h001;
-  assign _099_ = _085_ ? _098_ : 11'h001;
-  assign _101_ = $signed({ 1'h0, walk__act_address }) + $signed(_099_);
-  assign _102_ = counter_0 == count_0;
-  assign _103_ = counter_1 == count_1;
-  assign _104_ = counter_2 == count_2;
-  assign _105_ = counter_3 == count_3;
-  assign _106_ = counter_4 == count_4;
-  assign _107_ = counter_5 == count_5;
-  assign _108_ = counter_6 == count_6;
-  assign _109_ = _108_ ? weight_delta_7 : weight_delta_6;
-  assign _110_ = _107_ ? _109_ : 10'h001;
-  assign _113_ = _106_ ? _110_ : 10'h001;
-  assign _114_ = _105_ ? _113_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
-  assign _115_ = _104_ ? _114_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
-  assign _116_ = _103_ ? _115_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
-  assign _117_ = _102_ ? _116_ : 10'h001;
-  assign _118_ = $signed({ 1'h0, walk__weight_address }) + $signed(_117_);
-  assign _119_ = counter_0 == count_0;
-  assign _120_ = counter_0 + 1'h1;
-  assign _121_ = _119_ ? 3'h0 : _120_;
-  assign _122_ = counter_0 == count_0;
-  assign _125_ = counter_1 == count_1;
-  assign _126_ = counter_1 + 1'h1;
-  assign _127_ = _125_ ? 4'h0 : _126_;
-  assign _128_ = counter_0 == count_0;
-  assign _130_ = counter_1 == count_1;
-  assign _131_ = _129_ & _130_;
-  assign _132_ = counter_2 == count_2;
-  assign _133_ = counter_2 + 1'h1;
-  assign _135_ = _132_ ? 4'h0 : _133_;
-  assign _136_ = counter_0 == count_0;
-  assign _138_ = counter_1 == count_1;
-  assign _139_ = _137_ & _138_;
-  assign _140_ = counter_2 == count_2;
-  assign _141_ = _139_ & _140_;
-  assign _142_ = counter_3 == count_3;
-  assign _143_ = counter_3 + 1'h1;
-  assign _144_ = _142_ ? 2'h0 : _143_;
-  assign _146_ = counter_0 == count_0;
-  assign _148_ = counter_1 == count_1;
-  assign _149_ = _147_ & _148_;
-  assign _150_ = counter_2 == count_2;
-  assign _151_ = _149_ & _150_;
-  assign _152_ = counter_3 == count_3;
-  assign _153_ = _151_ & _152_;
-  assign _154_ = counter_4 == count_4;
-  assign _155_ = counter_4 + 1'h1;
-  assign _157_ = _154_ ? 2'h0 : _155_;
-  assign _158_ = counter_0 == count_0;
-  assign _160_ = counter_1 == count_1;
-  assign _161_ = _159_ & _160_;
-  assign _162_ = counter_2 == count_2;
-  assign _163_ = _161_ & _162_;
-  assign _164_ = counter_3 == count_3;
-  assign _165_ = _163_ & _164_;
-  assign _166_ = counter_4 == count_4;
-  assign _168_ = _165_ & _166_;
-  assign _169_ = counter_5 == count_5;
-  assign _170_ = counter_5 + 1'h1;
-  assign _171_ = _169_ ? 4'h0 : _170_;
-  assign _172_ = counter_0 == count_0;
-  assign _174_ = counter_1 == count_1;
-  assign _175_ = _173_ & _174_;
-  assign _176_ = counter_2 == count_2;
-  assign _177_ = _175_ & _176_;
-  assign _179_ = counter_3 == count_3;
-  assign _180_ = _177_ & _179_;
-  assign _181_ = counter_4 == count_4;
-  assign _182_ = _180_ & _181_;
-  assign _183_ = counter_5 == count_5;
-  assign _184_ = _182_ & _183_;
-  assign _185_ = counter_6 == count_6;
-  assign _186_ = counter_6 + 1'h1;
-  assign _187_ = _185_ ? 6'h00 : _186_;
-  assign _188_ = counter_0 == count_0;
-  assign _191_ = counter_1 == count_1;
-  assign _192_ = _190_ & _191_;
-  assign _193_ = counter_2 == count_2;
-  assign _194_ = _192_ & _193_;
-  assign _195_ = counter_3 == count_3;
-  assign _196_ = _194_ & _195_;
-  assign _197_ = counter_4 == count_4;
-  assign _198_ = _196_ & _197_;
-  assign _199_ = counter_5 == count_5;
-  assign _201_ = _198_ & _199_;
-  assign _202_ = counter_6 == count_6;
-  assign _203_ = _201_ & _202_;
-  assign _204_ = counter_7 == count_7;
-  assign _205_ = counter_7 + 1'h1;
-  assign _206_ = _204_ ? 6'h00 : _205_;
-  assign _207_ = step & finished;
-  assign _208_ = \wait  - 1'h1;
-  assign _209_ = ! \wait ;
-  assign _210_ = layer + 1'h1;
-  assign _212_ = status + 1'h1;
-  assign _213_ = counter_0 == count_0;
-  assign _214_ = counter_1 == count_1;
-  assign _215_ = counter_2 == count_2;
-  assign _216_ = counter_3 == count_3;
-  assign _217_ = counter_4 == count_4;
-  assign sum_ends = & { _217_, _216_, _215_, _214_, _213_ };
-  assign _218_ = counter_0 == count_0;
-  assign _219_ = counter_1 == count_1;
-  assign _220_ = counter_2 == count_2;
-  assign _221_ = counter_3 == count_3;
-  assign _224_ = counter_4 == count_4;
-  assign _225_ = counter_5 == count_5;
-  assign _226_ = counter_6 == count_6;
-  assign _227_ = counter_7 == count_7;
-  assign finished = & { _227_, _226_, _225_, _224_, _221_, _220_, _219_, _218_ };
-  assign _228_ = | { counter_2, counter_1, counter_0 };
-  assign pass_starts = ~ _228_;
-  assign _229_ = | { counter_4, counter_3 };
-  assign _230_ = ~ _229_;
-  assign sum_starts = pass_starts & _230_;
-  assign _231_ = paced != pace;
-  assign _232_ = sum_ends & _231_;
-  assign _233_ = ~ _232_;
-  assign _235_ = running & _233_;
-  assign _236_ = sum_starts & is_last;
-  assign _237_ = ~ credit;
-  assign _238_ = _236_ & _237_;
-  assign _239_ = ~ _238_;
-  assign step = _235_ & _239_;
-  assign _240_ = step & sum_starts;
-  assign sum_started = _240_ & is_last;
-  assign _241_ = | { counter_2, counter_1 };
-  assign _242_ = ~ _241_;
-  assign _244_ = ! count_3;
-  assign _247_ = _244_ & _246_;
-  assign _248_ = _243_ | _247_;
-  assign walk__shift = pass_starts & _248_;
-  assign _249_ = split & counter_3;
-  assign walk__act_bank = act_bank ^ _249_;
-  assign _250_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _251_ = $signed(_250_) < $signed(1'h0);
-  assign _252_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _253_ = $signed(_252_) >= $signed({ 1'h0, height });
-  assign _254_ = _251_ | _253_;
-  assign _255_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _257_ = $signed(_255_) < $signed(1'h0);
-  assign _258_ = _254_ | _257_;
-  assign _259_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _260_ = $signed(_259_) >= $signed({ 1'h0, width });
-  assign walk__pad = _258_ | _260_;
-  assign _261_ = ! layer;
-  assign _262_ = ! counter_3;
-  assign _263_ = ! counter_0;
-  assign _264_ = _262_ & _263_;
-  assign _266_ = ! counter_0;
-  assign _268_ = _265_ & _266_;
+  assign _069_ = 10'h300 >> layer;
+  assign _070_ = 10'h3e0 >> layer;
+  assign _071_ = 10'h3ff >> layer;
+  assign _072_ = 8'hff >> layer;
+  assign _073_ = 5'h1f >> layer;
+  assign _074_ = 10'h200 >> layer;
+  assign _075_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _076_ = step & _075_;
+  assign _077_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _079_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _080_ = at_start_1 & at_start_2;
+  assign _082_ = ~ at_start_3;
+  assign _083_ = ~ at_start_4;
+  assign _084_ = once_3 & _083_;
+  assign _085_ = _082_ | _084_;
+  assign _086_ = pass_starts & _085_;
+  assign _088_ = split & counter_3;
+  assign _090_ = act_bank ^ _088_;
+  assign _091_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _092_ = $signed(_091_) < $signed(1'h0);
+  assign _093_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _094_ = $signed(_093_) >= $signed({ 1'h0, height });
+  assign _095_ = _092_ | _094_;
+  assign _096_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _097_ = $signed(_096_) < $signed(1'h0);
+  assign _098_ = _095_ | _097_;
+  assign _099_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _101_ = $signed(_099_) >= $signed({ 1'h0, width });
+  assign _102_ = _098_ | _101_;
+  assign _103_ = ! layer;
+  assign _104_ = ! counter_3;
+  assign _105_ = ! counter_0;
+  assign _106_ = _104_ & _105_;
+  assign _108_ = ! counter_0;
+  assign _109_ = _107_ & _108_;
+  assign _110_ = ~ is_paced;
+  assign _113_ = running & _110_;
+  assign _114_ = paced + 1'h1;
+  assign _115_ = ! paced;
+  assign _116_ = counter_0 + 1'h1;
+  assign _117_ = at_end_0 ? 3'h0 : _116_;
+  assign _118_ = counter_0 == nearly_0;
+  assign _119_ = at_end_0 ? once_0 : _118_;
+  assign _121_ = counter_1 + 1'h1;
+  assign _122_ = at_end_1 ? 4'h0 : _121_;
+  assign _124_ = counter_1 == nearly_1;
+  assign _125_ = at_end_1 ? once_1 : _124_;
+  assign _127_ = _126_ & at_end_1;
+  assign _128_ = counter_2 + 1'h1;
+  assign _129_ = at_end_2 ? 4'h0 : _128_;
+  assign _130_ = counter_2 == nearly_2;
+  assign _131_ = at_end_2 ? once_2 : _130_;
+  assign _133_ = _132_ & at_end_1;
+  assign _135_ = _133_ & at_end_2;
+  assign _136_ = counter_3 + 1'h1;
+  assign _137_ = at_end_3 ? 2'h0 : _136_;
+  assign _138_ = ! counter_3;
+  assign _139_ = at_end_3 ? once_3 : _138_;
+  assign _141_ = _140_ & at_end_1;
+  assign _142_ = _141_ & at_end_2;
+  assign _143_ = _142_ & at_end_3;
+  assign _144_ = counter_4 + 1'h1;
+  assign _146_ = at_end_4 ? 2'h0 : _144_;
+  assign _147_ = ! counter_4;
+  assign _148_ = at_end_4 ? once_4 : _147_;
+  assign _150_ = _149_ & at_end_1;
+  assign _151_ = _150_ & at_end_2;
+  assign _152_ = _151_ & at_end_3;
+  assign _153_ = _152_ & at_end_4;
+  assign _154_ = counter_5 + 1'h1;
+  assign _155_ = at_end_5 ? 4'h0 : _154_;
+  assign _157_ = counter_5 == nearly_5;
+  assign _158_ = at_end_5 ? 1'h0 : _157_;
+  assign _160_ = _159_ & at_end_1;
+  assign _161_ = _160_ & at_end_2;
+  assign _162_ = _161_ & at_end_3;
+  assign _163_ = _162_ & at_end_4;
+  assign _164_ = _163_ & at_end_5;
+  assign _165_ = counter_6 + 1'h1;
+  assign _166_ = at_end_6 ? 6'h00 : _165_;
+  assign _168_ = counter_6 == nearly_6;
+  assign _169_ = at_end_6 ? once_6 : _168_;
+  assign _171_ = _170_ & at_end_1;
+  assign _172_ = _171_ & at_end_2;
+  assign _173_ = _172_ & at_end_3;
+  assign _174_ = _173_ & at_end_4;
+  assign _175_ = _174_ & at_end_5;
+  assign _176_ = _175_ & at_end_6;
+  assign _177_ = counter_7 + 1'h1;
+  assign _179_ = at_end_7 ? 6'h00 : _177_;
+  assign _180_ = counter_7 == nearly_7;
+  assign _181_ = at_end_7 ? once_7 : _180_;
+  assign _182_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
+  assign _183_ = at_end_5 ? _182_ : act_delta_5;
+  assign _184_ = at_end_4 ? _183_ : act_delta_4;
+  assign _185_ = at_end_3 ? { _184_[9], _184_ } : act_delta_3;
+  assign _186_ = at_end_2 ? _185_ : { 6'h00, act_delta_2 };
+  assign _187_ = at_end_1 ? _186_ : 11'h001;
+  assign _188_ = at_end_0 ? _187_ : 11'h001;
+  assign _190_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _191_ = at_end_5 ? _190_ : 10'h001;
+  assign _192_ = at_end_4 ? _191_ : 10'h001;
+  assign _193_ = at_end_3 ? _192_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
+  assign _194_ = at_end_2 ? _193_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
+  assign _195_ = at_end_1 ? _194_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
+  assign _196_ = at_end_0 ? _195_ : 10'h001;
+  assign _197_ = walk__act_address + \$like ;
+  assign _198_ = walk__weight_address + way_weight;
+  assign _199_ = step & finished;
+  assign _201_ = \wait  - 1'h1;
+  assign _202_ = ! \wait ;
+  assign _203_ = layer + 1'h1;
+  assign _204_ = status + 1'h1;
+  assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
+  assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
+  assign _205_ = ~ is_paced;
+  assign _206_ = sum_ends & _205_;
+  assign _207_ = ~ _206_;
+  assign _208_ = running & _207_;
+  assign _209_ = sum_starts & is_last;
+  assign _210_ = ~ credit;
+  assign _212_ = _209_ & _210_;
+  assign _213_ = ~ _212_;
+  assign step = _208_ & _213_;
+  assign _214_ = step & sum_starts;
+  assign sum_started = _214_ & is_last;
   assign loading = ! status;
-  assign _269_ = ! fsm_state;
-  assign _270_ = fsm_state == 1'h1;
-  assign _271_ = fsm_state == 2'h2;
-  assign _272_ = fsm_state == 2'h3;
-  assign _273_ = fsm_state == 3'h4;
+  assign _215_ = ! fsm_state;
+  assign _216_ = fsm_state == 1'h1;
+  assign _217_ = fsm_state == 2'h2;
+  assign _218_ = fsm_state == 2'h3;
+  assign _219_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _274_;
+    fields_loaded <= _220_;
   always @(posedge clk)
-    count_0 <= _275_;
+    once_0 <= _221_;
   always @(posedge clk)
-    count_1 <= _276_;
+    once_1 <= _224_;
   always @(posedge clk)
-    count_2 <= _277_;
+    once_2 <= _225_;
   always @(posedge clk)
-    count_3 <= _279_;
+    once_3 <= _226_;
   always @(posedge clk)
-    count_4 <= _280_;
+    once_4 <= _227_;
   always @(posedge clk)
-    count_5 <= _281_;
+    once_6 <= _228_;
   always @(posedge clk)
-    count_6 <= _282_;
+    once_7 <= _229_;
   always @(posedge clk)
-    count_7 <= _283_;
+    nearly_0 <= _230_;
   always @(posedge clk)
-    act_delta_2 <= _284_;
+    nearly_1 <= _231_;
   always @(posedge clk)
-    act_delta_3 <= _285_;
+    nearly_2 <= _232_;
   always @(posedge clk)
-    act_delta_4 <= _286_;
+    nearly_5 <= _233_;
   always @(posedge clk)
-    act_delta_5 <= _287_;
+    nearly_6 <= _235_;
   always @(posedge clk)
-    act_delta_6 <= _288_;
+    nearly_7 <= _236_;
   always @(posedge clk)
-    act_delta_7 <= _290_;
+    act_delta_2 <= _237_;
   always @(posedge clk)
-    weight_delta_1 <= _291_;
+    act_delta_3 <= _238_;
   always @(posedge clk)
-    weight_delta_2 <= _292_;
+    act_delta_4 <= _239_;
   always @(posedge clk)
-    weight_delta_3 <= _293_;
+    act_delta_5 <= _240_;
   always @(posedge clk)
-    weight_delta_6 <= _294_;
+    act_delta_6 <= _241_;
   always @(posedge clk)
-    weight_delta_7 <= _295_;
+    act_delta_7 <= _242_;
   always @(posedge clk)
-    pace <= _296_;
+    weight_delta_1 <= _243_;
   always @(posedge clk)
-    flush <= _297_;
+    weight_delta_2 <= _244_;
   always @(posedge clk)
-    act_base <= _298_;
+    weight_delta_3 <= _246_;
   always @(posedge clk)
-    act_bank <= _299_;
+    weight_delta_6 <= _247_;
   always @(posedge clk)
-    split <= _301_;
+    weight_delta_7 <= _248_;
   always @(posedge clk)
-    weight_base <= _302_;
+    paces_once <= _249_;
   always @(posedge clk)
-    origin_y <= _303_;
+    flush <= _250_;
   always @(posedge clk)
-    origin_x <= _304_;
+    act_base <= _251_;
   always @(posedge clk)
-    stride_y <= _305_;
+    act_bank <= _252_;
   always @(posedge clk)
-    stride_x <= _306_;
+    split <= _253_;
   always @(posedge clk)
-    height <= _307_;
+    weight_base <= _254_;
   always @(posedge clk)
-    width <= _308_;
+    origin_y <= _255_;
   always @(posedge clk)
-    is_last <= _309_;
+    origin_x <= _257_;
   always @(posedge clk)
-    \$signal  <= _310_;
+    stride_y <= _258_;
   always @(posedge clk)
-    window_x <= _312_;
+    stride_x <= _259_;
   always @(posedge clk)
-    paced <= _313_;
+    height <= _260_;
   always @(posedge clk)
-    walk__act_address <= _314_;
+    width <= _261_;
   always @(posedge clk)
-    walk__weight_address <= _315_;
+    is_last <= _262_;
   always @(posedge clk)
-    counter_0 <= _316_;
+    \$signal  <= _263_;
   always @(posedge clk)
-    counter_1 <= _317_;
+    window_x <= _264_;
   always @(posedge clk)
-    counter_2 <= _318_;
+    walk__valid <= _265_;
   always @(posedge clk)
-    counter_3 <= _319_;
+    walk__first <= _266_;
   always @(posedge clk)
-    counter_4 <= _320_;
+    walk__shift <= _268_;
   always @(posedge clk)
-    counter_5 <= _321_;
+    walk__last <= _269_;
   always @(posedge clk)
-    counter_6 <= _323_;
+    walk__digit <= _270_;
   always @(posedge clk)
-    counter_7 <= _324_;
+    walk__act_bank <= _271_;
   always @(posedge clk)
-    layer <= _325_;
+    walk__pad <= _272_;
   always @(posedge clk)
-    status <= _326_;
+    walk__pad_word <= _273_;
   always @(posedge clk)
-    fsm_state <= _327_;
+    paced <= _274_;
   always @(posedge clk)
-    \wait  <= _328_;
+    is_paced <= _275_;
+  always @(posedge clk)
+    counter_0 <= _276_;
+  always @(posedge clk)
+    at_end_0 <= _277_;
+  always @(posedge clk)
+    at_start_0 <= _279_;
+  always @(posedge clk)
+    counter_1 <= _280_;
+  always @(posedge clk)
+    at_end_1 <= _281_;
+  always @(posedge clk)
+    at_start_1 <= _282_;
+  always @(posedge clk)
+    counter_2 <= _283_;
+  always @(posedge clk)
+    at_end_2 <= _284_;
+  always @(posedge clk)
+    at_start_2 <= _285_;
+  always @(posedge clk)
+    counter_3 <= _286_;
+  always @(posedge clk)
+    at_end_3 <= _287_;
+  always @(posedge clk)
+    at_start_3 <= _288_;
+  always @(posedge clk)
+    counter_4 <= _290_;
+  always @(posedge clk)
+    at_end_4 <= _291_;
+  always @(posedge clk)
+    at_start_4 <= _292_;
+  always @(posedge clk)
+    counter_5 <= _293_;
+  always @(posedge clk)
+    at_end_5 <= _294_;
+  always @(posedge clk)
+    at_start_5 <= _295_;
+  always @(posedge clk)
+    counter_6 <= _296_;
+  always @(posedge clk)
+    at_end_6 <= _297_;
+  always @(posedge clk)
+    at_start_6 <= _298_;
+  always @(posedge clk)
+    counter_7 <= _299_;
+  always @(posedge clk)
+    at_end_7 <= _301_;
+  always @(posedge clk)
+    at_start_7 <= _302_;
+  always @(posedge clk)
+    \$like  <= _303_;
+  always @(posedge clk)
+    way_weight <= _304_;
+  always @(posedge clk)
+    walk__act_address <= _305_;
+  always @(posedge clk)
+    walk__weight_address <= _306_;
+  always @(posedge clk)
+    layer <= _307_;
+  always @(posedge clk)
+    status <= _308_;
+  always @(posedge clk)
+    fsm_state <= _309_;
+  always @(posedge clk)
+    \wait  <= _310_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = start;
+    _220_ = start;
+    if (rst) begin
+      _220_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _221_ = once_0;
+    if (start) begin
+      _221_ = _000_;
+    end
+    if (rst) begin
+      _221_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _224_ = once_1;
+    if (start) begin
+      _224_ = _111_;
+    end
+    if (rst) begin
+      _224_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _225_ = once_2;
+    if (start) begin
+      _225_ = _222_;
+    end
+    if (rst) begin
+      _225_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _226_ = once_3;
+    if (start) begin
+      _226_ = _313_;
+    end
+    if (rst) begin
+      _226_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _227_ = once_4;
+    if (start) begin
+      _227_ = _324_;
+    end
+    if (rst) begin
+      _227_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _228_ = once_6;
+    if (start) begin
+      _228_ = _335_;
+    end
+    if (rst) begin
+      _228_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _229_ = once_7;
+    if (start) begin
+      _229_ = _346_;
+    end
+    if (rst) begin
+      _229_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _230_ = nearly_0;
+    if (start) begin
+      _230_ = { _368_, _357_ };
+    end
+    if (rst) begin
+      _230_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _231_ = nearly_1;
+    if (start) begin
+      _231_ = { _023_, _012_, _001_ };
+    end
+    if (rst) begin
+      _231_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _232_ = nearly_2;
+    if (start) begin
+      _232_ = { _056_, _045_, _034_ };
+    end
+    if (rst) begin
+      _232_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _233_ = nearly_5;
+    if (start) begin
+      _233_ = { _089_, _078_, _067_ };
+    end
+    if (rst) begin
+      _233_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _235_ = nearly_6;
+    if (start) begin
+      _235_ = { _145_, _134_, _123_, _112_, _100_ };
+    end
+    if (rst) begin
+      _235_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _236_ = nearly_7;
+    if (start) begin
+      _236_ = { _200_, _189_, _178_, _167_, _156_ };
+    end
+    if (rst) begin
+      _236_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _237_ = act_delta_2;
+    if (start) begin
+      _237_ = { _256_, _245_, _234_, _223_, _211_ };
+    end
+    if (rst) begin
+      _237_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _238_ = act_delta_3;
+    if (start) begin
+      _238_ = { _318_, _317_, _316_, _315_, _314_, _312_, _311_, _300_, _289_, _278_, _267_ };
+    end
+    if (rst) begin
+      _238_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _239_ = act_delta_4;
+    if (start) begin
+      _239_ = { _329_, _328_, _327_, _326_, _325_, _323_, _322_, _321_, _320_, _319_ };
+    end
+    if (rst) begin
+      _239_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _240_ = act_delta_5;
+    if (start) begin
+      _240_ = { _340_, _339_, _338_, _337_, _336_, _334_, _333_, _332_, _331_, _330_ };
+    end
+    if (rst) begin
+      _240_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _241_ = act_delta_6;
+    if (start) begin
+      _241_ = { _351_, _350_, _349_, _348_, _347_, _345_, _344_, _343_, _342_, _341_ };
+    end
+    if (rst) begin
+      _241_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _242_ = act_delta_7;
+    if (start) begin
+      _242_ = { _361_, _360_, _359_, _358_, _356_, _355_, _354_, _353_, _352_ };
+    end
+    if (rst) begin
+      _242_ = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _243_ = weight_delta_1;
+    if (start) begin
+      _243_ = { _364_, _363_, _362_ };
+    end
+    if (rst) begin
+      _243_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _244_ = weight_delta_2;
+    if (start) begin
+      _244_ = { _367_, _366_, _365_ };
+    end
+    if (rst) begin
+      _244_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _246_ = weight_delta_3;
+    if (start) begin
+      _246_ = { _375_, _374_, _373_, _372_, _371_, _370_, _369_ };
+    end
+    if (rst) begin
+      _246_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _247_ = weight_delta_6;
+    if (start) begin
+      _247_ = { _008_, _007_, _006_, _005_, _004_, _003_, _002_, _378_, _377_, _376_ };
+    end
+    if (rst) begin
+      _247_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _248_ = weight_delta_7;
+    if (start) begin
+      _248_ = { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_ };
+    end
+    if (rst) begin
+      _248_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _249_ = paces_once;
+    if (start) begin
+      _249_ = _020_;
+    end
+    if (rst) begin
+      _249_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _250_ = flush;
+    if (start) begin
+      _250_ = { _026_, _025_, _024_, _022_, _021_ };
+    end
+    if (rst) begin
+      _250_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _251_ = act_base;
+    if (start) begin
+      _251_ = { _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_ };
+    end
+    if (rst) begin
+      _251_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _252_ = act_bank;
+    if (start) begin
+      _252_ = _039_;
+    end
+    if (rst) begin
+      _252_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _253_ = split;
+    if (start) begin
+      _253_ = _040_;
+    end
+    if (rst) begin
+      _253_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _254_ = weight_base;
+    if (start) begin
+      _254_ = { _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_ };
+    end
+    if (rst) begin
+      _254_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _255_ = origin_y;
+    if (start) begin
+      _255_ = { _053_, _052_ };
+    end
+    if (rst) begin
+      _255_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _257_ = origin_x;
+    if (start) begin
+      _257_ = { _055_, _054_ };
+    end
+    if (rst) begin
+      _257_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _258_ = stride_y;
+    if (start) begin
+      _258_ = { _059_, _058_, _057_ };
+    end
+    if (rst) begin
+      _258_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _259_ = stride_x;
+    if (start) begin
+      _259_ = { _062_, _061_, _060_ };
+    end
+    if (rst) begin
+      _259_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _260_ = height;
+    if (start) begin
+      _260_ = { _068_, _066_, _065_, _064_, _063_ };
+    end
+    if (rst) begin
+      _260_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _261_ = width;
+    if (start) begin
+      _261_ = { _073_, _072_, _071_, _070_, _069_ };
+    end
+    if (rst) begin
+      _261_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _262_ = is_last;
+    if (start) begin
+      _262_ = _074_;
+    end
+    if (rst) begin
+      _262_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _263_ = \$signal ;
+    if (fields_loaded) begin
+      _263_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_076_) begin
+      if (at_end_6) begin
+        _263_ = _079_[6:0];
+      end
+    end
+    if (rst) begin
+      _263_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _264_ = window_x;
+    if (fields_loaded) begin
+      _264_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_076_) begin
+      _264_ = _077_[6:0];
+      if (at_end_6) begin
+        _264_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
+    end
+    if (rst) begin
+      _264_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _265_ = step;
+    if (rst) begin
+      _265_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _266_ = _081_;
+    if (rst) begin
+      _266_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _268_ = _086_;
+    if (rst) begin
+      _268_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _269_ = sum_ends;
+    if (rst) begin
+      _269_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _270_ = _087_;
+    if (rst) begin
+      _270_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _271_ = _090_;
+    if (rst) begin
+      _271_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _272_ = _102_;
+    if (rst) begin
+      _272_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _273_ = 32'd0;
+    if (_103_) begin
+      if (_106_) begin
+        _273_ = 32'd1911;
+      end
+      if (_109_) begin
+        _273_ = 32'd2184;
+      end
+    end
+    if (rst) begin
+      _273_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _274_ = paced;
+    if (_113_) begin
+      _274_ = _114_[0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _274_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _274_ = 1'h0;
+    endcase
     if (rst) begin
       _274_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = count_0;
-    if (start) begin
-      _275_ = { _111_, _000_ };
+    _275_ = is_paced;
+    if (_113_) begin
+      _275_ = _115_;
     end
+    if (step) begin
+      if (sum_ends) begin
+        _275_ = paces_once;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _275_ = paces_once;
+    endcase
     if (rst) begin
-      _275_ = 2'h0;
+      _275_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = count_1;
-    if (start) begin
-      _276_ = { _340_, _329_, _222_ };
+    _276_ = counter_0;
+    if (step) begin
+      _276_ = _117_[1:0];
     end
     if (rst) begin
-      _276_ = 3'h0;
+      _276_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = count_2;
-    if (start) begin
-      _277_ = { _373_, _362_, _351_ };
+    _277_ = at_end_0;
+    if (step) begin
+      _277_ = _119_;
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _277_ = once_0;
+    endcase
     if (rst) begin
-      _277_ = 3'h0;
+      _277_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = count_3;
-    if (start) begin
-      _279_ = _384_;
+    _279_ = at_start_0;
+    if (step) begin
+      _279_ = at_end_0;
     end
     if (rst) begin
-      _279_ = 1'h0;
+      _279_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = count_4;
-    if (start) begin
-      _280_ = _001_;
+    _280_ = counter_1;
+    if (step) begin
+      if (_120_) begin
+        _280_ = _122_[2:0];
+      end
     end
     if (rst) begin
-      _280_ = 1'h0;
+      _280_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = count_5;
-    if (start) begin
-      _281_ = { _034_, _023_, _012_ };
+    _281_ = at_end_1;
+    if (step) begin
+      if (_120_) begin
+        _281_ = _125_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _281_ = once_1;
+    endcase
     if (rst) begin
-      _281_ = 3'h0;
+      _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = count_6;
-    if (start) begin
-      _282_ = { _089_, _078_, _067_, _056_, _045_ };
+    _282_ = at_start_1;
+    if (step) begin
+      if (_120_) begin
+        _282_ = at_end_1;
+      end
     end
     if (rst) begin
-      _282_ = 5'h00;
+      _282_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = count_7;
-    if (start) begin
-      _283_ = { _145_, _134_, _123_, _112_, _100_ };
+    _283_ = counter_2;
+    if (step) begin
+      if (_127_) begin
+        _283_ = _129_[2:0];
+      end
     end
     if (rst) begin
-      _283_ = 5'h00;
+      _283_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = act_delta_2;
-    if (start) begin
-      _284_ = { _200_, _189_, _178_, _167_, _156_ };
+    _284_ = at_end_2;
+    if (step) begin
+      if (_127_) begin
+        _284_ = _131_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _284_ = once_2;
+    endcase
     if (rst) begin
-      _284_ = 5'h00;
+      _284_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = act_delta_3;
-    if (start) begin
-      _285_ = { _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_, _223_, _211_ };
+    _285_ = at_start_2;
+    if (step) begin
+      if (_127_) begin
+        _285_ = at_end_2;
+      end
     end
     if (rst) begin
-      _285_ = 11'h000;
+      _285_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = act_delta_4;
-    if (start) begin
-      _286_ = { _339_, _338_, _337_, _336_, _335_, _334_, _333_, _332_, _331_, _330_ };
+    _286_ = counter_3;
+    if (step) begin
+      if (_135_) begin
+        _286_ = _137_[0];
+      end
     end
     if (rst) begin
-      _286_ = 10'h000;
+      _286_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = act_delta_5;
-    if (start) begin
-      _287_ = { _350_, _349_, _348_, _347_, _346_, _345_, _344_, _343_, _342_, _341_ };
+    _287_ = at_end_3;
+    if (step) begin
+      if (_135_) begin
+        _287_ = _139_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _287_ = once_3;
+    endcase
     if (rst) begin
-      _287_ = 10'h000;
+      _287_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = act_delta_6;
-    if (start) begin
-      _288_ = { _361_, _360_, _359_, _358_, _357_, _356_, _355_, _354_, _353_, _352_ };
+    _288_ = at_start_3;
+    if (step) begin
+      if (_135_) begin
+        _288_ = at_end_3;
+      end
     end
     if (rst) begin
-      _288_ = 10'h000;
+      _288_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = act_delta_7;
-    if (start) begin
-      _290_ = { _371_, _370_, _369_, _368_, _367_, _366_, _365_, _364_, _363_ };
+    _290_ = counter_4;
+    if (step) begin
+      if (_143_) begin
+        _290_ = _146_[0];
+      end
     end
     if (rst) begin
-      _290_ = 9'h000;
+      _290_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = weight_delta_1;
-    if (start) begin
-      _291_ = { _375_, _374_, _372_ };
+    _291_ = at_end_4;
+    if (step) begin
+      if (_143_) begin
+        _291_ = _148_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _291_ = once_4;
+    endcase
     if (rst) begin
-      _291_ = 3'h0;
+      _291_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = weight_delta_2;
-    if (start) begin
-      _292_ = { _378_, _377_, _376_ };
+    _292_ = at_start_4;
+    if (step) begin
+      if (_143_) begin
+        _292_ = at_end_4;
+      end
     end
     if (rst) begin
-      _292_ = 3'h0;
+      _292_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = weight_delta_3;
-    if (start) begin
-      _293_ = { _386_, _385_, _383_, _382_, _381_, _380_, _379_ };
+    _293_ = counter_5;
+    if (step) begin
+      if (_153_) begin
+        _293_ = _155_[2:0];
+      end
     end
     if (rst) begin
-      _293_ = 7'h00;
+      _293_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = weight_delta_6;
-    if (start) begin
-      _294_ = { _003_, _002_, _394_, _393_, _392_, _391_, _390_, _389_, _388_, _387_ };
+    _294_ = at_end_5;
+    if (step) begin
+      if (_153_) begin
+        _294_ = _158_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _294_ = 1'h0;
+    endcase
     if (rst) begin
-      _294_ = 10'h000;
+      _294_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = weight_delta_7;
-    if (start) begin
-      _295_ = { _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
+    _295_ = at_start_5;
+    if (step) begin
+      if (_153_) begin
+        _295_ = at_end_5;
+      end
     end
     if (rst) begin
-      _295_ = 10'h000;
+      _295_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = pace;
-    if (start) begin
-      _296_ = _015_;
+    _296_ = counter_6;
+    if (step) begin
+      if (_164_) begin
+        _296_ = _166_[4:0];
+      end
     end
     if (rst) begin
-      _296_ = 1'h0;
+      _296_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = flush;
-    if (start) begin
-      _297_ = { _020_, _019_, _018_, _017_, _016_ };
+    _297_ = at_end_6;
+    if (step) begin
+      if (_164_) begin
+        _297_ = _169_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _297_ = once_6;
+    endcase
     if (rst) begin
-      _297_ = 5'h00;
+      _297_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = act_base;
-    if (start) begin
-      _298_ = { _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_ };
+    _298_ = at_start_6;
+    if (step) begin
+      if (_164_) begin
+        _298_ = at_end_6;
+      end
     end
     if (rst) begin
-      _298_ = 11'h000;
+      _298_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = act_bank;
-    if (start) begin
-      _299_ = _033_;
+    _299_ = counter_7;
+    if (step) begin
+      if (_176_) begin
+        _299_ = _179_[4:0];
+      end
     end
     if (rst) begin
-      _299_ = 1'h0;
+      _299_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = split;
-    if (start) begin
-      _301_ = _035_;
+    _301_ = at_end_7;
+    if (step) begin
+      if (_176_) begin
+        _301_ = _181_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _301_ = once_7;
+    endcase
     if (rst) begin
       _301_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = weight_base;
-    if (start) begin
-      _302_ = { _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_ };
-    end
-    if (rst) begin
-      _302_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = origin_y;
-    if (start) begin
-      _303_ = { _048_, _047_ };
-    end
-    if (rst) begin
-      _303_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = origin_x;
-    if (start) begin
-      _304_ = { _050_, _049_ };
-    end
-    if (rst) begin
-      _304_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = stride_y;
-    if (start) begin
-      _305_ = { _053_, _052_, _051_ };
-    end
-    if (rst) begin
-      _305_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = stride_x;
-    if (start) begin
-      _306_ = { _057_, _055_, _054_ };
-    end
-    if (rst) begin
-      _306_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = height;
-    if (start) begin
-      _307_ = { _062_, _061_, _060_, _059_, _058_ };
-    end
-    if (rst) begin
-      _307_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = width;
-    if (start) begin
-      _308_ = { _068_, _066_, _065_, _064_, _063_ };
-    end
-    if (rst) begin
-      _308_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = is_last;
-    if (start) begin
-      _309_ = _069_;
-    end
-    if (rst) begin
-      _309_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = \$signal ;
-    if (fields_loaded) begin
-      _310_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_077_) begin
-      if (_080_) begin
-        _310_ = _081_[6:0];
-      end
-    end
-    if (rst) begin
-      _310_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = window_x;
-    if (fields_loaded) begin
-      _312_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_077_) begin
-      _312_ = _079_[6:0];
-      if (_080_) begin
-        _312_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
-    end
-    if (rst) begin
-      _312_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = paced;
-    if (_083_) begin
-      _313_ = _084_[0];
-    end
+    _302_ = at_start_7;
     if (step) begin
-      if (sum_ends) begin
-        _313_ = 1'h0;
+      if (_176_) begin
+        _302_ = at_end_7;
       end
+    end
+    if (rst) begin
+      _302_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _303_ = { _188_[10], _188_ };
+    if (rst) begin
+      _303_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _304_ = _196_;
+    if (rst) begin
+      _304_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _305_ = walk__act_address;
+    if (walk__valid) begin
+      _305_ = _197_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4751,17 +5628,17 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _313_ = 1'h0;
+          _305_ = { act_base[10], act_base };
     endcase
     if (rst) begin
-      _313_ = 1'h0;
+      _305_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = walk__act_address;
-    if (step) begin
-      _314_ = _101_[11:0];
+    _306_ = walk__weight_address;
+    if (walk__valid) begin
+      _306_ = _198_[9:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4769,131 +5646,19 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _314_ = { act_base[10], act_base };
+          _306_ = weight_base;
     endcase
     if (rst) begin
-      _314_ = 12'h000;
+      _306_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = walk__weight_address;
-    if (step) begin
-      _315_ = _118_[9:0];
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _315_ = weight_base;
-    endcase
-    if (rst) begin
-      _315_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = counter_0;
-    if (step) begin
-      _316_ = _121_[1:0];
-    end
-    if (rst) begin
-      _316_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = counter_1;
-    if (step) begin
-      if (_124_) begin
-        _317_ = _127_[2:0];
-      end
-    end
-    if (rst) begin
-      _317_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = counter_2;
-    if (step) begin
-      if (_131_) begin
-        _318_ = _135_[2:0];
-      end
-    end
-    if (rst) begin
-      _318_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = counter_3;
-    if (step) begin
-      if (_141_) begin
-        _319_ = _144_[0];
-      end
-    end
-    if (rst) begin
-      _319_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = counter_4;
-    if (step) begin
-      if (_153_) begin
-        _320_ = _157_[0];
-      end
-    end
-    if (rst) begin
-      _320_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = counter_5;
-    if (step) begin
-      if (_168_) begin
-        _321_ = _171_[2:0];
-      end
-    end
-    if (rst) begin
-      _321_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = counter_6;
-    if (step) begin
-      if (_184_) begin
-        _323_ = _187_[4:0];
-      end
-    end
-    if (rst) begin
-      _323_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = counter_7;
-    if (step) begin
-      if (_203_) begin
-        _324_ = _206_[4:0];
-      end
-    end
-    if (rst) begin
-      _324_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = layer;
+    _307_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _325_ = 4'h0;
+            _307_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -4902,25 +5667,25 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_209_) begin
+          if (_202_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _325_ = _210_[3:0];
+              _307_ = _203_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _325_ = 4'h0;
+      _307_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = status;
+    _308_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _326_ = 4'h1;
+            _308_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -4929,52 +5694,52 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_209_) begin
+          if (_202_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _326_ = 4'h0;
+              _308_ = 4'h0;
             end else begin
-              _326_ = _212_[3:0];
+              _308_ = _204_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _326_ = 4'h0;
+      _308_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = fsm_state;
+    _309_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _327_ = 3'h1;
+            _309_ = 3'h1;
           end
       3'h1:
-          _327_ = 3'h2;
+          _309_ = 3'h2;
       3'h2:
-          _327_ = 3'h3;
+          _309_ = 3'h3;
       3'h3:
-          if (_207_) begin
-            _327_ = 3'h4;
+          if (_199_) begin
+            _309_ = 3'h4;
           end
       3'h4:
-          if (_209_) begin
+          if (_202_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _327_ = 3'h0;
+              _309_ = 3'h0;
             end else begin
-              _327_ = 3'h1;
+              _309_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _327_ = 3'h0;
+      _309_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = \wait ;
+    _310_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -4983,26 +5748,14 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h2:
           /* empty */;
       3'h3:
-          if (_207_) begin
-            _328_ = flush;
+          if (_199_) begin
+            _310_ = flush;
           end
       3'h4:
-          _328_ = _208_[4:0];
+          _310_ = _201_[4:0];
     endcase
     if (rst) begin
-      _328_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    walk__pad_word = 32'd0;
-    if (_261_) begin
-      if (_264_) begin
-        walk__pad_word = 32'd1911;
-      end
-      if (_268_) begin
-        walk__pad_word = 32'd2184;
-      end
+      _310_ = 5'h00;
     end
   end
   always @* begin
@@ -5029,26 +5782,26 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
           running = 1'h1;
     endcase
   end
+  assign is_pool = 1'h0;
+  assign nearly_paced = 1'h0;
+  assign nearly_3 = 1'h0;
+  assign nearly_4 = 1'h0;
+  assign once_5 = 1'h0;
   assign act_delta_0 = 1'h1;
   assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign is_pool = 1'h0;
-  assign walk__valid = step;
-  assign walk__last = sum_ends;
-  assign _124_ = _122_;
-  assign _129_ = _128_;
-  assign _137_ = _136_;
-  assign _147_ = _146_;
-  assign _159_ = _158_;
-  assign _173_ = _172_;
-  assign _190_ = _188_;
-  assign walk__first = sum_starts;
-  assign _243_ = counter_3;
-  assign _246_ = counter_4;
-  assign walk__digit = counter_3;
-  assign _265_ = counter_3;
+  assign _081_ = sum_starts;
+  assign _087_ = counter_3;
+  assign _107_ = counter_3;
+  assign _120_ = at_end_0;
+  assign _126_ = at_end_0;
+  assign _132_ = at_end_0;
+  assign _140_ = at_end_0;
+  assign _149_ = at_end_0;
+  assign _159_ = at_end_0;
+  assign _170_ = at_end_0;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -5970,482 +6723,547 @@ module power_activation_0(select, clk, rst, code, value);
   wire [7:0] code;
   input signed [21:0] value;
   wire signed [21:0] value;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
-  wire _065_;
-  wire _066_;
-  wire _067_;
-  wire _068_;
-  wire _069_;
-  wire _070_;
-  wire _071_;
-  wire _072_;
-  wire _073_;
-  wire _074_;
-  wire _075_;
-  wire _076_;
-  wire _077_;
-  wire _078_;
-  wire _079_;
-  wire _080_;
-  wire _081_;
-  wire _082_;
-  wire _083_;
-  wire _084_;
-  wire _085_;
-  wire _086_;
-  wire _087_;
-  wire _088_;
-  wire _089_;
-  wire _090_;
-  wire _091_;
-  wire _092_;
-  wire _093_;
-  wire _094_;
-  wire _095_;
-  wire _096_;
-  wire _097_;
-  wire _098_;
-  wire _099_;
-  wire _100_;
-  wire _101_;
-  wire _102_;
-  wire _103_;
-  wire _104_;
-  wire _105_;
-  wire _106_;
-  wire _107_;
-  wire _108_;
-  wire _109_;
-  wire _110_;
-  wire _111_;
-  wire _112_;
-  wire _113_;
-  wire _114_;
-  wire _115_;
-  wire _116_;
-  wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
-  wire _122_;
-  wire _123_;
-  wire _124_;
-  wire _125_;
-  wire _126_;
-  wire _127_;
-  wire _128_;
-  wire _129_;
-  wire _130_;
-  wire _131_;
-  wire _132_;
-  wire _133_;
-  wire _134_;
-  wire _135_;
-  wire _136_;
-  wire _137_;
-  wire _138_;
-  wire _139_;
-  wire _140_;
-  wire _141_;
-  wire _142_;
-  wire _143_;
-  wire _144_;
-  wire _145_;
-  wire _146_;
-  wire _147_;
-  wire _148_;
-  wire _149_;
-  wire _150_;
-  wire _151_;
-  wire _152_;
-  wire _153_;
-  wire _154_;
-  wire _155_;
-  wire _156_;
-  wire _157_;
-  wire _158_;
-  wire _159_;
-  wire _160_;
-  wire _161_;
-  wire _162_;
-  wire _163_;
-  wire _164_;
-  wire _165_;
-  wire _166_;
-  wire _167_;
-  wire _168_;
-  wire _169_;
-  wire _170_;
-  wire _171_;
-  wire _172_;
-  wire _173_;
-  wire _174_;
-  wire _175_;
-  wire _176_;
-  wire _177_;
-  wire _178_;
-  wire _179_;
-  wire _180_;
-  wire _181_;
-  wire _182_;
-  wire _183_;
-  wire _184_;
-  wire _185_;
-  wire _186_;
-  wire _187_;
-  wire _188_;
-  wire _189_;
-  wire _190_;
-  wire _191_;
-  wire _192_;
-  wire _193_;
-  wire _194_;
-  wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
-  wire _199_;
-  wire _200_;
-  wire _201_;
-  wire _202_;
-  wire _203_;
-  wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
-  wire _208_;
-  wire _209_;
-  wire _210_;
-  wire _211_;
-  wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire _217_;
-  wire _218_;
-  wire _219_;
-  wire _220_;
-  wire _221_;
-  wire _222_;
-  wire _223_;
-  wire _224_;
-  wire _225_;
-  wire _226_;
-  wire _227_;
-  wire _228_;
-  wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
-  wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
-  wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire _250_;
-  wire _251_;
-  wire _252_;
-  wire _253_;
-  wire _254_;
-  wire _255_;
-  wire _256_;
-  wire _257_;
-  wire _258_;
-  wire _259_;
-  wire _260_;
-  wire _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire _265_;
-  wire _266_;
-  wire _267_;
-  wire _268_;
-  wire _269_;
-  wire _270_;
-  wire _271_;
-  wire _272_;
-  wire _273_;
-  wire _274_;
-  wire _275_;
-  wire _276_;
-  wire _277_;
-  wire _278_;
-  wire _279_;
-  wire _280_;
-  wire _281_;
-  wire _282_;
-  wire _283_;
-  wire _284_;
-  wire _285_;
-  wire _286_;
-  wire _287_;
-  wire _288_;
-  wire _289_;
-  wire _290_;
-  wire _291_;
-  wire _292_;
-  wire _293_;
-  wire _294_;
-  wire _295_;
-  wire _296_;
-  wire _297_;
-  wire _298_;
-  wire _299_;
-  wire _300_;
-  wire _301_;
-  wire _302_;
-  wire _303_;
-  wire _304_;
-  wire _305_;
-  wire _306_;
-  wire _307_;
-  wire _308_;
-  wire _309_;
-  wire _310_;
-  wire _311_;
-  wire _312_;
-  wire _313_;
-  wire _314_;
-  wire _315_;
-  wire _316_;
-  wire _317_;
-  wire _318_;
-  wire _319_;
-  wire _320_;
-  wire _321_;
-  wire _322_;
-  wire _323_;
-  wire _324_;
-  wire _325_;
-  wire _326_;
-  wire _327_;
-  wire _328_;
-  wire _329_;
-  wire _330_;
-  wire _331_;
-  wire _332_;
-  wire _333_;
-  wire _334_;
-  wire _335_;
-  wire _336_;
-  wire _337_;
-  wire _338_;
-  wire _339_;
-  wire _340_;
-  wire _341_;
-  wire _342_;
-  wire _343_;
-  wire _344_;
-  wire _345_;
-  wire _346_;
-  wire _347_;
-  wire _348_;
-  wire _349_;
-  wire _350_;
-  wire _351_;
-  wire _352_;
-  wire _353_;
-  wire _354_;
-  wire _355_;
-  wire _356_;
-  wire _357_;
-  wire _358_;
-  wire _359_;
-  wire _360_;
-  wire _361_;
-  wire _362_;
-  wire _363_;
-  wire _364_;
-  wire _365_;
-  wire _366_;
-  wire _367_;
-  wire _368_;
-  wire _369_;
-  wire _370_;
-  wire _371_;
-  wire _372_;
-  wire _373_;
-  wire _374_;
-  wire _375_;
-  wire _376_;
-  wire _377_;
-  wire _378_;
-  wire _379_;
-  wire _380_;
-  wire _381_;
-  wire _382_;
-  wire _383_;
-  wire _384_;
-  wire _385_;
-  wire _386_;
-  wire _387_;
-  wire _388_;
-  wire _389_;
-  wire _390_;
-  wire _391_;
-  wire _392_;
-  wire _393_;
-  wire _394_;
-  wire _395_;
-  wire _396_;
-  wire _397_;
-  wire _398_;
-  wire _399_;
-  wire _400_;
-  reg [16:0] _401_;
-  reg _402_;
-  reg [16:0] _403_;
-  reg [1:0] _404_;
-  reg [16:0] _405_;
-  reg [2:0] _406_;
-  reg [16:0] _407_;
-  reg [3:0] _408_;
-  reg [16:0] _409_;
-  reg [4:0] _410_;
-  wire _411_;
-  reg [16:0] _412_;
-  reg [5:0] _413_;
-  reg [16:0] _414_;
-  reg [6:0] _415_;
-  reg [16:0] _416_;
-  reg [7:0] _417_;
-  reg [16:0] _418_;
-  wire _419_;
-  wire _420_;
-  wire _421_;
-  wire _422_;
-  wire _423_;
-  wire _424_;
-  wire _425_;
-  wire _426_;
-  wire _427_;
-  wire _428_;
-  wire [18:0] _429_;
-  wire _430_;
-  wire _431_;
-  wire _432_;
-  wire _433_;
-  wire _434_;
-  wire _435_;
-  wire _436_;
-  wire _437_;
-  wire _438_;
-  wire _439_;
-  wire [22:0] _440_;
-  wire _441_;
-  wire _442_;
-  wire _443_;
-  wire _444_;
-  wire _445_;
-  wire _446_;
-  wire _447_;
-  wire _448_;
-  wire _449_;
-  wire _450_;
-  wire _451_;
-  wire _452_;
-  wire _453_;
-  wire _454_;
-  wire _455_;
-  wire _456_;
-  wire _457_;
-  wire _458_;
-  wire _459_;
-  wire _460_;
-  wire _461_;
-  wire _462_;
-  wire _463_;
-  wire _464_;
-  wire _465_;
-  wire _466_;
-  wire _467_;
-  wire _468_;
-  wire _469_;
-  wire _470_;
-  wire _471_;
-  wire _472_;
-  wire _473_;
-  wire _474_;
-  wire _475_;
+  wire _0000_;
+  wire _0001_;
+  wire _0002_;
+  wire _0003_;
+  wire [16:0] _0004_;
+  wire _0005_;
+  wire _0006_;
+  wire _0007_;
+  wire _0008_;
+  wire _0009_;
+  wire _0010_;
+  wire _0011_;
+  wire _0012_;
+  wire _0013_;
+  wire _0014_;
+  wire _0015_;
+  wire _0016_;
+  wire _0017_;
+  wire _0018_;
+  wire _0019_;
+  wire _0020_;
+  wire _0021_;
+  wire _0022_;
+  wire _0023_;
+  wire _0024_;
+  wire _0025_;
+  wire _0026_;
+  wire _0027_;
+  wire _0028_;
+  wire _0029_;
+  wire _0030_;
+  wire _0031_;
+  wire _0032_;
+  wire _0033_;
+  wire _0034_;
+  wire _0035_;
+  wire _0036_;
+  wire _0037_;
+  wire _0038_;
+  wire _0039_;
+  wire _0040_;
+  wire _0041_;
+  wire [16:0] _0042_;
+  wire _0043_;
+  wire _0044_;
+  wire _0045_;
+  wire _0046_;
+  wire _0047_;
+  wire _0048_;
+  wire _0049_;
+  wire _0050_;
+  wire _0051_;
+  wire _0052_;
+  wire _0053_;
+  wire _0054_;
+  wire _0055_;
+  wire _0056_;
+  wire _0057_;
+  wire _0058_;
+  wire _0059_;
+  wire _0060_;
+  wire _0061_;
+  wire _0062_;
+  wire _0063_;
+  wire _0064_;
+  wire _0065_;
+  wire _0066_;
+  wire _0067_;
+  wire _0068_;
+  wire _0069_;
+  wire _0070_;
+  wire _0071_;
+  wire _0072_;
+  wire _0073_;
+  wire _0074_;
+  wire _0075_;
+  wire _0076_;
+  wire _0077_;
+  wire _0078_;
+  wire _0079_;
+  wire _0080_;
+  wire [16:0] _0081_;
+  wire _0082_;
+  wire _0083_;
+  wire _0084_;
+  wire _0085_;
+  wire _0086_;
+  wire _0087_;
+  wire _0088_;
+  wire _0089_;
+  wire _0090_;
+  wire _0091_;
+  wire _0092_;
+  wire _0093_;
+  wire _0094_;
+  wire _0095_;
+  wire _0096_;
+  wire _0097_;
+  wire _0098_;
+  wire _0099_;
+  wire _0100_;
+  wire _0101_;
+  wire _0102_;
+  wire _0103_;
+  wire _0104_;
+  wire _0105_;
+  wire _0106_;
+  wire _0107_;
+  wire _0108_;
+  wire _0109_;
+  wire _0110_;
+  wire _0111_;
+  wire _0112_;
+  wire _0113_;
+  wire _0114_;
+  wire _0115_;
+  wire _0116_;
+  wire _0117_;
+  wire _0118_;
+  wire _0119_;
+  wire [16:0] _0120_;
+  wire _0121_;
+  wire _0122_;
+  wire _0123_;
+  wire _0124_;
+  wire _0125_;
+  wire _0126_;
+  wire _0127_;
+  wire _0128_;
+  wire _0129_;
+  wire _0130_;
+  wire _0131_;
+  wire _0132_;
+  wire _0133_;
+  wire _0134_;
+  wire _0135_;
+  wire _0136_;
+  wire _0137_;
+  wire _0138_;
+  wire _0139_;
+  wire _0140_;
+  wire _0141_;
+  wire _0142_;
+  wire _0143_;
+  wire _0144_;
+  wire _0145_;
+  wire _0146_;
+  wire _0147_;
+  wire _0148_;
+  wire _0149_;
+  wire _0150_;
+  wire _0151_;
+  wire _0152_;
+  wire _0153_;
+  wire _0154_;
+  wire _0155_;
+  wire _0156_;
+  wire _0157_;
+  wire _0158_;
+  wire [16:0] _0159_;
+  wire _0160_;
+  wire _0161_;
+  wire _0162_;
+  wire _0163_;
+  wire _0164_;
+  wire _0165_;
+  wire _0166_;
+  wire _0167_;
+  wire _0168_;
+  wire _0169_;
+  wire _0170_;
+  wire _0171_;
+  wire _0172_;
+  wire _0173_;
+  wire _0174_;
+  wire _0175_;
+  wire _0176_;
+  wire _0177_;
+  wire _0178_;
+  wire _0179_;
+  wire _0180_;
+  wire _0181_;
+  wire _0182_;
+  wire _0183_;
+  wire _0184_;
+  wire _0185_;
+  wire _0186_;
+  wire _0187_;
+  wire _0188_;
+  wire _0189_;
+  wire _0190_;
+  wire _0191_;
+  wire _0192_;
+  wire _0193_;
+  wire _0194_;
+  wire _0195_;
+  wire _0196_;
+  wire [16:0] _0197_;
+  wire _0198_;
+  wire _0199_;
+  wire _0200_;
+  wire _0201_;
+  wire _0202_;
+  wire _0203_;
+  wire _0204_;
+  wire _0205_;
+  wire _0206_;
+  wire _0207_;
+  wire _0208_;
+  wire _0209_;
+  wire _0210_;
+  wire _0211_;
+  wire _0212_;
+  wire _0213_;
+  wire _0214_;
+  wire _0215_;
+  wire _0216_;
+  wire _0217_;
+  wire _0218_;
+  wire _0219_;
+  wire _0220_;
+  wire _0221_;
+  wire _0222_;
+  wire _0223_;
+  wire _0224_;
+  wire _0225_;
+  wire _0226_;
+  wire _0227_;
+  wire _0228_;
+  wire _0229_;
+  wire _0230_;
+  wire _0231_;
+  wire _0232_;
+  wire _0233_;
+  wire _0234_;
+  wire _0235_;
+  wire _0236_;
+  wire _0237_;
+  wire _0238_;
+  wire _0239_;
+  wire _0240_;
+  wire _0241_;
+  wire _0242_;
+  wire _0243_;
+  wire _0244_;
+  wire _0245_;
+  wire _0246_;
+  wire _0247_;
+  wire _0248_;
+  wire _0249_;
+  wire _0250_;
+  wire _0251_;
+  wire _0252_;
+  wire _0253_;
+  wire _0254_;
+  wire _0255_;
+  wire _0256_;
+  wire _0257_;
+  wire _0258_;
+  wire _0259_;
+  wire _0260_;
+  wire _0261_;
+  wire _0262_;
+  wire _0263_;
+  wire _0264_;
+  wire _0265_;
+  wire _0266_;
+  wire _0267_;
+  wire _0268_;
+  wire _0269_;
+  wire _0270_;
+  wire _0271_;
+  wire _0272_;
+  wire _0273_;
+  wire _0274_;
+  wire _0275_;
+  wire _0276_;
+  wire _0277_;
+  wire _0278_;
+  wire _0279_;
+  wire _0280_;
+  wire _0281_;
+  wire _0282_;
+  wire _0283_;
+  wire _0284_;
+  wire _0285_;
+  wire _0286_;
+  wire _0287_;
+  wire _0288_;
+  wire _0289_;
+  wire _0290_;
+  wire _0291_;
+  wire _0292_;
+  wire _0293_;
+  wire _0294_;
+  wire _0295_;
+  wire _0296_;
+  wire _0297_;
+  wire _0298_;
+  wire _0299_;
+  wire _0300_;
+  wire _0301_;
+  wire _0302_;
+  wire _0303_;
+  wire _0304_;
+  wire _0305_;
+  wire _0306_;
+  wire _0307_;
+  wire _0308_;
+  wire _0309_;
+  wire _0310_;
+  wire _0311_;
+  wire [16:0] _0312_;
+  wire _0313_;
+  wire _0314_;
+  wire _0315_;
+  wire _0316_;
+  wire _0317_;
+  wire _0318_;
+  wire _0319_;
+  wire _0320_;
+  wire _0321_;
+  wire _0322_;
+  wire _0323_;
+  wire _0324_;
+  wire _0325_;
+  wire _0326_;
+  wire _0327_;
+  wire _0328_;
+  wire _0329_;
+  wire _0330_;
+  wire _0331_;
+  wire _0332_;
+  wire _0333_;
+  wire _0334_;
+  wire _0335_;
+  wire _0336_;
+  wire _0337_;
+  wire _0338_;
+  wire _0339_;
+  wire _0340_;
+  wire _0341_;
+  wire _0342_;
+  wire _0343_;
+  wire _0344_;
+  wire _0345_;
+  wire _0346_;
+  wire _0347_;
+  wire _0348_;
+  wire _0349_;
+  wire _0350_;
+  wire _0351_;
+  wire _0352_;
+  wire _0353_;
+  wire _0354_;
+  wire _0355_;
+  wire _0356_;
+  wire _0357_;
+  wire _0358_;
+  wire _0359_;
+  wire _0360_;
+  wire _0361_;
+  wire _0362_;
+  wire _0363_;
+  wire _0364_;
+  wire _0365_;
+  wire _0366_;
+  wire _0367_;
+  wire _0368_;
+  wire _0369_;
+  wire _0370_;
+  wire _0371_;
+  wire _0372_;
+  wire _0373_;
+  wire _0374_;
+  wire _0375_;
+  wire _0376_;
+  wire _0377_;
+  wire _0378_;
+  wire _0379_;
+  wire _0380_;
+  wire _0381_;
+  wire _0382_;
+  wire _0383_;
+  wire _0384_;
+  wire _0385_;
+  wire _0386_;
+  wire _0387_;
+  wire _0388_;
+  wire _0389_;
+  wire _0390_;
+  wire _0391_;
+  wire _0392_;
+  wire _0393_;
+  wire _0394_;
+  wire _0395_;
+  wire _0396_;
+  wire _0397_;
+  wire _0398_;
+  wire _0399_;
+  wire _0400_;
+  wire _0401_;
+  wire _0402_;
+  wire _0403_;
+  wire _0404_;
+  wire _0405_;
+  wire _0406_;
+  wire _0407_;
+  wire _0408_;
+  wire _0409_;
+  wire _0410_;
+  wire _0411_;
+  wire _0412_;
+  wire _0413_;
+  wire _0414_;
+  wire _0415_;
+  wire _0416_;
+  wire _0417_;
+  wire _0418_;
+  wire _0419_;
+  wire _0420_;
+  wire _0421_;
+  wire _0422_;
+  wire _0423_;
+  wire _0424_;
+  wire _0425_;
+  wire _0426_;
+  wire _0427_;
+  wire _0428_;
+  wire _0429_;
+  wire _0430_;
+  wire _0431_;
+  wire _0432_;
+  wire _0433_;
+  wire _0434_;
+  wire _0435_;
+  wire _0436_;
+  wire _0437_;
+  wire _0438_;
+  wire _0439_;
+  wire _0440_;
+  wire _0441_;
+  wire _0442_;
+  wire _0443_;
+  wire _0444_;
+  wire _0445_;
+  wire _0446_;
+  wire _0447_;
+  wire _0448_;
+  wire _0449_;
+  wire _0450_;
+  wire _0451_;
+  wire _0452_;
+  wire _0453_;
+  wire _0454_;
+  wire _0455_;
+  wire _0456_;
+  wire _0457_;
+  wire _0458_;
+  wire _0459_;
+  wire _0460_;
+  wire _0461_;
+  wire _0462_;
+  wire _0463_;
+  wire _0464_;
+  reg [16:0] _0465_;
+  reg _0466_;
+  wire _0467_;
+  reg [16:0] _0468_;
+  reg [16:0] _0469_;
+  reg [1:0] _0470_;
+  reg [16:0] _0471_;
+  reg [16:0] _0472_;
+  reg [2:0] _0473_;
+  reg [16:0] _0474_;
+  reg [16:0] _0475_;
+  reg [3:0] _0476_;
+  reg [16:0] _0477_;
+  wire _0478_;
+  reg [16:0] _0479_;
+  reg [4:0] _0480_;
+  reg [16:0] _0481_;
+  reg [16:0] _0482_;
+  reg [5:0] _0483_;
+  reg [16:0] _0484_;
+  reg [16:0] _0485_;
+  reg [6:0] _0486_;
+  reg [16:0] _0487_;
+  reg [16:0] _0488_;
+  wire _0489_;
+  reg [7:0] _0490_;
+  reg [16:0] _0491_;
+  wire _0492_;
+  wire _0493_;
+  wire [18:0] _0494_;
+  wire _0495_;
+  wire _0496_;
+  wire _0497_;
+  wire _0498_;
+  wire _0499_;
+  wire _0500_;
+  wire _0501_;
+  wire _0502_;
+  wire _0503_;
+  wire _0504_;
+  wire [22:0] _0505_;
+  wire _0506_;
+  wire _0507_;
+  wire _0508_;
+  wire _0509_;
+  wire _0510_;
+  wire _0511_;
+  wire _0512_;
+  wire _0513_;
+  wire _0514_;
+  wire _0515_;
+  wire _0516_;
+  wire _0517_;
+  wire _0518_;
+  wire _0519_;
+  wire _0520_;
+  wire _0521_;
+  wire _0522_;
+  wire _0523_;
+  wire _0524_;
+  wire _0525_;
+  wire _0526_;
+  wire _0527_;
+  wire _0528_;
+  wire _0529_;
+  wire _0530_;
+  wire _0531_;
+  wire _0532_;
+  wire _0533_;
+  wire _0534_;
+  wire _0535_;
+  wire _0536_;
+  wire _0537_;
+  wire _0538_;
+  wire _0539_;
+  wire _0540_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -6462,6 +7280,13 @@ module power_activation_0(select, clk, rst, code, value);
   wire reached_5;
   wire reached_6;
   wire reached_7;
+  reg [16:0] threshold_1 = 17'h00000;
+  reg [16:0] threshold_2 = 17'h00000;
+  reg [16:0] threshold_3 = 17'h00000;
+  reg [16:0] threshold_4 = 17'h00000;
+  reg [16:0] threshold_5 = 17'h00000;
+  reg [16:0] threshold_6 = 17'h00000;
+  reg [16:0] threshold_7 = 17'h00000;
   reg [16:0] value_0 = 17'h00000;
   reg [16:0] value_1 = 17'h00000;
   reg [16:0] value_2 = 17'h00000;
@@ -6471,634 +7296,755 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
-  assign _000_ = 2'h2 >> select;
-  assign _111_ = 2'h3 >> select;
-  assign _222_ = 2'h3 >> select;
-  assign _333_ = 1'h1 >> select;
-  assign _421_ = 1'h1 >> select;
-  assign _432_ = 2'h2 >> select;
-  assign _443_ = 1'h1 >> select;
-  assign _454_ = 1'h1 >> select;
-  assign _465_ = 1'h0 >> select;
-  assign _001_ = $signed(value) <= $signed({ _465_, _454_, _443_, _432_, _421_, _333_, _222_, _111_, _000_ });
-  assign _012_ = 1'h0 >> select;
-  assign _023_ = 1'h0 >> select;
-  assign _034_ = 2'h3 >> select;
-  assign _045_ = 1'h0 >> select;
-  assign _056_ = 2'h2 >> select;
-  assign _067_ = 2'h2 >> select;
-  assign _078_ = 2'h2 >> select;
-  assign _089_ = 1'h0 >> select;
-  assign _100_ = 1'h1 >> select;
-  assign _112_ = 2'h2 >> select;
-  assign _123_ = 2'h3 >> select;
-  assign _134_ = 2'h3 >> select;
-  assign _145_ = 2'h2 >> select;
-  assign _156_ = 2'h2 >> select;
-  assign _167_ = 2'h2 >> select;
-  assign _178_ = 2'h2 >> select;
-  assign _189_ = 1'h1 >> select;
-  assign _200_ = 1'h0 >> select;
-  assign _211_ = $signed(value) >= $signed({ _200_, _189_, _178_, _167_, _156_, _145_, _134_, _123_, _112_, _100_, _089_, _078_, _067_, _056_, _045_, _034_, _023_, _012_ });
-  assign _223_ = 1'h0 >> select;
-  assign _234_ = 1'h0 >> select;
-  assign _245_ = 2'h3 >> select;
-  assign _256_ = 1'h0 >> select;
-  assign _267_ = 2'h2 >> select;
-  assign _278_ = 2'h2 >> select;
-  assign _289_ = 2'h2 >> select;
-  assign _300_ = 1'h0 >> select;
-  assign _311_ = 1'h1 >> select;
-  assign _322_ = 2'h2 >> select;
-  assign _334_ = 2'h3 >> select;
-  assign _345_ = 2'h3 >> select;
-  assign _356_ = 2'h2 >> select;
-  assign _367_ = 2'h2 >> select;
-  assign _378_ = 2'h2 >> select;
-  assign _389_ = 2'h2 >> select;
-  assign _400_ = 1'h1 >> select;
-  assign _411_ = 1'h0 >> select;
-  assign _419_ = 2'h2 >> select;
-  assign _420_ = 2'h3 >> select;
-  assign _422_ = 2'h3 >> select;
-  assign _423_ = 1'h1 >> select;
-  assign _424_ = 1'h1 >> select;
-  assign _425_ = 2'h2 >> select;
-  assign _426_ = 1'h1 >> select;
-  assign _427_ = 1'h1 >> select;
-  assign _428_ = 1'h0 >> select;
-  assign _429_ = $signed({ _411_, _400_, _389_, _378_, _367_, _356_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_, _223_ }) - $signed({ _428_, _427_, _426_, _425_, _424_, _423_, _422_, _420_, _419_ });
-  assign _430_ = 2'h2 >> select;
-  assign _431_ = 2'h3 >> select;
-  assign _433_ = 2'h3 >> select;
-  assign _434_ = 1'h1 >> select;
-  assign _435_ = 1'h1 >> select;
-  assign _436_ = 2'h2 >> select;
-  assign _437_ = 1'h1 >> select;
-  assign _438_ = 1'h1 >> select;
-  assign _439_ = 1'h0 >> select;
-  assign _440_ = $signed(value) - $signed({ _439_, _438_, _437_, _436_, _435_, _434_, _433_, _431_, _430_ });
-  assign _441_ = 2'h3 >> select;
-  assign _442_ = 1'h1 >> select;
-  assign _444_ = 1'h0 >> select;
-  assign _445_ = 1'h0 >> select;
-  assign _446_ = 2'h2 >> select;
-  assign _447_ = 1'h1 >> select;
-  assign _448_ = 2'h2 >> select;
-  assign _449_ = 2'h2 >> select;
-  assign _450_ = 1'h0 >> select;
-  assign _451_ = 2'h2 >> select;
-  assign _452_ = 2'h2 >> select;
-  assign _453_ = 2'h2 >> select;
-  assign _455_ = 1'h0 >> select;
-  assign _456_ = 2'h2 >> select;
-  assign _457_ = 1'h0 >> select;
-  assign _458_ = 2'h2 >> select;
-  assign _459_ = 1'h1 >> select;
-  assign reached_0 = value_0 >= { _459_, _458_, _457_, _456_, _455_, _453_, _452_, _451_, _450_, _449_, _448_, _447_, _446_, _445_, _444_, _442_, _441_ };
-  assign _460_ = 4'hb >> { select, index_1 };
-  assign _461_ = 4'he >> { select, index_1 };
-  assign _462_ = 4'hf >> { select, index_1 };
-  assign _463_ = 1'h1 >> { select, index_1 };
-  assign _464_ = 1'h1 >> { select, index_1 };
-  assign _466_ = 4'ha >> { select, index_1 };
-  assign _467_ = 1'h0 >> { select, index_1 };
-  assign _468_ = 3'h4 >> { select, index_1 };
-  assign _469_ = 1'h0 >> { select, index_1 };
-  assign _470_ = 3'h4 >> { select, index_1 };
-  assign _471_ = 4'ha >> { select, index_1 };
-  assign _472_ = 4'he >> { select, index_1 };
-  assign _473_ = 1'h0 >> { select, index_1 };
-  assign _474_ = 1'h0 >> { select, index_1 };
-  assign _475_ = 3'h4 >> { select, index_1 };
-  assign _002_ = 1'h1 >> { select, index_1 };
-  assign _003_ = 4'ha >> { select, index_1 };
-  assign reached_1 = value_1 >= { _003_, _002_, _475_, _474_, _473_, _472_, _471_, _470_, _469_, _468_, _467_, _466_, _464_, _463_, _462_, _461_, _460_ };
-  assign _004_ = 8'hcf >> { select, index_2 };
-  assign _005_ = 8'had >> { select, index_2 };
-  assign _006_ = 8'hcc >> { select, index_2 };
-  assign _007_ = 7'h63 >> { select, index_2 };
-  assign _008_ = 6'h21 >> { select, index_2 };
-  assign _009_ = 8'hbf >> { select, index_2 };
-  assign _010_ = 5'h10 >> { select, index_2 };
-  assign _011_ = 6'h33 >> { select, index_2 };
-  assign _013_ = 5'h13 >> { select, index_2 };
-  assign _014_ = 5'h13 >> { select, index_2 };
-  assign _015_ = 8'hdf >> { select, index_2 };
-  assign _016_ = 8'hbf >> { select, index_2 };
-  assign _017_ = 6'h33 >> { select, index_2 };
-  assign _018_ = 7'h63 >> { select, index_2 };
-  assign _019_ = 7'h60 >> { select, index_2 };
-  assign _020_ = 7'h42 >> { select, index_2 };
-  assign _021_ = 8'h8c >> { select, index_2 };
-  assign reached_2 = value_2 >= { _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
-  assign _022_ = 16'hecfe >> { select, index_3 };
-  assign _024_ = 16'hecfe >> { select, index_3 };
-  assign _025_ = 16'hecfb >> { select, index_3 };
-  assign _026_ = 12'hd09 >> { select, index_3 };
-  assign _027_ = 12'he0d >> { select, index_3 };
-  assign _028_ = 16'he0fb >> { select, index_3 };
-  assign _029_ = 12'hc00 >> { select, index_3 };
-  assign _030_ = 10'h206 >> { select, index_3 };
-  assign _031_ = 11'h702 >> { select, index_3 };
-  assign _032_ = 13'h1a02 >> { select, index_3 };
-  assign _033_ = 16'he1f2 >> { select, index_3 };
-  assign _035_ = 16'hf1f2 >> { select, index_3 };
-  assign _036_ = 12'ha02 >> { select, index_3 };
-  assign _037_ = 11'h60d >> { select, index_3 };
-  assign _038_ = 13'h140a >> { select, index_3 };
-  assign _039_ = 13'h180c >> { select, index_3 };
-  assign _040_ = 16'he0f0 >> { select, index_3 };
-  assign reached_3 = value_3 >= { _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_ };
-  assign _041_ = 32'd4227268443 >> { select, index_4 };
-  assign _042_ = 32'd4232838966 >> { select, index_4 };
-  assign _043_ = 32'd4258266996 >> { select, index_4 };
-  assign _044_ = 27'h44000f6 >> { select, index_4 };
-  assign _046_ = 26'h3c70006 >> { select, index_4 };
-  assign _047_ = 32'd4232904558 >> { select, index_4 };
-  assign _048_ = 25'h1570026 >> { select, index_4 };
-  assign _049_ = 27'h6190053 >> { select, index_4 };
-  assign _050_ = 26'h2cc00cd >> { select, index_4 };
-  assign _051_ = 26'h2ea0047 >> { select, index_4 };
-  assign _052_ = 32'd4177264455 >> { select, index_4 };
-  assign _053_ = 32'd4188864327 >> { select, index_4 };
-  assign _054_ = 27'h79a00b8 >> { select, index_4 };
-  assign _055_ = 27'h52c00aa >> { select, index_4 };
-  assign _057_ = 27'h63000cc >> { select, index_4 };
-  assign _058_ = 27'h7c000f0 >> { select, index_4 };
-  assign _059_ = 32'd4160814848 >> { select, index_4 };
-  assign reached_4 = value_4 >= { _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_ };
-  assign _060_ = 64'hffdd23cffffff3fc >> { select, index_5 };
-  assign _061_ = 64'hfff1f5bdfffe11c6 >> { select, index_5 };
-  assign _062_ = 64'hfff6414effff2575 >> { select, index_5 };
-  assign _063_ = 53'h107945000035de >> { select, index_5 };
-  assign _064_ = 53'h1046c600002bdb >> { select, index_5 };
-  assign _065_ = 64'hffdd7264ffffbc3f >> { select, index_5 };
-  assign _066_ = 54'h2a00da00004c0d >> { select, index_5 };
-  assign _068_ = 53'h19d27400001235 >> { select, index_5 };
-  assign _069_ = 54'h25e0c000001078 >> { select, index_5 };
-  assign _070_ = 54'h2164890000103d >> { select, index_5 };
-  assign _071_ = 64'hffcc8e10fffe103d >> { select, index_5 };
-  assign _072_ = 64'hfffc624affffefc2 >> { select, index_5 };
-  assign _073_ = 54'h294b6c0000aaaa >> { select, index_5 };
-  assign _074_ = 54'h318c700000cccc >> { select, index_5 };
-  assign _075_ = 54'h3e0f800000f0f0 >> { select, index_5 };
-  assign _076_ = 54'h3ff0000000ff00 >> { select, index_5 };
-  assign _077_ = 64'hffc00000ffff0000 >> { select, index_5 };
-  assign reached_5 = value_5 >= { _077_, _076_, _075_, _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_, _060_ };
-  assign _079_ = 64'hfffffefce8575d98 >> index_6;
-  assign _080_ = 64'hfffffffc00f2000b >> index_6;
-  assign _081_ = select ? _079_ : _080_;
-  assign _082_ = 64'hffffff1023e848e9 >> index_6;
-  assign _083_ = 64'hfffffffead595a9d >> index_6;
-  assign _084_ = select ? _082_ : _083_;
-  assign _085_ = 64'hfffff9e2cf658aaf >> index_6;
-  assign _086_ = 64'hffffffff0e619f11 >> index_6;
-  assign _087_ = select ? _085_ : _086_;
-  assign _088_ = 43'h70114ad8861 >> index_6;
-  assign _090_ = 28'hf7393d8 >> index_6;
-  assign _091_ = select ? _088_ : _090_;
-  assign _092_ = 42'h2a5a106657b >> index_6;
-  assign _093_ = 28'h80d93ea >> index_6;
-  assign _094_ = select ? _092_ : _093_;
-  assign _095_ = 64'hfffffde56aa35bdb >> index_6;
-  assign _096_ = 64'hffffffffcff26ffb >> index_6;
-  assign _097_ = select ? _095_ : _096_;
-  assign _098_ = 42'h37dcd967157 >> index_6;
-  assign _099_ = 30'h30f000f3 >> index_6;
-  assign _101_ = select ? _098_ : _099_;
-  assign _102_ = 43'h567c6ebcac2 >> index_6;
-  assign _103_ = 27'h78c0f37 >> index_6;
-  assign _104_ = select ? _102_ : _103_;
-  assign _105_ = 43'h57ef2b20d34 >> index_6;
-  assign _106_ = 27'h7807fc6 >> index_6;
-  assign _107_ = select ? _105_ : _106_;
-  assign _108_ = 40'hf51851b33e >> index_6;
-  assign _109_ = 27'h7800ff7 >> index_6;
-  assign _110_ = select ? _108_ : _109_;
-  assign _113_ = 64'hffffff6a3b81b694 >> index_6;
-  assign _114_ = 64'hfffffffff87ff008 >> index_6;
-  assign _115_ = select ? _113_ : _114_;
-  assign _116_ = 64'hfffffa34ad2524d8 >> index_6;
-  assign _117_ = 64'hfffffffeaaaaaaaa >> index_6;
-  assign _118_ = select ? _116_ : _117_;
-  assign _119_ = 43'h44731c638e0 >> index_6;
-  assign _120_ = 32'd3435973836 >> index_6;
-  assign _121_ = select ? _119_ : _120_;
-  assign _122_ = 43'h787c1f83f00 >> index_6;
-  assign _124_ = 32'd4042322160 >> index_6;
-  assign _125_ = select ? _122_ : _124_;
-  assign _126_ = 43'h7f801ffc000 >> index_6;
-  assign _127_ = 32'd4278255360 >> index_6;
-  assign _128_ = select ? _126_ : _127_;
-  assign _129_ = 43'h7fffe000000 >> index_6;
-  assign _130_ = 32'd4294901760 >> index_6;
-  assign _131_ = select ? _129_ : _130_;
-  assign _132_ = 64'hfffff80000000000 >> index_6;
-  assign _133_ = 64'hffffffff00000000 >> index_6;
-  assign _135_ = select ? _132_ : _133_;
-  assign reached_6 = value_6 >= { _135_, _131_, _128_, _125_, _121_, _118_, _115_, _110_, _107_, _104_, _101_, _097_, _094_, _091_, _087_, _084_, _081_ };
-  assign _136_ = 64'hffffffffffec99b2 >> index_7[5:0];
-  assign _137_ = 64'hcaccd1320e7a1e55 >> index_7[5:0];
-  assign _138_ = index_7[6] ? _136_ : _137_;
-  assign _139_ = 64'hfffffffffffffffd >> index_7[5:0];
-  assign _140_ = 63'h556ad4557555d451 >> index_7[5:0];
-  assign _141_ = index_7[6] ? _139_ : _140_;
-  assign _142_ = select ? _138_ : _141_;
-  assign _143_ = 64'hffffffffff88aedc >> index_7[5:0];
-  assign _144_ = 64'h9fe6fbdde395c216 >> index_7[5:0];
-  assign _146_ = index_7[6] ? _143_ : _144_;
-  assign _147_ = 64'hfffffffffffffff9 >> index_7[5:0];
-  assign _148_ = 64'h99b3199e66991642 >> index_7[5:0];
-  assign _149_ = index_7[6] ? _147_ : _148_;
-  assign _150_ = select ? _146_ : _149_;
-  assign _151_ = 64'hffffffffffeff163 >> index_7[5:0];
-  assign _152_ = 64'he570c31d7ba302ce >> index_7[5:0];
-  assign _153_ = index_7[6] ? _151_ : _152_;
-  assign _154_ = 64'hfffffffffffffffe >> index_7[5:0];
-  assign _155_ = 61'h11dc1e1fa6ee96a6 >> index_7[5:0];
-  assign _157_ = index_7[6] ? _154_ : _155_;
-  assign _158_ = select ? _153_ : _157_;
-  assign _159_ = 23'h5be8d1 >> index_7[5:0];
-  assign _160_ = 64'ha3fa374c0990f222 >> index_7[5:0];
-  assign _161_ = index_7[6] ? _159_ : _160_;
-  assign _162_ = 1'h0 >> index_7[5:0];
-  assign _163_ = 61'h11ff9e1fe60f67e0 >> index_7[5:0];
-  assign _164_ = index_7[6] ? _162_ : _163_;
-  assign _165_ = select ? _161_ : _164_;
-  assign _166_ = 21'h17468c >> index_7[5:0];
-  assign _168_ = 64'he735c07ecfcc6524 >> index_7[5:0];
-  assign _169_ = index_7[6] ? _166_ : _168_;
-  assign _170_ = 1'h0 >> index_7[5:0];
-  assign _171_ = 61'h11c061e7c70f79e6 >> index_7[5:0];
-  assign _172_ = index_7[6] ? _170_ : _171_;
-  assign _173_ = select ? _169_ : _172_;
-  assign _174_ = 64'hffffffffffae1cc6 >> index_7[5:0];
-  assign _175_ = 64'h945b91b898f8aa54 >> index_7[5:0];
-  assign _176_ = index_7[6] ? _174_ : _175_;
-  assign _177_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _179_ = 64'he1dffe0039fffec4 >> index_7[5:0];
-  assign _180_ = index_7[6] ? _177_ : _179_;
-  assign _181_ = select ? _176_ : _180_;
-  assign _182_ = 23'h6d258c >> index_7[5:0];
-  assign _183_ = 61'h10b35cb5c98b662e >> index_7[5:0];
-  assign _184_ = index_7[6] ? _182_ : _183_;
-  assign _185_ = 1'h0 >> index_7[5:0];
-  assign _186_ = 60'he207f002000ff04 >> index_7[5:0];
-  assign _187_ = index_7[6] ? _185_ : _186_;
-  assign _188_ = select ? _184_ : _187_;
-  assign _190_ = 17'h1d9c9 >> index_7[5:0];
-  assign _191_ = 63'h67706e87410d0fa8 >> index_7[5:0];
-  assign _192_ = index_7[6] ? _190_ : _191_;
-  assign _193_ = 1'h0 >> index_7[5:0];
-  assign _194_ = 54'h3f80f800ff0e3e >> index_7[5:0];
-  assign _195_ = index_7[6] ? _193_ : _194_;
-  assign _196_ = select ? _192_ : _195_;
-  assign _197_ = 21'h12d883 >> index_7[5:0];
-  assign _198_ = 63'h623cac4a087d66ea >> index_7[5:0];
-  assign _199_ = index_7[6] ? _197_ : _198_;
-  assign _201_ = 1'h0 >> index_7[5:0];
-  assign _202_ = 54'h3f81001eff7138 >> index_7[5:0];
-  assign _203_ = index_7[6] ? _201_ : _202_;
-  assign _204_ = select ? _199_ : _203_;
-  assign _205_ = 23'h5ee5fa >> index_7[5:0];
-  assign _206_ = 63'h681fad7a28b8c3bc >> index_7[5:0];
-  assign _207_ = index_7[6] ? _205_ : _206_;
-  assign _208_ = 3'h7 >> index_7[5:0];
-  assign _209_ = 64'hffc07fffff0080c0 >> index_7[5:0];
-  assign _210_ = index_7[6] ? _208_ : _209_;
-  assign _212_ = select ? _207_ : _210_;
-  assign _213_ = 64'hffffffffffcb56ac >> index_7[5:0];
-  assign _214_ = 64'hcd5ac6534d2e8b30 >> index_7[5:0];
-  assign _215_ = index_7[6] ? _213_ : _214_;
-  assign _216_ = 64'hfffffffffffffffa >> index_7[5:0];
-  assign _217_ = 64'haaaaaaaaaaaaaaaa >> index_7[5:0];
-  assign _218_ = index_7[6] ? _216_ : _217_;
-  assign _219_ = select ? _215_ : _218_;
-  assign _220_ = 64'hffffffffffec6730 >> index_7[5:0];
-  assign _221_ = 64'h8e6308638e30f3c0 >> index_7[5:0];
-  assign _224_ = index_7[6] ? _220_ : _221_;
-  assign _225_ = 64'hfffffffffffffffc >> index_7[5:0];
-  assign _226_ = 64'hcccccccccccccccc >> index_7[5:0];
-  assign _227_ = index_7[6] ? _225_ : _226_;
-  assign _228_ = select ? _224_ : _227_;
-  assign _229_ = 23'h70783f >> index_7[5:0];
-  assign _230_ = 60'hf83f07c0fc0fc00 >> index_7[5:0];
-  assign _231_ = index_7[6] ? _229_ : _230_;
-  assign _232_ = 1'h0 >> index_7[5:0];
-  assign _233_ = 64'hf0f0f0f0f0f0f0f0 >> index_7[5:0];
-  assign _235_ = index_7[6] ? _232_ : _233_;
-  assign _236_ = select ? _231_ : _235_;
-  assign _237_ = 23'h7f803f >> index_7[5:0];
-  assign _238_ = 64'hf003ff800fff0000 >> index_7[5:0];
-  assign _239_ = index_7[6] ? _237_ : _238_;
-  assign _240_ = 1'h0 >> index_7[5:0];
-  assign _241_ = 64'hff00ff00ff00ff00 >> index_7[5:0];
-  assign _242_ = index_7[6] ? _240_ : _241_;
-  assign _243_ = select ? _239_ : _242_;
-  assign _244_ = 23'h7fffc0 >> index_7[5:0];
-  assign _246_ = 50'h3fffff0000000 >> index_7[5:0];
-  assign _247_ = index_7[6] ? _244_ : _246_;
-  assign _248_ = 1'h0 >> index_7[5:0];
-  assign _249_ = 64'hffff0000ffff0000 >> index_7[5:0];
-  assign _250_ = index_7[6] ? _248_ : _249_;
-  assign _251_ = select ? _247_ : _250_;
-  assign _252_ = 23'h7fffff >> index_7[5:0];
-  assign _253_ = 64'hfffc000000000000 >> index_7[5:0];
-  assign _254_ = index_7[6] ? _252_ : _253_;
-  assign _255_ = 1'h0 >> index_7[5:0];
-  assign _257_ = 64'hffffffff00000000 >> index_7[5:0];
-  assign _258_ = index_7[6] ? _255_ : _257_;
-  assign _259_ = select ? _254_ : _258_;
-  assign _260_ = 64'hffffffffff800000 >> index_7[5:0];
-  assign _261_ = 1'h0 >> index_7[5:0];
-  assign _262_ = index_7[6] ? _260_ : _261_;
-  assign _263_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _264_ = 1'h0 >> index_7[5:0];
-  assign _265_ = index_7[6] ? _263_ : _264_;
-  assign _266_ = select ? _262_ : _265_;
-  assign reached_7 = value_7 >= { _266_, _259_, _251_, _243_, _236_, _228_, _219_, _212_, _204_, _196_, _188_, _181_, _173_, _165_, _158_, _150_, _142_ };
-  assign _268_ = 1'h0 >> index_8[5:0];
-  assign _269_ = 46'h2aaaaaaaaaaa >> index_8[5:0];
-  assign _270_ = index_8[6] ? _268_ : _269_;
-  assign _271_ = 64'haaa5552aaaaaaaa9 >> index_8[5:0];
-  assign _272_ = 63'h552aaaa95554aaaa >> index_8[5:0];
-  assign _273_ = index_8[6] ? _271_ : _272_;
-  assign _274_ = index_8[7] ? _270_ : _273_;
-  assign _275_ = 1'h0 >> index_8[5:0];
-  assign _276_ = 7'h55 >> index_8[5:0];
-  assign _277_ = index_8[6] ? _275_ : _276_;
-  assign _279_ = 63'h555552aa9555556a >> index_8[5:0];
-  assign _280_ = 64'had54aa5555ab52ac >> index_8[5:0];
-  assign _281_ = index_8[6] ? _279_ : _280_;
-  assign _282_ = index_8[7] ? _277_ : _281_;
-  assign _283_ = select ? _274_ : _282_;
-  assign _284_ = 1'h0 >> index_8[5:0];
-  assign _285_ = 46'h33330ccc3330 >> index_8[5:0];
-  assign _286_ = index_8[6] ? _284_ : _285_;
-  assign _287_ = 64'hccc6663333333332 >> index_8[5:0];
-  assign _288_ = 63'h664cc331999930cc >> index_8[5:0];
-  assign _290_ = index_8[6] ? _287_ : _288_;
-  assign _291_ = index_8[7] ? _286_ : _290_;
-  assign _292_ = 1'h0 >> index_8[5:0];
-  assign _293_ = 7'h66 >> index_8[5:0];
-  assign _294_ = index_8[6] ? _292_ : _293_;
-  assign _295_ = 63'h66999ccce666664c >> index_8[5:0];
-  assign _296_ = 64'hc998cc6666cd9cc8 >> index_8[5:0];
-  assign _297_ = index_8[6] ? _295_ : _296_;
-  assign _298_ = index_8[7] ? _294_ : _297_;
-  assign _299_ = select ? _291_ : _298_;
-  assign _301_ = 1'h0 >> index_8[5:0];
-  assign _302_ = 46'h3c3c30f0c3c3 >> index_8[5:0];
-  assign _303_ = index_8[6] ? _301_ : _302_;
-  assign _304_ = 60'hf087843c03c03c0 >> index_8[5:0];
-  assign _305_ = 63'h780f03c1e1e1c300 >> index_8[5:0];
-  assign _306_ = index_8[6] ? _304_ : _305_;
-  assign _307_ = index_8[7] ? _303_ : _306_;
-  assign _308_ = 1'h0 >> index_8[5:0];
-  assign _309_ = 7'h78 >> index_8[5:0];
-  assign _310_ = index_8[6] ? _308_ : _309_;
-  assign _312_ = 63'h78e1e70f387987b0 >> index_8[5:0];
-  assign _313_ = 64'hf61f0f87870e18c8 >> index_8[5:0];
-  assign _314_ = index_8[6] ? _312_ : _313_;
-  assign _315_ = index_8[7] ? _310_ : _314_;
-  assign _316_ = select ? _307_ : _315_;
-  assign _317_ = 1'h0 >> index_8[5:0];
-  assign _318_ = 46'h3fc03f00fc03 >> index_8[5:0];
-  assign _319_ = index_8[6] ? _317_ : _318_;
-  assign _320_ = 64'hf00f807c03c03c03 >> index_8[5:0];
-  assign _321_ = 64'h80700c0200000000 >> index_8[5:0];
-  assign _323_ = index_8[6] ? _320_ : _321_;
-  assign _324_ = index_8[7] ? _319_ : _323_;
-  assign _325_ = 1'h0 >> index_8[5:0];
-  assign _326_ = 7'h7f >> index_8[5:0];
-  assign _327_ = index_8[6] ? _325_ : _326_;
-  assign _328_ = 64'h80fe07f03f81f83f >> index_8[5:0];
-  assign _329_ = 59'h7e1f0f878f1e737 >> index_8[5:0];
-  assign _330_ = index_8[6] ? _328_ : _329_;
-  assign _331_ = index_8[7] ? _327_ : _330_;
-  assign _332_ = select ? _324_ : _331_;
-  assign _335_ = 1'h0 >> index_8[5:0];
-  assign _336_ = 46'h3fffc000fffc >> index_8[5:0];
-  assign _337_ = index_8[6] ? _335_ : _336_;
-  assign _338_ = 52'hfff8003ffc003 >> index_8[5:0];
-  assign _339_ = 64'hff800ffc01fe03f0 >> index_8[5:0];
-  assign _340_ = index_8[6] ? _338_ : _339_;
-  assign _341_ = index_8[7] ? _337_ : _340_;
-  assign _342_ = 1'h0 >> index_8[5:0];
-  assign _343_ = 7'h7f >> index_8[5:0];
-  assign _344_ = index_8[6] ? _342_ : _343_;
-  assign _346_ = 64'hff0007ffc001ffc0 >> index_8[5:0];
-  assign _347_ = 59'h7fe00ff80fe07c6 >> index_8[5:0];
-  assign _348_ = index_8[6] ? _346_ : _347_;
-  assign _349_ = index_8[7] ? _344_ : _348_;
-  assign _350_ = select ? _341_ : _349_;
-  assign _351_ = 1'h0 >> index_8[5:0];
-  assign _352_ = 46'h3fffffff0000 >> index_8[5:0];
-  assign _353_ = index_8[6] ? _351_ : _352_;
-  assign _354_ = 52'hffffffc000003 >> index_8[5:0];
-  assign _355_ = 64'hfffff00001fffc00 >> index_8[5:0];
-  assign _357_ = index_8[6] ? _354_ : _355_;
-  assign _358_ = index_8[7] ? _353_ : _357_;
-  assign _359_ = 1'h0 >> index_8[5:0];
-  assign _360_ = 7'h7f >> index_8[5:0];
-  assign _361_ = index_8[6] ? _359_ : _360_;
-  assign _362_ = 64'hfffff8000001ffff >> index_8[5:0];
-  assign _363_ = 64'hf80000ffff0007f8 >> index_8[5:0];
-  assign _364_ = index_8[6] ? _362_ : _363_;
-  assign _365_ = index_8[7] ? _361_ : _364_;
-  assign _366_ = select ? _358_ : _365_;
-  assign _368_ = 1'h0 >> index_8[5:0];
-  assign _369_ = 46'h3fffffffffff >> index_8[5:0];
-  assign _370_ = index_8[6] ? _368_ : _369_;
-  assign _371_ = 64'hfff0000000000003 >> index_8[5:0];
-  assign _372_ = 64'hfffffffffe000000 >> index_8[5:0];
-  assign _373_ = index_8[6] ? _371_ : _372_;
-  assign _374_ = index_8[7] ? _370_ : _373_;
-  assign _375_ = 1'h0 >> index_8[5:0];
-  assign _376_ = 7'h7f >> index_8[5:0];
-  assign _377_ = index_8[6] ? _375_ : _376_;
-  assign _379_ = 64'hfffffffffffe0000 >> index_8[5:0];
-  assign _380_ = 40'hfffffff800 >> index_8[5:0];
-  assign _381_ = index_8[6] ? _379_ : _380_;
-  assign _382_ = index_8[7] ? _377_ : _381_;
-  assign _383_ = select ? _374_ : _382_;
-  assign _384_ = 1'h0 >> index_8[5:0];
-  assign _385_ = 46'h3fffffffffff >> index_8[5:0];
-  assign _386_ = index_8[6] ? _384_ : _385_;
-  assign _387_ = 64'hfffffffffffffffc >> index_8[5:0];
-  assign _388_ = 1'h0 >> index_8[5:0];
-  assign _390_ = index_8[6] ? _387_ : _388_;
-  assign _391_ = index_8[7] ? _386_ : _390_;
-  assign _392_ = 1'h0 >> index_8[5:0];
-  assign _393_ = 7'h7f >> index_8[5:0];
-  assign _394_ = index_8[6] ? _392_ : _393_;
-  assign _395_ = 64'hffffffffffffffff >> index_8[5:0];
-  assign _396_ = 64'hffffff0000000000 >> index_8[5:0];
-  assign _397_ = index_8[6] ? _395_ : _396_;
-  assign _398_ = index_8[7] ? _394_ : _397_;
-  assign _399_ = select ? _391_ : _398_;
+  assign _0391_ = 7'h7f >> index_8[5:0];
+  assign _0392_ = index_8[6] ? _0390_ : _0391_;
+  assign _0393_ = 64'h80fe07f03f81f83f >> index_8[5:0];
+  assign _0394_ = 59'h7e1f0f878f1e737 >> index_8[5:0];
+  assign _0395_ = index_8[6] ? _0393_ : _0394_;
+  assign _0396_ = index_8[7] ? _0392_ : _0395_;
+  assign _0397_ = select ? _0388_ : _0396_;
+  assign _0398_ = 1'h0 >> index_8[5:0];
+  assign _0399_ = 46'h3fffc000fffc >> index_8[5:0];
+  assign _0401_ = index_8[6] ? _0398_ : _0399_;
+  assign _0402_ = 52'hfff8003ffc003 >> index_8[5:0];
+  assign _0403_ = 64'hff800ffc01fe03f0 >> index_8[5:0];
+  assign _0404_ = index_8[6] ? _0402_ : _0403_;
+  assign _0405_ = index_8[7] ? _0401_ : _0404_;
+  assign _0406_ = 1'h0 >> index_8[5:0];
+  assign _0407_ = 7'h7f >> index_8[5:0];
+  assign _0408_ = index_8[6] ? _0406_ : _0407_;
+  assign _0409_ = 64'hff0007ffc001ffc0 >> index_8[5:0];
+  assign _0410_ = 59'h7fe00ff80fe07c6 >> index_8[5:0];
+  assign _0412_ = index_8[6] ? _0409_ : _0410_;
+  assign _0413_ = index_8[7] ? _0408_ : _0412_;
+  assign _0414_ = select ? _0405_ : _0413_;
+  assign _0415_ = 1'h0 >> index_8[5:0];
+  assign _0416_ = 46'h3fffffff0000 >> index_8[5:0];
+  assign _0417_ = index_8[6] ? _0415_ : _0416_;
+  assign _0418_ = 52'hffffffc000003 >> index_8[5:0];
+  assign _0419_ = 64'hfffff00001fffc00 >> index_8[5:0];
+  assign _0420_ = index_8[6] ? _0418_ : _0419_;
+  assign _0421_ = index_8[7] ? _0417_ : _0420_;
+  assign _0423_ = 1'h0 >> index_8[5:0];
+  assign _0424_ = 7'h7f >> index_8[5:0];
+  assign _0425_ = index_8[6] ? _0423_ : _0424_;
+  assign _0426_ = 64'hfffff8000001ffff >> index_8[5:0];
+  assign _0427_ = 64'hf80000ffff0007f8 >> index_8[5:0];
+  assign _0428_ = index_8[6] ? _0426_ : _0427_;
+  assign _0429_ = index_8[7] ? _0425_ : _0428_;
+  assign _0430_ = select ? _0421_ : _0429_;
+  assign _0431_ = 1'h0 >> index_8[5:0];
+  assign _0432_ = 46'h3fffffffffff >> index_8[5:0];
+  assign _0434_ = index_8[6] ? _0431_ : _0432_;
+  assign _0435_ = 64'hfff0000000000003 >> index_8[5:0];
+  assign _0436_ = 64'hfffffffffe000000 >> index_8[5:0];
+  assign _0437_ = index_8[6] ? _0435_ : _0436_;
+  assign _0438_ = index_8[7] ? _0434_ : _0437_;
+  assign _0439_ = 1'h0 >> index_8[5:0];
+  assign _0440_ = 7'h7f >> index_8[5:0];
+  assign _0441_ = index_8[6] ? _0439_ : _0440_;
+  assign _0442_ = 64'hfffffffffffe0000 >> index_8[5:0];
+  assign _0443_ = 40'hfffffff800 >> index_8[5:0];
+  assign _0446_ = index_8[6] ? _0442_ : _0443_;
+  assign _0447_ = index_8[7] ? _0441_ : _0446_;
+  assign _0448_ = select ? _0438_ : _0447_;
+  assign _0449_ = 1'h0 >> index_8[5:0];
+  assign _0450_ = 46'h3fffffffffff >> index_8[5:0];
+  assign _0451_ = index_8[6] ? _0449_ : _0450_;
+  assign _0452_ = 64'hfffffffffffffffc >> index_8[5:0];
+  assign _0453_ = 1'h0 >> index_8[5:0];
+  assign _0454_ = index_8[6] ? _0452_ : _0453_;
+  assign _0455_ = index_8[7] ? _0451_ : _0454_;
+  assign _0457_ = 1'h0 >> index_8[5:0];
+  assign _0458_ = 7'h7f >> index_8[5:0];
+  assign _0459_ = index_8[6] ? _0457_ : _0458_;
+  assign _0460_ = 64'hffffffffffffffff >> index_8[5:0];
+  assign _0461_ = 64'hffffff0000000000 >> index_8[5:0];
+  assign _0462_ = index_8[6] ? _0460_ : _0461_;
+  assign _0463_ = index_8[7] ? _0459_ : _0462_;
+  assign _0464_ = select ? _0455_ : _0463_;
   always @(posedge clk)
-    value_0 <= _401_;
+    value_0 <= _0465_;
   always @(posedge clk)
-    index_1 <= _402_;
+    index_1 <= _0466_;
   always @(posedge clk)
-    value_1 <= _403_;
+    value_1 <= _0468_;
   always @(posedge clk)
-    index_2 <= _404_;
+    threshold_1 <= _0469_;
   always @(posedge clk)
-    value_2 <= _405_;
+    index_2 <= _0470_;
   always @(posedge clk)
-    index_3 <= _406_;
+    value_2 <= _0471_;
   always @(posedge clk)
-    value_3 <= _407_;
+    threshold_2 <= _0472_;
   always @(posedge clk)
-    index_4 <= _408_;
+    index_3 <= _0473_;
   always @(posedge clk)
-    value_4 <= _409_;
+    value_3 <= _0474_;
   always @(posedge clk)
-    index_5 <= _410_;
+    threshold_3 <= _0475_;
   always @(posedge clk)
-    value_5 <= _412_;
+    index_4 <= _0476_;
   always @(posedge clk)
-    index_6 <= _413_;
+    value_4 <= _0477_;
   always @(posedge clk)
-    value_6 <= _414_;
+    threshold_4 <= _0479_;
   always @(posedge clk)
-    index_7 <= _415_;
+    index_5 <= _0480_;
   always @(posedge clk)
-    value_7 <= _416_;
+    value_5 <= _0481_;
   always @(posedge clk)
-    index_8 <= _417_;
+    threshold_5 <= _0482_;
   always @(posedge clk)
-    value_8 <= _418_;
+    index_6 <= _0483_;
+  always @(posedge clk)
+    value_6 <= _0484_;
+  always @(posedge clk)
+    threshold_6 <= _0485_;
+  always @(posedge clk)
+    index_7 <= _0486_;
+  always @(posedge clk)
+    value_7 <= _0487_;
+  always @(posedge clk)
+    threshold_7 <= _0488_;
+  always @(posedge clk)
+    index_8 <= _0490_;
+  always @(posedge clk)
+    value_8 <= _0491_;
+  assign _0000_ = 2'h2 >> select;
+  assign _0111_ = 2'h3 >> select;
+  assign _0222_ = 2'h3 >> select;
+  assign _0333_ = 1'h1 >> select;
+  assign _0444_ = 1'h1 >> select;
+  assign _0497_ = 2'h2 >> select;
+  assign _0508_ = 1'h1 >> select;
+  assign _0519_ = 1'h1 >> select;
+  assign _0530_ = 1'h0 >> select;
+  assign _0001_ = $signed(value) <= $signed({ _0530_, _0519_, _0508_, _0497_, _0444_, _0333_, _0222_, _0111_, _0000_ });
+  assign _0012_ = 1'h0 >> select;
+  assign _0023_ = 1'h0 >> select;
+  assign _0034_ = 2'h3 >> select;
+  assign _0045_ = 1'h0 >> select;
+  assign _0056_ = 2'h2 >> select;
+  assign _0067_ = 2'h2 >> select;
+  assign _0078_ = 2'h2 >> select;
+  assign _0089_ = 1'h0 >> select;
+  assign _0100_ = 1'h1 >> select;
+  assign _0112_ = 2'h2 >> select;
+  assign _0123_ = 2'h3 >> select;
+  assign _0134_ = 2'h3 >> select;
+  assign _0145_ = 2'h2 >> select;
+  assign _0156_ = 2'h2 >> select;
+  assign _0167_ = 2'h2 >> select;
+  assign _0178_ = 2'h2 >> select;
+  assign _0189_ = 1'h1 >> select;
+  assign _0200_ = 1'h0 >> select;
+  assign _0211_ = $signed(value) >= $signed({ _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_, _0012_ });
+  assign _0223_ = 1'h0 >> select;
+  assign _0234_ = 1'h0 >> select;
+  assign _0245_ = 2'h3 >> select;
+  assign _0256_ = 1'h0 >> select;
+  assign _0267_ = 2'h2 >> select;
+  assign _0278_ = 2'h2 >> select;
+  assign _0289_ = 2'h2 >> select;
+  assign _0300_ = 1'h0 >> select;
+  assign _0311_ = 1'h1 >> select;
+  assign _0322_ = 2'h2 >> select;
+  assign _0334_ = 2'h3 >> select;
+  assign _0345_ = 2'h3 >> select;
+  assign _0356_ = 2'h2 >> select;
+  assign _0367_ = 2'h2 >> select;
+  assign _0378_ = 2'h2 >> select;
+  assign _0389_ = 2'h2 >> select;
+  assign _0400_ = 1'h1 >> select;
+  assign _0411_ = 1'h0 >> select;
+  assign _0422_ = 2'h2 >> select;
+  assign _0433_ = 2'h3 >> select;
+  assign _0445_ = 2'h3 >> select;
+  assign _0456_ = 1'h1 >> select;
+  assign _0467_ = 1'h1 >> select;
+  assign _0478_ = 2'h2 >> select;
+  assign _0489_ = 1'h1 >> select;
+  assign _0492_ = 1'h1 >> select;
+  assign _0493_ = 1'h0 >> select;
+  assign _0494_ = $signed({ _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_, _0223_ }) - $signed({ _0493_, _0492_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_, _0422_ });
+  assign _0495_ = 2'h2 >> select;
+  assign _0496_ = 2'h3 >> select;
+  assign _0498_ = 2'h3 >> select;
+  assign _0499_ = 1'h1 >> select;
+  assign _0500_ = 1'h1 >> select;
+  assign _0501_ = 2'h2 >> select;
+  assign _0502_ = 1'h1 >> select;
+  assign _0503_ = 1'h1 >> select;
+  assign _0504_ = 1'h0 >> select;
+  assign _0505_ = $signed(value) - $signed({ _0504_, _0503_, _0502_, _0501_, _0500_, _0499_, _0498_, _0496_, _0495_ });
+  assign _0506_ = 2'h3 >> select;
+  assign _0507_ = 2'h3 >> select;
+  assign _0509_ = 2'h3 >> select;
+  assign _0510_ = 1'h0 >> select;
+  assign _0511_ = 1'h0 >> select;
+  assign _0512_ = 2'h3 >> select;
+  assign _0513_ = 1'h0 >> select;
+  assign _0514_ = 1'h0 >> select;
+  assign _0515_ = 1'h0 >> select;
+  assign _0516_ = 1'h0 >> select;
+  assign _0517_ = 2'h3 >> select;
+  assign _0518_ = 2'h3 >> select;
+  assign _0520_ = 1'h0 >> select;
+  assign _0521_ = 1'h0 >> select;
+  assign _0522_ = 1'h0 >> select;
+  assign _0523_ = 1'h0 >> select;
+  assign _0524_ = 2'h3 >> select;
+  assign _0525_ = 1'h1 >> select;
+  assign _0526_ = 2'h2 >> select;
+  assign _0527_ = 2'h3 >> select;
+  assign _0528_ = 1'h1 >> select;
+  assign _0529_ = 1'h1 >> select;
+  assign _0531_ = 1'h0 >> select;
+  assign _0532_ = 1'h0 >> select;
+  assign _0533_ = 2'h2 >> select;
+  assign _0534_ = 1'h0 >> select;
+  assign _0535_ = 2'h2 >> select;
+  assign _0536_ = 1'h0 >> select;
+  assign _0537_ = 2'h2 >> select;
+  assign _0538_ = 1'h0 >> select;
+  assign _0539_ = 1'h0 >> select;
+  assign _0540_ = 2'h2 >> select;
+  assign _0002_ = 1'h1 >> select;
+  assign _0003_ = 1'h0 >> select;
+  assign _0004_ = reached_0 ? { _0524_, _0523_, _0522_, _0521_, _0520_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_, _0512_, _0511_, _0510_, _0509_, _0507_, _0506_ } : { _0003_, _0002_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0533_, _0532_, _0531_, _0529_, _0528_, _0527_, _0526_, _0525_ };
+  assign _0005_ = 4'hb >> { select, index_1 };
+  assign _0006_ = 4'he >> { select, index_1 };
+  assign _0007_ = 4'ha >> { select, index_1 };
+  assign _0008_ = 3'h5 >> { select, index_1 };
+  assign _0009_ = 3'h4 >> { select, index_1 };
+  assign _0010_ = 4'hf >> { select, index_1 };
+  assign _0011_ = 1'h0 >> { select, index_1 };
+  assign _0013_ = 3'h5 >> { select, index_1 };
+  assign _0014_ = 1'h1 >> { select, index_1 };
+  assign _0015_ = 1'h1 >> { select, index_1 };
+  assign _0016_ = 4'hb >> { select, index_1 };
+  assign _0017_ = 4'hf >> { select, index_1 };
+  assign _0018_ = 3'h5 >> { select, index_1 };
+  assign _0019_ = 3'h5 >> { select, index_1 };
+  assign _0020_ = 3'h4 >> { select, index_1 };
+  assign _0021_ = 1'h1 >> { select, index_1 };
+  assign _0022_ = 4'ha >> { select, index_1 };
+  assign _0024_ = 4'hb >> { select, index_1 };
+  assign _0025_ = 2'h3 >> { select, index_1 };
+  assign _0026_ = 4'ha >> { select, index_1 };
+  assign _0027_ = 4'h9 >> { select, index_1 };
+  assign _0028_ = 1'h1 >> { select, index_1 };
+  assign _0029_ = 3'h7 >> { select, index_1 };
+  assign _0030_ = 3'h4 >> { select, index_1 };
+  assign _0031_ = 3'h5 >> { select, index_1 };
+  assign _0032_ = 3'h5 >> { select, index_1 };
+  assign _0033_ = 3'h5 >> { select, index_1 };
+  assign _0035_ = 4'hf >> { select, index_1 };
+  assign _0036_ = 3'h7 >> { select, index_1 };
+  assign _0037_ = 3'h5 >> { select, index_1 };
+  assign _0038_ = 4'h9 >> { select, index_1 };
+  assign _0039_ = 4'h8 >> { select, index_1 };
+  assign _0040_ = 4'h8 >> { select, index_1 };
+  assign _0041_ = 2'h2 >> { select, index_1 };
+  assign _0042_ = reached_1 ? { _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_, _0007_, _0006_, _0005_ } : { _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_, _0026_, _0025_, _0024_ };
+  assign _0043_ = 8'hef >> { select, index_2 };
+  assign _0044_ = 8'hef >> { select, index_2 };
+  assign _0046_ = 8'hef >> { select, index_2 };
+  assign _0047_ = 6'h22 >> { select, index_2 };
+  assign _0048_ = 6'h32 >> { select, index_2 };
+  assign _0049_ = 8'hcf >> { select, index_2 };
+  assign _0050_ = 6'h20 >> { select, index_2 };
+  assign _0051_ = 5'h11 >> { select, index_2 };
+  assign _0052_ = 5'h11 >> { select, index_2 };
+  assign _0053_ = 6'h31 >> { select, index_2 };
+  assign _0054_ = 8'hcd >> { select, index_2 };
+  assign _0055_ = 8'hcd >> { select, index_2 };
+  assign _0057_ = 6'h31 >> { select, index_2 };
+  assign _0058_ = 5'h12 >> { select, index_2 };
+  assign _0059_ = 2'h3 >> { select, index_2 };
+  assign _0060_ = 6'h22 >> { select, index_2 };
+  assign _0061_ = 8'hcc >> { select, index_2 };
+  assign _0062_ = 8'hae >> { select, index_2 };
+  assign _0063_ = 8'hae >> { select, index_2 };
+  assign _0064_ = 8'had >> { select, index_2 };
+  assign _0065_ = 6'h31 >> { select, index_2 };
+  assign _0066_ = 6'h23 >> { select, index_2 };
+  assign _0068_ = 8'h8d >> { select, index_2 };
+  assign _0069_ = 6'h20 >> { select, index_2 };
+  assign _0070_ = 2'h2 >> { select, index_2 };
+  assign _0071_ = 6'h30 >> { select, index_2 };
+  assign _0072_ = 7'h40 >> { select, index_2 };
+  assign _0073_ = 8'h9c >> { select, index_2 };
+  assign _0074_ = 8'hdc >> { select, index_2 };
+  assign _0075_ = 1'h0 >> { select, index_2 };
+  assign _0076_ = 6'h23 >> { select, index_2 };
+  assign _0077_ = 7'h60 >> { select, index_2 };
+  assign _0079_ = 7'h42 >> { select, index_2 };
+  assign _0080_ = 8'h8c >> { select, index_2 };
+  assign _0081_ = reached_2 ? { _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_, _0046_, _0044_, _0043_ } : { _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_, _0064_, _0063_, _0062_ };
+  assign _0082_ = 16'hfdf3 >> { select, index_3 };
+  assign _0083_ = 16'he3f5 >> { select, index_3 };
+  assign _0084_ = 16'hebf4 >> { select, index_3 };
+  assign _0085_ = 4'hd >> { select, index_3 };
+  assign _0086_ = 13'h1901 >> { select, index_3 };
+  assign _0087_ = 16'he2f7 >> { select, index_3 };
+  assign _0088_ = 9'h105 >> { select, index_3 };
+  assign _0090_ = 13'h1201 >> { select, index_3 };
+  assign _0091_ = 13'h1a0a >> { select, index_3 };
+  assign _0092_ = 13'h1f01 >> { select, index_3 };
+  assign _0093_ = 16'heff1 >> { select, index_3 };
+  assign _0094_ = 16'heef1 >> { select, index_3 };
+  assign _0095_ = 13'h1b0e >> { select, index_3 };
+  assign _0096_ = 11'h60f >> { select, index_3 };
+  assign _0097_ = 13'h140a >> { select, index_3 };
+  assign _0098_ = 13'h180c >> { select, index_3 };
+  assign _0099_ = 16'he0f0 >> { select, index_3 };
+  assign _0101_ = 16'hdefd >> { select, index_3 };
+  assign _0102_ = 16'he9f6 >> { select, index_3 };
+  assign _0103_ = 16'hfbfe >> { select, index_3 };
+  assign _0104_ = 14'h280e >> { select, index_3 };
+  assign _0105_ = 13'h1b02 >> { select, index_3 };
+  assign _0106_ = 16'heafa >> { select, index_3 };
+  assign _0107_ = 13'h1f02 >> { select, index_3 };
+  assign _0108_ = 14'h250d >> { select, index_3 };
+  assign _0109_ = 12'ha0b >> { select, index_3 };
+  assign _0110_ = 12'h80b >> { select, index_3 };
+  assign _0113_ = 16'hcdfb >> { select, index_3 };
+  assign _0114_ = 16'hd2fb >> { select, index_3 };
+  assign _0115_ = 14'h3404 >> { select, index_3 };
+  assign _0116_ = 14'h3200 >> { select, index_3 };
+  assign _0117_ = 14'h240a >> { select, index_3 };
+  assign _0118_ = 14'h380c >> { select, index_3 };
+  assign _0119_ = 16'hc0f0 >> { select, index_3 };
+  assign _0120_ = reached_3 ? { _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_, _0084_, _0083_, _0082_ } : { _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_, _0103_, _0102_, _0101_ };
+  assign _0121_ = 32'd4200333278 >> { select, index_4 };
+  assign _0122_ = 32'd4241424137 >> { select, index_4 };
+  assign _0124_ = 32'd4244897604 >> { select, index_4 };
+  assign _0125_ = 23'h60004b >> { select, index_4 };
+  assign _0126_ = 21'h19007b >> { select, index_4 };
+  assign _0127_ = 32'd4199874535 >> { select, index_4 };
+  assign _0128_ = 27'h70b0022 >> { select, index_4 };
+  assign _0129_ = 26'h2940014 >> { select, index_4 };
+  assign _0130_ = 27'h4c80006 >> { select, index_4 };
+  assign _0131_ = 27'h44a0006 >> { select, index_4 };
+  assign _0132_ = 32'd4205903622 >> { select, index_4 };
+  assign _0133_ = 32'd4266917881 >> { select, index_4 };
+  assign _0135_ = 27'h63600ff >> { select, index_4 };
+  assign _0136_ = 27'h4a400aa >> { select, index_4 };
+  assign _0137_ = 27'h73800cc >> { select, index_4 };
+  assign _0138_ = 27'h7c000f0 >> { select, index_4 };
+  assign _0139_ = 32'd4160814848 >> { select, index_4 };
+  assign _0140_ = 32'd4280025054 >> { select, index_4 };
+  assign _0141_ = 32'd4260888154 >> { select, index_4 };
+  assign _0142_ = 32'd4271570751 >> { select, index_4 };
+  assign _0143_ = 27'h4db007e >> { select, index_4 };
+  assign _0144_ = 27'h4aa001d >> { select, index_4 };
+  assign _0146_ = 32'd4291493735 >> { select, index_4 };
+  assign _0147_ = 20'hc00a3 >> { select, index_4 };
+  assign _0148_ = 27'h5ce0047 >> { select, index_4 };
+  assign _0149_ = 26'h388004c >> { select, index_4 };
+  assign _0150_ = 25'h1a10047 >> { select, index_4 };
+  assign _0151_ = 32'd4196728391 >> { select, index_4 };
+  assign _0152_ = 32'd4270391224 >> { select, index_4 };
+  assign _0153_ = 25'h19a0000 >> { select, index_4 };
+  assign _0154_ = 27'h52c00aa >> { select, index_4 };
+  assign _0155_ = 27'h63000cc >> { select, index_4 };
+  assign _0157_ = 27'h7c000f0 >> { select, index_4 };
+  assign _0158_ = 32'd4160814848 >> { select, index_4 };
+  assign _0159_ = reached_4 ? { _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_, _0124_, _0122_, _0121_ } : { _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_, _0142_, _0141_, _0140_ };
+  assign _0160_ = 64'hfffee12afffe0d03 >> { select, index_5 };
+  assign _0161_ = 64'hfff05e2effffe23a >> { select, index_5 };
+  assign _0162_ = 64'hffedb4bfffff34b0 >> { select, index_5 };
+  assign _0163_ = 53'h100ea40000359a >> { select, index_5 };
+  assign _0164_ = 53'h1cc1470000229f >> { select, index_5 };
+  assign _0165_ = 64'hffec7d3bffffbd7f >> { select, index_5 };
+  assign _0166_ = 53'h16a94100004c0d >> { select, index_5 };
+  assign _0168_ = 51'h59fb900001a35 >> { select, index_5 };
+  assign _0169_ = 51'h7dd2400001879 >> { select, index_5 };
+  assign _0170_ = 52'hc20d70000183d >> { select, index_5 };
+  assign _0171_ = 64'hfff778d8ffffe7c2 >> { select, index_5 };
+  assign _0172_ = 64'hfff4e44affffffff >> { select, index_5 };
+  assign _0173_ = 49'h1496c0000aaaa >> { select, index_5 };
+  assign _0174_ = 53'h198e700000cccc >> { select, index_5 };
+  assign _0175_ = 53'h1e0f800000f0f0 >> { select, index_5 };
+  assign _0176_ = 53'h1ff0000000ff00 >> { select, index_5 };
+  assign _0177_ = 64'hffe00000ffff0000 >> { select, index_5 };
+  assign _0179_ = 64'hffee8ff4fffe0c01 >> { select, index_5 };
+  assign _0180_ = 64'hfff41889fffe3dc7 >> { select, index_5 };
+  assign _0181_ = 64'hffd8bb03ffff2975 >> { select, index_5 };
+  assign _0182_ = 54'h31630900003d5c >> { select, index_5 };
+  assign _0183_ = 50'h312bd00000358 >> { select, index_5 };
+  assign _0184_ = 64'hfffb81ddffffbcbd >> { select, index_5 };
+  assign _0185_ = 53'h1fb6df00004c0d >> { select, index_5 };
+  assign _0186_ = 54'h3ba98800003237 >> { select, index_5 };
+  assign _0187_ = 54'h3ec436000030fa >> { select, index_5 };
+  assign _0188_ = 52'hf4d560000303f >> { select, index_5 };
+  assign _0190_ = 64'hfff85166ffffcfc0 >> { select, index_5 };
+  assign _0191_ = 64'hffc6332cfffe0000 >> { select, index_5 };
+  assign _0192_ = 54'h2b5a480000aaaa >> { select, index_5 };
+  assign _0193_ = 54'h339c700000cccc >> { select, index_5 };
+  assign _0194_ = 54'h3c1f800000f0f0 >> { select, index_5 };
+  assign _0195_ = 54'h3fe0000000ff00 >> { select, index_5 };
+  assign _0196_ = 64'hffc00000ffff0000 >> { select, index_5 };
+  assign _0197_ = reached_5 ? { _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_, _0162_, _0161_, _0160_ } : { _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_, _0181_, _0180_, _0179_ };
+  assign _0198_ = 64'hfffffeadba853730 >> index_6;
+  assign _0199_ = 64'hfffffffe07804080 >> index_6;
+  assign _0201_ = select ? _0198_ : _0199_;
+  assign _0202_ = 64'hfffffafabdfad891 >> index_6;
+  assign _0203_ = 64'hfffffffead2b5a11 >> index_6;
+  assign _0204_ = select ? _0202_ : _0203_;
+  assign _0205_ = 64'hffffffc5c4927d1b >> index_6;
+  assign _0206_ = 64'hffffffff0a33df9d >> index_6;
+  assign _0207_ = select ? _0205_ : _0206_;
+  assign _0208_ = 42'h3e8df5228d5 >> index_6;
+  assign _0209_ = 28'hfb3d35c >> index_6;
+  assign _0210_ = select ? _0208_ : _0209_;
+  assign _0212_ = 41'h11ad487ba44 >> index_6;
+  assign _0213_ = 28'h84d936d >> index_6;
+  assign _0214_ = select ? _0212_ : _0213_;
+  assign _0215_ = 64'hffffff29838eaef0 >> index_6;
+  assign _0216_ = 64'hffffffffcbf06ff8 >> index_6;
+  assign _0217_ = select ? _0215_ : _0216_;
+  assign _0218_ = 43'h64a0d2cab57 >> index_6;
+  assign _0219_ = 30'h347040f0 >> index_6;
+  assign _0220_ = select ? _0218_ : _0219_;
+  assign _0221_ = 40'haa5479023e >> index_6;
+  assign _0224_ = 27'h78e0f37 >> index_6;
+  assign _0225_ = select ? _0221_ : _0224_;
+  assign _0226_ = 41'h1a956e3265f >> index_6;
+  assign _0227_ = 27'h7803f46 >> index_6;
+  assign _0228_ = select ? _0226_ : _0227_;
+  assign _0229_ = 42'h3cf63e76e9e >> index_6;
+  assign _0230_ = 33'h1f87ff088 >> index_6;
+  assign _0231_ = select ? _0229_ : _0230_;
+  assign _0232_ = 64'hfffffb1ea39127b4 >> index_6;
+  assign _0233_ = 64'hffffffffffffffff >> index_6;
+  assign _0235_ = select ? _0232_ : _0233_;
+  assign _0236_ = 64'hfffffe54b525b4d8 >> index_6;
+  assign _0237_ = 64'hfffffffeaaaaaaaa >> index_6;
+  assign _0238_ = select ? _0236_ : _0237_;
+  assign _0239_ = 43'h46739c638e0 >> index_6;
+  assign _0240_ = 32'd3435973836 >> index_6;
+  assign _0241_ = select ? _0239_ : _0240_;
+  assign _0242_ = 43'h787c1f83f00 >> index_6;
+  assign _0243_ = 32'd4042322160 >> index_6;
+  assign _0244_ = select ? _0242_ : _0243_;
+  assign _0246_ = 43'h7f801ffc000 >> index_6;
+  assign _0247_ = 32'd4278255360 >> index_6;
+  assign _0248_ = select ? _0246_ : _0247_;
+  assign _0249_ = 43'h7fffe000000 >> index_6;
+  assign _0250_ = 32'd4294901760 >> index_6;
+  assign _0251_ = select ? _0249_ : _0250_;
+  assign _0252_ = 64'hfffff80000000000 >> index_6;
+  assign _0253_ = 64'hffffffff00000000 >> index_6;
+  assign _0254_ = select ? _0252_ : _0253_;
+  assign _0255_ = 64'hfffffa548ad42c6f >> index_6;
+  assign _0257_ = 64'hfffffffff8efffed >> index_6;
+  assign _0258_ = select ? _0255_ : _0257_;
+  assign _0259_ = 64'hfffff02e7adf9786 >> index_6;
+  assign _0260_ = 64'hfffffffd5556a568 >> index_6;
+  assign _0261_ = select ? _0259_ : _0260_;
+  assign _0262_ = 64'hfffffbd9bc97d10a >> index_6;
+  assign _0263_ = 64'hfffffffe5e672a62 >> index_6;
+  assign _0264_ = select ? _0262_ : _0263_;
+  assign _0265_ = 44'hd8d1c7a14c0 >> index_6;
+  assign _0266_ = 31'h5f67a3b8 >> index_6;
+  assign _0268_ = select ? _0265_ : _0266_;
+  assign _0269_ = 43'h7a2b78ebab2 >> index_6;
+  assign _0270_ = 31'h589bb3da >> index_6;
+  assign _0271_ = select ? _0269_ : _0270_;
+  assign _0272_ = 64'hfffff26a6d544c0e >> index_6;
+  assign _0273_ = 64'hffffffff9fe05fea >> index_6;
+  assign _0274_ = select ? _0272_ : _0273_;
+  assign _0275_ = 44'hb3245e791a2 >> index_6;
+  assign _0276_ = 30'h20f000f2 >> index_6;
+  assign _0277_ = select ? _0275_ : _0276_;
+  assign _0279_ = 41'h1d9bca39330 >> index_6;
+  assign _0280_ = 27'h70c0f26 >> index_6;
+  assign _0281_ = select ? _0279_ : _0280_;
+  assign _0282_ = 43'h4c186280fa8 >> index_6;
+  assign _0283_ = 27'h7106fd4 >> index_6;
+  assign _0284_ = select ? _0282_ : _0283_;
+  assign _0285_ = 44'hebc873c0496 >> index_6;
+  assign _0286_ = 34'h3f8fff008 >> index_6;
+  assign _0287_ = select ? _0285_ : _0286_;
+  assign _0288_ = 64'hfffff9e2bcadb214 >> index_6;
+  assign _0290_ = 64'hfffffffc00000000 >> index_6;
+  assign _0291_ = select ? _0288_ : _0290_;
+  assign _0292_ = 64'hfffffab4290924d8 >> index_6;
+  assign _0293_ = 64'hfffffffeaaaaaaaa >> index_6;
+  assign _0294_ = select ? _0292_ : _0293_;
+  assign _0295_ = 44'hcc731ce38e0 >> index_6;
+  assign _0296_ = 32'd3435973836 >> index_6;
+  assign _0297_ = select ? _0295_ : _0296_;
+  assign _0298_ = 44'hf07c1f03f00 >> index_6;
+  assign _0299_ = 32'd4042322160 >> index_6;
+  assign _0301_ = select ? _0298_ : _0299_;
+  assign _0302_ = 44'hff801ffc000 >> index_6;
+  assign _0303_ = 32'd4278255360 >> index_6;
+  assign _0304_ = select ? _0302_ : _0303_;
+  assign _0305_ = 44'hffffe000000 >> index_6;
+  assign _0306_ = 32'd4294901760 >> index_6;
+  assign _0307_ = select ? _0305_ : _0306_;
+  assign _0308_ = 64'hfffff00000000000 >> index_6;
+  assign _0309_ = 64'hffffffff00000000 >> index_6;
+  assign _0310_ = select ? _0308_ : _0309_;
+  assign _0312_ = reached_6 ? { _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_, _0201_ } : { _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_, _0258_ };
+  assign _0313_ = 2'h3 >> select;
+  assign _0314_ = 1'h1 >> select;
+  assign _0315_ = 1'h0 >> select;
+  assign _0316_ = 1'h0 >> select;
+  assign _0317_ = 2'h2 >> select;
+  assign _0318_ = 1'h1 >> select;
+  assign _0319_ = 2'h2 >> select;
+  assign _0320_ = 2'h2 >> select;
+  assign _0321_ = 1'h0 >> select;
+  assign _0323_ = 2'h2 >> select;
+  assign _0324_ = 2'h2 >> select;
+  assign _0325_ = 2'h2 >> select;
+  assign _0326_ = 1'h0 >> select;
+  assign _0327_ = 2'h2 >> select;
+  assign _0328_ = 1'h0 >> select;
+  assign _0329_ = 2'h2 >> select;
+  assign _0330_ = 1'h1 >> select;
+  assign reached_0 = value_0 >= { _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_, _0315_, _0314_, _0313_ };
+  assign reached_1 = value_1 >= threshold_1;
+  assign reached_2 = value_2 >= threshold_2;
+  assign reached_3 = value_3 >= threshold_3;
+  assign reached_4 = value_4 >= threshold_4;
+  assign reached_5 = value_5 >= threshold_5;
+  assign reached_6 = value_6 >= threshold_6;
+  assign reached_7 = value_7 >= threshold_7;
+  assign _0331_ = 1'h0 >> index_8[5:0];
+  assign _0332_ = 46'h2aaaaaaaaaaa >> index_8[5:0];
+  assign _0335_ = index_8[6] ? _0331_ : _0332_;
+  assign _0336_ = 64'haaa5552aaaaaaaa9 >> index_8[5:0];
+  assign _0337_ = 63'h552aaaa95554aaaa >> index_8[5:0];
+  assign _0338_ = index_8[6] ? _0336_ : _0337_;
+  assign _0339_ = index_8[7] ? _0335_ : _0338_;
+  assign _0340_ = 1'h0 >> index_8[5:0];
+  assign _0341_ = 7'h55 >> index_8[5:0];
+  assign _0342_ = index_8[6] ? _0340_ : _0341_;
+  assign _0343_ = 63'h555552aa9555556a >> index_8[5:0];
+  assign _0344_ = 64'had54aa5555ab52ac >> index_8[5:0];
+  assign _0346_ = index_8[6] ? _0343_ : _0344_;
+  assign _0347_ = index_8[7] ? _0342_ : _0346_;
+  assign _0348_ = select ? _0339_ : _0347_;
+  assign _0349_ = 1'h0 >> index_8[5:0];
+  assign _0350_ = 46'h33330ccc3330 >> index_8[5:0];
+  assign _0351_ = index_8[6] ? _0349_ : _0350_;
+  assign _0352_ = 64'hccc6663333333332 >> index_8[5:0];
+  assign _0353_ = 63'h664cc331999930cc >> index_8[5:0];
+  assign _0354_ = index_8[6] ? _0352_ : _0353_;
+  assign _0355_ = index_8[7] ? _0351_ : _0354_;
+  assign _0357_ = 1'h0 >> index_8[5:0];
+  assign _0358_ = 7'h66 >> index_8[5:0];
+  assign _0359_ = index_8[6] ? _0357_ : _0358_;
+  assign _0360_ = 63'h66999ccce666664c >> index_8[5:0];
+  assign _0361_ = 64'hc998cc6666cd9cc8 >> index_8[5:0];
+  assign _0362_ = index_8[6] ? _0360_ : _0361_;
+  assign _0363_ = index_8[7] ? _0359_ : _0362_;
+  assign _0364_ = select ? _0355_ : _0363_;
+  assign _0365_ = 1'h0 >> index_8[5:0];
+  assign _0366_ = 46'h3c3c30f0c3c3 >> index_8[5:0];
+  assign _0368_ = index_8[6] ? _0365_ : _0366_;
+  assign _0369_ = 60'hf087843c03c03c0 >> index_8[5:0];
+  assign _0370_ = 63'h780f03c1e1e1c300 >> index_8[5:0];
+  assign _0371_ = index_8[6] ? _0369_ : _0370_;
+  assign _0372_ = index_8[7] ? _0368_ : _0371_;
+  assign _0373_ = 1'h0 >> index_8[5:0];
+  assign _0374_ = 7'h78 >> index_8[5:0];
+  assign _0375_ = index_8[6] ? _0373_ : _0374_;
+  assign _0376_ = 63'h78e1e70f387987b0 >> index_8[5:0];
+  assign _0377_ = 64'hf61f0f87870e18c8 >> index_8[5:0];
+  assign _0379_ = index_8[6] ? _0376_ : _0377_;
+  assign _0380_ = index_8[7] ? _0375_ : _0379_;
+  assign _0381_ = select ? _0372_ : _0380_;
+  assign _0382_ = 1'h0 >> index_8[5:0];
+  assign _0383_ = 46'h3fc03f00fc03 >> index_8[5:0];
+  assign _0384_ = index_8[6] ? _0382_ : _0383_;
+  assign _0385_ = 64'hf00f807c03c03c03 >> index_8[5:0];
+  assign _0386_ = 64'h80700c0200000000 >> index_8[5:0];
+  assign _0387_ = index_8[6] ? _0385_ : _0386_;
+  assign _0388_ = index_8[7] ? _0384_ : _0387_;
+  assign _0390_ = 1'h0 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
-    if (_001_) begin
-      _401_ = 17'h00000;
-    end else if (_211_) begin
-      _401_ = _429_[16:0];
+    if (_0001_) begin
+      _0465_ = 17'h00000;
+    end else if (_0211_) begin
+      _0465_ = _0494_[16:0];
     end else begin
-      _401_ = _440_[16:0];
+      _0465_ = _0505_[16:0];
     end
     if (rst) begin
-      _401_ = 17'h00000;
+      _0465_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _402_ = reached_0;
+    _0466_ = reached_0;
     if (rst) begin
-      _402_ = 1'h0;
+      _0466_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _403_ = value_0;
+    _0468_ = value_0;
     if (rst) begin
-      _403_ = 17'h00000;
+      _0468_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _404_ = { index_1, reached_1 };
+    _0469_ = _0004_;
     if (rst) begin
-      _404_ = 2'h0;
+      _0469_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _405_ = value_1;
+    _0470_ = { index_1, reached_1 };
     if (rst) begin
-      _405_ = 17'h00000;
+      _0470_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _406_ = { index_2, reached_2 };
+    _0471_ = value_1;
     if (rst) begin
-      _406_ = 3'h0;
+      _0471_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _407_ = value_2;
+    _0472_ = _0042_;
     if (rst) begin
-      _407_ = 17'h00000;
+      _0472_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _408_ = { index_3, reached_3 };
+    _0473_ = { index_2, reached_2 };
     if (rst) begin
-      _408_ = 4'h0;
+      _0473_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _409_ = value_3;
+    _0474_ = value_2;
     if (rst) begin
-      _409_ = 17'h00000;
+      _0474_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _410_ = { index_4, reached_4 };
+    _0475_ = _0081_;
     if (rst) begin
-      _410_ = 5'h00;
+      _0475_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _412_ = value_4;
+    _0476_ = { index_3, reached_3 };
     if (rst) begin
-      _412_ = 17'h00000;
+      _0476_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _413_ = { index_5, reached_5 };
+    _0477_ = value_3;
     if (rst) begin
-      _413_ = 6'h00;
+      _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _414_ = value_5;
+    _0479_ = _0120_;
     if (rst) begin
-      _414_ = 17'h00000;
+      _0479_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _415_ = { index_6, reached_6 };
+    _0480_ = { index_4, reached_4 };
     if (rst) begin
-      _415_ = 7'h00;
+      _0480_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _416_ = value_6;
+    _0481_ = value_4;
     if (rst) begin
-      _416_ = 17'h00000;
+      _0481_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _417_ = { index_7, reached_7 };
+    _0482_ = _0159_;
     if (rst) begin
-      _417_ = 8'h00;
+      _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _418_ = value_7;
+    _0483_ = { index_5, reached_5 };
     if (rst) begin
-      _418_ = 17'h00000;
+      _0483_ = 6'h00;
     end
   end
-  assign code = { _399_, _383_, _366_, _350_, _332_, _316_, _299_, _283_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0484_ = value_5;
+    if (rst) begin
+      _0484_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0485_ = _0197_;
+    if (rst) begin
+      _0485_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0486_ = { index_6, reached_6 };
+    if (rst) begin
+      _0486_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0487_ = value_6;
+    if (rst) begin
+      _0487_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0488_ = _0312_;
+    if (rst) begin
+      _0488_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0490_ = { index_7, reached_7 };
+    if (rst) begin
+      _0490_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0491_ = value_7;
+    if (rst) begin
+      _0491_ = 17'h00000;
+    end
+  end
+  assign code = { _0464_, _0448_, _0430_, _0414_, _0397_, _0381_, _0364_, _0348_ };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -7142,10 +8088,10 @@ module power_activation_1(clk, rst, code, value);
   wire _027_;
   wire _028_;
   wire _029_;
-  wire _030_;
+  wire [15:0] _030_;
   wire _031_;
   wire _032_;
-  wire _033_;
+  wire [15:0] _033_;
   wire _034_;
   wire _035_;
   wire _036_;
@@ -7159,19 +8105,41 @@ module power_activation_1(clk, rst, code, value);
   wire _044_;
   wire _045_;
   wire _046_;
-  reg [15:0] _047_;
-  reg _048_;
-  reg [15:0] _049_;
-  reg [1:0] _050_;
-  reg [15:0] _051_;
-  reg [2:0] _052_;
-  reg [15:0] _053_;
-  reg [3:0] _054_;
+  wire _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
+  wire _054_;
   wire _055_;
-  reg [15:0] _056_;
+  wire _056_;
   wire _057_;
   wire _058_;
   wire _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
+  wire [15:0] _067_;
+  reg [15:0] _068_;
+  reg _069_;
+  reg [15:0] _070_;
+  reg [15:0] _071_;
+  reg [1:0] _072_;
+  reg [15:0] _073_;
+  reg [15:0] _074_;
+  reg [2:0] _075_;
+  reg [15:0] _076_;
+  wire _077_;
+  reg [15:0] _078_;
+  reg [3:0] _079_;
+  reg [15:0] _080_;
+  wire _081_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -7180,152 +8148,201 @@ module power_activation_1(clk, rst, code, value);
   wire reached_1;
   wire reached_2;
   wire reached_3;
+  reg [15:0] threshold_1 = 16'h0000;
+  reg [15:0] threshold_2 = 16'h0000;
+  reg [15:0] threshold_3 = 16'h0000;
   reg [15:0] value_0 = 16'h0000;
   reg [15:0] value_1 = 16'h0000;
   reg [15:0] value_2 = 16'h0000;
   reg [15:0] value_3 = 16'h0000;
   reg [15:0] value_4 = 16'h0000;
-  assign _030_ = 1'h0 >> index_3;
-  assign _031_ = 4'h8 >> index_3;
-  assign _032_ = 8'ha4 >> index_3;
-  assign _034_ = 5'h16 >> index_3;
-  assign _035_ = 7'h7a >> index_3;
-  assign _036_ = 7'h4e >> index_3;
-  assign _037_ = 7'h42 >> index_3;
-  assign _038_ = 8'hc6 >> index_3;
-  assign _039_ = 7'h5a >> index_3;
-  assign _040_ = 6'h28 >> index_3;
-  assign _041_ = 7'h6a >> index_3;
-  assign _042_ = 8'hc8 >> index_3;
-  assign _043_ = 8'hdc >> index_3;
-  assign _045_ = 8'h90 >> index_3;
-  assign _046_ = 8'he0 >> index_3;
-  assign reached_3 = value_3 >= { _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_, _030_, _029_ };
+  assign _009_ = 1'h1 >> index_1;
+  assign _010_ = 2'h2 >> index_1;
+  assign _012_ = 2'h2 >> index_1;
+  assign _013_ = 2'h2 >> index_1;
+  assign _014_ = 2'h3 >> index_1;
+  assign _015_ = 2'h3 >> index_1;
+  assign _016_ = 2'h2 >> index_1;
+  assign _017_ = 1'h1 >> index_1;
+  assign _018_ = 2'h2 >> index_1;
+  assign _019_ = 2'h2 >> index_1;
+  assign _020_ = 1'h1 >> index_1;
+  assign _021_ = 1'h0 >> index_1;
+  assign _023_ = 2'h2 >> index_1;
+  assign _024_ = 2'h3 >> index_1;
+  assign _025_ = 1'h0 >> index_1;
+  assign _026_ = 2'h2 >> index_1;
+  assign _027_ = 2'h2 >> index_1;
+  assign _028_ = 2'h2 >> index_1;
+  assign _029_ = 1'h0 >> index_1;
+  assign _030_ = reached_1 ? { _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _081_, _077_, _066_, _055_, _044_ } : { _029_, _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_ };
+  assign _031_ = 3'h7 >> index_2;
+  assign _032_ = 1'h0 >> index_2;
+  assign _034_ = 2'h2 >> index_2;
+  assign _035_ = 4'hc >> index_2;
+  assign _036_ = 1'h1 >> index_2;
+  assign _037_ = 3'h7 >> index_2;
+  assign _038_ = 2'h3 >> index_2;
+  assign _039_ = 1'h1 >> index_2;
+  assign _040_ = 4'h9 >> index_2;
+  assign _041_ = 2'h3 >> index_2;
+  assign _042_ = 3'h6 >> index_2;
+  assign _043_ = 3'h7 >> index_2;
+  assign _045_ = 4'ha >> index_2;
+  assign _046_ = 4'ha >> index_2;
+  assign _047_ = 4'h8 >> index_2;
+  assign _048_ = 4'hc >> index_2;
+  assign _049_ = 4'hd >> index_2;
+  assign _050_ = 1'h0 >> index_2;
+  assign _051_ = 1'h0 >> index_2;
+  assign _052_ = 2'h2 >> index_2;
+  assign _053_ = 3'h6 >> index_2;
+  assign _054_ = 4'hc >> index_2;
+  assign _056_ = 4'ha >> index_2;
+  assign _057_ = 4'h8 >> index_2;
+  assign _058_ = 4'ha >> index_2;
+  assign _059_ = 4'hc >> index_2;
+  assign _060_ = 1'h0 >> index_2;
+  assign _061_ = 4'h8 >> index_2;
+  assign _062_ = 4'h8 >> index_2;
+  assign _063_ = 4'he >> index_2;
+  assign _064_ = 3'h4 >> index_2;
+  assign _065_ = 4'h8 >> index_2;
+  assign _067_ = reached_2 ? { _048_, _047_, _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_ } : { _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _056_, _054_, _053_, _052_, _051_, _050_, _049_ };
+  assign reached_0 = value_0 >= 15'h4f7e;
+  assign reached_1 = value_1 >= threshold_1;
+  assign reached_2 = value_2 >= threshold_2;
+  assign reached_3 = value_3 >= threshold_3;
   always @(posedge clk)
-    value_0 <= _047_;
+    value_0 <= _068_;
   always @(posedge clk)
-    index_1 <= _048_;
+    index_1 <= _069_;
   always @(posedge clk)
-    value_1 <= _049_;
+    value_1 <= _070_;
   always @(posedge clk)
-    index_2 <= _050_;
+    threshold_1 <= _071_;
   always @(posedge clk)
-    value_2 <= _051_;
+    index_2 <= _072_;
   always @(posedge clk)
-    index_3 <= _052_;
+    value_2 <= _073_;
   always @(posedge clk)
-    value_3 <= _053_;
+    threshold_2 <= _074_;
   always @(posedge clk)
-    index_4 <= _054_;
+    index_3 <= _075_;
   always @(posedge clk)
-    value_4 <= _056_;
+    value_3 <= _076_;
+  always @(posedge clk)
+    threshold_3 <= _078_;
+  always @(posedge clk)
+    index_4 <= _079_;
+  always @(posedge clk)
+    value_4 <= _080_;
   assign _000_ = $signed(value) <= $signed(9'h0de);
   assign _011_ = $signed(value) >= $signed(17'h0f1e6);
   assign _022_ = $signed(value) - $signed(9'h0de);
-  assign reached_0 = value_0 >= 15'h4f7e;
-  assign _033_ = 1'h0 >> index_1;
-  assign _044_ = 2'h2 >> index_1;
-  assign _055_ = 1'h1 >> index_1;
-  assign _057_ = 1'h1 >> index_1;
-  assign _058_ = 2'h3 >> index_1;
-  assign _059_ = 1'h0 >> index_1;
-  assign _001_ = 2'h2 >> index_1;
-  assign _002_ = 1'h1 >> index_1;
+  assign _033_ = reached_0 ? 16'ha352 : 16'h159c;
+  assign _044_ = 2'h3 >> index_1;
+  assign _055_ = 2'h3 >> index_1;
+  assign _066_ = 1'h0 >> index_1;
+  assign _077_ = 2'h3 >> index_1;
+  assign _081_ = 1'h1 >> index_1;
+  assign _001_ = 1'h1 >> index_1;
+  assign _002_ = 2'h3 >> index_1;
   assign _003_ = 2'h3 >> index_1;
   assign _004_ = 2'h2 >> index_1;
   assign _005_ = 1'h1 >> index_1;
-  assign _006_ = 1'h0 >> index_1;
+  assign _006_ = 2'h3 >> index_1;
   assign _007_ = 1'h1 >> index_1;
   assign _008_ = 2'h2 >> index_1;
-  assign _009_ = 1'h0 >> index_1;
-  assign _010_ = 2'h2 >> index_1;
-  assign reached_1 = value_1 >= { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _059_, _058_, _057_, _055_, _044_, _033_ };
-  assign _012_ = 4'he >> index_2;
-  assign _013_ = 4'hf >> index_2;
-  assign _014_ = 3'h5 >> index_2;
-  assign _015_ = 4'he >> index_2;
-  assign _016_ = 2'h3 >> index_2;
-  assign _017_ = 3'h6 >> index_2;
-  assign _018_ = 4'he >> index_2;
-  assign _019_ = 4'hb >> index_2;
-  assign _020_ = 4'h8 >> index_2;
-  assign _021_ = 3'h6 >> index_2;
-  assign _023_ = 4'hf >> index_2;
-  assign _024_ = 2'h2 >> index_2;
-  assign _025_ = 4'hc >> index_2;
-  assign _026_ = 3'h6 >> index_2;
-  assign _027_ = 4'hc >> index_2;
-  assign _028_ = 4'h8 >> index_2;
-  assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
-  assign _029_ = 7'h7b >> index_3;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
-      _047_ = 16'h0000;
+      _068_ = 16'h0000;
     end else if (_011_) begin
-      _047_ = 16'hf108;
+      _068_ = 16'hf108;
     end else begin
-      _047_ = _022_[15:0];
+      _068_ = _022_[15:0];
     end
     if (rst) begin
-      _047_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _048_ = reached_0;
-    if (rst) begin
-      _048_ = 1'h0;
+      _068_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _049_ = value_0;
+    _069_ = reached_0;
     if (rst) begin
-      _049_ = 16'h0000;
+      _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _050_ = { index_1, reached_1 };
+    _070_ = value_0;
     if (rst) begin
-      _050_ = 2'h0;
+      _070_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _051_ = value_1;
+    _071_ = _033_;
     if (rst) begin
-      _051_ = 16'h0000;
+      _071_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _052_ = { index_2, reached_2 };
+    _072_ = { index_1, reached_1 };
     if (rst) begin
-      _052_ = 3'h0;
+      _072_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _053_ = value_2;
+    _073_ = value_1;
     if (rst) begin
-      _053_ = 16'h0000;
+      _073_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _054_ = { index_3, reached_3 };
+    _074_ = _030_;
     if (rst) begin
-      _054_ = 4'h0;
+      _074_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _056_ = value_3;
+    _075_ = { index_2, reached_2 };
     if (rst) begin
-      _056_ = 16'h0000;
+      _075_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _076_ = value_2;
+    if (rst) begin
+      _076_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _078_ = _067_;
+    if (rst) begin
+      _078_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _079_ = { index_3, reached_3 };
+    if (rst) begin
+      _079_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _080_ = value_3;
+    if (rst) begin
+      _080_ = 16'h0000;
     end
   end
   assign code = { 4'h0, index_4 };
@@ -7352,7 +8369,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg signed [21:0] value = 22'h000000;
   input signed [30:0] acc;
   wire signed [30:0] acc;
-  wire [46:0] _00_;
+  wire [31:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
@@ -7363,54 +8380,59 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [47:0] _11_;
+  wire [30:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
-  wire [11:0] _17_;
-  wire [26:0] _18_;
-  wire [33:0] _19_;
-  wire [47:0] _20_;
-  wire [46:0] _21_;
-  wire _22_;
-  wire [46:0] _23_;
-  wire [46:0] _24_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [11:0] _20_;
+  wire [26:0] _21_;
+  wire [61:0] _22_;
+  wire [33:0] _23_;
+  wire [47:0] _24_;
   wire [46:0] _25_;
   wire [46:0] _26_;
-  reg [46:0] _27_;
-  reg [46:0] _28_;
-  reg [37:0] _29_;
-  reg [37:0] _30_;
-  reg [46:0] _31_;
-  reg [10:0] _32_;
-  wire _33_;
-  reg [15:0] _34_;
-  reg [26:0] _35_;
-  reg [26:0] _36_;
-  reg [46:0] _37_;
-  reg [2:0] _38_;
-  reg [2:0] _39_;
-  reg [2:0] _40_;
-  reg [2:0] _41_;
-  reg [21:0] _42_;
-  wire _43_;
-  wire _44_;
-  wire _45_;
-  wire _46_;
-  wire _47_;
+  wire [46:0] _27_;
+  wire [46:0] _28_;
+  wire [46:0] _29_;
+  reg [31:0] _30_;
+  reg [30:0] _31_;
+  reg [46:0] _32_;
+  wire [62:0] _33_;
+  reg [37:0] _34_;
+  reg [37:0] _35_;
+  reg [46:0] _36_;
+  reg [10:0] _37_;
+  reg [15:0] _38_;
+  reg [26:0] _39_;
+  reg [26:0] _40_;
+  reg [46:0] _41_;
+  reg [2:0] _42_;
+  reg [2:0] _43_;
+  wire [47:0] _44_;
+  reg [2:0] _45_;
+  reg [2:0] _46_;
+  reg [21:0] _47_;
+  wire _48_;
+  wire _49_;
+  wire _50_;
+  wire _51_;
   reg signed [46:0] \$signal  = 47'h000000000000;
-  reg [15:0] \$signal$15  = 16'h0000;
-  reg [26:0] \$signal$16  = 27'h0000000;
-  reg signed [37:0] bias = 38'h0000000000;
-  reg signed [37:0] bias_2 = 38'h0000000000;
+  reg [15:0] \$signal$16  = 16'h0000;
+  reg [26:0] \$signal$17  = 27'h0000000;
+  reg signed [37:0] bias_0 = 38'h0000000000;
+  reg signed [37:0] bias_1 = 38'h0000000000;
   wire signed [37:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [15:0] \parameters.residual ;
   reg signed [46:0] product = 47'h000000000000;
-  reg signed [46:0] product_2 = 47'h000000000000;
-  reg [26:0] \product_2$17  = 27'h0000000;
+  reg [31:0] product_0 = 32'd0;
+  reg signed [30:0] product_1 = 31'h00000000;
+  reg [26:0] product_2 = 27'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
@@ -7418,186 +8440,198 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [46:0] total = 47'h000000000000;
   always @(posedge clk)
-    total <= _37_;
+    \$signal  <= _36_;
   always @(posedge clk)
-    shift_select_0 <= _38_;
+    skip <= _37_;
   always @(posedge clk)
-    shift_select_1 <= _39_;
+    \$signal$16  <= _38_;
   always @(posedge clk)
-    shift_select_2 <= _40_;
+    \$signal$17  <= _39_;
   always @(posedge clk)
-    shift_select_3 <= _41_;
+    product_2 <= _40_;
   always @(posedge clk)
-    value <= _42_;
-  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
-  assign _11_ = $signed(product_2) + $signed(bias_2);
-  assign _22_ = 16'hac6e >> skip_0;
-  assign _33_ = 16'h85a6 >> skip_0;
-  assign _43_ = 16'ha7c8 >> skip_0;
-  assign _44_ = 16'h80c2 >> skip_0;
-  assign _45_ = 16'hc2d0 >> skip_0;
-  assign _46_ = 16'hab34 >> skip_0;
-  assign _47_ = 16'h9958 >> skip_0;
-  assign _01_ = 16'hd260 >> skip_0;
-  assign _02_ = 16'he380 >> skip_0;
-  assign _03_ = 16'hfc00 >> skip_0;
-  assign _04_ = 1'h0 >> skip_0;
-  assign _05_ = 1'h0 >> skip_1;
-  assign _06_ = 1'h0 >> skip_1;
-  assign _07_ = 1'h0 >> skip_1;
-  assign _08_ = 16'haaaa >> skip_1;
-  assign _09_ = 16'hcccc >> skip_1;
-  assign _10_ = 16'hf0f0 >> skip_1;
-  assign _12_ = 8'hff >> skip_1;
-  assign _13_ = 8'hff >> skip_1;
-  assign _14_ = 8'hff >> skip_1;
+    total <= _41_;
+  always @(posedge clk)
+    shift_select_0 <= _42_;
+  always @(posedge clk)
+    shift_select_1 <= _43_;
+  always @(posedge clk)
+    shift_select_2 <= _45_;
+  always @(posedge clk)
+    shift_select_3 <= _46_;
+  always @(posedge clk)
+    value <= _47_;
+  assign _00_ = acc[15:0] * parameters[15:0];
+  assign _11_ = $signed(acc[30:16]) * $signed({ 1'h0, parameters[15:0] });
+  assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
+  assign _44_ = $signed(product) + $signed(bias_1);
+  assign _48_ = 16'hac6e >> skip_0;
+  assign _49_ = 16'h85a6 >> skip_0;
+  assign _50_ = 16'ha7c8 >> skip_0;
+  assign _51_ = 16'h80c2 >> skip_0;
+  assign _01_ = 16'hc2d0 >> skip_0;
+  assign _02_ = 16'hab34 >> skip_0;
+  assign _03_ = 16'h9958 >> skip_0;
+  assign _04_ = 16'hd260 >> skip_0;
+  assign _05_ = 16'he380 >> skip_0;
+  assign _06_ = 16'hfc00 >> skip_0;
+  assign _07_ = 1'h0 >> skip_0;
+  assign _08_ = 1'h0 >> skip_1;
+  assign _09_ = 1'h0 >> skip_1;
+  assign _10_ = 1'h0 >> skip_1;
+  assign _12_ = 16'haaaa >> skip_1;
+  assign _13_ = 16'hcccc >> skip_1;
+  assign _14_ = 16'hf0f0 >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
-  assign _17_ = { _04_, _03_, _02_, _01_, _47_, _46_, _45_, _44_, _43_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
-  assign _18_ = skip * \$signal$15 ;
-  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
+  assign _17_ = 8'hff >> skip_1;
+  assign _18_ = 8'hff >> skip_1;
+  assign _19_ = 8'hff >> skip_1;
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _51_, _50_, _49_, _48_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _21_ = skip * \$signal$16 ;
+  assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product <= _27_;
+    product_0 <= _30_;
   always @(posedge clk)
-    product_2 <= _28_;
+    product_1 <= _31_;
   always @(posedge clk)
-    bias <= _29_;
+    product <= _32_;
   always @(posedge clk)
-    bias_2 <= _30_;
+    bias_0 <= _34_;
   always @(posedge clk)
-    \$signal  <= _31_;
-  always @(posedge clk)
-    skip <= _32_;
-  always @(posedge clk)
-    \$signal$15  <= _34_;
-  always @(posedge clk)
-    \$signal$16  <= _35_;
-  always @(posedge clk)
-    \product_2$17  <= _36_;
+    bias_1 <= _35_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = _20_[46:0];
+    _37_ = _20_[10:0];
     if (rst) begin
-      _37_ = 47'h000000000000;
+      _37_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = shift_select;
+    _38_ = parameters[69:54];
     if (rst) begin
-      _38_ = 3'h0;
+      _38_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = shift_select_0;
+    _39_ = _21_;
     if (rst) begin
-      _39_ = 3'h0;
+      _39_ = 27'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = shift_select_1;
+    _40_ = \$signal$17 ;
     if (rst) begin
-      _40_ = 3'h0;
+      _40_ = 27'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = shift_select_2;
+    _41_ = _24_[46:0];
     if (rst) begin
-      _41_ = 3'h0;
+      _41_ = 47'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = value;
+    _42_ = shift_select;
+    if (rst) begin
+      _42_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _43_ = shift_select_0;
+    if (rst) begin
+      _43_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _45_ = shift_select_1;
+    if (rst) begin
+      _45_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _46_ = shift_select_2;
+    if (rst) begin
+      _46_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _47_ = value;
     casez (shift_select_3)
       3'h0:
-          _42_ = _21_[21:0];
+          _47_ = _25_[21:0];
       3'h1:
-          _42_ = _23_[21:0];
+          _47_ = _26_[21:0];
       3'h2:
-          _42_ = _24_[21:0];
+          _47_ = _27_[21:0];
       3'h3:
-          _42_ = _25_[21:0];
+          _47_ = _28_[21:0];
       3'h4:
-          _42_ = _26_[21:0];
+          _47_ = _29_[21:0];
     endcase
     if (rst) begin
-      _42_ = 22'h000000;
+      _47_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _27_ = _00_;
+    _30_ = _00_;
     if (rst) begin
-      _27_ = 47'h000000000000;
+      _30_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _28_ = product;
+    _31_ = _11_;
     if (rst) begin
-      _28_ = 47'h000000000000;
+      _31_ = 31'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _29_ = parameters[53:16];
+    _32_ = _33_[46:0];
     if (rst) begin
-      _29_ = 38'h0000000000;
+      _32_ = 47'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _30_ = bias;
+    _34_ = parameters[53:16];
     if (rst) begin
-      _30_ = 38'h0000000000;
+      _34_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = _11_[46:0];
+    _35_ = bias_0;
     if (rst) begin
-      _31_ = 47'h000000000000;
+      _35_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _17_[10:0];
+    _36_ = _44_[46:0];
     if (rst) begin
-      _32_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = parameters[69:54];
-    if (rst) begin
-      _34_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = _18_;
-    if (rst) begin
-      _35_ = 27'h0000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = \$signal$16 ;
-    if (rst) begin
-      _36_ = 27'h0000000;
+      _36_ = 47'h000000000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
   assign \parameters.bias  = parameters[53:16];
   assign \parameters.residual  = parameters[69:54];
-  assign _19_ = { 2'h0, \product_2$17 , 5'h00 };
-  assign _21_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:13] };
-  assign _23_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:15] };
-  assign _24_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:16] };
-  assign _25_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:22] };
-  assign _26_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:25] };
+  assign _22_ = { product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1, 16'h0000 };
+  assign _23_ = { 2'h0, product_2, 5'h00 };
+  assign _25_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:13] };
+  assign _26_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:15] };
+  assign _27_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:16] };
+  assign _28_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:22] };
+  assign _29_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:25] };
 endmodule

@@ -20,79 +20,96 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [3:0] status__layer;
   input [7:0] i__payload;
   wire [7:0] i__payload;
-  wire _00_;
-  reg [15:0] _01_;
-  reg [15:0] _02_;
-  reg [63:0] _03_;
-  wire [11:0] _04_;
-  wire _05_;
-  wire _06_;
-  wire _07_;
-  wire _08_;
-  wire [15:0] _09_;
+  wire [63:0] _00_;
+  reg [63:0] _01_;
+  reg [63:0] _02_;
+  reg _03_;
+  reg _04_;
+  reg _05_;
+  reg _06_;
+  reg [15:0] _07_;
+  reg [15:0] _08_;
+  reg [15:0] _09_;
   reg [5:0] _10_;
-  reg [5:0] _11_;
-  reg _12_;
-  reg [5:0] \$like  = 6'h00;
-  reg [15:0] \$signal  = 16'h0000;
-  reg \$signal$82  = 1'h0;
+  wire _11_;
+  reg [5:0] _12_;
+  reg [5:0] _13_;
+  wire [11:0] _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [15:0] _20_;
+  reg [10:0] _21_;
   wire [12:0] address;
-  wire [12:0] \address$73 ;
+  wire [12:0] \address$77 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg [5:0] flags_0 = 6'h00;
+  reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
   wire full;
-  wire \full$55 ;
+  wire \full$59 ;
   wire [15:0] high;
-  wire [15:0] \high$57 ;
-  wire [82:0] \i__payload$35 ;
-  wire \i__payload$35.first ;
-  wire \i__payload$35.last ;
-  wire \i__payload$35.shift ;
-  wire [63:0] \i__payload$35.w ;
-  wire [15:0] \i__payload$35.x ;
-  wire [95:0] \i__payload$40 ;
+  wire [15:0] \high$61 ;
+  wire [82:0] \i__payload$37 ;
+  wire \i__payload$37.first ;
+  wire \i__payload$37.last ;
+  wire \i__payload$37.shift ;
+  wire [63:0] \i__payload$37.w ;
+  wire [15:0] \i__payload$37.x ;
+  wire [95:0] \i__payload$44 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$39 ;
-  wire \i__valid$42 ;
+  wire \i__valid$43 ;
+  wire \i__valid$46 ;
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
-  wire [3:0] \layer$52 ;
+  wire [3:0] \layer$56 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [15:0] low;
-  wire [15:0] \low$59 ;
+  wire [15:0] \low$63 ;
   wire [41:0] \o__payload$12 ;
-  wire [95:0] \o__payload$41 ;
+  wire [95:0] \o__payload$45 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$43 ;
-  reg [15:0] pad_word = 16'h0000;
+  wire \o__valid$47 ;
+  reg pad_0 = 1'h0;
+  reg pad_1 = 1'h0;
+  reg [15:0] pad_word_0 = 16'h0000;
+  reg [15:0] pad_word_1 = 16'h0000;
+  wire [9:0] port__addr;
+  wire [7:0] \port__addr$31 ;
+  wire [63:0] port__data;
+  wire [63:0] \port__data$81 ;
+  wire port__en;
+  wire \port__en$32 ;
   wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
   wire [12:0] residual_address;
-  wire [12:0] \residual_address$49 ;
+  wire [12:0] \residual_address$53 ;
   wire residual_bank;
-  wire \residual_bank$47 ;
+  wire \residual_bank$51 ;
   wire residual_valid;
-  wire \residual_valid$45 ;
+  wire \residual_valid$49 ;
   wire [15:0] residual_word;
-  wire [15:0] \residual_word$51 ;
+  wire [15:0] \residual_word$55 ;
   wire start;
   wire \start$27 ;
-  wire \start$53 ;
+  wire \start$57 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
   wire two_digits;
-  wire \two_digits$61 ;
+  wire \two_digits$65 ;
   wire [12:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -103,43 +120,68 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire walk__shift;
   wire walk__valid;
   wire [10:0] walk__weight_address;
-  wire [10:0] weight_port__addr;
-  wire [63:0] weight_port__data;
-  wire weight_port__en;
-  reg [63:0] weight_word = 64'h0000000000000000;
-  wire [15:0] word;
+  reg [10:0] weight_address_0 = 11'h000;
+  reg weights_1_chosen_0 = 1'h0;
+  reg weights_1_chosen_1 = 1'h0;
+  reg [63:0] weights_1_word = 64'h0000000000000000;
+  reg [63:0] weights_word = 64'h0000000000000000;
+  reg [15:0] word = 16'h0000;
+  wire [15:0] \word$72 ;
   wire [15:0] word_0;
   wire write;
-  wire \write$72 ;
+  wire \write$76 ;
   reg [12:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
   reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
-  reg [63:0] weights [1275:0];
+  reg [63:0] weights [1023:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [63:0] _25_;
+  reg [63:0] _45_;
   always @(posedge clk) begin
-    _25_ <= weights[weight_port__addr];
+    _45_ <= weights[weight_address_0[9:0]];
   end
-  assign weight_port__data = _25_;
-  assign _00_ = ~ flags_2[5];
-  assign \i__valid$39  = flags_2[0] & _00_;
-  assign _05_ = ! bank;
-  assign _09_ = \$signal$82  ? pad_word : read_word;
+  assign port__data = _45_;
+  reg [63:0] weights_1 [251:0];
+  initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
+  reg [63:0] _46_;
+  always @(posedge clk) begin
+    _46_ <= weights_1[weight_address_0[7:0]];
+  end
+  assign \port__data$81  = _46_;
+  assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
+  assign _11_ = ~ flags_2[5];
+  assign \i__valid$43  = flags_2[0] & _11_;
+  assign _15_ = ! bank;
+  assign _19_ = weight_address_0[10:8] == 3'h4;
+  assign _20_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    \$like  <= _10_;
+    weight_address_0 <= _21_;
   always @(posedge clk)
-    flags_2 <= _11_;
+    weights_word <= _01_;
   always @(posedge clk)
-    \$signal$82  <= _12_;
+    weights_1_word <= _02_;
   always @(posedge clk)
-    pad_word <= _01_;
+    weights_1_chosen_0 <= _03_;
   always @(posedge clk)
-    \$signal  <= _02_;
+    weights_1_chosen_1 <= _04_;
   always @(posedge clk)
-    weight_word <= _03_;
+    pad_0 <= _05_;
+  always @(posedge clk)
+    pad_1 <= _06_;
+  always @(posedge clk)
+    pad_word_0 <= _07_;
+  always @(posedge clk)
+    pad_word_1 <= _08_;
+  always @(posedge clk)
+    word <= _09_;
+  always @(posedge clk)
+    flags_0 <= _10_;
+  always @(posedge clk)
+    flags_1 <= _12_;
+  always @(posedge clk)
+    flags_2 <= _13_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -151,19 +193,19 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .residual_word(residual_word),
     .rst(rst),
     .write_0__address(write_0__address),
-    .write_0__enable(write_0__enable),
-    .write_0__word(write_0__word),
     .write_1__address(write_1__address),
     .write_1__enable(write_1__enable),
-    .write_1__word(write_1__word)
+    .write_port__data(write_0__word),
+    .\write_port__data$18 (write_1__word),
+    .write_port__en(write_0__enable)
   );
   \accelerator.drain  drain (
     .clk(clk),
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$40 ),
-    .i__valid(\i__valid$42 ),
+    .i__payload(\i__payload$44 ),
+    .i__valid(\i__valid$46 ),
     .layer(layer),
     .low(low),
     .o__payload(o__payload),
@@ -179,7 +221,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$73 ),
+    .address(\address$77 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -187,15 +229,15 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_04_),
-    .write(\write$72 )
+    .window(_14_),
+    .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$35 ),
-    .i__valid(\i__valid$39 ),
-    .o__payload(\i__payload$40 ),
-    .o__valid(\i__valid$42 ),
+    .i__payload(\i__payload$37 ),
+    .i__valid(\i__valid$43 ),
+    .o__payload(\i__payload$44 ),
+    .o__valid(\i__valid$46 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -207,17 +249,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .status(status__layer),
-    .step(walk__valid),
-    .sum_ends(walk__last),
     .sum_started(sum_started),
     .walk__act_address(read_address),
     .walk__act_bank(read_bank),
     .walk__digit(walk__digit),
     .walk__first(walk__first),
+    .walk__last(walk__last),
     .walk__pad(walk__pad),
     .walk__pad_word(walk__pad_word),
     .walk__shift(walk__shift),
-    .walk__weight_address(weight_port__addr)
+    .walk__valid(walk__valid),
+    .walk__weight_address(walk__weight_address)
   );
   \accelerator.writer  writer (
     .address(address),
@@ -230,17 +272,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .two(two_digits),
-    .word(word),
+    .word(\word$72 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _05_;
+      write_0__enable = _15_;
     end
-    if (\write$72 ) begin
-      write_0__enable = _07_;
+    if (\write$76 ) begin
+      write_0__enable = _17_;
     end
   end
   always @* begin
@@ -249,28 +291,28 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$72 ) begin
-      write_0__address = \address$73 ;
+    if (\write$76 ) begin
+      write_0__address = \address$77 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__word = 16'h0000;
     if (write) begin
-      write_0__word = word;
+      write_0__word = \word$72 ;
     end
-    if (\write$72 ) begin
-      write_0__word = { 4'h0, _04_ };
+    if (\write$76 ) begin
+      write_0__word = { 4'h0, _14_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _06_;
+      write_1__enable = _16_;
     end
-    if (\write$72 ) begin
-      write_1__enable = _08_;
+    if (\write$76 ) begin
+      write_1__enable = _18_;
     end
   end
   always @* begin
@@ -279,18 +321,88 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$72 ) begin
-      write_1__address = \address$73 ;
+    if (\write$76 ) begin
+      write_1__address = \address$77 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__word = 16'h0000;
     if (write) begin
-      write_1__word = word;
+      write_1__word = \word$72 ;
     end
-    if (\write$72 ) begin
-      write_1__word = { 4'h0, _04_ };
+    if (\write$76 ) begin
+      write_1__word = { 4'h0, _14_ };
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _21_ = walk__weight_address;
+    if (rst) begin
+      _21_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _01_ = port__data;
+    if (rst) begin
+      _01_ = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _02_ = \port__data$81 ;
+    if (rst) begin
+      _02_ = 64'h0000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _03_ = _19_;
+    if (rst) begin
+      _03_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _04_ = weights_1_chosen_0;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _05_ = walk__pad;
+    if (rst) begin
+      _05_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _06_ = pad_0;
+    if (rst) begin
+      _06_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _07_ = walk__pad_word;
+    if (rst) begin
+      _07_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _08_ = pad_word_0;
+    if (rst) begin
+      _08_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _09_ = _20_;
+    if (rst) begin
+      _09_ = 16'h0000;
     end
   end
   always @* begin
@@ -302,37 +414,16 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _11_ = \$like ;
+    _12_ = flags_0;
     if (rst) begin
-      _11_ = 6'h00;
+      _12_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _12_ = walk__pad;
+    _13_ = flags_1;
     if (rst) begin
-      _12_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = walk__pad_word;
-    if (rst) begin
-      _01_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = _09_;
-    if (rst) begin
-      _02_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = weight_port__data;
-    if (rst) begin
-      _03_ = 64'h0000000000000000;
+      _13_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -348,152 +439,280 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \sum_started$23  = sum_started;
   assign \layer$25  = layer;
   assign \start$27  = start;
+  assign port__addr = weight_address_0[9:0];
+  assign port__en = 1'h1;
+  assign \port__addr$31  = weight_address_0[7:0];
+  assign \port__en$32  = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign walk__weight_address = weight_port__addr;
-  assign weight_port__en = 1'h1;
-  assign \o__payload$41  = \i__payload$40 ;
-  assign \o__valid$43  = \i__valid$42 ;
-  assign \residual_valid$45  = residual_valid;
-  assign \residual_bank$47  = residual_bank;
-  assign \residual_address$49  = residual_address;
-  assign \residual_word$51  = residual_word;
-  assign \layer$52  = layer;
-  assign \start$53  = start;
-  assign \full$55  = full;
-  assign \high$57  = high;
-  assign \low$59  = low;
-  assign \two_digits$61  = two_digits;
-  assign word_0 = { 4'h0, _04_ };
+  assign \o__payload$45  = \i__payload$44 ;
+  assign \o__valid$47  = \i__valid$46 ;
+  assign \residual_valid$49  = residual_valid;
+  assign \residual_bank$51  = residual_bank;
+  assign \residual_address$53  = residual_address;
+  assign \residual_word$55  = residual_word;
+  assign \layer$56  = layer;
+  assign \start$57  = start;
+  assign \full$59  = full;
+  assign \high$61  = high;
+  assign \low$63  = low;
+  assign \two_digits$65  = two_digits;
+  assign word_0 = { 4'h0, _14_ };
   assign is_pool = 1'h0;
-  assign \i__payload$35.x  = \i__payload$35 [15:0];
-  assign \i__payload$35.w  = \i__payload$35 [79:16];
-  assign \i__payload$35.first  = \i__payload$35 [80];
-  assign \i__payload$35.shift  = \i__payload$35 [81];
-  assign \i__payload$35.last  = \i__payload$35 [82];
-  assign \i__payload$35 [82] = flags_2[3];
-  assign \i__payload$35 [81] = flags_2[2];
-  assign \i__payload$35 [80] = flags_2[1];
-  assign \i__payload$35 [79:16] = weight_word;
-  assign \i__payload$35 [15:0] = \$signal ;
-  assign _06_ = bank;
-  assign _07_ = 1'h1;
-  assign _08_ = 1'h0;
+  assign \i__payload$37.x  = \i__payload$37 [15:0];
+  assign \i__payload$37.w  = \i__payload$37 [79:16];
+  assign \i__payload$37.first  = \i__payload$37 [80];
+  assign \i__payload$37.shift  = \i__payload$37 [81];
+  assign \i__payload$37.last  = \i__payload$37 [82];
+  assign \i__payload$37 [82] = flags_2[3];
+  assign \i__payload$37 [81] = flags_2[2];
+  assign \i__payload$37 [80] = flags_2[1];
+  assign \i__payload$37 [79:16] = _00_;
+  assign \i__payload$37 [15:0] = word;
+  assign _16_ = bank;
+  assign _17_ = 1'h1;
+  assign _18_ = 1'h0;
 endmodule
 
-module \accelerator.activations (rst, read_bank, residual_address, read_word, residual_word, write_0__enable, write_0__address, write_0__word, write_1__enable, write_1__address, write_1__word, read_address, residual_bank, residual_valid, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
-  input read_bank;
-  wire read_bank;
-  input [12:0] residual_address;
-  wire [12:0] residual_address;
   output [15:0] read_word;
   wire [15:0] read_word;
   output [15:0] residual_word;
   wire [15:0] residual_word;
-  input write_0__enable;
-  wire write_0__enable;
+  input write_port__en;
+  wire write_port__en;
   input [12:0] write_0__address;
   wire [12:0] write_0__address;
-  input [15:0] write_0__word;
-  wire [15:0] write_0__word;
+  input [15:0] write_port__data;
+  wire [15:0] write_port__data;
   input write_1__enable;
   wire write_1__enable;
   input [12:0] write_1__address;
   wire [12:0] write_1__address;
-  input [15:0] write_1__word;
-  wire [15:0] write_1__word;
+  input [15:0] \write_port__data$18 ;
+  wire [15:0] \write_port__data$18 ;
+  input read_bank;
+  wire read_bank;
   input [12:0] read_address;
   wire [12:0] read_address;
   input residual_bank;
   wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input [12:0] residual_address;
+  wire [12:0] residual_address;
   input clk;
   wire clk;
   wire _00_;
-  wire _01_;
-  wire [12:0] _02_;
-  wire _03_;
-  wire _04_;
-  reg _05_;
-  reg _06_;
-  reg \$signal  = 1'h0;
-  wire [10:0] \$signature__addr ;
-  wire [12:0] \$signature__addr$14 ;
-  wire [15:0] \$signature__data ;
-  wire [15:0] \$signature__data$16 ;
-  wire \$signature__en ;
-  wire \$signature__en$12 ;
-  wire [10:0] read_port__addr;
-  wire [12:0] \read_port__addr$18 ;
-  wire [15:0] read_port__data;
-  wire [15:0] \read_port__data$23 ;
-  wire read_port__en;
-  wire \read_port__en$19 ;
-  reg \residual_bank$25  = 1'h0;
+  wire [12:0] _01_;
+  wire _02_;
+  wire [15:0] _03_;
+  wire [15:0] _04_;
+  wire _05_;
+  wire _06_;
+  wire [12:0] _07_;
+  wire _08_;
+  reg [15:0] _09_;
+  reg [15:0] _10_;
+  wire _11_;
+  reg [15:0] _12_;
+  reg _13_;
+  reg _14_;
+  reg _15_;
+  reg _16_;
+  reg _17_;
+  reg _18_;
+  wire [12:0] _19_;
+  wire _20_;
+  wire _21_;
+  wire [12:0] _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  reg [15:0] bank_0_word = 16'h0000;
+  reg bank_1_1_chosen_0 = 1'h0;
+  reg bank_1_1_chosen_1 = 1'h0;
+  reg [15:0] bank_1_1_word = 16'h0000;
+  reg [15:0] bank_1_word = 16'h0000;
+  wire [10:0] port__addr;
+  wire [11:0] \port__addr$12 ;
+  wire [9:0] \port__addr$20 ;
+  wire [15:0] port__data;
+  wire [15:0] \port__data$36 ;
+  wire [15:0] \port__data$37 ;
+  wire port__en;
+  wire \port__en$13 ;
+  wire \port__en$21 ;
+  reg read_bank_0 = 1'h0;
+  reg read_bank_1 = 1'h0;
+  reg residual_bank_0 = 1'h0;
+  reg residual_bank_1 = 1'h0;
+  wire write_0__enable;
+  wire [15:0] write_0__word;
+  wire [15:0] write_1__word;
+  wire [10:0] write_port__addr;
+  wire [11:0] \write_port__addr$17 ;
+  wire [9:0] \write_port__addr$23 ;
+  wire [15:0] \write_port__data$24 ;
+  wire \write_port__en$14 ;
+  wire \write_port__en$22 ;
+  (* no_rw_check = 32'd1 *)
   reg [15:0] bank_0 [1567:0];
   initial $readmemh("mem/zero.1568x16.mem", bank_0 );
   always @(posedge clk) begin
-    if (write_0__enable)
-      bank_0[write_0__address[10:0]] <= write_0__word;
+    if (write_port__en)
+      bank_0[write_0__address[10:0]] <= write_port__data;
   end
-  reg [15:0] _22_;
+  reg [15:0] _62_;
   always @(posedge clk) begin
-    _22_ <= bank_0[_02_[10:0]];
+    _62_ <= bank_0[_19_[10:0]];
   end
-  assign read_port__data = _22_;
-  reg [15:0] bank_1 [4703:0];
-  initial $readmemh("mem/zero.4704x16.mem", bank_1 );
+  assign port__data = _62_;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] bank_1 [4095:0];
+  initial $readmemh("mem/zero.4096x16.mem", bank_1 );
   always @(posedge clk) begin
-    if (write_1__enable)
-      bank_1[write_1__address] <= write_1__word;
+    if (\write_port__en$14 )
+      bank_1[write_1__address[11:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _23_;
+  reg [15:0] _63_;
   always @(posedge clk) begin
-    _23_ <= bank_1[\read_port__addr$18 ];
+    _63_ <= bank_1[_22_[11:0]];
   end
-  assign \read_port__data$23  = _23_;
-  assign _02_ = _01_ ? residual_address : read_address;
-  assign _04_ = residual_valid & _03_;
-  assign \read_port__addr$18  = _04_ ? residual_address : read_address;
-  assign read_word = \$signal  ? \read_port__data$23  : read_port__data;
-  assign residual_word = \residual_bank$25  ? \read_port__data$23  : read_port__data;
-  always @(posedge clk)
-    \$signal  <= _05_;
-  always @(posedge clk)
-    \residual_bank$25  <= _06_;
+  assign \port__data$36  = _63_;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] bank_1_1 [607:0];
+  initial $readmemh("mem/zero.608x16.mem", bank_1_1 );
+  always @(posedge clk) begin
+    if (\write_port__en$22 )
+      bank_1_1[write_1__address[9:0]] <= \write_port__data$18 ;
+  end
+  reg [15:0] _64_;
+  always @(posedge clk) begin
+    _64_ <= bank_1_1[_01_[9:0]];
+  end
+  assign \port__data$37  = _64_;
   assign _00_ = ! residual_bank;
-  assign _01_ = residual_valid & _00_;
+  assign _11_ = residual_valid & _00_;
+  assign _19_ = _11_ ? residual_address : read_address;
+  assign _21_ = residual_valid & _20_;
+  assign _22_ = _21_ ? residual_address : read_address;
+  assign _23_ = ! write_1__address[12];
+  assign \write_port__en$14  = write_1__enable & _23_;
+  assign _25_ = residual_valid & _24_;
+  assign _01_ = _25_ ? residual_address : read_address;
+  assign _02_ = write_1__address[12:10] == 3'h4;
+  assign \write_port__en$22  = write_1__enable & _02_;
+  assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign read_word = read_bank_1 ? _03_ : bank_0_word;
+  assign _04_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign residual_word = residual_bank_1 ? _04_ : bank_0_word;
+  assign _06_ = residual_valid & _05_;
+  assign _07_ = _06_ ? residual_address : read_address;
+  assign _08_ = _07_[12:10] == 3'h4;
+  always @(posedge clk)
+    bank_0_word <= _09_;
+  always @(posedge clk)
+    bank_1_word <= _10_;
+  always @(posedge clk)
+    bank_1_1_word <= _12_;
+  always @(posedge clk)
+    bank_1_1_chosen_0 <= _13_;
+  always @(posedge clk)
+    bank_1_1_chosen_1 <= _14_;
+  always @(posedge clk)
+    read_bank_0 <= _15_;
+  always @(posedge clk)
+    read_bank_1 <= _16_;
+  always @(posedge clk)
+    residual_bank_0 <= _17_;
+  always @(posedge clk)
+    residual_bank_1 <= _18_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _05_ = read_bank;
+    _09_ = port__data;
     if (rst) begin
-      _05_ = 1'h0;
+      _09_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _06_ = residual_bank;
+    _10_ = \port__data$36 ;
     if (rst) begin
-      _06_ = 1'h0;
+      _10_ = 16'h0000;
     end
   end
-  assign \$signature__en  = write_0__enable;
-  assign \$signature__addr  = write_0__address[10:0];
-  assign \$signature__data  = write_0__word;
-  assign read_port__addr = _02_[10:0];
-  assign read_port__en = 1'h1;
-  assign \$signature__en$12  = write_1__enable;
-  assign \$signature__addr$14  = write_1__address;
-  assign \$signature__data$16  = write_1__word;
-  assign \read_port__en$19  = 1'h1;
-  assign _03_ = residual_bank;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _12_ = \port__data$37 ;
+    if (rst) begin
+      _12_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _13_ = _08_;
+    if (rst) begin
+      _13_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _14_ = bank_1_1_chosen_0;
+    if (rst) begin
+      _14_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _15_ = read_bank;
+    if (rst) begin
+      _15_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _16_ = read_bank_0;
+    if (rst) begin
+      _16_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _17_ = residual_bank;
+    if (rst) begin
+      _17_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _18_ = residual_bank_0;
+    if (rst) begin
+      _18_ = 1'h0;
+    end
+  end
+  assign port__addr = _19_[10:0];
+  assign port__en = 1'h1;
+  assign write_0__enable = write_port__en;
+  assign write_port__addr = write_0__address[10:0];
+  assign write_0__word = write_port__data;
+  assign \port__addr$12  = _22_[11:0];
+  assign \port__en$13  = 1'h1;
+  assign \write_port__addr$17  = write_1__address[11:0];
+  assign write_1__word = \write_port__data$18 ;
+  assign \port__addr$20  = _01_[9:0];
+  assign \port__en$21  = 1'h1;
+  assign \write_port__addr$23  = write_1__address[9:0];
+  assign \write_port__data$24  = \write_port__data$18 ;
+  assign _20_ = residual_bank;
+  assign _24_ = residual_bank;
+  assign _05_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -501,8 +720,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire rst;
   input sum_started;
   wire sum_started;
-  output [12:0] residual_address;
-  wire [12:0] residual_address;
   output credit;
   wire credit;
   output [41:0] o__payload;
@@ -517,6 +734,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_bank;
   output residual_valid;
   wire residual_valid;
+  output [12:0] residual_address;
+  wire [12:0] residual_address;
   output o__valid;
   wire o__valid;
   output [15:0] high;
@@ -552,24 +771,24 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _016_;
   reg _017_;
   reg _018_;
-  wire [4:0] _019_;
-  wire [4:0] _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire [95:0] _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
+  reg _019_;
+  reg _020_;
+  reg _021_;
+  reg _022_;
+  wire [4:0] _023_;
+  reg _024_;
+  reg _025_;
+  reg _026_;
+  reg _027_;
+  reg _028_;
+  reg _029_;
+  reg _030_;
+  reg _031_;
+  wire [4:0] _032_;
   wire _033_;
   wire _034_;
   wire _035_;
-  wire [7:0] _036_;
+  wire [95:0] _036_;
   wire _037_;
   wire _038_;
   wire _039_;
@@ -581,64 +800,64 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _045_;
   wire _046_;
   wire _047_;
-  wire _048_;
+  wire [7:0] _048_;
   wire _049_;
   wire _050_;
   wire _051_;
   wire _052_;
   wire _053_;
-  reg _054_;
-  reg [3:0] _055_;
-  reg _056_;
-  reg _057_;
-  reg [3:0] _058_;
-  reg _059_;
+  wire _054_;
+  wire _055_;
+  wire _056_;
+  wire _057_;
+  wire _058_;
+  wire _059_;
   wire _060_;
-  reg [95:0] _061_;
-  reg [47:0] _062_;
-  reg [47:0] _063_;
-  reg [6:0] _064_;
-  reg [6:0] _065_;
-  reg [121:0] _066_;
-  reg [2:0] _067_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
+  reg _066_;
+  reg [3:0] _067_;
   reg _068_;
   reg _069_;
-  reg _070_;
-  wire _071_;
-  reg [7:0] _072_;
-  reg [7:0] _073_;
-  reg [7:0] _074_;
-  reg [7:0] _075_;
-  reg [7:0] _076_;
-  reg [7:0] _077_;
-  reg [7:0] _078_;
-  reg [7:0] _079_;
+  reg [3:0] _070_;
+  reg _071_;
+  wire _072_;
+  reg [95:0] _073_;
+  reg [47:0] _074_;
+  reg [47:0] _075_;
+  reg [47:0] _076_;
+  reg [47:0] _077_;
+  reg [6:0] _078_;
+  reg _079_;
   reg _080_;
   reg _081_;
-  wire _082_;
-  reg _083_;
-  reg _084_;
-  reg _085_;
-  reg _086_;
+  reg _082_;
+  wire _083_;
+  reg [6:0] _084_;
+  reg [121:0] _085_;
+  reg [2:0] _086_;
   reg _087_;
   reg _088_;
   reg _089_;
-  reg _090_;
-  reg _091_;
-  reg _092_;
-  wire _093_;
-  reg _094_;
-  reg _095_;
-  reg _096_;
-  reg _097_;
-  reg _098_;
+  reg [7:0] _090_;
+  reg [7:0] _091_;
+  reg [7:0] _092_;
+  reg [7:0] _093_;
+  wire _094_;
+  reg [7:0] _095_;
+  reg [7:0] _096_;
+  reg [7:0] _097_;
+  reg [7:0] _098_;
   reg _099_;
   reg _100_;
   reg _101_;
   reg _102_;
   reg _103_;
-  wire _104_;
-  reg _105_;
+  reg _104_;
+  wire _105_;
   reg _106_;
   reg _107_;
   reg _108_;
@@ -648,22 +867,34 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _112_;
   reg _113_;
   reg _114_;
+  reg _115_;
+  wire _116_;
+  reg _117_;
+  reg _118_;
+  reg _119_;
+  reg _120_;
+  reg _121_;
+  reg _122_;
+  reg _123_;
+  reg _124_;
+  reg _125_;
+  reg _126_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [23:0] acc;
-  wire signed [23:0] \acc$122 ;
+  wire signed [23:0] \acc$135 ;
   (* init = 48'h000000000000 *)
   wire [47:0] accs;
   reg [6:0] address = 7'h00;
-  wire [12:0] \address$96 ;
+  wire [12:0] \address$109 ;
   wire bank;
   reg [3:0] chunk = 4'h0;
   (* init = 4'h0 *)
-  wire [3:0] \chunk$88 ;
+  wire [3:0] \chunk$101 ;
   wire [7:0] code;
-  wire [7:0] \code$104 ;
-  wire [7:0] \code$121 ;
-  wire [7:0] \code$31 ;
+  wire [7:0] \code$117 ;
+  wire [7:0] \code$134 ;
+  wire [7:0] \code$37 ;
   reg [7:0] code_0;
   reg [7:0] code_1;
   reg [7:0] code_1_0_0 = 8'h00;
@@ -675,17 +906,19 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg [7:0] code_1_1_2 = 8'h00;
   reg [7:0] code_1_1_3 = 8'h00;
   wire [15:0] codes;
-  wire \credit$132 ;
+  wire \credit$145 ;
   wire [7:0] digits_0;
   wire [7:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$115 ;
-  wire \form$127 ;
+  wire \form$128 ;
+  wire \form$140 ;
   reg [47:0] front_0 = 48'h000000000000;
   reg [47:0] front_1 = 48'h000000000000;
-  wire \full$139 ;
+  reg [47:0] front_2 = 48'h000000000000;
+  reg [47:0] front_3 = 48'h000000000000;
+  wire \full$152 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_2 = 1'h0;
@@ -702,30 +935,38 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_4 = 1'h0;
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
+  reg has_value_7 = 1'h0;
+  reg has_value_8 = 1'h0;
   reg [95:0] held = 96'h000000000000000000000000;
-  wire [15:0] \high$141 ;
-  wire [41:0] \i__payload$108 ;
-  wire \i__valid$128 ;
+  wire [15:0] \high$154 ;
+  wire [41:0] \i__payload$121 ;
+  wire \i__valid$141 ;
   reg is_last = 1'h0;
   reg [3:0] last_chunk = 4'h0;
-  wire [3:0] \layer$86 ;
-  wire [15:0] \low$143 ;
-  wire [41:0] \o__payload$145 ;
-  wire \o__ready$147 ;
-  wire \o__valid$149 ;
+  wire [3:0] \layer$99 ;
+  wire [15:0] \low$156 ;
+  wire [41:0] \o__payload$158 ;
+  wire \o__ready$160 ;
+  wire \o__valid$162 ;
   reg [6:0] parameter_base = 7'h00;
-  reg [121:0] parameters = 122'h0000000000000000000000000000000;
-  wire [60:0] \parameters$106 ;
-  wire signed [29:0] \parameters$106.bias ;
-  wire [15:0] \parameters$106.multiplier ;
-  wire [14:0] \parameters$106.residual ;
-  wire [60:0] \parameters$123 ;
-  wire signed [29:0] \parameters$123.bias ;
-  wire [15:0] \parameters$123.multiplier ;
-  wire [14:0] \parameters$123.residual ;
+  reg [121:0] parameter_memory_word = 122'h0000000000000000000000000000000;
+  reg parameter_restart_0 = 1'h0;
+  reg parameter_restart_1 = 1'h0;
+  reg parameter_turn_0 = 1'h0;
+  reg parameter_turn_1 = 1'h0;
+  (* init = 122'h0000000000000000000000000000000 *)
+  wire [121:0] parameters;
+  wire [60:0] \parameters$119 ;
+  wire signed [29:0] \parameters$119.bias ;
+  wire [15:0] \parameters$119.multiplier ;
+  wire [14:0] \parameters$119.residual ;
+  wire [60:0] \parameters$136 ;
+  wire signed [29:0] \parameters$136.bias ;
+  wire [15:0] \parameters$136.multiplier ;
+  wire [14:0] \parameters$136.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$135 ;
+  wire \pixel_ends$148 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -734,6 +975,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_ends_13 = 1'h0;
   reg pixel_ends_14 = 1'h0;
   reg pixel_ends_15 = 1'h0;
+  reg pixel_ends_16 = 1'h0;
+  reg pixel_ends_17 = 1'h0;
   reg pixel_ends_2 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
@@ -752,6 +995,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_starts_13 = 1'h0;
   reg pixel_starts_14 = 1'h0;
   reg pixel_starts_15 = 1'h0;
+  reg pixel_starts_16 = 1'h0;
+  reg pixel_starts_17 = 1'h0;
   reg pixel_starts_2 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
@@ -769,236 +1014,260 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 1'h0 *)
   wire select;
   (* init = 1'h0 *)
-  wire \select$118 ;
+  wire \select$131 ;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$107 ;
+  wire [2:0] \shift_select$120 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$124 ;
+  wire [2:0] \shift_select$137 ;
   wire [3:0] skip_0;
-  wire [3:0] \skip_0$125 ;
+  wire [3:0] \skip_0$138 ;
   wire [3:0] skip_1;
-  wire [3:0] \skip_1$126 ;
-  wire \start$87 ;
-  wire \sum_started$130 ;
+  wire [3:0] \skip_1$139 ;
+  wire \start$100 ;
+  wire \sum_started$143 ;
   wire turn_ends;
-  wire \turn_ends$89 ;
+  wire \turn_ends$102 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$137 ;
+  wire \two_digits$150 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$133 ;
+  wire \valid$146 ;
   wire signed [20:0] value;
-  wire signed [20:0] \value$100 ;
-  wire signed [20:0] \value$102 ;
-  wire signed [20:0] \value$116 ;
-  wire signed [20:0] \value$117 ;
-  wire signed [20:0] \value$119 ;
+  wire signed [20:0] \value$113 ;
+  wire signed [20:0] \value$115 ;
+  wire signed [20:0] \value$129 ;
+  wire signed [20:0] \value$130 ;
+  wire signed [20:0] \value$132 ;
   reg [121:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [121:0] _229_;
+  reg [121:0] _253_;
   always @(posedge clk) begin
-    _229_ <= parameter_memory[address];
+    _253_ <= parameter_memory[address];
   end
-  assign port__data = _229_;
+  assign port__data = _253_;
   assign _000_ = 9'h1ff >> layer;
-  assign _027_ = 9'h1ff >> layer;
-  assign _038_ = 10'h3f8 >> layer;
-  assign _049_ = 9'h1c0 >> layer;
-  assign _060_ = 9'h124 >> layer;
-  assign _071_ = ~ \$signal$8 ;
-  assign _082_ = chunk == last_chunk;
-  assign _001_ = _071_ & _104_;
+  assign _039_ = 9'h1ff >> layer;
+  assign _050_ = 10'h3f8 >> layer;
+  assign _061_ = 9'h1c0 >> layer;
+  assign _072_ = 9'h124 >> layer;
+  assign _083_ = ~ \$signal$8 ;
+  assign _094_ = chunk == last_chunk;
+  assign _001_ = _083_ & _116_;
   assign _012_ = chunk == last_chunk;
-  assign _019_ = chunk + 1'h1;
-  assign _020_ = _012_ ? 5'h00 : _019_;
-  assign _022_ = chunk == last_chunk;
-  assign _023_ = _021_ | _022_;
-  assign _025_ = 1'h0 >> layer;
-  assign _026_ = 1'h0 >> layer;
-  assign _028_ = 10'h3fa >> layer;
-  assign _029_ = 6'h2c >> layer;
-  assign _030_ = 10'h2b0 >> layer;
-  assign _031_ = 8'hc0 >> layer;
-  assign _032_ = 10'h300 >> layer;
-  assign _033_ = chunk == last_chunk;
-  assign _034_ = turn_ends & _033_;
-  assign _035_ = fields_loaded | _034_;
-  assign _036_ = address + 1'h1;
-  assign _037_ = 10'h3dc >> layer;
-  assign _039_ = 9'h120 >> layer;
-  assign _040_ = 10'h201 >> layer;
-  assign _041_ = 7'h6e >> layer;
-  assign _042_ = 9'h100 >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _044_ = ~ is_last;
-  assign _045_ = has_value_6 & _044_;
-  assign _046_ = ! chunk;
-  assign _047_ = chunk == last_chunk;
-  assign _048_ = chunk == last_chunk;
-  assign _052_ = ~ _051_;
-  assign _053_ = \$signal$8  | _052_;
-  assign turn_ends = \$signal  & _053_;
+  assign _023_ = chunk + 1'h1;
+  assign _032_ = _012_ ? 5'h00 : _023_;
+  assign _034_ = chunk == last_chunk;
+  assign _035_ = _033_ | _034_;
+  assign _037_ = 1'h0 >> layer;
+  assign _038_ = 1'h0 >> layer;
+  assign _040_ = 10'h3fa >> layer;
+  assign _041_ = 6'h2c >> layer;
+  assign _042_ = 10'h2b0 >> layer;
+  assign _043_ = 8'hc0 >> layer;
+  assign _044_ = 10'h300 >> layer;
+  assign _045_ = chunk == last_chunk;
+  assign _046_ = turn_ends & _045_;
+  assign _047_ = fields_loaded | _046_;
+  assign _048_ = address + 1'h1;
+  assign _049_ = 10'h3dc >> layer;
+  assign _051_ = 9'h120 >> layer;
+  assign _052_ = 10'h201 >> layer;
+  assign _053_ = 7'h6e >> layer;
+  assign _054_ = 9'h100 >> layer;
+  assign _055_ = 10'h200 >> layer;
+  assign _056_ = ~ is_last;
+  assign _057_ = has_value_8 & _056_;
+  assign _058_ = ! chunk;
+  assign _059_ = chunk == last_chunk;
+  assign _060_ = chunk == last_chunk;
+  assign _064_ = ~ _063_;
+  assign _065_ = \$signal$8  | _064_;
+  assign turn_ends = \$signal  & _065_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$128  = has_value_6 & is_last;
+  assign \i__valid$141  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _054_;
+    fields_loaded <= _066_;
   always @(posedge clk)
-    last_chunk <= _055_;
+    last_chunk <= _067_;
   always @(posedge clk)
-    two_cycles <= _056_;
+    two_cycles <= _068_;
   always @(posedge clk)
-    \$signal$8  <= _057_;
+    \$signal$8  <= _069_;
   always @(posedge clk)
-    chunk <= _058_;
+    chunk <= _070_;
   always @(posedge clk)
-    \$signal  <= _059_;
+    \$signal  <= _071_;
   always @(posedge clk)
-    held <= _061_;
+    held <= _073_;
   always @(posedge clk)
-    front_0 <= _062_;
+    front_0 <= _074_;
   always @(posedge clk)
-    front_1 <= _063_;
+    front_1 <= _075_;
   always @(posedge clk)
-    parameter_base <= _064_;
+    front_2 <= _076_;
   always @(posedge clk)
-    address <= _065_;
+    front_3 <= _077_;
   always @(posedge clk)
-    parameters <= _066_;
+    parameter_base <= _078_;
   always @(posedge clk)
-    shift_select <= _067_;
+    parameter_turn_0 <= _079_;
   always @(posedge clk)
-    unit_select <= _068_;
+    parameter_turn_1 <= _080_;
   always @(posedge clk)
-    record_select <= _069_;
+    parameter_restart_0 <= _081_;
   always @(posedge clk)
-    is_last <= _070_;
+    parameter_restart_1 <= _082_;
   always @(posedge clk)
-    code_1_0_0 <= _072_;
+    address <= _084_;
   always @(posedge clk)
-    code_1_0_1 <= _073_;
+    parameter_memory_word <= _085_;
   always @(posedge clk)
-    code_1_0_2 <= _074_;
+    shift_select <= _086_;
   always @(posedge clk)
-    code_1_0_3 <= _075_;
+    unit_select <= _087_;
   always @(posedge clk)
-    code_1_1_0 <= _076_;
+    record_select <= _088_;
   always @(posedge clk)
-    code_1_1_1 <= _077_;
+    is_last <= _089_;
   always @(posedge clk)
-    code_1_1_2 <= _078_;
+    code_1_0_0 <= _090_;
   always @(posedge clk)
-    code_1_1_3 <= _079_;
+    code_1_0_1 <= _091_;
   always @(posedge clk)
-    has_value_0 <= _080_;
+    code_1_0_2 <= _092_;
   always @(posedge clk)
-    has_value_1 <= _081_;
+    code_1_0_3 <= _093_;
   always @(posedge clk)
-    has_value_2 <= _083_;
+    code_1_1_0 <= _095_;
   always @(posedge clk)
-    has_value_3 <= _084_;
+    code_1_1_1 <= _096_;
   always @(posedge clk)
-    has_value_4 <= _085_;
+    code_1_1_2 <= _097_;
   always @(posedge clk)
-    has_value_5 <= _086_;
+    code_1_1_3 <= _098_;
   always @(posedge clk)
-    has_value_6 <= _087_;
+    has_value_0 <= _099_;
   always @(posedge clk)
-    has_code_0 <= _088_;
+    has_value_1 <= _100_;
   always @(posedge clk)
-    has_code_1 <= _089_;
+    has_value_2 <= _101_;
   always @(posedge clk)
-    has_code_2 <= _090_;
+    has_value_3 <= _102_;
   always @(posedge clk)
-    has_code_3 <= _091_;
+    has_value_4 <= _103_;
   always @(posedge clk)
-    has_code_4 <= _092_;
+    has_value_5 <= _104_;
   always @(posedge clk)
-    has_code_5 <= _094_;
+    has_value_6 <= _106_;
   always @(posedge clk)
-    has_code_6 <= _095_;
+    has_value_7 <= _107_;
   always @(posedge clk)
-    has_code_7 <= _096_;
+    has_value_8 <= _108_;
   always @(posedge clk)
-    has_code_8 <= _097_;
+    has_code_0 <= _109_;
   always @(posedge clk)
-    pixel_starts_0 <= _098_;
+    has_code_1 <= _110_;
   always @(posedge clk)
-    pixel_starts_1 <= _099_;
+    has_code_2 <= _111_;
   always @(posedge clk)
-    pixel_starts_2 <= _100_;
+    has_code_3 <= _112_;
   always @(posedge clk)
-    pixel_starts_3 <= _101_;
+    has_code_4 <= _113_;
   always @(posedge clk)
-    pixel_starts_4 <= _102_;
+    has_code_5 <= _114_;
   always @(posedge clk)
-    pixel_starts_5 <= _103_;
+    has_code_6 <= _115_;
   always @(posedge clk)
-    pixel_starts_6 <= _105_;
+    has_code_7 <= _117_;
   always @(posedge clk)
-    pixel_starts_7 <= _106_;
+    has_code_8 <= _118_;
   always @(posedge clk)
-    pixel_starts_8 <= _107_;
+    pixel_starts_0 <= _119_;
   always @(posedge clk)
-    pixel_starts_9 <= _108_;
+    pixel_starts_1 <= _120_;
   always @(posedge clk)
-    pixel_starts_10 <= _109_;
+    pixel_starts_2 <= _121_;
   always @(posedge clk)
-    pixel_starts_11 <= _110_;
+    pixel_starts_3 <= _122_;
   always @(posedge clk)
-    pixel_starts_12 <= _111_;
+    pixel_starts_4 <= _123_;
   always @(posedge clk)
-    pixel_starts_13 <= _112_;
+    pixel_starts_5 <= _124_;
   always @(posedge clk)
-    pixel_starts_14 <= _113_;
+    pixel_starts_6 <= _125_;
   always @(posedge clk)
-    pixel_starts_15 <= _114_;
+    pixel_starts_7 <= _126_;
   always @(posedge clk)
-    pixel_ends_0 <= _002_;
+    pixel_starts_8 <= _002_;
   always @(posedge clk)
-    pixel_ends_1 <= _003_;
+    pixel_starts_9 <= _003_;
   always @(posedge clk)
-    pixel_ends_2 <= _004_;
+    pixel_starts_10 <= _004_;
   always @(posedge clk)
-    pixel_ends_3 <= _005_;
+    pixel_starts_11 <= _005_;
   always @(posedge clk)
-    pixel_ends_4 <= _006_;
+    pixel_starts_12 <= _006_;
   always @(posedge clk)
-    pixel_ends_5 <= _007_;
+    pixel_starts_13 <= _007_;
   always @(posedge clk)
-    pixel_ends_6 <= _008_;
+    pixel_starts_14 <= _008_;
   always @(posedge clk)
-    pixel_ends_7 <= _009_;
+    pixel_starts_15 <= _009_;
   always @(posedge clk)
-    pixel_ends_8 <= _010_;
+    pixel_starts_16 <= _010_;
   always @(posedge clk)
-    pixel_ends_9 <= _011_;
+    pixel_starts_17 <= _011_;
   always @(posedge clk)
-    pixel_ends_10 <= _013_;
+    pixel_ends_0 <= _013_;
   always @(posedge clk)
-    pixel_ends_11 <= _014_;
+    pixel_ends_1 <= _014_;
   always @(posedge clk)
-    pixel_ends_12 <= _015_;
+    pixel_ends_2 <= _015_;
   always @(posedge clk)
-    pixel_ends_13 <= _016_;
+    pixel_ends_3 <= _016_;
   always @(posedge clk)
-    pixel_ends_14 <= _017_;
+    pixel_ends_4 <= _017_;
   always @(posedge clk)
-    pixel_ends_15 <= _018_;
+    pixel_ends_5 <= _018_;
+  always @(posedge clk)
+    pixel_ends_6 <= _019_;
+  always @(posedge clk)
+    pixel_ends_7 <= _020_;
+  always @(posedge clk)
+    pixel_ends_8 <= _021_;
+  always @(posedge clk)
+    pixel_ends_9 <= _022_;
+  always @(posedge clk)
+    pixel_ends_10 <= _024_;
+  always @(posedge clk)
+    pixel_ends_11 <= _025_;
+  always @(posedge clk)
+    pixel_ends_12 <= _026_;
+  always @(posedge clk)
+    pixel_ends_13 <= _027_;
+  always @(posedge clk)
+    pixel_ends_14 <= _028_;
+  always @(posedge clk)
+    pixel_ends_15 <= _029_;
+  always @(posedge clk)
+    pixel_ends_16 <= _030_;
+  always @(posedge clk)
+    pixel_ends_17 <= _031_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$104 ),
+    .code(\code$117 ),
     .rst(rst),
     .select(record_select),
     .value(value)
   );
   power_activation_0 activation_0_lane_1 (
     .clk(clk),
-    .code(\code$121 ),
+    .code(\code$134 ),
     .rst(rst),
     .select(record_select),
-    .value(\value$116 )
+    .value(\value$129 )
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
@@ -1008,9 +1277,9 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   power_activation_1 activation_1_lane_1 (
     .clk(clk),
-    .code(\code$31 ),
+    .code(\code$37 ),
     .rst(rst),
-    .value(\value$116 )
+    .value(\value$129 )
   );
   \accelerator.drain.gatherer  gatherer (
     .clk(clk),
@@ -1018,17 +1287,17 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_15),
-    .pixel_starts(pixel_starts_15),
+    .pixel_ends(pixel_ends_17),
+    .pixel_starts(pixel_starts_17),
     .rst(rst),
     .two_digits(two_digits),
     .valid(has_code_8)
   );
   requantize lane_0 (
-    .acc(front_1[23:0]),
+    .acc(front_3[23:0]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[60:0]),
+    .parameters(parameter_memory_word[60:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
@@ -1036,15 +1305,15 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .value(value)
   );
   requantize lane_1 (
-    .acc(front_1[47:24]),
+    .acc(front_3[47:24]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters[121:61]),
+    .parameters(parameter_memory_word[121:61]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
     .skip_1(digits_1[7:4]),
-    .value(\value$116 )
+    .value(\value$129 )
   );
   \accelerator.drain.output  \output  (
     .clk(clk),
@@ -1054,8 +1323,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .r_en(o__ready),
     .rst(rst),
     .sum_started(sum_started),
-    .w_data(\i__payload$108 ),
-    .w_en(\i__valid$128 )
+    .w_data(\i__payload$121 ),
+    .w_en(\i__valid$141 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1074,142 +1343,26 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _054_ = start;
+    _066_ = start;
     if (rst) begin
-      _054_ = 1'h0;
+      _066_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _055_ = last_chunk;
+    _067_ = last_chunk;
     if (start) begin
-      _055_ = { _049_, _038_, _027_, _000_ };
+      _067_ = { _061_, _050_, _039_, _000_ };
     end
     if (rst) begin
-      _055_ = 4'h0;
+      _067_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _056_ = two_cycles;
+    _068_ = two_cycles;
     if (start) begin
-      _056_ = _060_;
-    end
-    if (rst) begin
-      _056_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _057_ = \$signal$8 ;
-    if (\$signal ) begin
-      _057_ = _001_;
-    end
-    if (start) begin
-      _057_ = 1'h0;
-    end
-    if (rst) begin
-      _057_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _058_ = chunk;
-    if (turn_ends) begin
-      _058_ = _020_[3:0];
-    end
-    if (start) begin
-      _058_ = 4'h0;
-    end
-    if (rst) begin
-      _058_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _059_ = \$signal ;
-    if (turn_ends) begin
-      if (_023_) begin
-        _059_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _059_ = 1'h1;
-    end
-    if (rst) begin
-      _059_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _061_ = held;
-    if (i__valid) begin
-      _061_ = i__payload;
-    end else if (turn_ends) begin
-      _061_ = _024_;
-    end
-    if (rst) begin
-      _061_ = 96'h000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _062_ = held[47:0];
-    if (rst) begin
-      _062_ = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _063_ = front_0;
-    if (rst) begin
-      _063_ = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _064_ = parameter_base;
-    if (start) begin
-      _064_ = { _032_, _031_, _030_, _029_, _028_, _026_, _025_ };
-    end
-    if (rst) begin
-      _064_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = address;
-    if (_035_) begin
-      _065_ = parameter_base;
-    end else if (turn_ends) begin
-      _065_ = _036_[6:0];
-    end
-    if (rst) begin
-      _065_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = port__data;
-    if (rst) begin
-      _066_ = 122'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = shift_select;
-    if (start) begin
-      _067_ = { _040_, _039_, _037_ };
-    end
-    if (rst) begin
-      _067_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = unit_select;
-    if (start) begin
-      _068_ = _041_;
+      _068_ = _072_;
     end
     if (rst) begin
       _068_ = 1'h0;
@@ -1217,9 +1370,12 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = record_select;
+    _069_ = \$signal$8 ;
+    if (\$signal ) begin
+      _069_ = _001_;
+    end
     if (start) begin
-      _069_ = _042_;
+      _069_ = 1'h0;
     end
     if (rst) begin
       _069_ = 1'h0;
@@ -1227,404 +1383,601 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = is_last;
+    _070_ = chunk;
+    if (turn_ends) begin
+      _070_ = _032_[3:0];
+    end
     if (start) begin
-      _070_ = _043_;
+      _070_ = 4'h0;
     end
     if (rst) begin
-      _070_ = 1'h0;
+      _070_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = code;
+    _071_ = \$signal ;
+    if (turn_ends) begin
+      if (_035_) begin
+        _071_ = 1'h0;
+      end
+    end
+    if (i__valid) begin
+      _071_ = 1'h1;
+    end
     if (rst) begin
-      _072_ = 8'h00;
+      _071_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = code_1_0_0;
+    _073_ = held;
+    if (i__valid) begin
+      _073_ = i__payload;
+    end else if (turn_ends) begin
+      _073_ = _036_;
+    end
     if (rst) begin
-      _073_ = 8'h00;
+      _073_ = 96'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = code_1_0_1;
+    _074_ = held[47:0];
     if (rst) begin
-      _074_ = 8'h00;
+      _074_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = code_1_0_2;
+    _075_ = front_0;
     if (rst) begin
-      _075_ = 8'h00;
+      _075_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = \code$31 ;
+    _076_ = front_1;
     if (rst) begin
-      _076_ = 8'h00;
+      _076_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = code_1_1_0;
+    _077_ = front_2;
     if (rst) begin
-      _077_ = 8'h00;
+      _077_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = code_1_1_1;
+    _078_ = parameter_base;
+    if (start) begin
+      _078_ = { _044_, _043_, _042_, _041_, _040_, _038_, _037_ };
+    end
     if (rst) begin
-      _078_ = 8'h00;
+      _078_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = code_1_1_2;
+    _079_ = turn_ends;
     if (rst) begin
-      _079_ = 8'h00;
+      _079_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = turn_ends;
+    _080_ = parameter_turn_0;
     if (rst) begin
       _080_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = has_value_0;
+    _081_ = _047_;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = has_value_1;
+    _082_ = parameter_restart_0;
     if (rst) begin
-      _083_ = 1'h0;
+      _082_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = has_value_2;
+    _084_ = address;
+    if (parameter_restart_1) begin
+      _084_ = parameter_base;
+    end else if (parameter_turn_1) begin
+      _084_ = _048_[6:0];
+    end
     if (rst) begin
-      _084_ = 1'h0;
+      _084_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = has_value_3;
+    _085_ = port__data;
     if (rst) begin
-      _085_ = 1'h0;
+      _085_ = 122'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = has_value_4;
+    _086_ = shift_select;
+    if (start) begin
+      _086_ = { _052_, _051_, _049_ };
+    end
     if (rst) begin
-      _086_ = 1'h0;
+      _086_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = has_value_5;
+    _087_ = unit_select;
+    if (start) begin
+      _087_ = _053_;
+    end
     if (rst) begin
       _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = _045_;
+    _088_ = record_select;
+    if (start) begin
+      _088_ = _054_;
+    end
     if (rst) begin
       _088_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = has_code_0;
+    _089_ = is_last;
+    if (start) begin
+      _089_ = _055_;
+    end
     if (rst) begin
       _089_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = has_code_1;
+    _090_ = code;
     if (rst) begin
-      _090_ = 1'h0;
+      _090_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = has_code_2;
+    _091_ = code_1_0_0;
     if (rst) begin
-      _091_ = 1'h0;
+      _091_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = has_code_3;
+    _092_ = code_1_0_1;
     if (rst) begin
-      _092_ = 1'h0;
+      _092_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = has_code_4;
+    _093_ = code_1_0_2;
     if (rst) begin
-      _094_ = 1'h0;
+      _093_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = has_code_5;
+    _095_ = \code$37 ;
     if (rst) begin
-      _095_ = 1'h0;
+      _095_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = has_code_6;
+    _096_ = code_1_1_0;
     if (rst) begin
-      _096_ = 1'h0;
+      _096_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = has_code_7;
+    _097_ = code_1_1_1;
     if (rst) begin
-      _097_ = 1'h0;
+      _097_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = _046_;
+    _098_ = code_1_1_2;
     if (rst) begin
-      _098_ = 1'h0;
+      _098_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = pixel_starts_0;
+    _099_ = turn_ends;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = pixel_starts_1;
+    _100_ = has_value_0;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = pixel_starts_2;
+    _101_ = has_value_1;
     if (rst) begin
       _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = pixel_starts_3;
+    _102_ = has_value_2;
     if (rst) begin
       _102_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = pixel_starts_4;
+    _103_ = has_value_3;
     if (rst) begin
       _103_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = pixel_starts_5;
+    _104_ = has_value_4;
     if (rst) begin
-      _105_ = 1'h0;
+      _104_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = pixel_starts_6;
+    _106_ = has_value_5;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = pixel_starts_7;
+    _107_ = has_value_6;
     if (rst) begin
       _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = pixel_starts_8;
+    _108_ = has_value_7;
     if (rst) begin
       _108_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = pixel_starts_9;
+    _109_ = _057_;
     if (rst) begin
       _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = pixel_starts_10;
+    _110_ = has_code_0;
     if (rst) begin
       _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = pixel_starts_11;
+    _111_ = has_code_1;
     if (rst) begin
       _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = pixel_starts_12;
+    _112_ = has_code_2;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = pixel_starts_13;
+    _113_ = has_code_3;
     if (rst) begin
       _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = pixel_starts_14;
+    _114_ = has_code_4;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = _047_;
+    _115_ = has_code_5;
+    if (rst) begin
+      _115_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _117_ = has_code_6;
+    if (rst) begin
+      _117_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _118_ = has_code_7;
+    if (rst) begin
+      _118_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _119_ = _058_;
+    if (rst) begin
+      _119_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _120_ = pixel_starts_0;
+    if (rst) begin
+      _120_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _121_ = pixel_starts_1;
+    if (rst) begin
+      _121_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _122_ = pixel_starts_2;
+    if (rst) begin
+      _122_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _123_ = pixel_starts_3;
+    if (rst) begin
+      _123_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _124_ = pixel_starts_4;
+    if (rst) begin
+      _124_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _125_ = pixel_starts_5;
+    if (rst) begin
+      _125_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _126_ = pixel_starts_6;
+    if (rst) begin
+      _126_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_7;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_ends_0;
+    _003_ = pixel_starts_8;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_ends_1;
+    _004_ = pixel_starts_9;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_ends_2;
+    _005_ = pixel_starts_10;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_ends_3;
+    _006_ = pixel_starts_11;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_ends_4;
+    _007_ = pixel_starts_12;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_ends_5;
+    _008_ = pixel_starts_13;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_ends_6;
+    _009_ = pixel_starts_14;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_ends_7;
+    _010_ = pixel_starts_15;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_ends_8;
+    _011_ = pixel_starts_16;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_9;
+    _013_ = _059_;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_10;
+    _014_ = pixel_ends_0;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_11;
+    _015_ = pixel_ends_1;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_12;
+    _016_ = pixel_ends_2;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_13;
+    _017_ = pixel_ends_3;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_14;
+    _018_ = pixel_ends_4;
     if (rst) begin
       _018_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _019_ = pixel_ends_5;
+    if (rst) begin
+      _019_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _020_ = pixel_ends_6;
+    if (rst) begin
+      _020_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _021_ = pixel_ends_7;
+    if (rst) begin
+      _021_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _022_ = pixel_ends_8;
+    if (rst) begin
+      _022_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _024_ = pixel_ends_9;
+    if (rst) begin
+      _024_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _025_ = pixel_ends_10;
+    if (rst) begin
+      _025_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _026_ = pixel_ends_11;
+    if (rst) begin
+      _026_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _027_ = pixel_ends_12;
+    if (rst) begin
+      _027_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _028_ = pixel_ends_13;
+    if (rst) begin
+      _028_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _029_ = pixel_ends_14;
+    if (rst) begin
+      _029_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _030_ = pixel_ends_15;
+    if (rst) begin
+      _030_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _031_ = pixel_ends_16;
+    if (rst) begin
+      _031_ = 1'h0;
     end
   end
   always @* begin
@@ -1632,7 +1985,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = \code$104 ;
+          code_0 = \code$117 ;
       1'h1:
           code_0 = code_1_0_3;
     endcase
@@ -1642,70 +1995,71 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_1 = \code$121 ;
+          code_1 = \code$134 ;
       1'h1:
           code_1 = code_1_1_3;
     endcase
   end
   assign extra_turn = 1'h0;
-  assign accs = front_1;
+  assign accs = front_3;
   assign port__addr = address;
   assign port__en = 1'h1;
-  assign \layer$86  = layer;
-  assign \start$87  = start;
-  assign \chunk$88  = chunk;
-  assign \turn_ends$89  = turn_ends;
+  assign parameters = parameter_memory_word;
+  assign \layer$99  = layer;
+  assign \start$100  = start;
+  assign \chunk$101  = chunk;
+  assign \turn_ends$102  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$96  = residual_address;
+  assign \address$109  = residual_address;
   assign residual_word = word;
-  assign \value$100  = value;
+  assign \value$113  = value;
   assign select = record_select;
-  assign \value$102  = value;
-  assign acc = front_1[23:0];
-  assign \parameters$106  = parameters[60:0];
-  assign \shift_select$107  = shift_select;
+  assign \value$115  = value;
+  assign acc = front_3[23:0];
+  assign \parameters$119  = parameter_memory_word[60:0];
+  assign \shift_select$120  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
   assign form = 1'h0;
-  assign \form$115  = 1'h0;
-  assign \value$117  = \value$116 ;
-  assign \select$118  = record_select;
-  assign \value$119  = \value$116 ;
-  assign \acc$122  = front_1[47:24];
-  assign \parameters$123  = parameters[121:61];
-  assign \shift_select$124  = shift_select;
-  assign \skip_0$125  = digits_0[7:4];
-  assign \skip_1$126  = digits_1[7:4];
-  assign \form$127  = 1'h0;
-  assign \sum_started$130  = sum_started;
-  assign \credit$132  = credit;
-  assign \valid$133  = has_code_8;
-  assign pixel_starts = pixel_starts_15;
-  assign \pixel_ends$135  = pixel_ends_15;
-  assign \two_digits$137  = two_digits;
-  assign \full$139  = full;
-  assign \high$141  = high;
-  assign \low$143  = low;
-  assign \o__payload$145  = o__payload;
-  assign \o__ready$147  = o__ready;
-  assign \o__valid$149  = o__valid;
-  assign \parameters$106.multiplier  = parameters[15:0];
-  assign \parameters$106.bias  = parameters[45:16];
-  assign \parameters$106.residual  = parameters[60:46];
-  assign \parameters$123.multiplier  = parameters[76:61];
-  assign \parameters$123.bias  = parameters[106:77];
-  assign \parameters$123.residual  = parameters[121:107];
+  assign \form$128  = 1'h0;
+  assign \value$130  = \value$129 ;
+  assign \select$131  = record_select;
+  assign \value$132  = \value$129 ;
+  assign \acc$135  = front_3[47:24];
+  assign \parameters$136  = parameter_memory_word[121:61];
+  assign \shift_select$137  = shift_select;
+  assign \skip_0$138  = digits_0[7:4];
+  assign \skip_1$139  = digits_1[7:4];
+  assign \form$140  = 1'h0;
+  assign \sum_started$143  = sum_started;
+  assign \credit$145  = credit;
+  assign \valid$146  = has_code_8;
+  assign pixel_starts = pixel_starts_17;
+  assign \pixel_ends$148  = pixel_ends_17;
+  assign \two_digits$150  = two_digits;
+  assign \full$152  = full;
+  assign \high$154  = high;
+  assign \low$156  = low;
+  assign \o__payload$158  = o__payload;
+  assign \o__ready$160  = o__ready;
+  assign \o__valid$162  = o__valid;
+  assign \parameters$119.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$119.bias  = parameter_memory_word[45:16];
+  assign \parameters$119.residual  = parameter_memory_word[60:46];
+  assign \parameters$136.multiplier  = parameter_memory_word[76:61];
+  assign \parameters$136.bias  = parameter_memory_word[106:77];
+  assign \parameters$136.residual  = parameter_memory_word[121:107];
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$108 [41:21] = \value$116 ;
-  assign \i__payload$108 [20:0] = value;
-  assign _093_ = 1'h0;
-  assign _104_ = two_cycles;
-  assign _021_ = chunk[0];
-  assign _024_ = { 48'h000000000000, held[95:48] };
-  assign _050_ = 1'h0;
-  assign _051_ = two_cycles;
+  assign \i__payload$121 [41:21] = \value$129 ;
+  assign \i__payload$121 [20:0] = value;
+  assign _105_ = 1'h0;
+  assign _116_ = two_cycles;
+  assign _033_ = chunk[0];
+  assign _036_ = { 48'h000000000000, held[95:48] };
+  assign _062_ = 1'h0;
+  assign _063_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2102,7 +2456,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2110,8 +2464,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire turn_ends;
   input pixel_ends;
   wire pixel_ends;
-  output [12:0] address;
-  wire [12:0] address;
   output [7:0] digits_0;
   wire [7:0] digits_0;
   input [15:0] word;
@@ -2126,6 +2478,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg bank = 1'h0;
   output exists;
   reg exists = 1'h0;
+  output [12:0] address;
+  reg [12:0] address = 13'h0000;
   (* init = 8'h00 *)
   output [7:0] digits_1;
   wire [7:0] digits_1;
@@ -2157,13 +2511,13 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire [5:0] _023_;
   wire _024_;
   wire [13:0] _025_;
-  wire [7:0] _026_;
-  wire [4:0] _027_;
-  wire [5:0] _028_;
-  wire [14:0] _029_;
-  wire _030_;
-  wire [10:0] _031_;
-  wire [15:0] _032_;
+  wire [5:0] _026_;
+  wire [14:0] _027_;
+  wire _028_;
+  wire [10:0] _029_;
+  wire [15:0] _030_;
+  wire [7:0] _031_;
+  wire [4:0] _032_;
   wire _033_;
   reg _034_;
   reg _035_;
@@ -2176,19 +2530,22 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg [12:0] _042_;
   reg [4:0] _043_;
   wire _044_;
-  reg _045_;
-  reg [7:0] _046_;
-  reg [7:0] _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire [4:0] _051_;
+  reg [12:0] _045_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
+  reg [7:0] _049_;
+  reg [7:0] _050_;
+  wire _051_;
   wire _052_;
+  wire _053_;
+  wire _054_;
+  wire [4:0] _055_;
   reg [12:0] \$like  = 13'h0000;
   reg [7:0] \$signal  = 8'h00;
   wire signed [5:0] at;
   (* init = 1'h0 *)
-  wire \bank$26 ;
+  wire \bank$29 ;
   wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
@@ -2200,10 +2557,14 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
-  reg select = 1'h0;
+  reg select_0 = 1'h0;
+  reg select_1 = 1'h0;
+  reg select_2 = 1'h0;
   reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
+  always @(posedge clk)
+    bank <= _035_;
   always @(posedge clk)
     plane <= _036_;
   always @(posedge clk)
@@ -2221,20 +2582,26 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   always @(posedge clk)
     column <= _043_;
   always @(posedge clk)
-    select <= _045_;
+    address <= _045_;
   always @(posedge clk)
-    \$signal  <= _046_;
+    select_0 <= _046_;
   always @(posedge clk)
-    earlier <= _047_;
+    select_1 <= _047_;
+  always @(posedge clk)
+    select_2 <= _048_;
+  always @(posedge clk)
+    \$signal  <= _049_;
+  always @(posedge clk)
+    earlier <= _050_;
   assign _000_ = 6'h24 >> layer;
   assign _011_ = 1'h0 >> layer;
   assign _022_ = 1'h0 >> layer;
   assign _033_ = 1'h0 >> layer;
   assign _044_ = 9'h100 >> layer;
-  assign _048_ = 6'h20 >> layer;
-  assign _049_ = 3'h4 >> layer;
-  assign _050_ = 1'h0 >> layer;
-  assign _052_ = 9'h100 >> layer;
+  assign _051_ = 6'h20 >> layer;
+  assign _052_ = 3'h4 >> layer;
+  assign _053_ = 1'h0 >> layer;
+  assign _054_ = 9'h100 >> layer;
   assign _001_ = 9'h120 >> layer;
   assign _002_ = 6'h24 >> layer;
   assign _003_ = 3'h4 >> layer;
@@ -2258,18 +2625,36 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _023_ = column + 1'h1;
   assign _024_ = column == last_column;
   assign _025_ = \$like  + row_step;
-  assign _051_ = select * 4'h8;
-  assign _026_ = word >> _051_;
-  assign _027_ = chunk - 1'h0;
-  assign _029_ = $signed({ 1'h0, \$like  }) + $signed(_028_);
-  assign _030_ = turn_ends & two_digits_field;
-  assign _031_ = _030_ ? plane : 11'h000;
-  assign _032_ = $signed(_029_) + $signed({ 1'h0, _031_ });
+  assign _027_ = $signed({ 1'h0, \$like  }) + $signed(_026_);
+  assign _028_ = turn_ends & two_digits_field;
+  assign _029_ = _028_ ? plane : 11'h000;
+  assign _030_ = $signed(_027_) + $signed({ 1'h0, _029_ });
+  assign _055_ = select_2 * 4'h8;
+  assign _031_ = word >> _055_;
+  assign _032_ = chunk - 1'h0;
   assign digits_0 = two_digits_field ? earlier : \$signal ;
   always @(posedge clk)
     fields_loaded <= _034_;
-  always @(posedge clk)
-    bank <= _035_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _035_ = bank;
+    if (start) begin
+      _035_ = _000_;
+    end
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _036_ = plane;
+    if (start) begin
+      _036_ = { _003_, _002_, _001_, _054_, _053_, _052_, _051_, _044_, _033_, _022_, _011_ };
+    end
+    if (rst) begin
+      _036_ = 11'h000;
+    end
+  end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _037_ = column_step;
@@ -2352,23 +2737,44 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = _027_[0];
+    _045_ = _030_[12:0];
     if (rst) begin
-      _045_ = 1'h0;
+      _045_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = _026_;
+    _046_ = _032_[0];
     if (rst) begin
-      _046_ = 8'h00;
+      _046_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = \$signal ;
+    _047_ = select_0;
     if (rst) begin
-      _047_ = 8'h00;
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _048_ = select_1;
+    if (rst) begin
+      _048_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _049_ = _031_;
+    if (rst) begin
+      _049_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _050_ = \$signal ;
+    if (rst) begin
+      _050_ = 8'h00;
     end
   end
   always @* begin
@@ -2378,36 +2784,15 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
       _034_ = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = bank;
-    if (start) begin
-      _035_ = _000_;
-    end
-    if (rst) begin
-      _035_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = plane;
-    if (start) begin
-      _036_ = { _003_, _002_, _001_, _052_, _050_, _049_, _048_, _044_, _033_, _022_, _011_ };
-    end
-    if (rst) begin
-      _036_ = 11'h000;
-    end
-  end
   assign base = 1'h0;
-  assign at = { _027_[4], _027_ };
+  assign at = { _032_[4], _032_ };
   assign chunk_offset = 1'h0;
   assign form_field = 1'h0;
   assign valid = exists;
-  assign \bank$26  = bank;
+  assign \bank$29  = bank;
   assign form = 1'h0;
-  assign address = _032_[12:0];
   assign digits_1 = \$signal ;
-  assign _028_ = { _027_[4], _027_[4], _027_[4:1] };
+  assign _026_ = { _032_[4], _032_[4], _032_[4:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -3003,30 +3388,32 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign o__payload[23:0] = acc;
 endmodule
 
-module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, walk__shift, walk__digit, walk__act_bank, walk__pad, loading, credit, walk__act_address, walk__weight_address, layer, status, walk__pad_word, start, loaded, clk);
+module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$10  = 0;
   input rst;
   wire rst;
-  output sum_ends;
-  wire sum_ends;
-  output step;
-  wire step;
   output sum_started;
   wire sum_started;
-  output walk__first;
-  wire walk__first;
-  output walk__shift;
-  wire walk__shift;
-  output walk__digit;
-  wire walk__digit;
-  output walk__act_bank;
-  wire walk__act_bank;
-  output walk__pad;
-  wire walk__pad;
   output loading;
   wire loading;
   input credit;
   wire credit;
+  output walk__valid;
+  reg walk__valid = 1'h0;
+  output walk__first;
+  reg walk__first = 1'h0;
+  output walk__shift;
+  reg walk__shift = 1'h0;
+  output walk__last;
+  reg walk__last = 1'h0;
+  output walk__digit;
+  reg walk__digit = 1'h0;
+  output walk__act_bank;
+  reg walk__act_bank = 1'h0;
+  output walk__pad;
+  reg walk__pad = 1'h0;
+  output [15:0] walk__pad_word;
+  reg [15:0] walk__pad_word = 16'h0000;
   output [12:0] walk__act_address;
   reg [12:0] walk__act_address = 13'h0000;
   output [10:0] walk__weight_address;
@@ -3035,8 +3422,6 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [3:0] layer = 4'h0;
   output [3:0] status;
   reg [3:0] status = 4'h0;
-  output [15:0] walk__pad_word;
-  reg [15:0] walk__pad_word;
   output start;
   reg start;
   input loaded;
@@ -3136,89 +3521,89 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _090_;
   wire _091_;
   wire _092_;
-  wire _093_;
+  wire [7:0] _093_;
   wire [7:0] _094_;
   wire _095_;
-  wire [7:0] _096_;
+  wire _096_;
   wire _097_;
   wire _098_;
-  wire [2:0] _099_;
+  wire _099_;
   wire _100_;
   wire _101_;
   wire _102_;
   wire _103_;
   wire _104_;
   wire _105_;
-  wire _106_;
+  wire [7:0] _106_;
   wire _107_;
-  wire [10:0] _108_;
-  wire [10:0] _109_;
-  wire [10:0] _110_;
+  wire [7:0] _108_;
+  wire _109_;
+  wire _110_;
   wire _111_;
   wire _112_;
-  wire [11:0] _113_;
-  wire [11:0] _114_;
-  wire [11:0] _115_;
-  wire [11:0] _116_;
-  wire [14:0] _117_;
+  wire [7:0] _113_;
+  wire _114_;
+  wire _115_;
+  wire [7:0] _116_;
+  wire _117_;
   wire _118_;
   wire _119_;
   wire _120_;
   wire _121_;
-  wire _122_;
+  wire [2:0] _122_;
   wire _123_;
   wire _124_;
-  wire _125_;
-  wire [10:0] _126_;
-  wire [10:0] _127_;
-  wire [10:0] _128_;
-  wire [10:0] _129_;
-  wire [10:0] _130_;
-  wire [10:0] _131_;
-  wire [10:0] _132_;
-  wire [12:0] _133_;
+  wire [3:0] _125_;
+  wire [3:0] _126_;
+  wire _127_;
+  wire _128_;
+  wire _129_;
+  wire [3:0] _130_;
+  wire [3:0] _131_;
+  wire _132_;
+  wire _133_;
   wire _134_;
   wire _135_;
-  wire [3:0] _136_;
+  wire _136_;
   wire [3:0] _137_;
-  wire _138_;
+  wire [3:0] _138_;
   wire _139_;
   wire _140_;
-  wire [3:0] _141_;
-  wire [3:0] _142_;
+  wire _141_;
+  wire _142_;
   wire _143_;
-  wire _144_;
+  wire [1:0] _144_;
   wire _145_;
-  wire _146_;
+  wire [1:0] _146_;
   wire _147_;
   wire _148_;
-  wire [3:0] _149_;
-  wire [3:0] _150_;
+  wire _149_;
+  wire _150_;
   wire _151_;
   wire _152_;
-  wire _153_;
-  wire _154_;
+  wire [1:0] _153_;
+  wire [1:0] _154_;
   wire _155_;
   wire _156_;
   wire _157_;
   wire _158_;
-  wire [1:0] _159_;
-  wire [1:0] _160_;
+  wire _159_;
+  wire _160_;
   wire _161_;
   wire _162_;
-  wire _163_;
-  wire _164_;
+  wire [3:0] _163_;
+  wire [3:0] _164_;
   wire _165_;
   wire _166_;
   wire _167_;
   wire _168_;
   wire _169_;
   wire _170_;
-  wire [1:0] _171_;
-  wire [1:0] _172_;
+  wire _171_;
+  wire _172_;
   wire _173_;
-  wire _174_;
-  wire _175_;
+  wire [5:0] _174_;
+  wire [5:0] _175_;
   wire _176_;
   wire _177_;
   wire _178_;
@@ -3228,159 +3613,159 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _182_;
   wire _183_;
   wire _184_;
-  wire [3:0] _185_;
-  wire [3:0] _186_;
-  wire _187_;
+  wire _185_;
+  wire [5:0] _186_;
+  wire [5:0] _187_;
   wire _188_;
   wire _189_;
   wire _190_;
-  wire _191_;
-  wire _192_;
-  wire _193_;
-  wire _194_;
-  wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
-  wire _199_;
+  wire [10:0] _191_;
+  wire [10:0] _192_;
+  wire [10:0] _193_;
+  wire [11:0] _194_;
+  wire [11:0] _195_;
+  wire [11:0] _196_;
+  wire [11:0] _197_;
+  wire [10:0] _198_;
+  wire [10:0] _199_;
   wire _200_;
-  wire _201_;
-  wire [5:0] _202_;
-  wire [5:0] _203_;
-  wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
+  wire [10:0] _201_;
+  wire [10:0] _202_;
+  wire [10:0] _203_;
+  wire [10:0] _204_;
+  wire [10:0] _205_;
+  wire [13:0] _206_;
+  wire [11:0] _207_;
   wire _208_;
-  wire _209_;
+  wire [5:0] _209_;
   wire _210_;
   wire _211_;
-  wire _212_;
-  wire _213_;
+  wire [4:0] _212_;
+  wire [4:0] _213_;
   wire _214_;
   wire _215_;
   wire _216_;
   wire _217_;
   wire _218_;
   wire _219_;
-  wire [5:0] _220_;
-  wire [5:0] _221_;
+  wire _220_;
+  wire _221_;
   wire _222_;
   wire _223_;
   wire _224_;
-  wire [5:0] _225_;
+  wire _225_;
   wire _226_;
-  wire [4:0] _227_;
-  wire [4:0] _228_;
+  wire _227_;
+  wire _228_;
   wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
+  reg _230_;
+  reg _231_;
+  reg _232_;
+  reg _233_;
   wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
+  reg _235_;
+  reg _236_;
+  reg _237_;
+  reg _238_;
+  reg [2:0] _239_;
+  reg [2:0] _240_;
+  reg [2:0] _241_;
+  reg [2:0] _242_;
+  reg [4:0] _243_;
+  reg [4:0] _244_;
   wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire _250_;
-  wire _251_;
-  wire _252_;
-  wire _253_;
-  wire _254_;
-  wire _255_;
+  reg [5:0] _246_;
+  reg [10:0] _247_;
+  reg [10:0] _248_;
+  reg [10:0] _249_;
+  reg [10:0] _250_;
+  reg [9:0] _251_;
+  reg [3:0] _252_;
+  reg [3:0] _253_;
+  reg [7:0] _254_;
+  reg [10:0] _255_;
   wire _256_;
-  wire _257_;
-  wire _258_;
-  wire _259_;
-  wire _260_;
-  wire _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire [7:0] _265_;
-  wire _266_;
+  reg [10:0] _257_;
+  reg [1:0] _258_;
+  reg [4:0] _259_;
+  reg [12:0] _260_;
+  reg _261_;
+  reg [10:0] _262_;
+  reg [1:0] _263_;
+  reg [1:0] _264_;
+  reg [2:0] _265_;
+  reg [2:0] _266_;
   wire _267_;
-  wire [7:0] _268_;
-  wire _269_;
-  wire _270_;
-  wire [7:0] _271_;
-  wire _272_;
-  wire _273_;
-  wire [7:0] _274_;
-  wire _275_;
-  wire _276_;
-  wire _277_;
+  reg [4:0] _268_;
+  reg [4:0] _269_;
+  reg _270_;
+  reg [6:0] _271_;
+  reg [6:0] _272_;
+  reg _273_;
+  reg _274_;
+  reg _275_;
+  reg _276_;
+  reg _277_;
   wire _278_;
-  wire _279_;
-  wire _280_;
-  wire _281_;
-  wire _282_;
+  reg _279_;
+  reg _280_;
+  reg [15:0] _281_;
+  reg [1:0] _282_;
   reg _283_;
   reg [2:0] _284_;
-  reg [2:0] _285_;
-  reg [2:0] _286_;
-  reg _287_;
+  reg _285_;
+  reg _286_;
+  reg [2:0] _287_;
   reg _288_;
   wire _289_;
-  reg [2:0] _290_;
-  reg [4:0] _291_;
-  reg [4:0] _292_;
-  reg [5:0] _293_;
-  reg [10:0] _294_;
-  reg [10:0] _295_;
-  reg [10:0] _296_;
-  reg [10:0] _297_;
-  reg [9:0] _298_;
-  reg [3:0] _299_;
+  reg _290_;
+  reg [2:0] _291_;
+  reg _292_;
+  reg _293_;
+  reg _294_;
+  reg _295_;
+  reg _296_;
+  reg _297_;
+  reg _298_;
+  reg _299_;
   wire _300_;
-  reg [3:0] _301_;
-  reg [7:0] _302_;
-  reg [10:0] _303_;
-  reg [10:0] _304_;
-  reg [1:0] _305_;
-  reg [4:0] _306_;
-  reg [12:0] _307_;
+  reg [2:0] _301_;
+  reg _302_;
+  reg _303_;
+  reg [4:0] _304_;
+  reg _305_;
+  reg _306_;
+  reg [4:0] _307_;
   reg _308_;
-  reg [10:0] _309_;
-  reg [1:0] _310_;
+  reg _309_;
+  reg [12:0] _310_;
   wire _311_;
-  reg [1:0] _312_;
-  reg [2:0] _313_;
-  reg [2:0] _314_;
-  reg [4:0] _315_;
-  reg [4:0] _316_;
-  reg _317_;
-  reg [6:0] _318_;
-  reg [6:0] _319_;
-  reg [1:0] _320_;
-  reg [12:0] _321_;
+  reg [10:0] _312_;
+  reg [12:0] _313_;
+  reg [10:0] _314_;
+  reg [3:0] _315_;
+  reg [3:0] _316_;
+  reg [2:0] _317_;
+  reg [4:0] _318_;
+  wire _319_;
+  wire _320_;
+  wire _321_;
   wire _322_;
-  reg [10:0] _323_;
-  reg [2:0] _324_;
-  reg [2:0] _325_;
-  reg [2:0] _326_;
-  reg _327_;
-  reg _328_;
-  reg [2:0] _329_;
-  reg [4:0] _330_;
-  reg [4:0] _331_;
-  reg [3:0] _332_;
+  wire _323_;
+  wire _324_;
+  wire _325_;
+  wire _326_;
+  wire _327_;
+  wire _328_;
+  wire _329_;
+  wire _330_;
+  wire _331_;
+  wire _332_;
   wire _333_;
   wire _334_;
-  reg [3:0] _335_;
-  reg [2:0] _336_;
-  reg [4:0] _337_;
+  wire _335_;
+  wire _336_;
+  wire _337_;
   wire _338_;
   wire _339_;
   wire _340_;
@@ -3429,22 +3814,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _383_;
   wire _384_;
   wire _385_;
-  wire _386_;
-  wire _387_;
-  wire _388_;
-  wire _389_;
-  wire _390_;
-  wire _391_;
-  wire _392_;
-  wire _393_;
-  wire _394_;
-  wire _395_;
-  wire _396_;
-  wire _397_;
-  wire _398_;
-  wire _399_;
-  wire _400_;
-  wire _401_;
+  reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
@@ -3456,14 +3826,22 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [10:0] act_delta_5 = 11'h000;
   reg signed [10:0] act_delta_6 = 11'h000;
   reg signed [9:0] act_delta_7 = 10'h000;
-  reg [2:0] count_0 = 3'h0;
-  reg [2:0] count_1 = 3'h0;
-  reg [2:0] count_2 = 3'h0;
-  reg count_3 = 1'h0;
-  reg count_4 = 1'h0;
-  reg [2:0] count_5 = 3'h0;
-  reg [4:0] count_6 = 5'h00;
-  reg [4:0] count_7 = 5'h00;
+  reg at_end_0 = 1'h0;
+  reg at_end_1 = 1'h0;
+  reg at_end_2 = 1'h0;
+  reg at_end_3 = 1'h0;
+  reg at_end_4 = 1'h0;
+  reg at_end_5 = 1'h0;
+  reg at_end_6 = 1'h0;
+  reg at_end_7 = 1'h0;
+  reg at_start_0 = 1'h1;
+  reg at_start_1 = 1'h1;
+  reg at_start_2 = 1'h1;
+  reg at_start_3 = 1'h1;
+  reg at_start_4 = 1'h1;
+  reg at_start_5 = 1'h1;
+  reg at_start_6 = 1'h1;
+  reg at_start_7 = 1'h1;
   reg [2:0] counter_0 = 3'h0;
   reg [2:0] counter_1 = 3'h0;
   reg [2:0] counter_2 = 3'h0;
@@ -3478,20 +3856,39 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg is_last = 1'h0;
+  reg is_paced = 1'h0;
   wire is_pool;
+  reg [2:0] nearly_0 = 3'h0;
+  reg [2:0] nearly_1 = 3'h0;
+  reg [2:0] nearly_2 = 3'h0;
+  wire nearly_3;
+  wire nearly_4;
+  reg [2:0] nearly_5 = 3'h0;
+  reg [4:0] nearly_6 = 5'h00;
+  reg [4:0] nearly_7 = 5'h00;
+  reg [1:0] nearly_paced = 2'h0;
+  reg once_0 = 1'h0;
+  reg once_1 = 1'h0;
+  reg once_2 = 1'h0;
+  reg once_3 = 1'h0;
+  reg once_4 = 1'h0;
+  wire once_5;
+  reg once_6 = 1'h0;
+  reg once_7 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
-  reg [1:0] pace = 2'h0;
   reg [1:0] paced = 2'h0;
+  wire paces_once;
   wire pass_starts;
   reg running;
   wire split;
+  wire step;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
+  wire sum_ends;
   wire sum_starts;
   reg [4:0] \wait  = 5'h00;
-  wire walk__last;
-  wire walk__valid;
+  reg [10:0] way_weight = 11'h000;
   reg [10:0] weight_base = 11'h000;
   wire weight_delta_0;
   reg signed [3:0] weight_delta_1 = 4'h0;
@@ -3503,468 +3900,975 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [10:0] weight_delta_7 = 11'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 10'h3fe >> layer;
-  assign _111_ = 10'h3e0 >> layer;
-  assign _222_ = 10'h300 >> layer;
-  assign _333_ = 1'h0 >> layer;
-  assign _347_ = 10'h36f >> layer;
-  assign _358_ = 10'h200 >> layer;
-  assign _369_ = 1'h0 >> layer;
-  assign _380_ = 10'h36f >> layer;
-  assign _391_ = 10'h200 >> layer;
-  assign _001_ = 10'h200 >> layer;
-  assign _012_ = 10'h201 >> layer;
-  assign _023_ = 9'h1ff >> layer;
-  assign _034_ = 10'h3f8 >> layer;
-  assign _045_ = 9'h1c0 >> layer;
-  assign _056_ = 6'h3f >> layer;
-  assign _067_ = 9'h1c7 >> layer;
-  assign _078_ = 9'h1f8 >> layer;
-  assign _089_ = 6'h3f >> layer;
-  assign _100_ = 3'h7 >> layer;
-  assign _112_ = 6'h3f >> layer;
-  assign _123_ = 9'h1c7 >> layer;
+  assign _000_ = 1'h1 >> layer;
+  assign _111_ = 8'h90 >> layer;
+  assign _222_ = 8'h90 >> layer;
+  assign _320_ = 9'h1ff >> layer;
+  assign _331_ = 9'h1fe >> layer;
+  assign _342_ = 10'h200 >> layer;
+  assign _353_ = 10'h200 >> layer;
+  assign _364_ = 1'h0 >> layer;
+  assign _375_ = 10'h3e0 >> layer;
+  assign _001_ = 10'h300 >> layer;
+  assign _012_ = 10'h36f >> layer;
+  assign _023_ = 1'h0 >> layer;
+  assign _034_ = 10'h200 >> layer;
+  assign _045_ = 10'h36f >> layer;
+  assign _056_ = 1'h0 >> layer;
+  assign _067_ = 10'h200 >> layer;
+  assign _078_ = 10'h200 >> layer;
+  assign _089_ = 9'h1f8 >> layer;
+  assign _100_ = 9'h1c0 >> layer;
+  assign _112_ = 9'h1c0 >> layer;
+  assign _123_ = 3'h7 >> layer;
   assign _134_ = 9'h1f8 >> layer;
   assign _145_ = 6'h3f >> layer;
   assign _156_ = 3'h7 >> layer;
-  assign _167_ = 10'h3fe >> layer;
-  assign _178_ = 5'h1f >> layer;
-  assign _189_ = 8'hf0 >> layer;
-  assign _200_ = 7'h61 >> layer;
-  assign _211_ = 8'h9f >> layer;
-  assign _223_ = 9'h1fe >> layer;
-  assign _234_ = 10'h3fe >> layer;
-  assign _245_ = 5'h1f >> layer;
-  assign _256_ = 8'hf1 >> layer;
-  assign _267_ = 8'h9e >> layer;
-  assign _278_ = 7'h71 >> layer;
-  assign _289_ = 4'he >> layer;
-  assign _300_ = 1'h1 >> layer;
-  assign _311_ = 7'h6f >> layer;
-  assign _322_ = 9'h18e >> layer;
-  assign _334_ = 8'hf1 >> layer;
-  assign _338_ = 5'h1e >> layer;
-  assign _339_ = 10'h3fe >> layer;
-  assign _340_ = 5'h1f >> layer;
-  assign _341_ = 8'hf1 >> layer;
-  assign _342_ = 9'h19e >> layer;
-  assign _343_ = 10'h390 >> layer;
-  assign _344_ = 10'h390 >> layer;
-  assign _345_ = 10'h391 >> layer;
-  assign _346_ = 10'h2ff >> layer;
-  assign _348_ = 9'h1ff >> layer;
+  assign _167_ = 9'h1c0 >> layer;
+  assign _178_ = 3'h7 >> layer;
+  assign _189_ = 9'h1f8 >> layer;
+  assign _200_ = 6'h3f >> layer;
+  assign _211_ = 3'h7 >> layer;
+  assign _223_ = 10'h3fe >> layer;
+  assign _234_ = 5'h1f >> layer;
+  assign _245_ = 8'hf0 >> layer;
+  assign _256_ = 7'h61 >> layer;
+  assign _267_ = 8'h9f >> layer;
+  assign _278_ = 9'h1fe >> layer;
+  assign _289_ = 10'h3fe >> layer;
+  assign _300_ = 5'h1f >> layer;
+  assign _311_ = 8'hf1 >> layer;
+  assign _319_ = 8'h9e >> layer;
+  assign _321_ = 7'h71 >> layer;
+  assign _322_ = 4'he >> layer;
+  assign _323_ = 1'h1 >> layer;
+  assign _324_ = 7'h6f >> layer;
+  assign _325_ = 9'h18e >> layer;
+  assign _326_ = 8'hf1 >> layer;
+  assign _327_ = 5'h1e >> layer;
+  assign _328_ = 10'h3fe >> layer;
+  assign _329_ = 5'h1f >> layer;
+  assign _330_ = 8'hf1 >> layer;
+  assign _332_ = 9'h19e >> layer;
+  assign _333_ = 10'h390 >> layer;
+  assign _334_ = 10'h390 >> layer;
+  assign _335_ = 10'h391 >> layer;
+  assign _336_ = 10'h2ff >> layer;
+  assign _337_ = 9'h1ff >> layer;
+  assign _338_ = 9'h1ff >> layer;
+  assign _339_ = 10'h3ff >> layer;
+  assign _340_ = 10'h3fe >> layer;
+  assign _341_ = 5'h1f >> layer;
+  assign _343_ = 8'hf1 >> layer;
+  assign _344_ = 9'h19e >> layer;
+  assign _345_ = 10'h390 >> layer;
+  assign _346_ = 10'h390 >> layer;
+  assign _347_ = 10'h391 >> layer;
+  assign _348_ = 10'h2ff >> layer;
   assign _349_ = 9'h1ff >> layer;
-  assign _350_ = 10'h3ff >> layer;
-  assign _351_ = 10'h3fe >> layer;
-  assign _352_ = 5'h1f >> layer;
-  assign _353_ = 8'hf1 >> layer;
-  assign _354_ = 9'h19e >> layer;
-  assign _355_ = 10'h390 >> layer;
-  assign _356_ = 10'h390 >> layer;
-  assign _357_ = 10'h391 >> layer;
-  assign _359_ = 10'h2ff >> layer;
-  assign _360_ = 9'h1ff >> layer;
-  assign _361_ = 9'h1ff >> layer;
-  assign _362_ = 10'h3ff >> layer;
-  assign _363_ = 10'h3ff >> layer;
-  assign _364_ = 5'h19 >> layer;
-  assign _365_ = 8'hcf >> layer;
-  assign _366_ = 10'h26e >> layer;
-  assign _367_ = 1'h0 >> layer;
-  assign _368_ = 10'h200 >> layer;
-  assign _370_ = 1'h1 >> layer;
-  assign _371_ = 9'h16f >> layer;
-  assign _372_ = 10'h36f >> layer;
+  assign _350_ = 9'h1ff >> layer;
+  assign _351_ = 10'h3ff >> layer;
+  assign _352_ = 10'h3ff >> layer;
+  assign _354_ = 5'h19 >> layer;
+  assign _355_ = 8'hcf >> layer;
+  assign _356_ = 10'h26e >> layer;
+  assign _357_ = 1'h0 >> layer;
+  assign _358_ = 10'h200 >> layer;
+  assign _359_ = 1'h1 >> layer;
+  assign _360_ = 9'h16f >> layer;
+  assign _361_ = 10'h36f >> layer;
+  assign _362_ = 9'h16f >> layer;
+  assign _363_ = 10'h36f >> layer;
+  assign _365_ = 10'h3ff >> layer;
+  assign _366_ = 5'h19 >> layer;
+  assign _367_ = 8'hcf >> layer;
+  assign _368_ = 10'h2b6 >> layer;
+  assign _369_ = 10'h290 >> layer;
+  assign _370_ = 10'h290 >> layer;
+  assign _371_ = 10'h249 >> layer;
+  assign _372_ = 9'h16f >> layer;
   assign _373_ = 9'h16f >> layer;
   assign _374_ = 10'h36f >> layer;
-  assign _375_ = 10'h3ff >> layer;
-  assign _376_ = 5'h19 >> layer;
-  assign _377_ = 8'hcf >> layer;
-  assign _378_ = 10'h2b6 >> layer;
-  assign _379_ = 10'h290 >> layer;
-  assign _381_ = 10'h290 >> layer;
-  assign _382_ = 10'h249 >> layer;
-  assign _383_ = 9'h16f >> layer;
-  assign _384_ = 9'h16f >> layer;
-  assign _385_ = 10'h36f >> layer;
-  assign _386_ = 10'h3ff >> layer;
-  assign _387_ = 1'h0 >> layer;
-  assign _388_ = 1'h0 >> layer;
-  assign _389_ = 10'h200 >> layer;
-  assign _390_ = 10'h3ff >> layer;
-  assign _392_ = 1'h0 >> layer;
-  assign _393_ = 1'h0 >> layer;
-  assign _394_ = 10'h200 >> layer;
-  assign _395_ = 10'h3fe >> layer;
-  assign _396_ = 5'h1e >> layer;
-  assign _397_ = 8'hfe >> layer;
-  assign _398_ = 10'h3ff >> layer;
-  assign _399_ = 10'h3f1 >> layer;
-  assign _400_ = 10'h39f >> layer;
-  assign _401_ = 10'h2ff >> layer;
-  assign _002_ = 10'h3ff >> layer;
+  assign _376_ = 10'h3ff >> layer;
+  assign _377_ = 1'h0 >> layer;
+  assign _378_ = 1'h0 >> layer;
+  assign _379_ = 10'h200 >> layer;
+  assign _380_ = 10'h3ff >> layer;
+  assign _381_ = 1'h0 >> layer;
+  assign _382_ = 1'h0 >> layer;
+  assign _383_ = 10'h200 >> layer;
+  assign _384_ = 10'h3fe >> layer;
+  assign _385_ = 5'h1e >> layer;
+  assign _002_ = 8'hfe >> layer;
   assign _003_ = 10'h3ff >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 3'h7 >> layer;
-  assign _006_ = 5'h1f >> layer;
-  assign _007_ = 10'h23f >> layer;
-  assign _008_ = 8'hf8 >> layer;
-  assign _009_ = 10'h3f7 >> layer;
-  assign _010_ = 10'h3df >> layer;
-  assign _011_ = 10'h3bf >> layer;
-  assign _013_ = 10'h2ff >> layer;
-  assign _014_ = 10'h3ff >> layer;
-  assign _015_ = 10'h3ff >> layer;
-  assign _016_ = 1'h0 >> layer;
-  assign _017_ = 3'h7 >> layer;
-  assign _018_ = 5'h1f >> layer;
-  assign _019_ = 10'h23f >> layer;
-  assign _020_ = 8'hf8 >> layer;
-  assign _021_ = 10'h3f7 >> layer;
-  assign _022_ = 10'h3df >> layer;
-  assign _024_ = 10'h3bf >> layer;
-  assign _025_ = 10'h2ff >> layer;
-  assign _026_ = 10'h3ff >> layer;
-  assign _027_ = 10'h3ff >> layer;
-  assign _028_ = 9'h124 >> layer;
-  assign _029_ = 10'h3ff >> layer;
-  assign _030_ = 10'h2db >> layer;
-  assign _031_ = 10'h2db >> layer;
-  assign _032_ = 10'h324 >> layer;
-  assign _033_ = 9'h1ff >> layer;
-  assign _035_ = 1'h1 >> layer;
-  assign _036_ = 4'hf >> layer;
-  assign _037_ = 7'h6e >> layer;
-  assign _038_ = 10'h200 >> layer;
-  assign _039_ = 8'hc0 >> layer;
+  assign _004_ = 10'h3f1 >> layer;
+  assign _005_ = 10'h39f >> layer;
+  assign _006_ = 10'h2ff >> layer;
+  assign _007_ = 10'h3ff >> layer;
+  assign _008_ = 10'h3ff >> layer;
+  assign _009_ = 1'h0 >> layer;
+  assign _010_ = 3'h7 >> layer;
+  assign _011_ = 5'h1f >> layer;
+  assign _013_ = 10'h23f >> layer;
+  assign _014_ = 8'hf8 >> layer;
+  assign _015_ = 10'h3f7 >> layer;
+  assign _016_ = 10'h3df >> layer;
+  assign _017_ = 10'h3bf >> layer;
+  assign _018_ = 10'h2ff >> layer;
+  assign _019_ = 10'h3ff >> layer;
+  assign _020_ = 10'h3ff >> layer;
+  assign _021_ = 1'h0 >> layer;
+  assign _022_ = 3'h7 >> layer;
+  assign _024_ = 5'h1f >> layer;
+  assign _025_ = 10'h23f >> layer;
+  assign _026_ = 8'hf8 >> layer;
+  assign _027_ = 10'h3f7 >> layer;
+  assign _028_ = 10'h3df >> layer;
+  assign _029_ = 10'h3bf >> layer;
+  assign _030_ = 10'h2ff >> layer;
+  assign _031_ = 10'h3ff >> layer;
+  assign _032_ = 1'h0 >> layer;
+  assign _033_ = 9'h124 >> layer;
+  assign _035_ = 10'h3ff >> layer;
+  assign _036_ = 10'h2db >> layer;
+  assign _037_ = 9'h124 >> layer;
+  assign _038_ = 9'h1ff >> layer;
+  assign _039_ = 10'h3ff >> layer;
   assign _040_ = 1'h1 >> layer;
-  assign _041_ = 9'h177 >> layer;
-  assign _042_ = 10'h367 >> layer;
-  assign _043_ = 10'h3a7 >> layer;
-  assign _044_ = 9'h1e7 >> layer;
-  assign _046_ = 9'h13f >> layer;
-  assign _047_ = 9'h13f >> layer;
-  assign _048_ = 9'h127 >> layer;
-  assign _049_ = 10'h31a >> layer;
-  assign _050_ = 1'h0 >> layer;
-  assign _051_ = 1'h0 >> layer;
-  assign _052_ = 10'h3fa >> layer;
-  assign _053_ = 10'h3ec >> layer;
-  assign _054_ = 6'h30 >> layer;
-  assign _055_ = 8'hba >> layer;
-  assign _057_ = 10'h2cc >> layer;
-  assign _058_ = 10'h330 >> layer;
-  assign _059_ = 7'h40 >> layer;
-  assign _060_ = 9'h180 >> layer;
-  assign _061_ = 10'h200 >> layer;
-  assign _062_ = 9'h16f >> layer;
-  assign _063_ = 9'h16f >> layer;
-  assign _064_ = 9'h16f >> layer;
-  assign _065_ = 9'h16f >> layer;
-  assign _066_ = 10'h327 >> layer;
-  assign _068_ = 10'h2d8 >> layer;
-  assign _069_ = 10'h200 >> layer;
-  assign _070_ = 10'h327 >> layer;
-  assign _071_ = 10'h2d8 >> layer;
-  assign _072_ = 10'h200 >> layer;
-  assign _073_ = 10'h300 >> layer;
-  assign _074_ = 10'h3e0 >> layer;
-  assign _075_ = 10'h3ff >> layer;
-  assign _076_ = 8'hff >> layer;
-  assign _077_ = 5'h1f >> layer;
+  assign _041_ = 4'hf >> layer;
+  assign _042_ = 7'h6e >> layer;
+  assign _043_ = 10'h200 >> layer;
+  assign _044_ = 8'hc0 >> layer;
+  assign _046_ = 1'h1 >> layer;
+  assign _047_ = 9'h177 >> layer;
+  assign _048_ = 10'h367 >> layer;
+  assign _049_ = 10'h3a7 >> layer;
+  assign _050_ = 9'h1e7 >> layer;
+  assign _051_ = 9'h13f >> layer;
+  assign _052_ = 9'h13f >> layer;
+  assign _053_ = 9'h127 >> layer;
+  assign _054_ = 10'h31a >> layer;
+  assign _055_ = 1'h0 >> layer;
+  assign _057_ = 1'h0 >> layer;
+  assign _058_ = 10'h3fa >> layer;
+  assign _059_ = 10'h3ec >> layer;
+  assign _060_ = 6'h30 >> layer;
+  assign _061_ = 8'hba >> layer;
+  assign _062_ = 10'h2cc >> layer;
+  assign _063_ = 10'h330 >> layer;
+  assign _064_ = 7'h40 >> layer;
+  assign _065_ = 9'h180 >> layer;
+  assign _066_ = 10'h200 >> layer;
+  assign _068_ = 9'h16f >> layer;
+  assign _069_ = 9'h16f >> layer;
+  assign _070_ = 9'h16f >> layer;
+  assign _071_ = 9'h16f >> layer;
+  assign _072_ = 10'h327 >> layer;
+  assign _073_ = 10'h2d8 >> layer;
+  assign _074_ = 10'h200 >> layer;
+  assign _075_ = 10'h327 >> layer;
+  assign _076_ = 10'h2d8 >> layer;
+  assign _077_ = 10'h200 >> layer;
   assign _079_ = 10'h300 >> layer;
   assign _080_ = 10'h3e0 >> layer;
   assign _081_ = 10'h3ff >> layer;
   assign _082_ = 8'hff >> layer;
   assign _083_ = 5'h1f >> layer;
-  assign _084_ = 10'h200 >> layer;
-  assign _085_ = counter_0 == count_0;
-  assign _086_ = counter_1 == count_1;
-  assign _087_ = counter_2 == count_2;
-  assign _088_ = counter_3 == count_3;
-  assign _090_ = counter_4 == count_4;
-  assign _091_ = counter_5 == count_5;
-  assign _092_ = & { _091_, _090_, _088_, _087_, _086_, _085_ };
-  assign _093_ = step & _092_;
-  assign _094_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _095_ = counter_6 == count_6;
-  assign _096_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _097_ = paced != pace;
-  assign _098_ = running & _097_;
-  assign _099_ = paced + 1'h1;
-  assign _101_ = counter_0 == count_0;
-  assign _102_ = counter_1 == count_1;
-  assign _103_ = counter_2 == count_2;
-  assign _104_ = counter_3 == count_3;
-  assign _105_ = counter_4 == count_4;
-  assign _106_ = counter_5 == count_5;
-  assign _107_ = counter_6 == count_6;
-  assign _108_ = _107_ ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _109_ = _106_ ? _108_ : act_delta_5;
-  assign _110_ = _105_ ? _109_ : act_delta_4;
-  assign _113_ = _104_ ? { _110_[10], _110_ } : { 1'h0, act_delta_3 };
-  assign _114_ = _103_ ? _113_ : { 6'h00, act_delta_2 };
-  assign _115_ = _102_ ? _114_ : 12'h001;
-  assign _116_ = _101_ ? _115_ : 12'h001;
-  assign _117_ = $signed({ 1'h0, walk__act_address }) + $signed(_116_);
-  assign _118_ = counter_0 == count_0;
-  assign _119_ = counter_1 == count_1;
-  assign _120_ = counter_2 == count_2;
-  assign _121_ = counter_3 == count_3;
-  assign _122_ = counter_4 == count_4;
-  assign _124_ = counter_5 == count_5;
-  assign _125_ = counter_6 == count_6;
-  assign _126_ = _125_ ? weight_delta_7 : weight_delta_6;
-  assign _127_ = _124_ ? _126_ : 11'h001;
-  assign _128_ = _122_ ? _127_ : 11'h001;
-  assign _129_ = _121_ ? _128_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _130_ = _120_ ? _129_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _131_ = _119_ ? _130_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _132_ = _118_ ? _131_ : 11'h001;
-  assign _133_ = $signed({ 1'h0, walk__weight_address }) + $signed(_132_);
-  assign _135_ = counter_0 == count_0;
-  assign _136_ = counter_0 + 1'h1;
-  assign _137_ = _135_ ? 4'h0 : _136_;
-  assign _138_ = counter_0 == count_0;
-  assign _140_ = counter_1 == count_1;
-  assign _141_ = counter_1 + 1'h1;
-  assign _142_ = _140_ ? 4'h0 : _141_;
-  assign _143_ = counter_0 == count_0;
-  assign _146_ = counter_1 == count_1;
-  assign _147_ = _144_ & _146_;
-  assign _148_ = counter_2 == count_2;
-  assign _149_ = counter_2 + 1'h1;
-  assign _150_ = _148_ ? 4'h0 : _149_;
-  assign _151_ = counter_0 == count_0;
-  assign _153_ = counter_1 == count_1;
-  assign _154_ = _152_ & _153_;
-  assign _155_ = counter_2 == count_2;
-  assign _157_ = _154_ & _155_;
-  assign _158_ = counter_3 == count_3;
-  assign _159_ = counter_3 + 1'h1;
-  assign _160_ = _158_ ? 2'h0 : _159_;
-  assign _161_ = counter_0 == count_0;
-  assign _163_ = counter_1 == count_1;
-  assign _164_ = _162_ & _163_;
-  assign _165_ = counter_2 == count_2;
-  assign _166_ = _164_ & _165_;
-  assign _168_ = counter_3 == count_3;
-  assign _169_ = _166_ & _168_;
-  assign _170_ = counter_4 == count_4;
-  assign _171_ = counter_4 + 1'h1;
-  assign _172_ = _170_ ? 2'h0 : _171_;
-  assign _173_ = counter_0 == count_0;
-  assign _175_ = counter_1 == count_1;
-  assign _176_ = _174_ & _175_;
-  assign _177_ = counter_2 == count_2;
-  assign _179_ = _176_ & _177_;
-  assign _180_ = counter_3 == count_3;
-  assign _181_ = _179_ & _180_;
-  assign _182_ = counter_4 == count_4;
-  assign _183_ = _181_ & _182_;
-  assign _184_ = counter_5 == count_5;
-  assign _185_ = counter_5 + 1'h1;
-  assign _186_ = _184_ ? 4'h0 : _185_;
-  assign _187_ = counter_0 == count_0;
-  assign _190_ = counter_1 == count_1;
-  assign _191_ = _188_ & _190_;
-  assign _192_ = counter_2 == count_2;
-  assign _193_ = _191_ & _192_;
-  assign _194_ = counter_3 == count_3;
-  assign _195_ = _193_ & _194_;
-  assign _196_ = counter_4 == count_4;
-  assign _197_ = _195_ & _196_;
-  assign _198_ = counter_5 == count_5;
-  assign _199_ = _197_ & _198_;
-  assign _201_ = counter_6 == count_6;
-  assign _202_ = counter_6 + 1'h1;
-  assign _203_ = _201_ ? 6'h00 : _202_;
-  assign _204_ = counter_0 == count_0;
-  assign _206_ = counter_1 == count_1;
-  assign _207_ = _205_ & _206_;
-  assign _208_ = counter_2 == count_2;
-  assign _209_ = _207_ & _208_;
-  assign _210_ = counter_3 == count_3;
-  assign _212_ = _209_ & _210_;
-  assign _213_ = counter_4 == count_4;
-  assign _214_ = _212_ & _213_;
-  assign _215_ = counter_5 == count_5;
-  assign _216_ = _214_ & _215_;
-  assign _217_ = counter_6 == count_6;
-  assign _218_ = _216_ & _217_;
-  assign _219_ = counter_7 == count_7;
-  assign _220_ = counter_7 + 1'h1;
-  assign _221_ = _219_ ? 6'h00 : _220_;
-  assign _224_ = step & finished;
-  assign _225_ = \wait  - 1'h1;
-  assign _226_ = ! \wait ;
-  assign _227_ = layer + 1'h1;
-  assign _228_ = status + 1'h1;
-  assign _229_ = counter_0 == count_0;
-  assign _230_ = counter_1 == count_1;
-  assign _231_ = counter_2 == count_2;
-  assign _232_ = counter_3 == count_3;
-  assign _233_ = counter_4 == count_4;
-  assign sum_ends = & { _233_, _232_, _231_, _230_, _229_ };
-  assign _235_ = counter_0 == count_0;
-  assign _236_ = counter_1 == count_1;
-  assign _237_ = counter_2 == count_2;
-  assign _238_ = counter_3 == count_3;
-  assign _239_ = counter_4 == count_4;
-  assign _240_ = counter_5 == count_5;
-  assign _241_ = counter_6 == count_6;
-  assign _242_ = counter_7 == count_7;
-  assign finished = & { _242_, _241_, _240_, _239_, _238_, _237_, _236_, _235_ };
-  assign _243_ = | { counter_2, counter_1, counter_0 };
-  assign pass_starts = ~ _243_;
-  assign _244_ = | { counter_4, counter_3 };
-  assign _246_ = ~ _244_;
-  assign sum_starts = pass_starts & _246_;
-  assign _247_ = paced != pace;
-  assign _248_ = sum_ends & _247_;
-  assign _249_ = ~ _248_;
-  assign _250_ = running & _249_;
-  assign _251_ = sum_starts & is_last;
-  assign _252_ = ~ credit;
-  assign _253_ = _251_ & _252_;
-  assign _254_ = ~ _253_;
-  assign step = _250_ & _254_;
-  assign _255_ = step & sum_starts;
-  assign sum_started = _255_ & is_last;
-  assign _257_ = | { counter_2, counter_1 };
-  assign _258_ = ~ _257_;
-  assign _260_ = ! count_3;
-  assign _262_ = _260_ & _261_;
-  assign _263_ = _259_ | _262_;
-  assign walk__shift = pass_starts & _263_;
-  assign _265_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _266_ = $signed(_265_) < $signed(1'h0);
-  assign _268_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _269_ = $signed(_268_) >= $signed({ 1'h0, height });
-  assign _270_ = _266_ | _269_;
-  assign _271_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _272_ = $signed(_271_) < $signed(1'h0);
-  assign _273_ = _270_ | _272_;
-  assign _274_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _275_ = $signed(_274_) >= $signed({ 1'h0, width });
-  assign walk__pad = _273_ | _275_;
-  assign _276_ = ! layer;
+  assign _084_ = 10'h300 >> layer;
+  assign _085_ = 10'h3e0 >> layer;
+  assign _086_ = 10'h3ff >> layer;
+  assign _087_ = 8'hff >> layer;
+  assign _088_ = 5'h1f >> layer;
+  assign _090_ = 10'h200 >> layer;
+  assign _091_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _092_ = step & _091_;
+  assign _093_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _094_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _095_ = at_start_1 & at_start_2;
+  assign _097_ = ~ at_start_3;
+  assign _098_ = ~ at_start_4;
+  assign _099_ = once_3 & _098_;
+  assign _101_ = _097_ | _099_;
+  assign _102_ = pass_starts & _101_;
+  assign _106_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _107_ = $signed(_106_) < $signed(1'h0);
+  assign _108_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _109_ = $signed(_108_) >= $signed({ 1'h0, height });
+  assign _110_ = _107_ | _109_;
+  assign _113_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _114_ = $signed(_113_) < $signed(1'h0);
+  assign _115_ = _110_ | _114_;
+  assign _116_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _117_ = $signed(_116_) >= $signed({ 1'h0, width });
+  assign _118_ = _115_ | _117_;
+  assign _119_ = ! layer;
+  assign _120_ = ~ is_paced;
+  assign _121_ = running & _120_;
+  assign _122_ = paced + 1'h1;
+  assign _124_ = paced == nearly_paced;
+  assign _125_ = counter_0 + 1'h1;
+  assign _126_ = at_end_0 ? 4'h0 : _125_;
+  assign _127_ = counter_0 == nearly_0;
+  assign _128_ = at_end_0 ? once_0 : _127_;
+  assign _130_ = counter_1 + 1'h1;
+  assign _131_ = at_end_1 ? 4'h0 : _130_;
+  assign _132_ = counter_1 == nearly_1;
+  assign _133_ = at_end_1 ? once_1 : _132_;
+  assign _136_ = _135_ & at_end_1;
+  assign _137_ = counter_2 + 1'h1;
+  assign _138_ = at_end_2 ? 4'h0 : _137_;
+  assign _139_ = counter_2 == nearly_2;
+  assign _140_ = at_end_2 ? once_2 : _139_;
+  assign _142_ = _141_ & at_end_1;
+  assign _143_ = _142_ & at_end_2;
+  assign _144_ = counter_3 + 1'h1;
+  assign _146_ = at_end_3 ? 2'h0 : _144_;
+  assign _147_ = ! counter_3;
+  assign _148_ = at_end_3 ? once_3 : _147_;
+  assign _150_ = _149_ & at_end_1;
+  assign _151_ = _150_ & at_end_2;
+  assign _152_ = _151_ & at_end_3;
+  assign _153_ = counter_4 + 1'h1;
+  assign _154_ = at_end_4 ? 2'h0 : _153_;
+  assign _155_ = ! counter_4;
+  assign _157_ = at_end_4 ? once_4 : _155_;
+  assign _159_ = _158_ & at_end_1;
+  assign _160_ = _159_ & at_end_2;
+  assign _161_ = _160_ & at_end_3;
+  assign _162_ = _161_ & at_end_4;
+  assign _163_ = counter_5 + 1'h1;
+  assign _164_ = at_end_5 ? 4'h0 : _163_;
+  assign _165_ = counter_5 == nearly_5;
+  assign _166_ = at_end_5 ? 1'h0 : _165_;
+  assign _169_ = _168_ & at_end_1;
+  assign _170_ = _169_ & at_end_2;
+  assign _171_ = _170_ & at_end_3;
+  assign _172_ = _171_ & at_end_4;
+  assign _173_ = _172_ & at_end_5;
+  assign _174_ = counter_6 + 1'h1;
+  assign _175_ = at_end_6 ? 6'h00 : _174_;
+  assign _176_ = counter_6 == nearly_6;
+  assign _177_ = at_end_6 ? once_6 : _176_;
+  assign _180_ = _179_ & at_end_1;
+  assign _181_ = _180_ & at_end_2;
+  assign _182_ = _181_ & at_end_3;
+  assign _183_ = _182_ & at_end_4;
+  assign _184_ = _183_ & at_end_5;
+  assign _185_ = _184_ & at_end_6;
+  assign _186_ = counter_7 + 1'h1;
+  assign _187_ = at_end_7 ? 6'h00 : _186_;
+  assign _188_ = counter_7 == nearly_7;
+  assign _190_ = at_end_7 ? once_7 : _188_;
+  assign _191_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
+  assign _192_ = at_end_5 ? _191_ : act_delta_5;
+  assign _193_ = at_end_4 ? _192_ : act_delta_4;
+  assign _194_ = at_end_3 ? { _193_[10], _193_ } : { 1'h0, act_delta_3 };
+  assign _195_ = at_end_2 ? _194_ : { 6'h00, act_delta_2 };
+  assign _196_ = at_end_1 ? _195_ : 12'h001;
+  assign _197_ = at_end_0 ? _196_ : 12'h001;
+  assign _198_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _199_ = at_end_5 ? _198_ : 11'h001;
+  assign _201_ = at_end_4 ? _199_ : 11'h001;
+  assign _202_ = at_end_3 ? _201_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _203_ = at_end_2 ? _202_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
+  assign _204_ = at_end_1 ? _203_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
+  assign _205_ = at_end_0 ? _204_ : 11'h001;
+  assign _206_ = walk__act_address + \$like ;
+  assign _207_ = walk__weight_address + way_weight;
+  assign _208_ = step & finished;
+  assign _209_ = \wait  - 1'h1;
+  assign _210_ = ! \wait ;
+  assign _212_ = layer + 1'h1;
+  assign _213_ = status + 1'h1;
+  assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
+  assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
+  assign _214_ = ~ is_paced;
+  assign _215_ = sum_ends & _214_;
+  assign _216_ = ~ _215_;
+  assign _217_ = running & _216_;
+  assign _218_ = sum_starts & is_last;
+  assign _219_ = ~ credit;
+  assign _220_ = _218_ & _219_;
+  assign _221_ = ~ _220_;
+  assign step = _217_ & _221_;
+  assign _224_ = step & sum_starts;
+  assign sum_started = _224_ & is_last;
   assign loading = ! status;
-  assign _277_ = ! fsm_state;
-  assign _279_ = fsm_state == 1'h1;
-  assign _280_ = fsm_state == 2'h2;
-  assign _281_ = fsm_state == 2'h3;
-  assign _282_ = fsm_state == 3'h4;
+  assign _225_ = ! fsm_state;
+  assign _226_ = fsm_state == 1'h1;
+  assign _227_ = fsm_state == 2'h2;
+  assign _228_ = fsm_state == 2'h3;
+  assign _229_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _283_;
+    fields_loaded <= _230_;
   always @(posedge clk)
-    count_0 <= _284_;
+    once_0 <= _231_;
   always @(posedge clk)
-    count_1 <= _285_;
+    once_1 <= _232_;
   always @(posedge clk)
-    count_2 <= _286_;
+    once_2 <= _233_;
   always @(posedge clk)
-    count_3 <= _287_;
+    once_3 <= _235_;
   always @(posedge clk)
-    count_4 <= _288_;
+    once_4 <= _236_;
   always @(posedge clk)
-    count_5 <= _290_;
+    once_6 <= _237_;
   always @(posedge clk)
-    count_6 <= _291_;
+    once_7 <= _238_;
   always @(posedge clk)
-    count_7 <= _292_;
+    nearly_0 <= _239_;
   always @(posedge clk)
-    act_delta_2 <= _293_;
+    nearly_1 <= _240_;
   always @(posedge clk)
-    act_delta_3 <= _294_;
+    nearly_2 <= _241_;
   always @(posedge clk)
-    act_delta_4 <= _295_;
+    nearly_5 <= _242_;
   always @(posedge clk)
-    act_delta_5 <= _296_;
+    nearly_6 <= _243_;
   always @(posedge clk)
-    act_delta_6 <= _297_;
+    nearly_7 <= _244_;
   always @(posedge clk)
-    act_delta_7 <= _298_;
+    act_delta_2 <= _246_;
   always @(posedge clk)
-    weight_delta_1 <= _299_;
+    act_delta_3 <= _247_;
   always @(posedge clk)
-    weight_delta_2 <= _301_;
+    act_delta_4 <= _248_;
   always @(posedge clk)
-    weight_delta_3 <= _302_;
+    act_delta_5 <= _249_;
   always @(posedge clk)
-    weight_delta_6 <= _303_;
+    act_delta_6 <= _250_;
   always @(posedge clk)
-    weight_delta_7 <= _304_;
+    act_delta_7 <= _251_;
   always @(posedge clk)
-    pace <= _305_;
+    weight_delta_1 <= _252_;
   always @(posedge clk)
-    flush <= _306_;
+    weight_delta_2 <= _253_;
   always @(posedge clk)
-    act_base <= _307_;
+    weight_delta_3 <= _254_;
   always @(posedge clk)
-    act_bank <= _308_;
+    weight_delta_6 <= _255_;
   always @(posedge clk)
-    weight_base <= _309_;
+    weight_delta_7 <= _257_;
   always @(posedge clk)
-    origin_y <= _310_;
+    nearly_paced <= _258_;
   always @(posedge clk)
-    origin_x <= _312_;
+    flush <= _259_;
   always @(posedge clk)
-    stride_y <= _313_;
+    act_base <= _260_;
   always @(posedge clk)
-    stride_x <= _314_;
+    act_bank <= _261_;
   always @(posedge clk)
-    height <= _315_;
+    weight_base <= _262_;
   always @(posedge clk)
-    width <= _316_;
+    origin_y <= _263_;
   always @(posedge clk)
-    is_last <= _317_;
+    origin_x <= _264_;
   always @(posedge clk)
-    \$signal  <= _318_;
+    stride_y <= _265_;
   always @(posedge clk)
-    window_x <= _319_;
+    stride_x <= _266_;
   always @(posedge clk)
-    paced <= _320_;
+    height <= _268_;
   always @(posedge clk)
-    walk__act_address <= _321_;
+    width <= _269_;
   always @(posedge clk)
-    walk__weight_address <= _323_;
+    is_last <= _270_;
   always @(posedge clk)
-    counter_0 <= _324_;
+    \$signal  <= _271_;
   always @(posedge clk)
-    counter_1 <= _325_;
+    window_x <= _272_;
   always @(posedge clk)
-    counter_2 <= _326_;
+    walk__valid <= _273_;
   always @(posedge clk)
-    counter_3 <= _327_;
+    walk__first <= _274_;
   always @(posedge clk)
-    counter_4 <= _328_;
+    walk__shift <= _275_;
   always @(posedge clk)
-    counter_5 <= _329_;
+    walk__last <= _276_;
   always @(posedge clk)
-    counter_6 <= _330_;
+    walk__digit <= _277_;
   always @(posedge clk)
-    counter_7 <= _331_;
+    walk__act_bank <= _279_;
   always @(posedge clk)
-    layer <= _332_;
+    walk__pad <= _280_;
   always @(posedge clk)
-    status <= _335_;
+    walk__pad_word <= _281_;
   always @(posedge clk)
-    fsm_state <= _336_;
+    paced <= _282_;
   always @(posedge clk)
-    \wait  <= _337_;
+    is_paced <= _283_;
+  always @(posedge clk)
+    counter_0 <= _284_;
+  always @(posedge clk)
+    at_end_0 <= _285_;
+  always @(posedge clk)
+    at_start_0 <= _286_;
+  always @(posedge clk)
+    counter_1 <= _287_;
+  always @(posedge clk)
+    at_end_1 <= _288_;
+  always @(posedge clk)
+    at_start_1 <= _290_;
+  always @(posedge clk)
+    counter_2 <= _291_;
+  always @(posedge clk)
+    at_end_2 <= _292_;
+  always @(posedge clk)
+    at_start_2 <= _293_;
+  always @(posedge clk)
+    counter_3 <= _294_;
+  always @(posedge clk)
+    at_end_3 <= _295_;
+  always @(posedge clk)
+    at_start_3 <= _296_;
+  always @(posedge clk)
+    counter_4 <= _297_;
+  always @(posedge clk)
+    at_end_4 <= _298_;
+  always @(posedge clk)
+    at_start_4 <= _299_;
+  always @(posedge clk)
+    counter_5 <= _301_;
+  always @(posedge clk)
+    at_end_5 <= _302_;
+  always @(posedge clk)
+    at_start_5 <= _303_;
+  always @(posedge clk)
+    counter_6 <= _304_;
+  always @(posedge clk)
+    at_end_6 <= _305_;
+  always @(posedge clk)
+    at_start_6 <= _306_;
+  always @(posedge clk)
+    counter_7 <= _307_;
+  always @(posedge clk)
+    at_end_7 <= _308_;
+  always @(posedge clk)
+    at_start_7 <= _309_;
+  always @(posedge clk)
+    \$like  <= _310_;
+  always @(posedge clk)
+    way_weight <= _312_;
+  always @(posedge clk)
+    walk__act_address <= _313_;
+  always @(posedge clk)
+    walk__weight_address <= _314_;
+  always @(posedge clk)
+    layer <= _315_;
+  always @(posedge clk)
+    status <= _316_;
+  always @(posedge clk)
+    fsm_state <= _317_;
+  always @(posedge clk)
+    \wait  <= _318_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = start;
+    _230_ = start;
+    if (rst) begin
+      _230_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _231_ = once_0;
+    if (start) begin
+      _231_ = _000_;
+    end
+    if (rst) begin
+      _231_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _232_ = once_1;
+    if (start) begin
+      _232_ = _111_;
+    end
+    if (rst) begin
+      _232_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _233_ = once_2;
+    if (start) begin
+      _233_ = _222_;
+    end
+    if (rst) begin
+      _233_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _235_ = once_3;
+    if (start) begin
+      _235_ = _320_;
+    end
+    if (rst) begin
+      _235_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _236_ = once_4;
+    if (start) begin
+      _236_ = _331_;
+    end
+    if (rst) begin
+      _236_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _237_ = once_6;
+    if (start) begin
+      _237_ = _342_;
+    end
+    if (rst) begin
+      _237_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _238_ = once_7;
+    if (start) begin
+      _238_ = _353_;
+    end
+    if (rst) begin
+      _238_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _239_ = nearly_0;
+    if (start) begin
+      _239_ = { _001_, _375_, _364_ };
+    end
+    if (rst) begin
+      _239_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _240_ = nearly_1;
+    if (start) begin
+      _240_ = { _034_, _023_, _012_ };
+    end
+    if (rst) begin
+      _240_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _241_ = nearly_2;
+    if (start) begin
+      _241_ = { _067_, _056_, _045_ };
+    end
+    if (rst) begin
+      _241_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _242_ = nearly_5;
+    if (start) begin
+      _242_ = { _100_, _089_, _078_ };
+    end
+    if (rst) begin
+      _242_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _243_ = nearly_6;
+    if (start) begin
+      _243_ = { _156_, _145_, _134_, _123_, _112_ };
+    end
+    if (rst) begin
+      _243_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _244_ = nearly_7;
+    if (start) begin
+      _244_ = { _211_, _200_, _189_, _178_, _167_ };
+    end
+    if (rst) begin
+      _244_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _246_ = act_delta_2;
+    if (start) begin
+      _246_ = { _278_, _267_, _256_, _245_, _234_, _223_ };
+    end
+    if (rst) begin
+      _246_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _247_ = act_delta_3;
+    if (start) begin
+      _247_ = { _327_, _326_, _325_, _324_, _323_, _322_, _321_, _319_, _311_, _300_, _289_ };
+    end
+    if (rst) begin
+      _247_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _248_ = act_delta_4;
+    if (start) begin
+      _248_ = { _339_, _338_, _337_, _336_, _335_, _334_, _333_, _332_, _330_, _329_, _328_ };
+    end
+    if (rst) begin
+      _248_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _249_ = act_delta_5;
+    if (start) begin
+      _249_ = { _351_, _350_, _349_, _348_, _347_, _346_, _345_, _344_, _343_, _341_, _340_ };
+    end
+    if (rst) begin
+      _249_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _250_ = act_delta_6;
+    if (start) begin
+      _250_ = { _363_, _362_, _361_, _360_, _359_, _358_, _357_, _356_, _355_, _354_, _352_ };
+    end
+    if (rst) begin
+      _250_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _251_ = act_delta_7;
+    if (start) begin
+      _251_ = { _374_, _373_, _372_, _371_, _370_, _369_, _368_, _367_, _366_, _365_ };
+    end
+    if (rst) begin
+      _251_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _252_ = weight_delta_1;
+    if (start) begin
+      _252_ = { _379_, _378_, _377_, _376_ };
+    end
+    if (rst) begin
+      _252_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _253_ = weight_delta_2;
+    if (start) begin
+      _253_ = { _383_, _382_, _381_, _380_ };
+    end
+    if (rst) begin
+      _253_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _254_ = weight_delta_3;
+    if (start) begin
+      _254_ = { _007_, _006_, _005_, _004_, _003_, _002_, _385_, _384_ };
+    end
+    if (rst) begin
+      _254_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _255_ = weight_delta_6;
+    if (start) begin
+      _255_ = { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_ };
+    end
+    if (rst) begin
+      _255_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _257_ = weight_delta_7;
+    if (start) begin
+      _257_ = { _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_, _020_ };
+    end
+    if (rst) begin
+      _257_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _258_ = nearly_paced;
+    if (start) begin
+      _258_ = { _033_, _032_ };
+    end
+    if (rst) begin
+      _258_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _259_ = flush;
+    if (start) begin
+      _259_ = { _039_, _038_, _037_, _036_, _035_ };
+    end
+    if (rst) begin
+      _259_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _260_ = act_base;
+    if (start) begin
+      _260_ = { _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_ };
+    end
+    if (rst) begin
+      _260_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _261_ = act_bank;
+    if (start) begin
+      _261_ = _054_;
+    end
+    if (rst) begin
+      _261_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _262_ = weight_base;
+    if (start) begin
+      _262_ = { _066_, _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_ };
+    end
+    if (rst) begin
+      _262_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _263_ = origin_y;
+    if (start) begin
+      _263_ = { _069_, _068_ };
+    end
+    if (rst) begin
+      _263_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _264_ = origin_x;
+    if (start) begin
+      _264_ = { _071_, _070_ };
+    end
+    if (rst) begin
+      _264_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _265_ = stride_y;
+    if (start) begin
+      _265_ = { _074_, _073_, _072_ };
+    end
+    if (rst) begin
+      _265_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _266_ = stride_x;
+    if (start) begin
+      _266_ = { _077_, _076_, _075_ };
+    end
+    if (rst) begin
+      _266_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _268_ = height;
+    if (start) begin
+      _268_ = { _083_, _082_, _081_, _080_, _079_ };
+    end
+    if (rst) begin
+      _268_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _269_ = width;
+    if (start) begin
+      _269_ = { _088_, _087_, _086_, _085_, _084_ };
+    end
+    if (rst) begin
+      _269_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _270_ = is_last;
+    if (start) begin
+      _270_ = _090_;
+    end
+    if (rst) begin
+      _270_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _271_ = \$signal ;
+    if (fields_loaded) begin
+      _271_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_092_) begin
+      if (at_end_6) begin
+        _271_ = _094_[6:0];
+      end
+    end
+    if (rst) begin
+      _271_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _272_ = window_x;
+    if (fields_loaded) begin
+      _272_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_092_) begin
+      _272_ = _093_[6:0];
+      if (at_end_6) begin
+        _272_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
+    end
+    if (rst) begin
+      _272_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _273_ = step;
+    if (rst) begin
+      _273_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _274_ = _096_;
+    if (rst) begin
+      _274_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _275_ = _102_;
+    if (rst) begin
+      _275_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _276_ = sum_ends;
+    if (rst) begin
+      _276_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _277_ = _103_;
+    if (rst) begin
+      _277_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _279_ = _105_;
+    if (rst) begin
+      _279_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _280_ = _118_;
+    if (rst) begin
+      _280_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _281_ = 16'h0000;
+    if (_119_) begin
+      _281_ = 16'h0058;
+    end
+    if (rst) begin
+      _281_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _282_ = paced;
+    if (_121_) begin
+      _282_ = _122_[1:0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _282_ = 2'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _282_ = 2'h0;
+    endcase
+    if (rst) begin
+      _282_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _283_ = is_paced;
+    if (_121_) begin
+      _283_ = _124_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _283_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _283_ = 1'h0;
+    endcase
     if (rst) begin
       _283_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = count_0;
-    if (start) begin
-      _284_ = { _222_, _111_, _000_ };
+    _284_ = counter_0;
+    if (step) begin
+      _284_ = _126_[2:0];
     end
     if (rst) begin
       _284_ = 3'h0;
@@ -3972,343 +4876,359 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = count_1;
-    if (start) begin
-      _285_ = { _358_, _347_, _333_ };
+    _285_ = at_end_0;
+    if (step) begin
+      _285_ = _128_;
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _285_ = once_0;
+    endcase
     if (rst) begin
-      _285_ = 3'h0;
+      _285_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = count_2;
-    if (start) begin
-      _286_ = { _391_, _380_, _369_ };
+    _286_ = at_start_0;
+    if (step) begin
+      _286_ = at_end_0;
     end
     if (rst) begin
-      _286_ = 3'h0;
+      _286_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = count_3;
-    if (start) begin
-      _287_ = _001_;
+    _287_ = counter_1;
+    if (step) begin
+      if (_129_) begin
+        _287_ = _131_[2:0];
+      end
     end
     if (rst) begin
-      _287_ = 1'h0;
+      _287_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = count_4;
-    if (start) begin
-      _288_ = _012_;
+    _288_ = at_end_1;
+    if (step) begin
+      if (_129_) begin
+        _288_ = _133_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _288_ = once_1;
+    endcase
     if (rst) begin
       _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = count_5;
-    if (start) begin
-      _290_ = { _045_, _034_, _023_ };
+    _290_ = at_start_1;
+    if (step) begin
+      if (_129_) begin
+        _290_ = at_end_1;
+      end
     end
     if (rst) begin
-      _290_ = 3'h0;
+      _290_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = count_6;
-    if (start) begin
-      _291_ = { _100_, _089_, _078_, _067_, _056_ };
+    _291_ = counter_2;
+    if (step) begin
+      if (_136_) begin
+        _291_ = _138_[2:0];
+      end
     end
     if (rst) begin
-      _291_ = 5'h00;
+      _291_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = count_7;
-    if (start) begin
-      _292_ = { _156_, _145_, _134_, _123_, _112_ };
+    _292_ = at_end_2;
+    if (step) begin
+      if (_136_) begin
+        _292_ = _140_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _292_ = once_2;
+    endcase
     if (rst) begin
-      _292_ = 5'h00;
+      _292_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = act_delta_2;
-    if (start) begin
-      _293_ = { _223_, _211_, _200_, _189_, _178_, _167_ };
+    _293_ = at_start_2;
+    if (step) begin
+      if (_136_) begin
+        _293_ = at_end_2;
+      end
     end
     if (rst) begin
-      _293_ = 6'h00;
+      _293_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = act_delta_3;
-    if (start) begin
-      _294_ = { _338_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ };
+    _294_ = counter_3;
+    if (step) begin
+      if (_143_) begin
+        _294_ = _146_[0];
+      end
     end
     if (rst) begin
-      _294_ = 11'h000;
+      _294_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = act_delta_4;
-    if (start) begin
-      _295_ = { _350_, _349_, _348_, _346_, _345_, _344_, _343_, _342_, _341_, _340_, _339_ };
+    _295_ = at_end_3;
+    if (step) begin
+      if (_143_) begin
+        _295_ = _148_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _295_ = once_3;
+    endcase
     if (rst) begin
-      _295_ = 11'h000;
+      _295_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = act_delta_5;
-    if (start) begin
-      _296_ = { _362_, _361_, _360_, _359_, _357_, _356_, _355_, _354_, _353_, _352_, _351_ };
+    _296_ = at_start_3;
+    if (step) begin
+      if (_143_) begin
+        _296_ = at_end_3;
+      end
     end
     if (rst) begin
-      _296_ = 11'h000;
+      _296_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = act_delta_6;
-    if (start) begin
-      _297_ = { _374_, _373_, _372_, _371_, _370_, _368_, _367_, _366_, _365_, _364_, _363_ };
+    _297_ = counter_4;
+    if (step) begin
+      if (_152_) begin
+        _297_ = _154_[0];
+      end
     end
     if (rst) begin
-      _297_ = 11'h000;
+      _297_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = act_delta_7;
-    if (start) begin
-      _298_ = { _385_, _384_, _383_, _382_, _381_, _379_, _378_, _377_, _376_, _375_ };
+    _298_ = at_end_4;
+    if (step) begin
+      if (_152_) begin
+        _298_ = _157_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _298_ = once_4;
+    endcase
     if (rst) begin
-      _298_ = 10'h000;
+      _298_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = weight_delta_1;
-    if (start) begin
-      _299_ = { _389_, _388_, _387_, _386_ };
+    _299_ = at_start_4;
+    if (step) begin
+      if (_152_) begin
+        _299_ = at_end_4;
+      end
     end
     if (rst) begin
-      _299_ = 4'h0;
+      _299_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = weight_delta_2;
-    if (start) begin
-      _301_ = { _394_, _393_, _392_, _390_ };
+    _301_ = counter_5;
+    if (step) begin
+      if (_162_) begin
+        _301_ = _164_[2:0];
+      end
     end
     if (rst) begin
-      _301_ = 4'h0;
+      _301_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = weight_delta_3;
-    if (start) begin
-      _302_ = { _002_, _401_, _400_, _399_, _398_, _397_, _396_, _395_ };
+    _302_ = at_end_5;
+    if (step) begin
+      if (_162_) begin
+        _302_ = _166_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _302_ = 1'h0;
+    endcase
     if (rst) begin
-      _302_ = 8'h00;
+      _302_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = weight_delta_6;
-    if (start) begin
-      _303_ = { _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_ };
+    _303_ = at_start_5;
+    if (step) begin
+      if (_162_) begin
+        _303_ = at_end_5;
+      end
     end
     if (rst) begin
-      _303_ = 11'h000;
+      _303_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = weight_delta_7;
-    if (start) begin
-      _304_ = { _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_ };
+    _304_ = counter_6;
+    if (step) begin
+      if (_173_) begin
+        _304_ = _175_[4:0];
+      end
     end
     if (rst) begin
-      _304_ = 11'h000;
+      _304_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = pace;
-    if (start) begin
-      _305_ = { _028_, _027_ };
+    _305_ = at_end_6;
+    if (step) begin
+      if (_173_) begin
+        _305_ = _177_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _305_ = once_6;
+    endcase
     if (rst) begin
-      _305_ = 2'h0;
+      _305_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = flush;
-    if (start) begin
-      _306_ = { _033_, _032_, _031_, _030_, _029_ };
+    _306_ = at_start_6;
+    if (step) begin
+      if (_173_) begin
+        _306_ = at_end_6;
+      end
     end
     if (rst) begin
-      _306_ = 5'h00;
+      _306_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = act_base;
-    if (start) begin
-      _307_ = { _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_ };
+    _307_ = counter_7;
+    if (step) begin
+      if (_185_) begin
+        _307_ = _187_[4:0];
+      end
     end
     if (rst) begin
-      _307_ = 13'h0000;
+      _307_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = act_bank;
-    if (start) begin
-      _308_ = _049_;
+    _308_ = at_end_7;
+    if (step) begin
+      if (_185_) begin
+        _308_ = _190_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _308_ = once_7;
+    endcase
     if (rst) begin
       _308_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = weight_base;
-    if (start) begin
-      _309_ = { _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_ };
-    end
-    if (rst) begin
-      _309_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = origin_y;
-    if (start) begin
-      _310_ = { _063_, _062_ };
-    end
-    if (rst) begin
-      _310_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = origin_x;
-    if (start) begin
-      _312_ = { _065_, _064_ };
-    end
-    if (rst) begin
-      _312_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = stride_y;
-    if (start) begin
-      _313_ = { _069_, _068_, _066_ };
-    end
-    if (rst) begin
-      _313_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = stride_x;
-    if (start) begin
-      _314_ = { _072_, _071_, _070_ };
-    end
-    if (rst) begin
-      _314_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = height;
-    if (start) begin
-      _315_ = { _077_, _076_, _075_, _074_, _073_ };
-    end
-    if (rst) begin
-      _315_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = width;
-    if (start) begin
-      _316_ = { _083_, _082_, _081_, _080_, _079_ };
-    end
-    if (rst) begin
-      _316_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = is_last;
-    if (start) begin
-      _317_ = _084_;
-    end
-    if (rst) begin
-      _317_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = \$signal ;
-    if (fields_loaded) begin
-      _318_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_093_) begin
-      if (_095_) begin
-        _318_ = _096_[6:0];
-      end
-    end
-    if (rst) begin
-      _318_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = window_x;
-    if (fields_loaded) begin
-      _319_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_093_) begin
-      _319_ = _094_[6:0];
-      if (_095_) begin
-        _319_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
-    end
-    if (rst) begin
-      _319_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = paced;
-    if (_098_) begin
-      _320_ = _099_[1:0];
-    end
+    _309_ = at_start_7;
     if (step) begin
-      if (sum_ends) begin
-        _320_ = 2'h0;
+      if (_185_) begin
+        _309_ = at_end_7;
       end
+    end
+    if (rst) begin
+      _309_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _310_ = { _197_[11], _197_ };
+    if (rst) begin
+      _310_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _312_ = _205_;
+    if (rst) begin
+      _312_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _313_ = walk__act_address;
+    if (walk__valid) begin
+      _313_ = _206_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4316,17 +5236,17 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _320_ = 2'h0;
+          _313_ = act_base;
     endcase
     if (rst) begin
-      _320_ = 2'h0;
+      _313_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = walk__act_address;
-    if (step) begin
-      _321_ = _117_[12:0];
+    _314_ = walk__weight_address;
+    if (walk__valid) begin
+      _314_ = _207_[10:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4334,131 +5254,19 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _321_ = act_base;
+          _314_ = weight_base;
     endcase
     if (rst) begin
-      _321_ = 13'h0000;
+      _314_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = walk__weight_address;
-    if (step) begin
-      _323_ = _133_[10:0];
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _323_ = weight_base;
-    endcase
-    if (rst) begin
-      _323_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = counter_0;
-    if (step) begin
-      _324_ = _137_[2:0];
-    end
-    if (rst) begin
-      _324_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = counter_1;
-    if (step) begin
-      if (_139_) begin
-        _325_ = _142_[2:0];
-      end
-    end
-    if (rst) begin
-      _325_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = counter_2;
-    if (step) begin
-      if (_147_) begin
-        _326_ = _150_[2:0];
-      end
-    end
-    if (rst) begin
-      _326_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = counter_3;
-    if (step) begin
-      if (_157_) begin
-        _327_ = _160_[0];
-      end
-    end
-    if (rst) begin
-      _327_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = counter_4;
-    if (step) begin
-      if (_169_) begin
-        _328_ = _172_[0];
-      end
-    end
-    if (rst) begin
-      _328_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _329_ = counter_5;
-    if (step) begin
-      if (_183_) begin
-        _329_ = _186_[2:0];
-      end
-    end
-    if (rst) begin
-      _329_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _330_ = counter_6;
-    if (step) begin
-      if (_199_) begin
-        _330_ = _203_[4:0];
-      end
-    end
-    if (rst) begin
-      _330_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _331_ = counter_7;
-    if (step) begin
-      if (_218_) begin
-        _331_ = _221_[4:0];
-      end
-    end
-    if (rst) begin
-      _331_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _332_ = layer;
+    _315_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _332_ = 4'h0;
+            _315_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -4467,25 +5275,25 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_226_) begin
+          if (_210_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _332_ = _227_[3:0];
+              _315_ = _212_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _332_ = 4'h0;
+      _315_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _335_ = status;
+    _316_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _335_ = 4'h1;
+            _316_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -4494,52 +5302,52 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_226_) begin
+          if (_210_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _335_ = 4'h0;
+              _316_ = 4'h0;
             end else begin
-              _335_ = _228_[3:0];
+              _316_ = _213_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _335_ = 4'h0;
+      _316_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _336_ = fsm_state;
+    _317_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _336_ = 3'h1;
+            _317_ = 3'h1;
           end
       3'h1:
-          _336_ = 3'h2;
+          _317_ = 3'h2;
       3'h2:
-          _336_ = 3'h3;
+          _317_ = 3'h3;
       3'h3:
-          if (_224_) begin
-            _336_ = 3'h4;
+          if (_208_) begin
+            _317_ = 3'h4;
           end
       3'h4:
-          if (_226_) begin
+          if (_210_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _336_ = 3'h0;
+              _317_ = 3'h0;
             end else begin
-              _336_ = 3'h1;
+              _317_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _336_ = 3'h0;
+      _317_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _337_ = \wait ;
+    _318_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -4548,21 +5356,14 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h2:
           /* empty */;
       3'h3:
-          if (_224_) begin
-            _337_ = flush;
+          if (_208_) begin
+            _318_ = flush;
           end
       3'h4:
-          _337_ = _225_[4:0];
+          _318_ = _209_[4:0];
     endcase
     if (rst) begin
-      _337_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    walk__pad_word = 16'h0000;
-    if (_276_) begin
-      walk__pad_word = 16'h0058;
+      _318_ = 5'h00;
     end
   end
   always @* begin
@@ -4589,28 +5390,28 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
           running = 1'h1;
     endcase
   end
+  assign is_pool = 1'h0;
+  assign split = 1'h0;
+  assign nearly_3 = 1'h0;
+  assign nearly_4 = 1'h0;
+  assign once_5 = 1'h0;
+  assign paces_once = 1'h0;
   assign act_delta_0 = 1'h1;
   assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign split = 1'h0;
-  assign is_pool = 1'h0;
-  assign walk__valid = step;
-  assign walk__last = sum_ends;
-  assign _139_ = _138_;
-  assign _144_ = _143_;
-  assign _152_ = _151_;
-  assign _162_ = _161_;
-  assign _174_ = _173_;
-  assign _188_ = _187_;
-  assign _205_ = _204_;
-  assign walk__first = sum_starts;
-  assign _259_ = counter_3;
-  assign _261_ = counter_4;
-  assign walk__digit = counter_3;
-  assign _264_ = 1'h0;
-  assign walk__act_bank = act_bank;
+  assign _096_ = sum_starts;
+  assign _103_ = counter_3;
+  assign _104_ = 1'h0;
+  assign _105_ = act_bank;
+  assign _129_ = at_end_0;
+  assign _135_ = at_end_0;
+  assign _141_ = at_end_0;
+  assign _149_ = at_end_0;
+  assign _158_ = at_end_0;
+  assign _168_ = at_end_0;
+  assign _179_ = at_end_0;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -5198,485 +5999,550 @@ module power_activation_0(select, clk, rst, code, value);
   wire [7:0] code;
   input signed [20:0] value;
   wire signed [20:0] value;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
-  wire _065_;
-  wire _066_;
-  wire _067_;
-  wire _068_;
-  wire _069_;
-  wire _070_;
-  wire _071_;
-  wire _072_;
-  wire _073_;
-  wire _074_;
-  wire _075_;
-  wire _076_;
-  wire _077_;
-  wire _078_;
-  wire _079_;
-  wire _080_;
-  wire _081_;
-  wire _082_;
-  wire _083_;
-  wire _084_;
-  wire _085_;
-  wire _086_;
-  wire _087_;
-  wire _088_;
-  wire _089_;
-  wire _090_;
-  wire _091_;
-  wire _092_;
-  wire _093_;
-  wire _094_;
-  wire _095_;
-  wire _096_;
-  wire _097_;
-  wire _098_;
-  wire _099_;
-  wire _100_;
-  wire _101_;
-  wire _102_;
-  wire _103_;
-  wire _104_;
-  wire _105_;
-  wire _106_;
-  wire _107_;
-  wire _108_;
-  wire _109_;
-  wire _110_;
-  wire _111_;
-  wire _112_;
-  wire _113_;
-  wire _114_;
-  wire _115_;
-  wire _116_;
-  wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
-  wire _122_;
-  wire _123_;
-  wire _124_;
-  wire _125_;
-  wire _126_;
-  wire _127_;
-  wire _128_;
-  wire _129_;
-  wire _130_;
-  wire _131_;
-  wire _132_;
-  wire _133_;
-  wire _134_;
-  wire _135_;
-  wire _136_;
-  wire _137_;
-  wire _138_;
-  wire _139_;
-  wire _140_;
-  wire _141_;
-  wire _142_;
-  wire _143_;
-  wire _144_;
-  wire _145_;
-  wire _146_;
-  wire _147_;
-  wire _148_;
-  wire _149_;
-  wire _150_;
-  wire _151_;
-  wire _152_;
-  wire _153_;
-  wire _154_;
-  wire _155_;
-  wire _156_;
-  wire _157_;
-  wire _158_;
-  wire _159_;
-  wire _160_;
-  wire _161_;
-  wire _162_;
-  wire _163_;
-  wire _164_;
-  wire _165_;
-  wire _166_;
-  wire _167_;
-  wire _168_;
-  wire _169_;
-  wire _170_;
-  wire _171_;
-  wire _172_;
-  wire _173_;
-  wire _174_;
-  wire _175_;
-  wire _176_;
-  wire _177_;
-  wire _178_;
-  wire _179_;
-  wire _180_;
-  wire _181_;
-  wire _182_;
-  wire _183_;
-  wire _184_;
-  wire _185_;
-  wire _186_;
-  wire _187_;
-  wire _188_;
-  wire _189_;
-  wire _190_;
-  wire _191_;
-  wire _192_;
-  wire _193_;
-  wire _194_;
-  wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
-  wire _199_;
-  wire _200_;
-  wire _201_;
-  wire _202_;
-  wire _203_;
-  wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
-  wire _208_;
-  wire _209_;
-  wire _210_;
-  wire _211_;
-  wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire _217_;
-  wire _218_;
-  wire _219_;
-  wire _220_;
-  wire _221_;
-  wire _222_;
-  wire _223_;
-  wire _224_;
-  wire _225_;
-  wire _226_;
-  wire _227_;
-  wire _228_;
-  wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
-  wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
-  wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire _250_;
-  wire _251_;
-  wire _252_;
-  wire _253_;
-  wire _254_;
-  wire _255_;
-  wire _256_;
-  wire _257_;
-  wire _258_;
-  wire _259_;
-  wire _260_;
-  wire _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire _265_;
-  wire _266_;
-  wire _267_;
-  wire _268_;
-  wire _269_;
-  wire _270_;
-  wire _271_;
-  wire _272_;
-  wire _273_;
-  wire _274_;
-  wire _275_;
-  wire _276_;
-  wire _277_;
-  wire _278_;
-  wire _279_;
-  wire _280_;
-  wire _281_;
-  wire _282_;
-  wire _283_;
-  wire _284_;
-  wire _285_;
-  wire _286_;
-  wire _287_;
-  wire _288_;
-  wire _289_;
-  wire _290_;
-  wire _291_;
-  wire _292_;
-  wire _293_;
-  wire _294_;
-  wire _295_;
-  wire _296_;
-  wire _297_;
-  wire _298_;
-  wire _299_;
-  wire _300_;
-  wire _301_;
-  wire _302_;
-  wire _303_;
-  wire _304_;
-  wire _305_;
-  wire _306_;
-  wire _307_;
-  wire _308_;
-  wire _309_;
-  wire _310_;
-  wire _311_;
-  wire _312_;
-  wire _313_;
-  wire _314_;
-  wire _315_;
-  wire _316_;
-  wire _317_;
-  wire _318_;
-  wire _319_;
-  wire _320_;
-  wire _321_;
-  wire _322_;
-  wire _323_;
-  wire _324_;
-  wire _325_;
-  wire _326_;
-  wire _327_;
-  wire _328_;
-  wire _329_;
-  wire _330_;
-  wire _331_;
-  wire _332_;
-  wire _333_;
-  wire _334_;
-  wire _335_;
-  wire _336_;
-  wire _337_;
-  wire _338_;
-  wire _339_;
-  wire _340_;
-  wire _341_;
-  wire _342_;
-  wire _343_;
-  wire _344_;
-  wire _345_;
-  wire _346_;
-  wire _347_;
-  wire _348_;
-  wire _349_;
-  wire _350_;
-  wire _351_;
-  wire _352_;
-  wire _353_;
-  wire _354_;
-  wire _355_;
-  wire _356_;
-  wire _357_;
-  wire _358_;
-  wire _359_;
-  wire _360_;
-  wire _361_;
-  wire _362_;
-  wire _363_;
-  wire _364_;
-  wire _365_;
-  wire _366_;
-  wire _367_;
-  wire _368_;
-  wire _369_;
-  wire _370_;
-  wire _371_;
-  wire _372_;
-  wire _373_;
-  wire _374_;
-  wire _375_;
-  wire _376_;
-  wire _377_;
-  wire _378_;
-  wire _379_;
-  wire _380_;
-  wire _381_;
-  wire _382_;
-  wire _383_;
-  wire _384_;
-  wire _385_;
-  wire _386_;
-  wire _387_;
-  wire _388_;
-  wire _389_;
-  wire _390_;
-  wire _391_;
-  wire _392_;
-  wire _393_;
-  wire _394_;
-  wire _395_;
-  wire _396_;
-  wire _397_;
-  wire _398_;
-  wire _399_;
-  wire _400_;
-  wire _401_;
-  wire _402_;
-  wire _403_;
-  reg [16:0] _404_;
-  reg _405_;
-  reg [16:0] _406_;
-  reg [1:0] _407_;
-  reg [16:0] _408_;
-  reg [2:0] _409_;
-  reg [16:0] _410_;
-  wire _411_;
-  reg [3:0] _412_;
-  reg [16:0] _413_;
-  reg [4:0] _414_;
-  reg [16:0] _415_;
-  reg [5:0] _416_;
-  reg [16:0] _417_;
-  reg [6:0] _418_;
-  reg [16:0] _419_;
-  reg [7:0] _420_;
-  reg [16:0] _421_;
-  wire _422_;
-  wire _423_;
-  wire _424_;
-  wire _425_;
-  wire _426_;
-  wire _427_;
-  wire _428_;
-  wire _429_;
-  wire _430_;
-  wire _431_;
-  wire _432_;
-  wire _433_;
-  wire [18:0] _434_;
-  wire _435_;
-  wire _436_;
-  wire _437_;
-  wire _438_;
-  wire _439_;
-  wire _440_;
-  wire _441_;
-  wire _442_;
-  wire _443_;
-  wire _444_;
-  wire _445_;
-  wire _446_;
-  wire [21:0] _447_;
-  wire _448_;
-  wire _449_;
-  wire _450_;
-  wire _451_;
-  wire _452_;
-  wire _453_;
-  wire _454_;
-  wire _455_;
-  wire _456_;
-  wire _457_;
-  wire _458_;
-  wire _459_;
-  wire _460_;
-  wire _461_;
-  wire _462_;
-  wire _463_;
-  wire _464_;
-  wire _465_;
-  wire _466_;
-  wire _467_;
-  wire _468_;
-  wire _469_;
-  wire _470_;
-  wire _471_;
-  wire _472_;
-  wire _473_;
-  wire _474_;
-  wire _475_;
-  wire _476_;
-  wire _477_;
-  wire _478_;
+  wire _0000_;
+  wire _0001_;
+  wire _0002_;
+  wire _0003_;
+  wire _0004_;
+  wire _0005_;
+  wire _0006_;
+  wire [16:0] _0007_;
+  wire _0008_;
+  wire _0009_;
+  wire _0010_;
+  wire _0011_;
+  wire _0012_;
+  wire _0013_;
+  wire _0014_;
+  wire _0015_;
+  wire _0016_;
+  wire _0017_;
+  wire _0018_;
+  wire _0019_;
+  wire _0020_;
+  wire _0021_;
+  wire _0022_;
+  wire _0023_;
+  wire _0024_;
+  wire _0025_;
+  wire _0026_;
+  wire _0027_;
+  wire _0028_;
+  wire _0029_;
+  wire _0030_;
+  wire _0031_;
+  wire _0032_;
+  wire _0033_;
+  wire _0034_;
+  wire _0035_;
+  wire _0036_;
+  wire _0037_;
+  wire _0038_;
+  wire _0039_;
+  wire _0040_;
+  wire _0041_;
+  wire _0042_;
+  wire _0043_;
+  wire _0044_;
+  wire _0045_;
+  wire [16:0] _0046_;
+  wire _0047_;
+  wire _0048_;
+  wire _0049_;
+  wire _0050_;
+  wire _0051_;
+  wire _0052_;
+  wire _0053_;
+  wire _0054_;
+  wire _0055_;
+  wire _0056_;
+  wire _0057_;
+  wire _0058_;
+  wire _0059_;
+  wire _0060_;
+  wire _0061_;
+  wire _0062_;
+  wire _0063_;
+  wire _0064_;
+  wire _0065_;
+  wire _0066_;
+  wire _0067_;
+  wire _0068_;
+  wire _0069_;
+  wire _0070_;
+  wire _0071_;
+  wire _0072_;
+  wire _0073_;
+  wire _0074_;
+  wire _0075_;
+  wire _0076_;
+  wire _0077_;
+  wire _0078_;
+  wire _0079_;
+  wire _0080_;
+  wire _0081_;
+  wire _0082_;
+  wire _0083_;
+  wire [16:0] _0084_;
+  wire _0085_;
+  wire _0086_;
+  wire _0087_;
+  wire _0088_;
+  wire _0089_;
+  wire _0090_;
+  wire _0091_;
+  wire _0092_;
+  wire _0093_;
+  wire _0094_;
+  wire _0095_;
+  wire _0096_;
+  wire _0097_;
+  wire _0098_;
+  wire _0099_;
+  wire _0100_;
+  wire _0101_;
+  wire _0102_;
+  wire _0103_;
+  wire _0104_;
+  wire _0105_;
+  wire _0106_;
+  wire _0107_;
+  wire _0108_;
+  wire _0109_;
+  wire _0110_;
+  wire _0111_;
+  wire _0112_;
+  wire _0113_;
+  wire _0114_;
+  wire _0115_;
+  wire _0116_;
+  wire _0117_;
+  wire _0118_;
+  wire _0119_;
+  wire _0120_;
+  wire _0121_;
+  wire _0122_;
+  wire _0123_;
+  wire [16:0] _0124_;
+  wire _0125_;
+  wire _0126_;
+  wire _0127_;
+  wire _0128_;
+  wire _0129_;
+  wire _0130_;
+  wire _0131_;
+  wire _0132_;
+  wire _0133_;
+  wire _0134_;
+  wire _0135_;
+  wire _0136_;
+  wire _0137_;
+  wire _0138_;
+  wire _0139_;
+  wire _0140_;
+  wire _0141_;
+  wire _0142_;
+  wire _0143_;
+  wire _0144_;
+  wire _0145_;
+  wire _0146_;
+  wire _0147_;
+  wire _0148_;
+  wire _0149_;
+  wire _0150_;
+  wire _0151_;
+  wire _0152_;
+  wire _0153_;
+  wire _0154_;
+  wire _0155_;
+  wire _0156_;
+  wire _0157_;
+  wire _0158_;
+  wire _0159_;
+  wire _0160_;
+  wire _0161_;
+  wire [16:0] _0162_;
+  wire _0163_;
+  wire _0164_;
+  wire _0165_;
+  wire _0166_;
+  wire _0167_;
+  wire _0168_;
+  wire _0169_;
+  wire _0170_;
+  wire _0171_;
+  wire _0172_;
+  wire _0173_;
+  wire _0174_;
+  wire _0175_;
+  wire _0176_;
+  wire _0177_;
+  wire _0178_;
+  wire _0179_;
+  wire _0180_;
+  wire _0181_;
+  wire _0182_;
+  wire _0183_;
+  wire _0184_;
+  wire _0185_;
+  wire _0186_;
+  wire _0187_;
+  wire _0188_;
+  wire _0189_;
+  wire _0190_;
+  wire _0191_;
+  wire _0192_;
+  wire _0193_;
+  wire _0194_;
+  wire _0195_;
+  wire _0196_;
+  wire _0197_;
+  wire _0198_;
+  wire _0199_;
+  wire _0200_;
+  wire [16:0] _0201_;
+  wire _0202_;
+  wire _0203_;
+  wire _0204_;
+  wire _0205_;
+  wire _0206_;
+  wire _0207_;
+  wire _0208_;
+  wire _0209_;
+  wire _0210_;
+  wire _0211_;
+  wire _0212_;
+  wire _0213_;
+  wire _0214_;
+  wire _0215_;
+  wire _0216_;
+  wire _0217_;
+  wire _0218_;
+  wire _0219_;
+  wire _0220_;
+  wire _0221_;
+  wire _0222_;
+  wire _0223_;
+  wire _0224_;
+  wire _0225_;
+  wire _0226_;
+  wire _0227_;
+  wire _0228_;
+  wire _0229_;
+  wire _0230_;
+  wire _0231_;
+  wire _0232_;
+  wire _0233_;
+  wire _0234_;
+  wire _0235_;
+  wire _0236_;
+  wire _0237_;
+  wire _0238_;
+  wire _0239_;
+  wire _0240_;
+  wire _0241_;
+  wire _0242_;
+  wire _0243_;
+  wire _0244_;
+  wire _0245_;
+  wire _0246_;
+  wire _0247_;
+  wire _0248_;
+  wire _0249_;
+  wire _0250_;
+  wire _0251_;
+  wire _0252_;
+  wire _0253_;
+  wire _0254_;
+  wire _0255_;
+  wire _0256_;
+  wire _0257_;
+  wire _0258_;
+  wire _0259_;
+  wire _0260_;
+  wire _0261_;
+  wire _0262_;
+  wire _0263_;
+  wire _0264_;
+  wire _0265_;
+  wire _0266_;
+  wire _0267_;
+  wire _0268_;
+  wire _0269_;
+  wire _0270_;
+  wire _0271_;
+  wire _0272_;
+  wire _0273_;
+  wire _0274_;
+  wire _0275_;
+  wire _0276_;
+  wire _0277_;
+  wire _0278_;
+  wire _0279_;
+  wire _0280_;
+  wire _0281_;
+  wire _0282_;
+  wire _0283_;
+  wire _0284_;
+  wire _0285_;
+  wire _0286_;
+  wire _0287_;
+  wire _0288_;
+  wire _0289_;
+  wire _0290_;
+  wire _0291_;
+  wire _0292_;
+  wire _0293_;
+  wire _0294_;
+  wire _0295_;
+  wire _0296_;
+  wire _0297_;
+  wire _0298_;
+  wire _0299_;
+  wire _0300_;
+  wire _0301_;
+  wire _0302_;
+  wire _0303_;
+  wire _0304_;
+  wire _0305_;
+  wire _0306_;
+  wire _0307_;
+  wire _0308_;
+  wire _0309_;
+  wire _0310_;
+  wire _0311_;
+  wire _0312_;
+  wire _0313_;
+  wire _0314_;
+  wire [16:0] _0315_;
+  wire _0316_;
+  wire _0317_;
+  wire _0318_;
+  wire _0319_;
+  wire _0320_;
+  wire _0321_;
+  wire _0322_;
+  wire _0323_;
+  wire _0324_;
+  wire _0325_;
+  wire _0326_;
+  wire _0327_;
+  wire _0328_;
+  wire _0329_;
+  wire _0330_;
+  wire _0331_;
+  wire _0332_;
+  wire _0333_;
+  wire _0334_;
+  wire _0335_;
+  wire _0336_;
+  wire _0337_;
+  wire _0338_;
+  wire _0339_;
+  wire _0340_;
+  wire _0341_;
+  wire _0342_;
+  wire _0343_;
+  wire _0344_;
+  wire _0345_;
+  wire _0346_;
+  wire _0347_;
+  wire _0348_;
+  wire _0349_;
+  wire _0350_;
+  wire _0351_;
+  wire _0352_;
+  wire _0353_;
+  wire _0354_;
+  wire _0355_;
+  wire _0356_;
+  wire _0357_;
+  wire _0358_;
+  wire _0359_;
+  wire _0360_;
+  wire _0361_;
+  wire _0362_;
+  wire _0363_;
+  wire _0364_;
+  wire _0365_;
+  wire _0366_;
+  wire _0367_;
+  wire _0368_;
+  wire _0369_;
+  wire _0370_;
+  wire _0371_;
+  wire _0372_;
+  wire _0373_;
+  wire _0374_;
+  wire _0375_;
+  wire _0376_;
+  wire _0377_;
+  wire _0378_;
+  wire _0379_;
+  wire _0380_;
+  wire _0381_;
+  wire _0382_;
+  wire _0383_;
+  wire _0384_;
+  wire _0385_;
+  wire _0386_;
+  wire _0387_;
+  wire _0388_;
+  wire _0389_;
+  wire _0390_;
+  wire _0391_;
+  wire _0392_;
+  wire _0393_;
+  wire _0394_;
+  wire _0395_;
+  wire _0396_;
+  wire _0397_;
+  wire _0398_;
+  wire _0399_;
+  wire _0400_;
+  wire _0401_;
+  wire _0402_;
+  wire _0403_;
+  wire _0404_;
+  wire _0405_;
+  wire _0406_;
+  wire _0407_;
+  wire _0408_;
+  wire _0409_;
+  wire _0410_;
+  wire _0411_;
+  wire _0412_;
+  wire _0413_;
+  wire _0414_;
+  wire _0415_;
+  wire _0416_;
+  wire _0417_;
+  wire _0418_;
+  wire _0419_;
+  wire _0420_;
+  wire _0421_;
+  wire _0422_;
+  wire _0423_;
+  wire _0424_;
+  wire _0425_;
+  wire _0426_;
+  wire _0427_;
+  wire _0428_;
+  wire _0429_;
+  wire _0430_;
+  wire _0431_;
+  wire _0432_;
+  wire _0433_;
+  wire _0434_;
+  wire _0435_;
+  wire _0436_;
+  wire _0437_;
+  wire _0438_;
+  wire _0439_;
+  wire _0440_;
+  wire _0441_;
+  wire _0442_;
+  wire _0443_;
+  wire _0444_;
+  wire _0445_;
+  wire _0446_;
+  wire _0447_;
+  wire _0448_;
+  wire _0449_;
+  wire _0450_;
+  wire _0451_;
+  wire _0452_;
+  wire _0453_;
+  wire _0454_;
+  wire _0455_;
+  wire _0456_;
+  wire _0457_;
+  wire _0458_;
+  wire _0459_;
+  wire _0460_;
+  wire _0461_;
+  wire _0462_;
+  wire _0463_;
+  wire _0464_;
+  wire _0465_;
+  wire _0466_;
+  wire _0467_;
+  wire _0468_;
+  reg [16:0] _0469_;
+  reg _0470_;
+  reg [16:0] _0471_;
+  reg [16:0] _0472_;
+  reg [1:0] _0473_;
+  reg [16:0] _0474_;
+  reg [16:0] _0475_;
+  reg [2:0] _0476_;
+  reg [16:0] _0477_;
+  wire _0478_;
+  reg [16:0] _0479_;
+  reg [3:0] _0480_;
+  reg [16:0] _0481_;
+  reg [16:0] _0482_;
+  reg [4:0] _0483_;
+  reg [16:0] _0484_;
+  reg [16:0] _0485_;
+  reg [5:0] _0486_;
+  reg [16:0] _0487_;
+  reg [16:0] _0488_;
+  wire _0489_;
+  reg [6:0] _0490_;
+  reg [16:0] _0491_;
+  reg [16:0] _0492_;
+  reg [7:0] _0493_;
+  reg [16:0] _0494_;
+  wire _0495_;
+  wire _0496_;
+  wire _0497_;
+  wire _0498_;
+  wire [18:0] _0499_;
+  wire _0500_;
+  wire _0501_;
+  wire _0502_;
+  wire _0503_;
+  wire _0504_;
+  wire _0505_;
+  wire _0506_;
+  wire _0507_;
+  wire _0508_;
+  wire _0509_;
+  wire _0510_;
+  wire _0511_;
+  wire [21:0] _0512_;
+  wire _0513_;
+  wire _0514_;
+  wire _0515_;
+  wire _0516_;
+  wire _0517_;
+  wire _0518_;
+  wire _0519_;
+  wire _0520_;
+  wire _0521_;
+  wire _0522_;
+  wire _0523_;
+  wire _0524_;
+  wire _0525_;
+  wire _0526_;
+  wire _0527_;
+  wire _0528_;
+  wire _0529_;
+  wire _0530_;
+  wire _0531_;
+  wire _0532_;
+  wire _0533_;
+  wire _0534_;
+  wire _0535_;
+  wire _0536_;
+  wire _0537_;
+  wire _0538_;
+  wire _0539_;
+  wire _0540_;
+  wire _0541_;
+  wire _0542_;
+  wire _0543_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -5693,6 +6559,13 @@ module power_activation_0(select, clk, rst, code, value);
   wire reached_5;
   wire reached_6;
   wire reached_7;
+  reg [16:0] threshold_1 = 17'h00000;
+  reg [16:0] threshold_2 = 17'h00000;
+  reg [16:0] threshold_3 = 17'h00000;
+  reg [16:0] threshold_4 = 17'h00000;
+  reg [16:0] threshold_5 = 17'h00000;
+  reg [16:0] threshold_6 = 17'h00000;
+  reg [16:0] threshold_7 = 17'h00000;
   reg [16:0] value_0 = 17'h00000;
   reg [16:0] value_1 = 17'h00000;
   reg [16:0] value_2 = 17'h00000;
@@ -5702,637 +6575,758 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
-  assign _000_ = 1'h0 >> select;
-  assign _111_ = 2'h2 >> select;
-  assign _222_ = 1'h0 >> select;
-  assign _333_ = 1'h0 >> select;
-  assign _424_ = 1'h0 >> select;
-  assign _435_ = 1'h0 >> select;
-  assign _446_ = 1'h0 >> select;
-  assign _457_ = 2'h2 >> select;
-  assign _468_ = 1'h1 >> select;
-  assign _001_ = 1'h0 >> select;
-  assign _012_ = $signed(value) <= $signed({ _001_, _468_, _457_, _446_, _435_, _424_, _333_, _222_, _111_, _000_ });
-  assign _023_ = 1'h0 >> select;
-  assign _034_ = 2'h2 >> select;
-  assign _045_ = 1'h1 >> select;
-  assign _056_ = 2'h2 >> select;
-  assign _067_ = 2'h2 >> select;
-  assign _078_ = 2'h2 >> select;
-  assign _089_ = 2'h2 >> select;
-  assign _100_ = 1'h0 >> select;
-  assign _112_ = 1'h1 >> select;
-  assign _123_ = 2'h2 >> select;
-  assign _134_ = 2'h3 >> select;
-  assign _145_ = 2'h3 >> select;
-  assign _156_ = 2'h2 >> select;
-  assign _167_ = 2'h2 >> select;
-  assign _178_ = 2'h2 >> select;
-  assign _189_ = 2'h2 >> select;
-  assign _200_ = 1'h1 >> select;
-  assign _211_ = 1'h0 >> select;
-  assign _223_ = $signed(value) >= $signed({ _211_, _200_, _189_, _178_, _167_, _156_, _145_, _134_, _123_, _112_, _100_, _089_, _078_, _067_, _056_, _045_, _034_, _023_ });
-  assign _234_ = 1'h0 >> select;
-  assign _245_ = 2'h2 >> select;
-  assign _256_ = 1'h1 >> select;
-  assign _267_ = 2'h2 >> select;
-  assign _278_ = 2'h2 >> select;
-  assign _289_ = 2'h2 >> select;
-  assign _300_ = 2'h2 >> select;
-  assign _311_ = 1'h0 >> select;
-  assign _322_ = 1'h1 >> select;
-  assign _334_ = 2'h2 >> select;
-  assign _345_ = 2'h3 >> select;
-  assign _356_ = 2'h3 >> select;
-  assign _367_ = 2'h2 >> select;
-  assign _378_ = 2'h2 >> select;
-  assign _389_ = 2'h2 >> select;
-  assign _400_ = 2'h2 >> select;
-  assign _411_ = 1'h1 >> select;
-  assign _422_ = 1'h0 >> select;
-  assign _423_ = 1'h0 >> select;
-  assign _425_ = 2'h2 >> select;
-  assign _426_ = 1'h0 >> select;
-  assign _427_ = 1'h0 >> select;
-  assign _428_ = 1'h0 >> select;
-  assign _429_ = 1'h0 >> select;
-  assign _430_ = 1'h0 >> select;
-  assign _431_ = 2'h2 >> select;
-  assign _432_ = 1'h1 >> select;
-  assign _433_ = 1'h0 >> select;
-  assign _434_ = $signed({ _422_, _411_, _400_, _389_, _378_, _367_, _356_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_, _234_ }) - $signed({ _433_, _432_, _431_, _430_, _429_, _428_, _427_, _426_, _425_, _423_ });
-  assign _436_ = 1'h0 >> select;
-  assign _437_ = 2'h2 >> select;
-  assign _438_ = 1'h0 >> select;
-  assign _439_ = 1'h0 >> select;
-  assign _440_ = 1'h0 >> select;
-  assign _441_ = 1'h0 >> select;
-  assign _442_ = 1'h0 >> select;
-  assign _443_ = 2'h2 >> select;
-  assign _444_ = 1'h1 >> select;
-  assign _445_ = 1'h0 >> select;
-  assign _447_ = $signed(value) - $signed({ _445_, _444_, _443_, _442_, _441_, _440_, _439_, _438_, _437_, _436_ });
-  assign _448_ = 2'h3 >> select;
-  assign _449_ = 2'h2 >> select;
-  assign _450_ = 1'h0 >> select;
-  assign _451_ = 1'h0 >> select;
-  assign _452_ = 1'h0 >> select;
-  assign _453_ = 2'h2 >> select;
-  assign _454_ = 1'h0 >> select;
-  assign _455_ = 2'h2 >> select;
-  assign _456_ = 1'h0 >> select;
-  assign _458_ = 1'h0 >> select;
-  assign _459_ = 1'h0 >> select;
-  assign _460_ = 2'h2 >> select;
-  assign _461_ = 1'h0 >> select;
-  assign _462_ = 2'h2 >> select;
-  assign _463_ = 1'h0 >> select;
-  assign _464_ = 2'h2 >> select;
-  assign _465_ = 1'h1 >> select;
-  assign reached_0 = value_0 >= { _465_, _464_, _463_, _462_, _461_, _460_, _459_, _458_, _456_, _455_, _454_, _453_, _452_, _451_, _450_, _449_, _448_ };
-  assign _466_ = 4'hf >> { select, index_1 };
-  assign _467_ = 3'h4 >> { select, index_1 };
-  assign _469_ = 4'hb >> { select, index_1 };
-  assign _470_ = 1'h1 >> { select, index_1 };
-  assign _471_ = 1'h1 >> { select, index_1 };
-  assign _472_ = 1'h0 >> { select, index_1 };
-  assign _473_ = 1'h1 >> { select, index_1 };
-  assign _474_ = 3'h5 >> { select, index_1 };
-  assign _475_ = 1'h0 >> { select, index_1 };
-  assign _476_ = 1'h0 >> { select, index_1 };
-  assign _477_ = 4'ha >> { select, index_1 };
-  assign _478_ = 4'hb >> { select, index_1 };
-  assign _002_ = 1'h1 >> { select, index_1 };
-  assign _003_ = 1'h1 >> { select, index_1 };
-  assign _004_ = 3'h5 >> { select, index_1 };
-  assign _005_ = 1'h0 >> { select, index_1 };
-  assign _006_ = 4'ha >> { select, index_1 };
-  assign reached_1 = value_1 >= { _006_, _005_, _004_, _003_, _002_, _478_, _477_, _476_, _475_, _474_, _473_, _472_, _471_, _470_, _469_, _467_, _466_ };
-  assign _007_ = 8'hcd >> { select, index_2 };
-  assign _008_ = 7'h52 >> { select, index_2 };
-  assign _009_ = 8'hdd >> { select, index_2 };
-  assign _010_ = 7'h51 >> { select, index_2 };
-  assign _011_ = 5'h11 >> { select, index_2 };
-  assign _013_ = 5'h12 >> { select, index_2 };
-  assign _014_ = 6'h31 >> { select, index_2 };
-  assign _015_ = 7'h61 >> { select, index_2 };
-  assign _016_ = 7'h72 >> { select, index_2 };
-  assign _017_ = 7'h70 >> { select, index_2 };
-  assign _018_ = 8'hbe >> { select, index_2 };
-  assign _019_ = 8'hbf >> { select, index_2 };
-  assign _020_ = 5'h13 >> { select, index_2 };
-  assign _021_ = 7'h63 >> { select, index_2 };
-  assign _022_ = 7'h60 >> { select, index_2 };
-  assign _024_ = 7'h42 >> { select, index_2 };
-  assign _025_ = 8'h8c >> { select, index_2 };
-  assign reached_2 = value_2 >= { _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_ };
-  assign _026_ = 16'hf9f2 >> { select, index_3 };
-  assign _027_ = 12'hc0b >> { select, index_3 };
-  assign _028_ = 16'hf9f5 >> { select, index_3 };
-  assign _029_ = 13'h1d07 >> { select, index_3 };
-  assign _030_ = 13'h1108 >> { select, index_3 };
-  assign _031_ = 12'hd01 >> { select, index_3 };
-  assign _032_ = 11'h607 >> { select, index_3 };
-  assign _033_ = 12'ha08 >> { select, index_3 };
-  assign _035_ = 13'h1b01 >> { select, index_3 };
-  assign _036_ = 13'h1f0d >> { select, index_3 };
-  assign _037_ = 16'hf3f8 >> { select, index_3 };
-  assign _038_ = 16'hefff >> { select, index_3 };
-  assign _039_ = 11'h40f >> { select, index_3 };
-  assign _040_ = 10'h200 >> { select, index_3 };
-  assign _041_ = 13'h140a >> { select, index_3 };
-  assign _042_ = 13'h180c >> { select, index_3 };
-  assign _043_ = 16'he0f0 >> { select, index_3 };
-  assign reached_3 = value_3 >= { _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
-  assign _044_ = 32'd4235591463 >> { select, index_4 };
-  assign _046_ = 26'h28600e3 >> { select, index_4 };
-  assign _047_ = 32'd4281860079 >> { select, index_4 };
-  assign _048_ = 25'h1470010 >> { select, index_4 };
-  assign _049_ = 27'h5b700ab >> { select, index_4 };
-  assign _050_ = 27'h4980067 >> { select, index_4 };
-  assign _051_ = 26'h38a0010 >> { select, index_4 };
-  assign _052_ = 25'h10c00ab >> { select, index_4 };
-  assign _053_ = 27'h63f0062 >> { select, index_4 };
-  assign _054_ = 25'h14f00b0 >> { select, index_4 };
-  assign _055_ = 32'd4257218497 >> { select, index_4 };
-  assign _057_ = 32'd4237361151 >> { select, index_4 };
-  assign _058_ = 26'h38a0000 >> { select, index_4 };
-  assign _059_ = 27'h52c00aa >> { select, index_4 };
-  assign _060_ = 27'h63000cc >> { select, index_4 };
-  assign _061_ = 27'h7c000f0 >> { select, index_4 };
-  assign _062_ = 32'd4160814848 >> { select, index_4 };
-  assign reached_4 = value_4 >= { _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_ };
-  assign _063_ = 64'hffd4a933ffff8db4 >> { select, index_5 };
-  assign _064_ = 53'h1acc3c000183ce >> { select, index_5 };
-  assign _065_ = 64'hffdd0b3ffffef501 >> { select, index_5 };
-  assign _066_ = 53'h116e3f0000abaa >> { select, index_5 };
-  assign _068_ = 53'h1664c00000edc4 >> { select, index_5 };
-  assign _069_ = 54'h2e1daa00009c01 >> { select, index_5 };
-  assign _070_ = 54'h2b56cc0000a3aa >> { select, index_5 };
-  assign _071_ = 54'h319af00000edc4 >> { select, index_5 };
-  assign _072_ = 54'h3c19ff0000bc09 >> { select, index_5 };
-  assign _073_ = 54'h317eff0000ce04 >> { select, index_5 };
-  assign _074_ = 64'hfff67400fffef003 >> { select, index_5 };
-  assign _075_ = 64'hffce0daaffff0000 >> { select, index_5 };
-  assign _076_ = 54'h2b56cc0000aaaa >> { select, index_5 };
-  assign _077_ = 54'h3398f00000cccc >> { select, index_5 };
-  assign _079_ = 54'h3c1f000000f0f0 >> { select, index_5 };
-  assign _080_ = 54'h3fe0000000ff00 >> { select, index_5 };
-  assign _081_ = 64'hffc00000ffff0000 >> { select, index_5 };
-  assign reached_5 = value_5 >= { _081_, _080_, _079_, _077_, _076_, _075_, _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_ };
-  assign _082_ = 64'hfffff3398ce70f0f >> index_6;
-  assign _083_ = 64'hfffffffc3f0e700f >> index_6;
-  assign _084_ = select ? _082_ : _083_;
-  assign _085_ = 42'h38171d90ff0 >> index_6;
-  assign _086_ = 33'h155ab6a00 >> index_6;
-  assign _087_ = select ? _085_ : _086_;
-  assign _088_ = 64'hfffff3fe01ee0fff >> index_6;
-  assign _090_ = 64'hfffffffe6623c0aa >> index_6;
-  assign _091_ = select ? _088_ : _090_;
-  assign _092_ = 44'hcb1630ef000 >> index_6;
-  assign _093_ = 31'h40cd8ccc >> index_6;
-  assign _094_ = select ? _092_ : _093_;
-  assign _095_ = 44'h9e3c69daaaa >> index_6;
-  assign _096_ = 31'h78e1f0e0 >> index_6;
-  assign _097_ = select ? _095_ : _096_;
-  assign _098_ = 44'hab56ad6cccc >> index_6;
-  assign _099_ = 31'h47e0404a >> index_6;
-  assign _101_ = select ? _098_ : _099_;
-  assign _102_ = 44'hcc67318f0f0 >> index_6;
-  assign _103_ = 31'h400f8c8c >> index_6;
-  assign _104_ = select ? _102_ : _103_;
-  assign _105_ = 44'hf4702c1ff00 >> index_6;
-  assign _106_ = 31'h78e1f0e0 >> index_6;
-  assign _107_ = select ? _105_ : _106_;
-  assign _108_ = 44'hfb803eeffff >> index_6;
-  assign _109_ = 31'h47f0005a >> index_6;
-  assign _110_ = select ? _108_ : _109_;
-  assign _113_ = 40'hb1610e0000 >> index_6;
-  assign _114_ = 31'h78fe0039 >> index_6;
-  assign _115_ = select ? _113_ : _114_;
-  assign _116_ = 64'hfffff9e3c69daaaa >> index_6;
-  assign _117_ = 64'hffffffff80fffff8 >> index_6;
-  assign _118_ = select ? _116_ : _117_;
-  assign _119_ = 64'hfffffab56ad6cccc >> index_6;
-  assign _120_ = 64'hfffffffeaa555552 >> index_6;
-  assign _121_ = select ? _119_ : _120_;
-  assign _122_ = 44'hcc67318f0f0 >> index_6;
-  assign _124_ = 32'd3432618396 >> index_6;
-  assign _125_ = select ? _122_ : _124_;
-  assign _126_ = 44'hf0783e0ff00 >> index_6;
-  assign _127_ = 32'd4041335264 >> index_6;
-  assign _128_ = select ? _126_ : _127_;
-  assign _129_ = 44'hff803ff0000 >> index_6;
-  assign _130_ = 32'd4278320640 >> index_6;
-  assign _131_ = select ? _129_ : _130_;
-  assign _132_ = 44'hffffc000000 >> index_6;
-  assign _133_ = 32'd4294836224 >> index_6;
-  assign _135_ = select ? _132_ : _133_;
-  assign _136_ = 64'hfffff00000000000 >> index_6;
-  assign _137_ = 64'hffffffff00000000 >> index_6;
-  assign _138_ = select ? _136_ : _137_;
-  assign reached_6 = value_6 >= { _138_, _135_, _131_, _128_, _125_, _121_, _118_, _115_, _110_, _107_, _104_, _101_, _097_, _094_, _091_, _087_, _084_ };
-  assign _139_ = 64'hffffffffff9f8781 >> index_7[5:0];
-  assign _140_ = 64'hc1f8f81f00ff00ff >> index_7[5:0];
-  assign _141_ = index_7[6] ? _139_ : _140_;
-  assign _142_ = 64'hfffffffffffffffd >> index_7[5:0];
-  assign _143_ = 63'h4a952aad54a45d17 >> index_7[5:0];
-  assign _144_ = index_7[6] ? _142_ : _143_;
-  assign _146_ = select ? _141_ : _144_;
-  assign _147_ = 19'h74963 >> index_7[5:0];
-  assign _148_ = 62'h3b8bf78100ffff00 >> index_7[5:0];
-  assign _149_ = index_7[6] ? _147_ : _148_;
-  assign _150_ = 3'h6 >> index_7[5:0];
-  assign _151_ = 63'h7319ccce67c957aa >> index_7[5:0];
-  assign _152_ = index_7[6] ? _150_ : _151_;
-  assign _153_ = select ? _149_ : _152_;
-  assign _154_ = 64'hfffffffffff83103 >> index_7[5:0];
-  assign _155_ = 62'h3ff71fe2ff000000 >> index_7[5:0];
-  assign _157_ = index_7[6] ? _154_ : _155_;
-  assign _158_ = 64'hfffffffffffffff8 >> index_7[5:0];
-  assign _159_ = 63'h6c1e8f0b990199cc >> index_7[5:0];
-  assign _160_ = index_7[6] ? _158_ : _159_;
-  assign _161_ = select ? _157_ : _160_;
-  assign _162_ = 23'h5ab469 >> index_7[5:0];
-  assign _163_ = 64'hea54bd17aaaaaaaa >> index_7[5:0];
-  assign _164_ = index_7[6] ? _162_ : _163_;
-  assign _165_ = 1'h0 >> index_7[5:0];
-  assign _166_ = 63'h7020f1f3e1f1e1f0 >> index_7[5:0];
-  assign _168_ = index_7[6] ? _165_ : _166_;
-  assign _169_ = select ? _164_ : _168_;
-  assign _170_ = 22'h3366cc >> index_7[5:0];
-  assign _171_ = 64'hb162d65acccccccc >> index_7[5:0];
-  assign _172_ = index_7[6] ? _170_ : _171_;
-  assign _173_ = 1'h0 >> index_7[5:0];
-  assign _174_ = 63'h6fc07e07fe00f642 >> index_7[5:0];
-  assign _175_ = index_7[6] ? _173_ : _174_;
-  assign _176_ = select ? _172_ : _175_;
-  assign _177_ = 23'h5c4771 >> index_7[5:0];
-  assign _179_ = 62'h3d84e79cf0f0f0f0 >> index_7[5:0];
-  assign _180_ = index_7[6] ? _177_ : _179_;
-  assign _181_ = 1'h0 >> index_7[5:0];
-  assign _182_ = 63'h603ffe000101398c >> index_7[5:0];
-  assign _183_ = index_7[6] ? _181_ : _182_;
-  assign _184_ = select ? _180_ : _183_;
-  assign _185_ = 23'h60787e >> index_7[5:0];
-  assign _186_ = 62'h3e0707e0ff00ff00 >> index_7[5:0];
-  assign _187_ = index_7[6] ? _185_ : _186_;
-  assign _188_ = 1'h0 >> index_7[5:0];
-  assign _190_ = 63'h700081fbe1f1c1f0 >> index_7[5:0];
-  assign _191_ = index_7[6] ? _188_ : _190_;
-  assign _192_ = select ? _187_ : _191_;
-  assign _193_ = 23'h67311d >> index_7[5:0];
-  assign _194_ = 59'h58cf061ffff0000 >> index_7[5:0];
-  assign _195_ = index_7[6] ? _193_ : _194_;
-  assign _196_ = 1'h0 >> index_7[5:0];
-  assign _197_ = 63'h6fc07e07fe00f642 >> index_7[5:0];
-  assign _198_ = index_7[6] ? _196_ : _197_;
-  assign _199_ = select ? _195_ : _198_;
-  assign _201_ = 21'h18011f >> index_7[5:0];
-  assign _202_ = 62'h3bf31f8200000000 >> index_7[5:0];
-  assign _203_ = index_7[6] ? _201_ : _202_;
-  assign _204_ = 1'h0 >> index_7[5:0];
-  assign _205_ = 63'h703f7e04000031ce >> index_7[5:0];
-  assign _206_ = index_7[6] ? _204_ : _205_;
-  assign _207_ = select ? _203_ : _206_;
-  assign _208_ = 23'h5ab475 >> index_7[5:0];
-  assign _209_ = 64'hea54bd17aaaaaaaa >> index_7[5:0];
-  assign _210_ = index_7[6] ? _208_ : _209_;
-  assign _212_ = 3'h7 >> index_7[5:0];
-  assign _213_ = 64'h803f8007fffff03e >> index_7[5:0];
-  assign _214_ = index_7[6] ? _212_ : _213_;
-  assign _215_ = select ? _210_ : _214_;
-  assign _216_ = 64'hffffffffffb366d8 >> index_7[5:0];
-  assign _217_ = 64'hb162d65acccccccc >> index_7[5:0];
-  assign _218_ = index_7[6] ? _216_ : _217_;
-  assign _219_ = 64'hfffffffffffffffa >> index_7[5:0];
-  assign _220_ = 64'haa955552aaaaa554 >> index_7[5:0];
-  assign _221_ = index_7[6] ? _219_ : _220_;
-  assign _224_ = select ? _218_ : _221_;
-  assign _225_ = 64'hffffffffffdc4761 >> index_7[5:0];
-  assign _226_ = 62'h3d84e79cf0f0f0f0 >> index_7[5:0];
-  assign _227_ = index_7[6] ? _225_ : _226_;
-  assign _228_ = 64'hfffffffffffffffc >> index_7[5:0];
-  assign _229_ = 64'hccd9999b33333998 >> index_7[5:0];
-  assign _230_ = index_7[6] ? _228_ : _229_;
-  assign _231_ = select ? _227_ : _230_;
-  assign _232_ = 23'h60787e >> index_7[5:0];
-  assign _233_ = 62'h3e0707e0ff00ff00 >> index_7[5:0];
-  assign _235_ = index_7[6] ? _232_ : _233_;
-  assign _236_ = 1'h0 >> index_7[5:0];
-  assign _237_ = 64'hf0e1e1e3c3c3c1e0 >> index_7[5:0];
-  assign _238_ = index_7[6] ? _236_ : _237_;
-  assign _239_ = select ? _235_ : _238_;
-  assign _240_ = 23'h7f807f >> index_7[5:0];
-  assign _241_ = 64'hc007f800ffff0000 >> index_7[5:0];
-  assign _242_ = index_7[6] ? _240_ : _241_;
-  assign _243_ = 1'h0 >> index_7[5:0];
-  assign _244_ = 64'hff01fe03fc03fe00 >> index_7[5:0];
-  assign _246_ = index_7[6] ? _243_ : _244_;
-  assign _247_ = select ? _242_ : _246_;
-  assign _248_ = 23'h7fff80 >> index_7[5:0];
-  assign _249_ = 51'h7ffff00000000 >> index_7[5:0];
-  assign _250_ = index_7[6] ? _248_ : _249_;
-  assign _251_ = 1'h0 >> index_7[5:0];
-  assign _252_ = 64'hfffe0003fffc0000 >> index_7[5:0];
-  assign _253_ = index_7[6] ? _251_ : _252_;
-  assign _254_ = select ? _250_ : _253_;
-  assign _255_ = 23'h7fffff >> index_7[5:0];
-  assign _257_ = 64'hfff8000000000000 >> index_7[5:0];
-  assign _258_ = index_7[6] ? _255_ : _257_;
-  assign _259_ = 1'h0 >> index_7[5:0];
-  assign _260_ = 64'hfffffffc00000000 >> index_7[5:0];
-  assign _261_ = index_7[6] ? _259_ : _260_;
-  assign _262_ = select ? _258_ : _261_;
-  assign _263_ = 64'hffffffffff800000 >> index_7[5:0];
-  assign _264_ = 1'h0 >> index_7[5:0];
-  assign _265_ = index_7[6] ? _263_ : _264_;
-  assign _266_ = 64'hffffffffffffffff >> index_7[5:0];
-  assign _268_ = 1'h0 >> index_7[5:0];
-  assign _269_ = index_7[6] ? _266_ : _268_;
-  assign _270_ = select ? _265_ : _269_;
-  assign reached_7 = value_7 >= { _270_, _262_, _254_, _247_, _239_, _231_, _224_, _215_, _207_, _199_, _192_, _184_, _176_, _169_, _161_, _153_, _146_ };
-  assign _271_ = 1'h0 >> index_8[5:0];
-  assign _272_ = 47'h555555555555 >> index_8[5:0];
-  assign _273_ = index_8[6] ? _271_ : _272_;
-  assign _274_ = 63'h5555555554aa9552 >> index_8[5:0];
-  assign _275_ = 64'haaaaaaaaaaaaaaaa >> index_8[5:0];
-  assign _276_ = index_8[6] ? _274_ : _275_;
-  assign _277_ = index_8[7] ? _273_ : _276_;
-  assign _279_ = 1'h0 >> index_8[5:0];
-  assign _280_ = 7'h55 >> index_8[5:0];
-  assign _281_ = index_8[6] ? _279_ : _280_;
-  assign _282_ = 63'h54aaa5552aa9554a >> index_8[5:0];
-  assign _283_ = 64'ha954aa54a5294a52 >> index_8[5:0];
-  assign _284_ = index_8[6] ? _282_ : _283_;
-  assign _285_ = index_8[7] ? _281_ : _284_;
-  assign _286_ = select ? _277_ : _285_;
-  assign _287_ = 1'h0 >> index_8[5:0];
-  assign _288_ = 47'h666619986661 >> index_8[5:0];
-  assign _290_ = index_8[6] ? _287_ : _288_;
-  assign _291_ = 64'h9986661999332664 >> index_8[5:0];
-  assign _292_ = 64'hcccccccccccccccc >> index_8[5:0];
-  assign _293_ = index_8[6] ? _291_ : _292_;
-  assign _294_ = index_8[7] ? _290_ : _293_;
-  assign _295_ = 1'h0 >> index_8[5:0];
-  assign _296_ = 7'h66 >> index_8[5:0];
-  assign _297_ = index_8[6] ? _295_ : _296_;
-  assign _298_ = 63'h67333999ccce6673 >> index_8[5:0];
-  assign _299_ = 62'h3198cc6739ce739c >> index_8[5:0];
-  assign _301_ = index_8[6] ? _298_ : _299_;
-  assign _302_ = index_8[7] ? _297_ : _301_;
-  assign _303_ = select ? _294_ : _302_;
-  assign _304_ = 1'h0 >> index_8[5:0];
-  assign _305_ = 47'h787861e18786 >> index_8[5:0];
-  assign _306_ = index_8[6] ? _304_ : _305_;
-  assign _307_ = 61'h1e187861e03c0780 >> index_8[5:0];
-  assign _308_ = 64'hf0f0f0f0f0f0f0f0 >> index_8[5:0];
-  assign _309_ = index_8[6] ? _307_ : _308_;
-  assign _310_ = index_8[7] ? _306_ : _309_;
-  assign _312_ = 1'h0 >> index_8[5:0];
-  assign _313_ = 7'h78 >> index_8[5:0];
-  assign _314_ = index_8[6] ? _312_ : _313_;
-  assign _315_ = 63'h79c3ce1e70f3879c >> index_8[5:0];
-  assign _316_ = 62'h3e1f0f86318c6318 >> index_8[5:0];
-  assign _317_ = index_8[6] ? _315_ : _316_;
-  assign _318_ = index_8[7] ? _314_ : _317_;
-  assign _319_ = select ? _310_ : _318_;
-  assign _320_ = 1'h0 >> index_8[5:0];
-  assign _321_ = 47'h7f807e01f807 >> index_8[5:0];
-  assign _323_ = index_8[6] ? _320_ : _321_;
-  assign _324_ = 64'he01f807e01c03807 >> index_8[5:0];
-  assign _325_ = 1'h0 >> index_8[5:0];
-  assign _326_ = index_8[6] ? _324_ : _325_;
-  assign _327_ = index_8[7] ? _323_ : _326_;
-  assign _328_ = 1'h0 >> index_8[5:0];
-  assign _329_ = 7'h7f >> index_8[5:0];
-  assign _330_ = index_8[6] ? _328_ : _329_;
-  assign _331_ = 64'h81fc0fe07f03f81f >> index_8[5:0];
-  assign _332_ = 64'hc3e1f0f9ce739ce7 >> index_8[5:0];
-  assign _335_ = index_8[6] ? _331_ : _332_;
-  assign _336_ = index_8[7] ? _330_ : _335_;
-  assign _337_ = select ? _327_ : _336_;
-  assign _338_ = 1'h0 >> index_8[5:0];
-  assign _339_ = 47'h7fff8001fff8 >> index_8[5:0];
-  assign _340_ = index_8[6] ? _338_ : _339_;
-  assign _341_ = 53'h1fff8001ffc007 >> index_8[5:0];
-  assign _342_ = 64'hff00ff00ff00ff00 >> index_8[5:0];
-  assign _343_ = index_8[6] ? _341_ : _342_;
-  assign _344_ = index_8[7] ? _340_ : _343_;
-  assign _346_ = 1'h0 >> index_8[5:0];
-  assign _347_ = 7'h7f >> index_8[5:0];
-  assign _348_ = index_8[6] ? _346_ : _347_;
-  assign _349_ = 64'hfe000fff8003ffe0 >> index_8[5:0];
-  assign _350_ = 58'h3fe00fe0f83e0f8 >> index_8[5:0];
-  assign _351_ = index_8[6] ? _349_ : _350_;
-  assign _352_ = index_8[7] ? _348_ : _351_;
-  assign _353_ = select ? _344_ : _352_;
-  assign _354_ = 1'h0 >> index_8[5:0];
-  assign _355_ = 47'h7ffffffe0000 >> index_8[5:0];
-  assign _357_ = index_8[6] ? _354_ : _355_;
-  assign _358_ = 53'h1ffffffe000007 >> index_8[5:0];
-  assign _359_ = 64'hffff0000ffff0000 >> index_8[5:0];
-  assign _360_ = index_8[6] ? _358_ : _359_;
-  assign _361_ = index_8[7] ? _357_ : _360_;
-  assign _362_ = 1'h0 >> index_8[5:0];
-  assign _363_ = 7'h7f >> index_8[5:0];
-  assign _364_ = index_8[6] ? _362_ : _363_;
-  assign _365_ = 64'hfffff0000003ffff >> index_8[5:0];
-  assign _366_ = 64'hfc0000fff003ff00 >> index_8[5:0];
-  assign _368_ = index_8[6] ? _365_ : _366_;
-  assign _369_ = index_8[7] ? _364_ : _368_;
-  assign _370_ = select ? _361_ : _369_;
-  assign _371_ = 1'h0 >> index_8[5:0];
-  assign _372_ = 47'h7fffffffffff >> index_8[5:0];
-  assign _373_ = index_8[6] ? _371_ : _372_;
-  assign _374_ = 64'hffe0000000000007 >> index_8[5:0];
-  assign _375_ = 64'hffffffff00000000 >> index_8[5:0];
-  assign _376_ = index_8[6] ? _374_ : _375_;
-  assign _377_ = index_8[7] ? _373_ : _376_;
-  assign _379_ = 1'h0 >> index_8[5:0];
-  assign _380_ = 7'h7f >> index_8[5:0];
-  assign _381_ = index_8[6] ? _379_ : _380_;
-  assign _382_ = 64'hfffffffffffc0000 >> index_8[5:0];
-  assign _383_ = 40'hfffffc0000 >> index_8[5:0];
-  assign _384_ = index_8[6] ? _382_ : _383_;
-  assign _385_ = index_8[7] ? _381_ : _384_;
-  assign _386_ = select ? _377_ : _385_;
-  assign _387_ = 1'h0 >> index_8[5:0];
-  assign _388_ = 47'h7fffffffffff >> index_8[5:0];
-  assign _390_ = index_8[6] ? _387_ : _388_;
-  assign _391_ = 64'hfffffffffffffff8 >> index_8[5:0];
-  assign _392_ = 1'h0 >> index_8[5:0];
-  assign _393_ = index_8[6] ? _391_ : _392_;
-  assign _394_ = index_8[7] ? _390_ : _393_;
-  assign _395_ = 1'h0 >> index_8[5:0];
-  assign _396_ = 7'h7f >> index_8[5:0];
-  assign _397_ = index_8[6] ? _395_ : _396_;
-  assign _398_ = 64'hffffffffffffffff >> index_8[5:0];
-  assign _399_ = 64'hffffff0000000000 >> index_8[5:0];
-  assign _401_ = index_8[6] ? _398_ : _399_;
-  assign _402_ = index_8[7] ? _397_ : _401_;
-  assign _403_ = select ? _394_ : _402_;
+  assign _0387_ = index_8[6] ? _0385_ : _0386_;
+  assign _0388_ = 64'he01f807e01c03807 >> index_8[5:0];
+  assign _0390_ = 1'h0 >> index_8[5:0];
+  assign _0391_ = index_8[6] ? _0388_ : _0390_;
+  assign _0392_ = index_8[7] ? _0387_ : _0391_;
+  assign _0393_ = 1'h0 >> index_8[5:0];
+  assign _0394_ = 7'h7f >> index_8[5:0];
+  assign _0395_ = index_8[6] ? _0393_ : _0394_;
+  assign _0396_ = 64'h81fc0fe07f03f81f >> index_8[5:0];
+  assign _0397_ = 64'hc3e1f0f9ce739ce7 >> index_8[5:0];
+  assign _0398_ = index_8[6] ? _0396_ : _0397_;
+  assign _0399_ = index_8[7] ? _0395_ : _0398_;
+  assign _0401_ = select ? _0392_ : _0399_;
+  assign _0402_ = 1'h0 >> index_8[5:0];
+  assign _0403_ = 47'h7fff8001fff8 >> index_8[5:0];
+  assign _0404_ = index_8[6] ? _0402_ : _0403_;
+  assign _0405_ = 53'h1fff8001ffc007 >> index_8[5:0];
+  assign _0406_ = 64'hff00ff00ff00ff00 >> index_8[5:0];
+  assign _0407_ = index_8[6] ? _0405_ : _0406_;
+  assign _0408_ = index_8[7] ? _0404_ : _0407_;
+  assign _0409_ = 1'h0 >> index_8[5:0];
+  assign _0410_ = 7'h7f >> index_8[5:0];
+  assign _0412_ = index_8[6] ? _0409_ : _0410_;
+  assign _0413_ = 64'hfe000fff8003ffe0 >> index_8[5:0];
+  assign _0414_ = 58'h3fe00fe0f83e0f8 >> index_8[5:0];
+  assign _0415_ = index_8[6] ? _0413_ : _0414_;
+  assign _0416_ = index_8[7] ? _0412_ : _0415_;
+  assign _0417_ = select ? _0408_ : _0416_;
+  assign _0418_ = 1'h0 >> index_8[5:0];
+  assign _0419_ = 47'h7ffffffe0000 >> index_8[5:0];
+  assign _0420_ = index_8[6] ? _0418_ : _0419_;
+  assign _0421_ = 53'h1ffffffe000007 >> index_8[5:0];
+  assign _0423_ = 64'hffff0000ffff0000 >> index_8[5:0];
+  assign _0424_ = index_8[6] ? _0421_ : _0423_;
+  assign _0425_ = index_8[7] ? _0420_ : _0424_;
+  assign _0426_ = 1'h0 >> index_8[5:0];
+  assign _0427_ = 7'h7f >> index_8[5:0];
+  assign _0428_ = index_8[6] ? _0426_ : _0427_;
+  assign _0429_ = 64'hfffff0000003ffff >> index_8[5:0];
+  assign _0430_ = 64'hfc0000fff003ff00 >> index_8[5:0];
+  assign _0431_ = index_8[6] ? _0429_ : _0430_;
+  assign _0432_ = index_8[7] ? _0428_ : _0431_;
+  assign _0434_ = select ? _0425_ : _0432_;
+  assign _0435_ = 1'h0 >> index_8[5:0];
+  assign _0436_ = 47'h7fffffffffff >> index_8[5:0];
+  assign _0437_ = index_8[6] ? _0435_ : _0436_;
+  assign _0438_ = 64'hffe0000000000007 >> index_8[5:0];
+  assign _0439_ = 64'hffffffff00000000 >> index_8[5:0];
+  assign _0440_ = index_8[6] ? _0438_ : _0439_;
+  assign _0441_ = index_8[7] ? _0437_ : _0440_;
+  assign _0442_ = 1'h0 >> index_8[5:0];
+  assign _0443_ = 7'h7f >> index_8[5:0];
+  assign _0446_ = index_8[6] ? _0442_ : _0443_;
+  assign _0447_ = 64'hfffffffffffc0000 >> index_8[5:0];
+  assign _0448_ = 40'hfffffc0000 >> index_8[5:0];
+  assign _0449_ = index_8[6] ? _0447_ : _0448_;
+  assign _0450_ = index_8[7] ? _0446_ : _0449_;
+  assign _0451_ = select ? _0441_ : _0450_;
+  assign _0452_ = 1'h0 >> index_8[5:0];
+  assign _0453_ = 47'h7fffffffffff >> index_8[5:0];
+  assign _0454_ = index_8[6] ? _0452_ : _0453_;
+  assign _0455_ = 64'hfffffffffffffff8 >> index_8[5:0];
+  assign _0457_ = 1'h0 >> index_8[5:0];
+  assign _0458_ = index_8[6] ? _0455_ : _0457_;
+  assign _0459_ = index_8[7] ? _0454_ : _0458_;
+  assign _0460_ = 1'h0 >> index_8[5:0];
+  assign _0461_ = 7'h7f >> index_8[5:0];
+  assign _0462_ = index_8[6] ? _0460_ : _0461_;
+  assign _0463_ = 64'hffffffffffffffff >> index_8[5:0];
+  assign _0464_ = 64'hffffff0000000000 >> index_8[5:0];
+  assign _0465_ = index_8[6] ? _0463_ : _0464_;
+  assign _0466_ = index_8[7] ? _0462_ : _0465_;
+  assign _0468_ = select ? _0459_ : _0466_;
   always @(posedge clk)
-    value_0 <= _404_;
+    value_0 <= _0469_;
   always @(posedge clk)
-    index_1 <= _405_;
+    index_1 <= _0470_;
   always @(posedge clk)
-    value_1 <= _406_;
+    value_1 <= _0471_;
   always @(posedge clk)
-    index_2 <= _407_;
+    threshold_1 <= _0472_;
   always @(posedge clk)
-    value_2 <= _408_;
+    index_2 <= _0473_;
   always @(posedge clk)
-    index_3 <= _409_;
+    value_2 <= _0474_;
   always @(posedge clk)
-    value_3 <= _410_;
+    threshold_2 <= _0475_;
   always @(posedge clk)
-    index_4 <= _412_;
+    index_3 <= _0476_;
   always @(posedge clk)
-    value_4 <= _413_;
+    value_3 <= _0477_;
   always @(posedge clk)
-    index_5 <= _414_;
+    threshold_3 <= _0479_;
   always @(posedge clk)
-    value_5 <= _415_;
+    index_4 <= _0480_;
   always @(posedge clk)
-    index_6 <= _416_;
+    value_4 <= _0481_;
   always @(posedge clk)
-    value_6 <= _417_;
+    threshold_4 <= _0482_;
   always @(posedge clk)
-    index_7 <= _418_;
+    index_5 <= _0483_;
   always @(posedge clk)
-    value_7 <= _419_;
+    value_5 <= _0484_;
   always @(posedge clk)
-    index_8 <= _420_;
+    threshold_5 <= _0485_;
   always @(posedge clk)
-    value_8 <= _421_;
+    index_6 <= _0486_;
+  always @(posedge clk)
+    value_6 <= _0487_;
+  always @(posedge clk)
+    threshold_6 <= _0488_;
+  always @(posedge clk)
+    index_7 <= _0490_;
+  always @(posedge clk)
+    value_7 <= _0491_;
+  always @(posedge clk)
+    threshold_7 <= _0492_;
+  always @(posedge clk)
+    index_8 <= _0493_;
+  always @(posedge clk)
+    value_8 <= _0494_;
+  assign _0000_ = 1'h0 >> select;
+  assign _0111_ = 2'h2 >> select;
+  assign _0222_ = 1'h0 >> select;
+  assign _0333_ = 1'h0 >> select;
+  assign _0444_ = 1'h0 >> select;
+  assign _0500_ = 1'h0 >> select;
+  assign _0511_ = 1'h0 >> select;
+  assign _0522_ = 2'h2 >> select;
+  assign _0533_ = 1'h1 >> select;
+  assign _0001_ = 1'h0 >> select;
+  assign _0012_ = $signed(value) <= $signed({ _0001_, _0533_, _0522_, _0511_, _0500_, _0444_, _0333_, _0222_, _0111_, _0000_ });
+  assign _0023_ = 1'h0 >> select;
+  assign _0034_ = 2'h2 >> select;
+  assign _0045_ = 1'h1 >> select;
+  assign _0056_ = 2'h2 >> select;
+  assign _0067_ = 2'h2 >> select;
+  assign _0078_ = 2'h2 >> select;
+  assign _0089_ = 2'h2 >> select;
+  assign _0100_ = 1'h0 >> select;
+  assign _0112_ = 1'h1 >> select;
+  assign _0123_ = 2'h2 >> select;
+  assign _0134_ = 2'h3 >> select;
+  assign _0145_ = 2'h3 >> select;
+  assign _0156_ = 2'h2 >> select;
+  assign _0167_ = 2'h2 >> select;
+  assign _0178_ = 2'h2 >> select;
+  assign _0189_ = 2'h2 >> select;
+  assign _0200_ = 1'h1 >> select;
+  assign _0211_ = 1'h0 >> select;
+  assign _0223_ = $signed(value) >= $signed({ _0211_, _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_ });
+  assign _0234_ = 1'h0 >> select;
+  assign _0245_ = 2'h2 >> select;
+  assign _0256_ = 1'h1 >> select;
+  assign _0267_ = 2'h2 >> select;
+  assign _0278_ = 2'h2 >> select;
+  assign _0289_ = 2'h2 >> select;
+  assign _0300_ = 2'h2 >> select;
+  assign _0311_ = 1'h0 >> select;
+  assign _0322_ = 1'h1 >> select;
+  assign _0334_ = 2'h2 >> select;
+  assign _0345_ = 2'h3 >> select;
+  assign _0356_ = 2'h3 >> select;
+  assign _0367_ = 2'h2 >> select;
+  assign _0378_ = 2'h2 >> select;
+  assign _0389_ = 2'h2 >> select;
+  assign _0400_ = 2'h2 >> select;
+  assign _0411_ = 1'h1 >> select;
+  assign _0422_ = 1'h0 >> select;
+  assign _0433_ = 1'h0 >> select;
+  assign _0445_ = 2'h2 >> select;
+  assign _0456_ = 1'h0 >> select;
+  assign _0467_ = 1'h0 >> select;
+  assign _0478_ = 1'h0 >> select;
+  assign _0489_ = 1'h0 >> select;
+  assign _0495_ = 1'h0 >> select;
+  assign _0496_ = 2'h2 >> select;
+  assign _0497_ = 1'h1 >> select;
+  assign _0498_ = 1'h0 >> select;
+  assign _0499_ = $signed({ _0422_, _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_ }) - $signed({ _0498_, _0497_, _0496_, _0495_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_ });
+  assign _0501_ = 1'h0 >> select;
+  assign _0502_ = 2'h2 >> select;
+  assign _0503_ = 1'h0 >> select;
+  assign _0504_ = 1'h0 >> select;
+  assign _0505_ = 1'h0 >> select;
+  assign _0506_ = 1'h0 >> select;
+  assign _0507_ = 1'h0 >> select;
+  assign _0508_ = 2'h2 >> select;
+  assign _0509_ = 1'h1 >> select;
+  assign _0510_ = 1'h0 >> select;
+  assign _0512_ = $signed(value) - $signed({ _0510_, _0509_, _0508_, _0507_, _0506_, _0505_, _0504_, _0503_, _0502_, _0501_ });
+  assign _0513_ = 2'h3 >> select;
+  assign _0514_ = 1'h0 >> select;
+  assign _0515_ = 2'h3 >> select;
+  assign _0516_ = 1'h0 >> select;
+  assign _0517_ = 1'h0 >> select;
+  assign _0518_ = 1'h0 >> select;
+  assign _0519_ = 1'h0 >> select;
+  assign _0520_ = 1'h0 >> select;
+  assign _0521_ = 1'h0 >> select;
+  assign _0523_ = 1'h0 >> select;
+  assign _0524_ = 2'h3 >> select;
+  assign _0525_ = 2'h3 >> select;
+  assign _0526_ = 1'h0 >> select;
+  assign _0527_ = 1'h0 >> select;
+  assign _0528_ = 1'h0 >> select;
+  assign _0529_ = 1'h0 >> select;
+  assign _0530_ = 2'h3 >> select;
+  assign _0531_ = 2'h3 >> select;
+  assign _0532_ = 2'h2 >> select;
+  assign _0534_ = 1'h1 >> select;
+  assign _0535_ = 1'h1 >> select;
+  assign _0536_ = 1'h1 >> select;
+  assign _0537_ = 1'h0 >> select;
+  assign _0538_ = 1'h1 >> select;
+  assign _0539_ = 2'h3 >> select;
+  assign _0540_ = 1'h0 >> select;
+  assign _0541_ = 1'h0 >> select;
+  assign _0542_ = 1'h0 >> select;
+  assign _0543_ = 1'h1 >> select;
+  assign _0002_ = 1'h1 >> select;
+  assign _0003_ = 1'h1 >> select;
+  assign _0004_ = 2'h3 >> select;
+  assign _0005_ = 1'h0 >> select;
+  assign _0006_ = 1'h0 >> select;
+  assign _0007_ = reached_0 ? { _0530_, _0529_, _0528_, _0527_, _0526_, _0525_, _0524_, _0523_, _0521_, _0520_, _0519_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_ } : { _0006_, _0005_, _0004_, _0003_, _0002_, _0543_, _0542_, _0541_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0532_, _0531_ };
+  assign _0008_ = 4'ha >> { select, index_1 };
+  assign _0009_ = 1'h1 >> { select, index_1 };
+  assign _0010_ = 4'ha >> { select, index_1 };
+  assign _0011_ = 1'h0 >> { select, index_1 };
+  assign _0013_ = 1'h0 >> { select, index_1 };
+  assign _0014_ = 1'h1 >> { select, index_1 };
+  assign _0015_ = 3'h4 >> { select, index_1 };
+  assign _0016_ = 3'h4 >> { select, index_1 };
+  assign _0017_ = 3'h5 >> { select, index_1 };
+  assign _0018_ = 3'h4 >> { select, index_1 };
+  assign _0019_ = 4'hf >> { select, index_1 };
+  assign _0020_ = 4'hf >> { select, index_1 };
+  assign _0021_ = 1'h1 >> { select, index_1 };
+  assign _0022_ = 3'h5 >> { select, index_1 };
+  assign _0024_ = 3'h4 >> { select, index_1 };
+  assign _0025_ = 1'h1 >> { select, index_1 };
+  assign _0026_ = 4'ha >> { select, index_1 };
+  assign _0027_ = 4'hb >> { select, index_1 };
+  assign _0028_ = 4'hc >> { select, index_1 };
+  assign _0029_ = 4'hf >> { select, index_1 };
+  assign _0030_ = 4'hd >> { select, index_1 };
+  assign _0031_ = 3'h5 >> { select, index_1 };
+  assign _0032_ = 3'h4 >> { select, index_1 };
+  assign _0033_ = 3'h5 >> { select, index_1 };
+  assign _0035_ = 4'h9 >> { select, index_1 };
+  assign _0036_ = 4'hc >> { select, index_1 };
+  assign _0037_ = 4'hc >> { select, index_1 };
+  assign _0038_ = 3'h6 >> { select, index_1 };
+  assign _0039_ = 3'h7 >> { select, index_1 };
+  assign _0040_ = 3'h5 >> { select, index_1 };
+  assign _0041_ = 4'h9 >> { select, index_1 };
+  assign _0042_ = 4'h8 >> { select, index_1 };
+  assign _0043_ = 4'h8 >> { select, index_1 };
+  assign _0044_ = 2'h2 >> { select, index_1 };
+  assign _0046_ = reached_1 ? { _0026_, _0025_, _0024_, _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_ } : { _0044_, _0043_, _0042_, _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_ };
+  assign _0047_ = 8'hed >> { select, index_2 };
+  assign _0048_ = 6'h23 >> { select, index_2 };
+  assign _0049_ = 8'hec >> { select, index_2 };
+  assign _0050_ = 6'h21 >> { select, index_2 };
+  assign _0051_ = 2'h2 >> { select, index_2 };
+  assign _0052_ = 6'h20 >> { select, index_2 };
+  assign _0053_ = 5'h11 >> { select, index_2 };
+  assign _0054_ = 6'h32 >> { select, index_2 };
+  assign _0055_ = 6'h30 >> { select, index_2 };
+  assign _0057_ = 6'h32 >> { select, index_2 };
+  assign _0058_ = 8'hde >> { select, index_2 };
+  assign _0059_ = 8'hff >> { select, index_2 };
+  assign _0060_ = 2'h3 >> { select, index_2 };
+  assign _0061_ = 5'h10 >> { select, index_2 };
+  assign _0062_ = 2'h3 >> { select, index_2 };
+  assign _0063_ = 6'h22 >> { select, index_2 };
+  assign _0064_ = 8'hcc >> { select, index_2 };
+  assign _0065_ = 8'hdc >> { select, index_2 };
+  assign _0066_ = 6'h21 >> { select, index_2 };
+  assign _0068_ = 8'hdf >> { select, index_2 };
+  assign _0069_ = 7'h73 >> { select, index_2 };
+  assign _0070_ = 7'h50 >> { select, index_2 };
+  assign _0071_ = 6'h31 >> { select, index_2 };
+  assign _0072_ = 6'h23 >> { select, index_2 };
+  assign _0073_ = 1'h0 >> { select, index_2 };
+  assign _0074_ = 7'h51 >> { select, index_2 };
+  assign _0075_ = 7'h73 >> { select, index_2 };
+  assign _0076_ = 8'hdc >> { select, index_2 };
+  assign _0077_ = 8'hbf >> { select, index_2 };
+  assign _0079_ = 6'h23 >> { select, index_2 };
+  assign _0080_ = 1'h0 >> { select, index_2 };
+  assign _0081_ = 7'h60 >> { select, index_2 };
+  assign _0082_ = 7'h42 >> { select, index_2 };
+  assign _0083_ = 8'h8c >> { select, index_2 };
+  assign _0084_ = reached_2 ? { _0064_, _0063_, _0062_, _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_ } : { _0083_, _0082_, _0081_, _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_ };
+  assign _0085_ = 16'he4f5 >> { select, index_3 };
+  assign _0086_ = 13'h190d >> { select, index_3 };
+  assign _0087_ = 16'hf5ff >> { select, index_3 };
+  assign _0088_ = 9'h100 >> { select, index_3 };
+  assign _0090_ = 12'hd0f >> { select, index_3 };
+  assign _0091_ = 12'ha05 >> { select, index_3 };
+  assign _0092_ = 13'h1b00 >> { select, index_3 };
+  assign _0093_ = 10'h20f >> { select, index_3 };
+  assign _0094_ = 13'h1705 >> { select, index_3 };
+  assign _0095_ = 10'h30c >> { select, index_3 };
+  assign _0096_ = 16'heff8 >> { select, index_3 };
+  assign _0097_ = 16'he8ff >> { select, index_3 };
+  assign _0098_ = 13'h1b00 >> { select, index_3 };
+  assign _0099_ = 11'h60f >> { select, index_3 };
+  assign _0101_ = 13'h140a >> { select, index_3 };
+  assign _0102_ = 13'h180c >> { select, index_3 };
+  assign _0103_ = 16'he0f0 >> { select, index_3 };
+  assign _0104_ = 16'heff3 >> { select, index_3 };
+  assign _0105_ = 10'h209 >> { select, index_3 };
+  assign _0106_ = 16'hf7fb >> { select, index_3 };
+  assign _0107_ = 13'h1b04 >> { select, index_3 };
+  assign _0108_ = 14'h3701 >> { select, index_3 };
+  assign _0109_ = 14'h240b >> { select, index_3 };
+  assign _0110_ = 13'h1004 >> { select, index_3 };
+  assign _0113_ = 13'h1201 >> { select, index_3 };
+  assign _0114_ = 14'h2708 >> { select, index_3 };
+  assign _0115_ = 13'h1b04 >> { select, index_3 };
+  assign _0116_ = 16'hf7f9 >> { select, index_3 };
+  assign _0117_ = 16'he4ff >> { select, index_3 };
+  assign _0118_ = 13'h1000 >> { select, index_3 };
+  assign _0119_ = 14'h3200 >> { select, index_3 };
+  assign _0120_ = 14'h240a >> { select, index_3 };
+  assign _0121_ = 14'h380c >> { select, index_3 };
+  assign _0122_ = 16'hc0f0 >> { select, index_3 };
+  assign _0124_ = reached_3 ? { _0103_, _0102_, _0101_, _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_ } : { _0122_, _0121_, _0120_, _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_ };
+  assign _0125_ = 32'd4175822764 >> { select, index_4 };
+  assign _0126_ = 26'h3a6009b >> { select, index_4 };
+  assign _0127_ = 32'd4197973952 >> { select, index_4 };
+  assign _0128_ = 23'h7700ff >> { select, index_4 };
+  assign _0129_ = 25'h14800e8 >> { select, index_4 };
+  assign _0130_ = 27'h72f00a0 >> { select, index_4 };
+  assign _0131_ = 27'h71a00df >> { select, index_4 };
+  assign _0132_ = 27'h4bc00e8 >> { select, index_4 };
+  assign _0133_ = 27'h62f00e2 >> { select, index_4 };
+  assign _0135_ = 27'h47f00b0 >> { select, index_4 };
+  assign _0136_ = 32'd4248895425 >> { select, index_4 };
+  assign _0137_ = 32'd4214226688 >> { select, index_4 };
+  assign _0138_ = 27'h71a00ff >> { select, index_4 };
+  assign _0139_ = 27'h5ac00aa >> { select, index_4 };
+  assign _0140_ = 27'h63000cc >> { select, index_4 };
+  assign _0141_ = 27'h7c000f0 >> { select, index_4 };
+  assign _0142_ = 32'd4160814848 >> { select, index_4 };
+  assign _0143_ = 32'd4262854454 >> { select, index_4 };
+  assign _0144_ = 27'h4a6011a >> { select, index_4 };
+  assign _0146_ = 32'd4279762673 >> { select, index_4 };
+  assign _0147_ = 27'h5a70010 >> { select, index_4 };
+  assign _0148_ = 27'h6a800ba >> { select, index_4 };
+  assign _0149_ = 26'h2700061 >> { select, index_4 };
+  assign _0150_ = 25'h1ea0010 >> { select, index_4 };
+  assign _0151_ = 27'h54c00ba >> { select, index_4 };
+  assign _0152_ = 27'h65f0061 >> { select, index_4 };
+  assign _0153_ = 27'h5ef00a2 >> { select, index_4 };
+  assign _0154_ = 32'd4276158145 >> { select, index_4 };
+  assign _0155_ = 32'd4197515008 >> { select, index_4 };
+  assign _0157_ = 25'h1ea0000 >> { select, index_4 };
+  assign _0158_ = 27'h54c00aa >> { select, index_4 };
+  assign _0159_ = 27'h67000cc >> { select, index_4 };
+  assign _0160_ = 27'h78000f0 >> { select, index_4 };
+  assign _0161_ = 32'd4160814848 >> { select, index_4 };
+  assign _0162_ = reached_4 ? { _0142_, _0141_, _0140_, _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_ } : { _0161_, _0160_, _0159_, _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_ };
+  assign _0163_ = 64'hffd6ad33fffe7343 >> { select, index_5 };
+  assign _0164_ = 53'h184a3c00000f70 >> { select, index_5 };
+  assign _0165_ = 64'hffdf0f3fffff558f >> { select, index_5 };
+  assign _0166_ = 54'h2c53c000000aaa >> { select, index_5 };
+  assign _0168_ = 54'h2d9aff00006ccc >> { select, index_5 };
+  assign _0169_ = 54'h3c79aa00001c03 >> { select, index_5 };
+  assign _0170_ = 54'h2952cc000003aa >> { select, index_5 };
+  assign _0171_ = 54'h3118f000006ccc >> { select, index_5 };
+  assign _0172_ = 54'h3e1fff00001c03 >> { select, index_5 };
+  assign _0173_ = 52'hc430000006f06 >> { select, index_5 };
+  assign _0174_ = 64'hffed9affffff8ffe >> { select, index_5 };
+  assign _0175_ = 64'hfffc79aafffff001 >> { select, index_5 };
+  assign _0176_ = 54'h2952cc0000aaaa >> { select, index_5 };
+  assign _0177_ = 54'h319cf00000cccc >> { select, index_5 };
+  assign _0179_ = 54'h3e1f000000f0f0 >> { select, index_5 };
+  assign _0180_ = 54'h3fe0000000ff00 >> { select, index_5 };
+  assign _0181_ = 64'hffc00000ffff0000 >> { select, index_5 };
+  assign _0182_ = 64'hffd52b33fffe72c3 >> { select, index_5 };
+  assign _0183_ = 53'h11dd3c0001f180 >> { select, index_5 };
+  assign _0184_ = 64'hffde1a3ffffea180 >> { select, index_5 };
+  assign _0185_ = 54'h2592c000008b2a >> { select, index_5 };
+  assign _0186_ = 53'h19a7000000c9c8 >> { select, index_5 };
+  assign _0187_ = 51'h78eaa0000b888 >> { select, index_5 };
+  assign _0188_ = 54'h2ad4cc00008322 >> { select, index_5 };
+  assign _0190_ = 54'h3b09f00000c9c8 >> { select, index_5 };
+  assign _0191_ = 54'h341aff0000bc0c >> { select, index_5 };
+  assign _0192_ = 51'h592000000ce05 >> { select, index_5 };
+  assign _0193_ = 64'hffd9a700ffff0ffc >> { select, index_5 };
+  assign _0194_ = 64'hffc78eaafffe0ffc >> { select, index_5 };
+  assign _0195_ = 54'h2ad4cc0000a556 >> { select, index_5 };
+  assign _0196_ = 54'h3318f00000c998 >> { select, index_5 };
+  assign _0197_ = 54'h3c1f000000f1e0 >> { select, index_5 };
+  assign _0198_ = 54'h3fe0000000fe00 >> { select, index_5 };
+  assign _0199_ = 64'hffc00000ffff0000 >> { select, index_5 };
+  assign _0201_ = reached_5 ? { _0181_, _0180_, _0179_, _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_ } : { _0199_, _0198_, _0197_, _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_ };
+  assign _0202_ = 64'hfffffb988ee30f0f >> index_6;
+  assign _0203_ = 64'hfffffffe387e0c21 >> index_6;
+  assign _0204_ = select ? _0202_ : _0203_;
+  assign _0205_ = 41'h1257bd80ff0 >> index_6;
+  assign _0206_ = 33'h152ab5a1f >> index_6;
+  assign _0207_ = select ? _0205_ : _0206_;
+  assign _0208_ = 64'hfffffe417d3df000 >> index_6;
+  assign _0209_ = 64'hfffffffe63b3a0aa >> index_6;
+  assign _0210_ = select ? _0208_ : _0209_;
+  assign _0212_ = 42'h3c6f0e1ffff >> index_6;
+  assign _0213_ = 31'h44cdcccc >> index_6;
+  assign _0214_ = select ? _0212_ : _0213_;
+  assign _0215_ = 43'h55ac593aaaa >> index_6;
+  assign _0216_ = 31'h7871f0d1 >> index_6;
+  assign _0217_ = select ? _0215_ : _0216_;
+  assign _0218_ = 42'h21468dacccc >> index_6;
+  assign _0219_ = 31'h47f0006a >> index_6;
+  assign _0220_ = select ? _0218_ : _0219_;
+  assign _0221_ = 43'h467711cf0f0 >> index_6;
+  assign _0224_ = 31'h408fcc8c >> index_6;
+  assign _0225_ = select ? _0221_ : _0224_;
+  assign _0226_ = 43'h5420ac4ff00 >> index_6;
+  assign _0227_ = 31'h7871f0d1 >> index_6;
+  assign _0228_ = select ? _0226_ : _0227_;
+  assign _0229_ = 42'h2037d390000 >> index_6;
+  assign _0230_ = 31'h4770004b >> index_6;
+  assign _0231_ = select ? _0229_ : _0230_;
+  assign _0232_ = 42'h3c4f0e1ffff >> index_6;
+  assign _0233_ = 33'h18781ffc7 >> index_6;
+  assign _0235_ = select ? _0232_ : _0233_;
+  assign _0236_ = 64'hfffffd5ac593aaaa >> index_6;
+  assign _0237_ = 64'hfffffffff801ffc0 >> index_6;
+  assign _0238_ = select ? _0236_ : _0237_;
+  assign _0239_ = 64'hfffffa1468dacccc >> index_6;
+  assign _0240_ = 64'hfffffffeaaab556a >> index_6;
+  assign _0241_ = select ? _0239_ : _0240_;
+  assign _0242_ = 43'h467711cf0f0 >> index_6;
+  assign _0243_ = 32'd3436026252 >> index_6;
+  assign _0244_ = select ? _0242_ : _0243_;
+  assign _0246_ = 43'h78781e0ff00 >> index_6;
+  assign _0247_ = 32'd4042383856 >> index_6;
+  assign _0248_ = select ? _0246_ : _0247_;
+  assign _0249_ = 43'h7f801ff0000 >> index_6;
+  assign _0250_ = 32'd4278320640 >> index_6;
+  assign _0251_ = select ? _0249_ : _0250_;
+  assign _0252_ = 43'h7fffe000000 >> index_6;
+  assign _0253_ = 32'd4294836224 >> index_6;
+  assign _0254_ = select ? _0252_ : _0253_;
+  assign _0255_ = 64'hfffff80000000000 >> index_6;
+  assign _0257_ = 64'hffffffff00000000 >> index_6;
+  assign _0258_ = select ? _0255_ : _0257_;
+  assign _0259_ = 64'hfffff7319cc70f0f >> index_6;
+  assign _0260_ = 64'hffffffff8703e2f7 >> index_6;
+  assign _0261_ = select ? _0259_ : _0260_;
+  assign _0262_ = 42'h39951f10ff0 >> index_6;
+  assign _0263_ = 34'h2d5aab9f0 >> index_6;
+  assign _0264_ = select ? _0262_ : _0263_;
+  assign _0265_ = 64'hfffffc517f78f000 >> index_6;
+  assign _0266_ = 64'hfffffffca631515a >> index_6;
+  assign _0268_ = select ? _0265_ : _0266_;
+  assign _0269_ = 44'hc698e770000 >> index_6;
+  assign _0270_ = 32'd3235749276 >> index_6;
+  assign _0271_ = select ? _0269_ : _0270_;
+  assign _0272_ = 43'h5aa58ecaaaa >> index_6;
+  assign _0273_ = 32'd3101941992 >> index_6;
+  assign _0274_ = select ? _0272_ : _0273_;
+  assign _0275_ = 44'hebd72b6cccc >> index_6;
+  assign _0276_ = 32'd2279608658 >> index_6;
+  assign _0277_ = select ? _0275_ : _0276_;
+  assign _0279_ = 44'h8ce6338f0f0 >> index_6;
+  assign _0280_ = 32'd3223166364 >> index_6;
+  assign _0281_ = select ? _0279_ : _0280_;
+  assign _0282_ = 44'hb5732c9ff00 >> index_6;
+  assign _0283_ = 32'd3101941992 >> index_6;
+  assign _0284_ = select ? _0282_ : _0283_;
+  assign _0285_ = 43'h4175d700000 >> index_6;
+  assign _0286_ = 32'd3353477210 >> index_6;
+  assign _0287_ = select ? _0285_ : _0286_;
+  assign _0288_ = 44'hc6f8e770000 >> index_6;
+  assign _0290_ = 34'h30703ffc6 >> index_6;
+  assign _0291_ = select ? _0288_ : _0290_;
+  assign _0292_ = 64'hfffff5ac58ecaaaa >> index_6;
+  assign _0293_ = 64'hfffffffc07fc003e >> index_6;
+  assign _0294_ = select ? _0292_ : _0293_;
+  assign _0295_ = 64'hfffffeb972b6cccc >> index_6;
+  assign _0296_ = 64'hfffffffead555554 >> index_6;
+  assign _0297_ = select ? _0295_ : _0296_;
+  assign _0298_ = 44'h8ce6338f0f0 >> index_6;
+  assign _0299_ = 32'd3382286744 >> index_6;
+  assign _0301_ = select ? _0298_ : _0299_;
+  assign _0302_ = 44'hf0f83c0ff00 >> index_6;
+  assign _0303_ = 32'd4058112480 >> index_6;
+  assign _0304_ = select ? _0302_ : _0303_;
+  assign _0305_ = 44'hff003ff0000 >> index_6;
+  assign _0306_ = 32'd4261543424 >> index_6;
+  assign _0307_ = select ? _0305_ : _0306_;
+  assign _0308_ = 44'hffffc000000 >> index_6;
+  assign _0309_ = 32'd4294836224 >> index_6;
+  assign _0310_ = select ? _0308_ : _0309_;
+  assign _0312_ = 64'hfffff00000000000 >> index_6;
+  assign _0313_ = 64'hffffffff00000000 >> index_6;
+  assign _0314_ = select ? _0312_ : _0313_;
+  assign _0315_ = reached_6 ? { _0258_, _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_ } : { _0314_, _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_ };
+  assign _0316_ = 2'h3 >> select;
+  assign _0317_ = 2'h2 >> select;
+  assign _0318_ = 1'h0 >> select;
+  assign _0319_ = 1'h0 >> select;
+  assign _0320_ = 1'h0 >> select;
+  assign _0321_ = 2'h2 >> select;
+  assign _0323_ = 1'h0 >> select;
+  assign _0324_ = 2'h2 >> select;
+  assign _0325_ = 1'h0 >> select;
+  assign _0326_ = 1'h0 >> select;
+  assign _0327_ = 1'h0 >> select;
+  assign _0328_ = 2'h2 >> select;
+  assign _0329_ = 1'h0 >> select;
+  assign _0330_ = 2'h2 >> select;
+  assign _0331_ = 1'h0 >> select;
+  assign _0332_ = 2'h2 >> select;
+  assign _0335_ = 1'h1 >> select;
+  assign reached_0 = value_0 >= { _0335_, _0332_, _0331_, _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_ };
+  assign reached_1 = value_1 >= threshold_1;
+  assign reached_2 = value_2 >= threshold_2;
+  assign reached_3 = value_3 >= threshold_3;
+  assign reached_4 = value_4 >= threshold_4;
+  assign reached_5 = value_5 >= threshold_5;
+  assign reached_6 = value_6 >= threshold_6;
+  assign reached_7 = value_7 >= threshold_7;
+  assign _0336_ = 1'h0 >> index_8[5:0];
+  assign _0337_ = 47'h555555555555 >> index_8[5:0];
+  assign _0338_ = index_8[6] ? _0336_ : _0337_;
+  assign _0339_ = 63'h5555555554aa9552 >> index_8[5:0];
+  assign _0340_ = 64'haaaaaaaaaaaaaaaa >> index_8[5:0];
+  assign _0341_ = index_8[6] ? _0339_ : _0340_;
+  assign _0342_ = index_8[7] ? _0338_ : _0341_;
+  assign _0343_ = 1'h0 >> index_8[5:0];
+  assign _0344_ = 7'h55 >> index_8[5:0];
+  assign _0346_ = index_8[6] ? _0343_ : _0344_;
+  assign _0347_ = 63'h54aaa5552aa9554a >> index_8[5:0];
+  assign _0348_ = 64'ha954aa54a5294a52 >> index_8[5:0];
+  assign _0349_ = index_8[6] ? _0347_ : _0348_;
+  assign _0350_ = index_8[7] ? _0346_ : _0349_;
+  assign _0351_ = select ? _0342_ : _0350_;
+  assign _0352_ = 1'h0 >> index_8[5:0];
+  assign _0353_ = 47'h666619986661 >> index_8[5:0];
+  assign _0354_ = index_8[6] ? _0352_ : _0353_;
+  assign _0355_ = 64'h9986661999332664 >> index_8[5:0];
+  assign _0357_ = 64'hcccccccccccccccc >> index_8[5:0];
+  assign _0358_ = index_8[6] ? _0355_ : _0357_;
+  assign _0359_ = index_8[7] ? _0354_ : _0358_;
+  assign _0360_ = 1'h0 >> index_8[5:0];
+  assign _0361_ = 7'h66 >> index_8[5:0];
+  assign _0362_ = index_8[6] ? _0360_ : _0361_;
+  assign _0363_ = 63'h67333999ccce6673 >> index_8[5:0];
+  assign _0364_ = 62'h3198cc6739ce739c >> index_8[5:0];
+  assign _0365_ = index_8[6] ? _0363_ : _0364_;
+  assign _0366_ = index_8[7] ? _0362_ : _0365_;
+  assign _0368_ = select ? _0359_ : _0366_;
+  assign _0369_ = 1'h0 >> index_8[5:0];
+  assign _0370_ = 47'h787861e18786 >> index_8[5:0];
+  assign _0371_ = index_8[6] ? _0369_ : _0370_;
+  assign _0372_ = 61'h1e187861e03c0780 >> index_8[5:0];
+  assign _0373_ = 64'hf0f0f0f0f0f0f0f0 >> index_8[5:0];
+  assign _0374_ = index_8[6] ? _0372_ : _0373_;
+  assign _0375_ = index_8[7] ? _0371_ : _0374_;
+  assign _0376_ = 1'h0 >> index_8[5:0];
+  assign _0377_ = 7'h78 >> index_8[5:0];
+  assign _0379_ = index_8[6] ? _0376_ : _0377_;
+  assign _0380_ = 63'h79c3ce1e70f3879c >> index_8[5:0];
+  assign _0381_ = 62'h3e1f0f86318c6318 >> index_8[5:0];
+  assign _0382_ = index_8[6] ? _0380_ : _0381_;
+  assign _0383_ = index_8[7] ? _0379_ : _0382_;
+  assign _0384_ = select ? _0375_ : _0383_;
+  assign _0385_ = 1'h0 >> index_8[5:0];
+  assign _0386_ = 47'h7f807e01f807 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
-    if (_012_) begin
-      _404_ = 17'h00000;
-    end else if (_223_) begin
-      _404_ = _434_[16:0];
+    if (_0012_) begin
+      _0469_ = 17'h00000;
+    end else if (_0223_) begin
+      _0469_ = _0499_[16:0];
     end else begin
-      _404_ = _447_[16:0];
+      _0469_ = _0512_[16:0];
     end
     if (rst) begin
-      _404_ = 17'h00000;
+      _0469_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _405_ = reached_0;
+    _0470_ = reached_0;
     if (rst) begin
-      _405_ = 1'h0;
+      _0470_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _406_ = value_0;
+    _0471_ = value_0;
     if (rst) begin
-      _406_ = 17'h00000;
+      _0471_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _407_ = { index_1, reached_1 };
+    _0472_ = _0007_;
     if (rst) begin
-      _407_ = 2'h0;
+      _0472_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _408_ = value_1;
+    _0473_ = { index_1, reached_1 };
     if (rst) begin
-      _408_ = 17'h00000;
+      _0473_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _409_ = { index_2, reached_2 };
+    _0474_ = value_1;
     if (rst) begin
-      _409_ = 3'h0;
+      _0474_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _410_ = value_2;
+    _0475_ = _0046_;
     if (rst) begin
-      _410_ = 17'h00000;
+      _0475_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _412_ = { index_3, reached_3 };
+    _0476_ = { index_2, reached_2 };
     if (rst) begin
-      _412_ = 4'h0;
+      _0476_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _413_ = value_3;
+    _0477_ = value_2;
     if (rst) begin
-      _413_ = 17'h00000;
+      _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _414_ = { index_4, reached_4 };
+    _0479_ = _0084_;
     if (rst) begin
-      _414_ = 5'h00;
+      _0479_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _415_ = value_4;
+    _0480_ = { index_3, reached_3 };
     if (rst) begin
-      _415_ = 17'h00000;
+      _0480_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _416_ = { index_5, reached_5 };
+    _0481_ = value_3;
     if (rst) begin
-      _416_ = 6'h00;
+      _0481_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _417_ = value_5;
+    _0482_ = _0124_;
     if (rst) begin
-      _417_ = 17'h00000;
+      _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _418_ = { index_6, reached_6 };
+    _0483_ = { index_4, reached_4 };
     if (rst) begin
-      _418_ = 7'h00;
+      _0483_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _419_ = value_6;
+    _0484_ = value_4;
     if (rst) begin
-      _419_ = 17'h00000;
+      _0484_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _420_ = { index_7, reached_7 };
+    _0485_ = _0162_;
     if (rst) begin
-      _420_ = 8'h00;
+      _0485_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _421_ = value_7;
+    _0486_ = { index_5, reached_5 };
     if (rst) begin
-      _421_ = 17'h00000;
+      _0486_ = 6'h00;
     end
   end
-  assign code = { _403_, _386_, _370_, _353_, _337_, _319_, _303_, _286_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0487_ = value_5;
+    if (rst) begin
+      _0487_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0488_ = _0201_;
+    if (rst) begin
+      _0488_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0490_ = { index_6, reached_6 };
+    if (rst) begin
+      _0490_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0491_ = value_6;
+    if (rst) begin
+      _0491_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0492_ = _0315_;
+    if (rst) begin
+      _0492_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0493_ = { index_7, reached_7 };
+    if (rst) begin
+      _0493_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0494_ = value_7;
+    if (rst) begin
+      _0494_ = 17'h00000;
+    end
+  end
+  assign code = { _0468_, _0451_, _0434_, _0417_, _0401_, _0384_, _0368_, _0351_ };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6376,10 +7370,10 @@ module power_activation_1(clk, rst, code, value);
   wire _027_;
   wire _028_;
   wire _029_;
-  wire _030_;
+  wire [15:0] _030_;
   wire _031_;
   wire _032_;
-  wire _033_;
+  wire [15:0] _033_;
   wire _034_;
   wire _035_;
   wire _036_;
@@ -6393,19 +7387,41 @@ module power_activation_1(clk, rst, code, value);
   wire _044_;
   wire _045_;
   wire _046_;
-  reg [15:0] _047_;
-  reg _048_;
-  reg [15:0] _049_;
-  reg [1:0] _050_;
-  reg [15:0] _051_;
-  reg [2:0] _052_;
-  reg [15:0] _053_;
-  reg [3:0] _054_;
+  wire _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
+  wire _054_;
   wire _055_;
-  reg [15:0] _056_;
+  wire _056_;
   wire _057_;
   wire _058_;
   wire _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
+  wire [15:0] _067_;
+  reg [15:0] _068_;
+  reg _069_;
+  reg [15:0] _070_;
+  reg [15:0] _071_;
+  reg [1:0] _072_;
+  reg [15:0] _073_;
+  reg [15:0] _074_;
+  reg [2:0] _075_;
+  reg [15:0] _076_;
+  wire _077_;
+  reg [15:0] _078_;
+  reg [3:0] _079_;
+  reg [15:0] _080_;
+  wire _081_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -6414,152 +7430,201 @@ module power_activation_1(clk, rst, code, value);
   wire reached_1;
   wire reached_2;
   wire reached_3;
+  reg [15:0] threshold_1 = 16'h0000;
+  reg [15:0] threshold_2 = 16'h0000;
+  reg [15:0] threshold_3 = 16'h0000;
   reg [15:0] value_0 = 16'h0000;
   reg [15:0] value_1 = 16'h0000;
   reg [15:0] value_2 = 16'h0000;
   reg [15:0] value_3 = 16'h0000;
   reg [15:0] value_4 = 16'h0000;
-  assign _030_ = 3'h6 >> index_3;
-  assign _031_ = 7'h58 >> index_3;
-  assign _032_ = 8'hda >> index_3;
-  assign _034_ = 8'hdc >> index_3;
-  assign _035_ = 8'h80 >> index_3;
-  assign _036_ = 7'h5a >> index_3;
-  assign _037_ = 8'hdc >> index_3;
-  assign _038_ = 8'h80 >> index_3;
-  assign _039_ = 7'h5a >> index_3;
-  assign _040_ = 8'hdc >> index_3;
-  assign _041_ = 8'h80 >> index_3;
-  assign _042_ = 7'h5a >> index_3;
-  assign _043_ = 8'hcc >> index_3;
-  assign _045_ = 8'h90 >> index_3;
-  assign _046_ = 8'he0 >> index_3;
-  assign reached_3 = value_3 >= { _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_, _030_, _029_ };
+  assign _009_ = 1'h1 >> index_1;
+  assign _010_ = 2'h2 >> index_1;
+  assign _012_ = 2'h2 >> index_1;
+  assign _013_ = 2'h3 >> index_1;
+  assign _014_ = 1'h0 >> index_1;
+  assign _015_ = 2'h3 >> index_1;
+  assign _016_ = 1'h0 >> index_1;
+  assign _017_ = 1'h0 >> index_1;
+  assign _018_ = 2'h3 >> index_1;
+  assign _019_ = 1'h0 >> index_1;
+  assign _020_ = 1'h0 >> index_1;
+  assign _021_ = 2'h3 >> index_1;
+  assign _023_ = 1'h0 >> index_1;
+  assign _024_ = 1'h0 >> index_1;
+  assign _025_ = 2'h3 >> index_1;
+  assign _026_ = 1'h0 >> index_1;
+  assign _027_ = 2'h2 >> index_1;
+  assign _028_ = 2'h2 >> index_1;
+  assign _029_ = 1'h0 >> index_1;
+  assign _030_ = reached_1 ? { _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _081_, _077_, _066_, _055_, _044_ } : { _029_, _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_ };
+  assign _031_ = 3'h4 >> index_2;
+  assign _032_ = 1'h1 >> index_2;
+  assign _034_ = 2'h2 >> index_2;
+  assign _035_ = 4'hb >> index_2;
+  assign _036_ = 4'ha >> index_2;
+  assign _037_ = 4'h8 >> index_2;
+  assign _038_ = 2'h3 >> index_2;
+  assign _039_ = 4'ha >> index_2;
+  assign _040_ = 4'h8 >> index_2;
+  assign _041_ = 2'h3 >> index_2;
+  assign _042_ = 4'ha >> index_2;
+  assign _043_ = 4'h8 >> index_2;
+  assign _045_ = 2'h3 >> index_2;
+  assign _046_ = 4'ha >> index_2;
+  assign _047_ = 4'h8 >> index_2;
+  assign _048_ = 4'hc >> index_2;
+  assign _049_ = 2'h3 >> index_2;
+  assign _050_ = 2'h2 >> index_2;
+  assign _051_ = 4'hc >> index_2;
+  assign _052_ = 4'hc >> index_2;
+  assign _053_ = 4'he >> index_2;
+  assign _054_ = 1'h0 >> index_2;
+  assign _056_ = 4'hc >> index_2;
+  assign _057_ = 4'he >> index_2;
+  assign _058_ = 1'h0 >> index_2;
+  assign _059_ = 4'hc >> index_2;
+  assign _060_ = 4'he >> index_2;
+  assign _061_ = 1'h0 >> index_2;
+  assign _062_ = 4'hc >> index_2;
+  assign _063_ = 4'ha >> index_2;
+  assign _064_ = 3'h4 >> index_2;
+  assign _065_ = 4'h8 >> index_2;
+  assign _067_ = reached_2 ? { _048_, _047_, _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_ } : { _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _056_, _054_, _053_, _052_, _051_, _050_, _049_ };
+  assign reached_0 = value_0 >= 15'h4493;
+  assign reached_1 = value_1 >= threshold_1;
+  assign reached_2 = value_2 >= threshold_2;
+  assign reached_3 = value_3 >= threshold_3;
   always @(posedge clk)
-    value_0 <= _047_;
+    value_0 <= _068_;
   always @(posedge clk)
-    index_1 <= _048_;
+    index_1 <= _069_;
   always @(posedge clk)
-    value_1 <= _049_;
+    value_1 <= _070_;
   always @(posedge clk)
-    index_2 <= _050_;
+    threshold_1 <= _071_;
   always @(posedge clk)
-    value_2 <= _051_;
+    index_2 <= _072_;
   always @(posedge clk)
-    index_3 <= _052_;
+    value_2 <= _073_;
   always @(posedge clk)
-    value_3 <= _053_;
+    threshold_2 <= _074_;
   always @(posedge clk)
-    index_4 <= _054_;
+    index_3 <= _075_;
   always @(posedge clk)
-    value_4 <= _056_;
+    value_3 <= _076_;
+  always @(posedge clk)
+    threshold_3 <= _078_;
+  always @(posedge clk)
+    index_4 <= _079_;
+  always @(posedge clk)
+    value_4 <= _080_;
   assign _000_ = $signed(value) <= $signed(12'h492);
   assign _011_ = $signed(value) >= $signed(17'h0f24a);
   assign _022_ = $signed(value) - $signed(12'h492);
-  assign reached_0 = value_0 >= 15'h4493;
-  assign _033_ = 1'h0 >> index_1;
-  assign _044_ = 2'h3 >> index_1;
-  assign _055_ = 2'h3 >> index_1;
-  assign _057_ = 2'h3 >> index_1;
-  assign _058_ = 1'h0 >> index_1;
-  assign _059_ = 2'h3 >> index_1;
-  assign _001_ = 2'h3 >> index_1;
-  assign _002_ = 1'h0 >> index_1;
-  assign _003_ = 2'h3 >> index_1;
-  assign _004_ = 2'h3 >> index_1;
-  assign _005_ = 1'h0 >> index_1;
-  assign _006_ = 2'h3 >> index_1;
-  assign _007_ = 2'h3 >> index_1;
-  assign _008_ = 1'h0 >> index_1;
-  assign _009_ = 1'h0 >> index_1;
-  assign _010_ = 2'h2 >> index_1;
-  assign reached_1 = value_1 >= { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _059_, _058_, _057_, _055_, _044_, _033_ };
-  assign _012_ = 3'h5 >> index_2;
-  assign _013_ = 4'h8 >> index_2;
-  assign _014_ = 3'h5 >> index_2;
-  assign _015_ = 4'ha >> index_2;
-  assign _016_ = 2'h2 >> index_2;
-  assign _017_ = 3'h7 >> index_2;
-  assign _018_ = 4'h8 >> index_2;
-  assign _019_ = 2'h2 >> index_2;
-  assign _020_ = 3'h7 >> index_2;
-  assign _021_ = 4'h8 >> index_2;
-  assign _023_ = 2'h2 >> index_2;
-  assign _024_ = 3'h7 >> index_2;
-  assign _025_ = 4'h8 >> index_2;
-  assign _026_ = 3'h6 >> index_2;
-  assign _027_ = 4'hc >> index_2;
-  assign _028_ = 4'h8 >> index_2;
-  assign reached_2 = value_2 >= { _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_ };
-  assign _029_ = 6'h25 >> index_3;
+  assign _033_ = reached_0 ? 16'h9b6e : 16'h1b6e;
+  assign _044_ = 1'h0 >> index_1;
+  assign _055_ = 2'h2 >> index_1;
+  assign _066_ = 1'h0 >> index_1;
+  assign _077_ = 2'h3 >> index_1;
+  assign _081_ = 1'h1 >> index_1;
+  assign _001_ = 1'h1 >> index_1;
+  assign _002_ = 2'h2 >> index_1;
+  assign _003_ = 1'h1 >> index_1;
+  assign _004_ = 1'h1 >> index_1;
+  assign _005_ = 2'h2 >> index_1;
+  assign _006_ = 1'h1 >> index_1;
+  assign _007_ = 1'h1 >> index_1;
+  assign _008_ = 2'h2 >> index_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
-      _047_ = 16'h0000;
+      _068_ = 16'h0000;
     end else if (_011_) begin
-      _047_ = 16'hedb8;
+      _068_ = 16'hedb8;
     end else begin
-      _047_ = _022_[15:0];
+      _068_ = _022_[15:0];
     end
     if (rst) begin
-      _047_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _048_ = reached_0;
-    if (rst) begin
-      _048_ = 1'h0;
+      _068_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _049_ = value_0;
+    _069_ = reached_0;
     if (rst) begin
-      _049_ = 16'h0000;
+      _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _050_ = { index_1, reached_1 };
+    _070_ = value_0;
     if (rst) begin
-      _050_ = 2'h0;
+      _070_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _051_ = value_1;
+    _071_ = _033_;
     if (rst) begin
-      _051_ = 16'h0000;
+      _071_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _052_ = { index_2, reached_2 };
+    _072_ = { index_1, reached_1 };
     if (rst) begin
-      _052_ = 3'h0;
+      _072_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _053_ = value_2;
+    _073_ = value_1;
     if (rst) begin
-      _053_ = 16'h0000;
+      _073_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _054_ = { index_3, reached_3 };
+    _074_ = _030_;
     if (rst) begin
-      _054_ = 4'h0;
+      _074_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _056_ = value_3;
+    _075_ = { index_2, reached_2 };
     if (rst) begin
-      _056_ = 16'h0000;
+      _075_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _076_ = value_2;
+    if (rst) begin
+      _076_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _078_ = _067_;
+    if (rst) begin
+      _078_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _079_ = { index_3, reached_3 };
+    if (rst) begin
+      _079_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _080_ = value_3;
+    if (rst) begin
+      _080_ = 16'h0000;
     end
   end
   assign code = { 4'h0, index_4 };
@@ -6586,7 +7651,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg signed [20:0] value = 21'h000000;
   input signed [23:0] acc;
   wire signed [23:0] acc;
-  wire [39:0] _00_;
+  wire [31:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
@@ -6597,55 +7662,60 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [40:0] _11_;
+  wire [23:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
-  wire [11:0] _17_;
-  wire [25:0] _18_;
-  wire [26:0] _19_;
-  wire [39:0] _20_;
-  wire [38:0] _21_;
-  wire _22_;
-  wire [38:0] _23_;
-  wire [38:0] _24_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [11:0] _20_;
+  wire [25:0] _21_;
+  wire [54:0] _22_;
+  wire [26:0] _23_;
+  wire [39:0] _24_;
   wire [38:0] _25_;
   wire [38:0] _26_;
   wire [38:0] _27_;
-  reg [39:0] _28_;
-  reg [39:0] _29_;
-  reg [29:0] _30_;
-  reg [29:0] _31_;
-  reg [38:0] _32_;
-  wire _33_;
-  reg [10:0] _34_;
-  reg [14:0] _35_;
-  reg [25:0] _36_;
-  reg [25:0] _37_;
-  reg [38:0] _38_;
-  reg [2:0] _39_;
-  reg [2:0] _40_;
-  reg [2:0] _41_;
-  reg [2:0] _42_;
-  reg [20:0] _43_;
-  wire _44_;
-  wire _45_;
-  wire _46_;
-  wire _47_;
-  wire _48_;
+  wire [38:0] _28_;
+  wire [38:0] _29_;
+  wire [38:0] _30_;
+  reg [31:0] _31_;
+  reg [23:0] _32_;
+  wire [55:0] _33_;
+  reg [39:0] _34_;
+  reg [29:0] _35_;
+  reg [29:0] _36_;
+  reg [38:0] _37_;
+  reg [10:0] _38_;
+  reg [14:0] _39_;
+  reg [25:0] _40_;
+  reg [25:0] _41_;
+  reg [38:0] _42_;
+  reg [2:0] _43_;
+  wire [40:0] _44_;
+  reg [2:0] _45_;
+  reg [2:0] _46_;
+  reg [2:0] _47_;
+  reg [20:0] _48_;
+  wire _49_;
+  wire _50_;
+  wire _51_;
+  wire _52_;
   reg signed [38:0] \$signal  = 39'h0000000000;
-  reg [14:0] \$signal$15  = 15'h0000;
-  reg [25:0] \$signal$16  = 26'h0000000;
-  reg signed [29:0] bias = 30'h00000000;
-  reg signed [29:0] bias_2 = 30'h00000000;
+  reg [14:0] \$signal$16  = 15'h0000;
+  reg [25:0] \$signal$17  = 26'h0000000;
+  reg signed [29:0] bias_0 = 30'h00000000;
+  reg signed [29:0] bias_1 = 30'h00000000;
   wire signed [29:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [14:0] \parameters.residual ;
   reg signed [39:0] product = 40'h0000000000;
-  reg signed [39:0] product_2 = 40'h0000000000;
-  reg [25:0] \product_2$17  = 26'h0000000;
+  reg [31:0] product_0 = 32'd0;
+  reg signed [23:0] product_1 = 24'h000000;
+  reg [25:0] product_2 = 26'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
@@ -6653,189 +7723,201 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [38:0] total = 39'h0000000000;
   always @(posedge clk)
-    \product_2$17  <= _37_;
+    bias_1 <= _36_;
   always @(posedge clk)
-    total <= _38_;
+    \$signal  <= _37_;
   always @(posedge clk)
-    shift_select_0 <= _39_;
+    skip <= _38_;
   always @(posedge clk)
-    shift_select_1 <= _40_;
+    \$signal$16  <= _39_;
   always @(posedge clk)
-    shift_select_2 <= _41_;
+    \$signal$17  <= _40_;
   always @(posedge clk)
-    shift_select_3 <= _42_;
+    product_2 <= _41_;
   always @(posedge clk)
-    value <= _43_;
-  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
-  assign _11_ = $signed(product_2) + $signed(bias_2);
-  assign _22_ = 16'hcd66 >> skip_0;
-  assign _33_ = 16'h9678 >> skip_0;
-  assign _44_ = 16'hb02a >> skip_0;
-  assign _45_ = 16'h8d4c >> skip_0;
-  assign _46_ = 16'hd670 >> skip_0;
-  assign _47_ = 16'hb02a >> skip_0;
-  assign _48_ = 16'h8d4c >> skip_0;
+    total <= _42_;
+  always @(posedge clk)
+    shift_select_0 <= _43_;
+  always @(posedge clk)
+    shift_select_1 <= _45_;
+  always @(posedge clk)
+    shift_select_2 <= _46_;
+  always @(posedge clk)
+    shift_select_3 <= _47_;
+  always @(posedge clk)
+    value <= _48_;
+  assign _00_ = acc[15:0] * parameters[15:0];
+  assign _11_ = $signed(acc[23:16]) * $signed({ 1'h0, parameters[15:0] });
+  assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
+  assign _44_ = $signed(product) + $signed(bias_1);
+  assign _49_ = 16'hcd66 >> skip_0;
+  assign _50_ = 16'h9678 >> skip_0;
+  assign _51_ = 16'hb02a >> skip_0;
+  assign _52_ = 16'h8d4c >> skip_0;
   assign _01_ = 16'hd670 >> skip_0;
-  assign _02_ = 16'he780 >> skip_0;
-  assign _03_ = 16'hf800 >> skip_0;
-  assign _04_ = 1'h0 >> skip_0;
-  assign _05_ = 1'h0 >> skip_1;
-  assign _06_ = 1'h0 >> skip_1;
-  assign _07_ = 1'h0 >> skip_1;
-  assign _08_ = 16'haaaa >> skip_1;
-  assign _09_ = 16'hcccc >> skip_1;
-  assign _10_ = 16'hf0f0 >> skip_1;
-  assign _12_ = 8'hff >> skip_1;
-  assign _13_ = 8'hff >> skip_1;
-  assign _14_ = 8'hff >> skip_1;
+  assign _02_ = 16'hb02a >> skip_0;
+  assign _03_ = 16'h8d4c >> skip_0;
+  assign _04_ = 16'hd670 >> skip_0;
+  assign _05_ = 16'he780 >> skip_0;
+  assign _06_ = 16'hf800 >> skip_0;
+  assign _07_ = 1'h0 >> skip_0;
+  assign _08_ = 1'h0 >> skip_1;
+  assign _09_ = 1'h0 >> skip_1;
+  assign _10_ = 1'h0 >> skip_1;
+  assign _12_ = 16'haaaa >> skip_1;
+  assign _13_ = 16'hcccc >> skip_1;
+  assign _14_ = 16'hf0f0 >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
-  assign _17_ = { _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_, _44_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
-  assign _18_ = skip * \$signal$15 ;
-  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
+  assign _17_ = 8'hff >> skip_1;
+  assign _18_ = 8'hff >> skip_1;
+  assign _19_ = 8'hff >> skip_1;
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _52_, _51_, _50_, _49_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _21_ = skip * \$signal$16 ;
+  assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product <= _28_;
+    product_0 <= _31_;
   always @(posedge clk)
-    product_2 <= _29_;
+    product_1 <= _32_;
   always @(posedge clk)
-    bias <= _30_;
+    product <= _34_;
   always @(posedge clk)
-    bias_2 <= _31_;
-  always @(posedge clk)
-    \$signal  <= _32_;
-  always @(posedge clk)
-    skip <= _34_;
-  always @(posedge clk)
-    \$signal$15  <= _35_;
-  always @(posedge clk)
-    \$signal$16  <= _36_;
+    bias_0 <= _35_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = \$signal$16 ;
+    _37_ = _44_[38:0];
     if (rst) begin
-      _37_ = 26'h0000000;
+      _37_ = 39'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = _20_[38:0];
+    _38_ = _20_[10:0];
     if (rst) begin
-      _38_ = 39'h0000000000;
+      _38_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = shift_select;
+    _39_ = parameters[60:46];
     if (rst) begin
-      _39_ = 3'h0;
+      _39_ = 15'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = shift_select_0;
+    _40_ = _21_;
     if (rst) begin
-      _40_ = 3'h0;
+      _40_ = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = shift_select_1;
+    _41_ = \$signal$17 ;
     if (rst) begin
-      _41_ = 3'h0;
+      _41_ = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = shift_select_2;
+    _42_ = _24_[38:0];
     if (rst) begin
-      _42_ = 3'h0;
+      _42_ = 39'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _43_ = value;
+    _43_ = shift_select;
+    if (rst) begin
+      _43_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _45_ = shift_select_0;
+    if (rst) begin
+      _45_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _46_ = shift_select_1;
+    if (rst) begin
+      _46_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _47_ = shift_select_2;
+    if (rst) begin
+      _47_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _48_ = value;
     casez (shift_select_3)
       3'h0:
-          _43_ = _21_[20:0];
+          _48_ = _25_[20:0];
       3'h1:
-          _43_ = _23_[20:0];
+          _48_ = _26_[20:0];
       3'h2:
-          _43_ = _24_[20:0];
+          _48_ = _27_[20:0];
       3'h3:
-          _43_ = _25_[20:0];
+          _48_ = _28_[20:0];
       3'h4:
-          _43_ = _26_[20:0];
+          _48_ = _29_[20:0];
       3'h5:
-          _43_ = _27_[20:0];
+          _48_ = _30_[20:0];
     endcase
     if (rst) begin
-      _43_ = 21'h000000;
+      _48_ = 21'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _28_ = _00_;
+    _31_ = _00_;
     if (rst) begin
-      _28_ = 40'h0000000000;
+      _31_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _29_ = product;
+    _32_ = _11_;
     if (rst) begin
-      _29_ = 40'h0000000000;
+      _32_ = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _30_ = parameters[45:16];
+    _34_ = _33_[39:0];
     if (rst) begin
-      _30_ = 30'h00000000;
+      _34_ = 40'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = bias;
+    _35_ = parameters[45:16];
     if (rst) begin
-      _31_ = 30'h00000000;
+      _35_ = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _11_[38:0];
+    _36_ = bias_0;
     if (rst) begin
-      _32_ = 39'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = _17_[10:0];
-    if (rst) begin
-      _34_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = parameters[60:46];
-    if (rst) begin
-      _35_ = 15'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = _18_;
-    if (rst) begin
-      _36_ = 26'h0000000;
+      _36_ = 30'h00000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
   assign \parameters.bias  = parameters[45:16];
   assign \parameters.residual  = parameters[60:46];
-  assign _19_ = { 1'h0, \product_2$17  };
-  assign _21_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:7] };
-  assign _23_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:8] };
-  assign _24_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:9] };
-  assign _25_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:10] };
-  assign _26_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:12] };
-  assign _27_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:18] };
+  assign _22_ = { product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1, 16'h0000 };
+  assign _23_ = { 1'h0, product_2 };
+  assign _25_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:7] };
+  assign _26_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:8] };
+  assign _27_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:9] };
+  assign _28_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:10] };
+  assign _29_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:12] };
+  assign _30_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:18] };
 endmodule

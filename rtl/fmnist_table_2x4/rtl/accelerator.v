@@ -20,77 +20,94 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [3:0] status__layer;
   input [7:0] i__payload;
   wire [7:0] i__payload;
-  wire _00_;
-  reg [31:0] _01_;
-  wire [23:0] _02_;
-  wire _03_;
-  wire _04_;
-  wire [15:0] _05_;
-  reg [5:0] _06_;
-  reg [5:0] _07_;
-  reg _08_;
-  reg [15:0] _09_;
-  reg [15:0] _10_;
-  reg [5:0] \$like  = 6'h00;
-  reg [15:0] \$signal  = 16'h0000;
-  reg \$signal$83  = 1'h0;
+  wire [31:0] _00_;
+  reg _01_;
+  reg _02_;
+  reg _03_;
+  reg _04_;
+  reg [15:0] _05_;
+  reg [15:0] _06_;
+  reg [15:0] _07_;
+  reg [5:0] _08_;
+  reg [5:0] _09_;
+  reg [5:0] _10_;
+  wire _11_;
+  wire [23:0] _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire [15:0] _16_;
+  reg [11:0] _17_;
+  reg [31:0] _18_;
+  reg [31:0] _19_;
   wire [12:0] address;
-  wire [12:0] \address$73 ;
+  wire [12:0] \address$77 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg [5:0] flags_0 = 6'h00;
+  reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
   wire full;
-  wire \full$55 ;
+  wire \full$59 ;
   wire [15:0] high;
-  wire [15:0] \high$57 ;
-  wire [50:0] \i__payload$35 ;
-  wire \i__payload$35.first ;
-  wire \i__payload$35.last ;
-  wire \i__payload$35.shift ;
-  wire [31:0] \i__payload$35.w ;
-  wire [15:0] \i__payload$35.x ;
-  wire [43:0] \i__payload$40 ;
+  wire [15:0] \high$61 ;
+  wire [50:0] \i__payload$37 ;
+  wire \i__payload$37.first ;
+  wire \i__payload$37.last ;
+  wire \i__payload$37.shift ;
+  wire [31:0] \i__payload$37.w ;
+  wire [15:0] \i__payload$37.x ;
+  wire [43:0] \i__payload$44 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$39 ;
-  wire \i__valid$42 ;
+  wire \i__valid$43 ;
+  wire \i__valid$46 ;
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
-  wire [3:0] \layer$52 ;
+  wire [3:0] \layer$56 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [15:0] low;
-  wire [15:0] \low$59 ;
+  wire [15:0] \low$63 ;
   wire [20:0] \o__payload$12 ;
-  wire [43:0] \o__payload$41 ;
+  wire [43:0] \o__payload$45 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$43 ;
-  reg [15:0] pad_word = 16'h0000;
+  wire \o__valid$47 ;
+  reg pad_0 = 1'h0;
+  reg pad_1 = 1'h0;
+  reg [15:0] pad_word_0 = 16'h0000;
+  reg [15:0] pad_word_1 = 16'h0000;
+  wire [10:0] port__addr;
+  wire [8:0] \port__addr$31 ;
+  wire [31:0] port__data;
+  wire [31:0] \port__data$82 ;
+  wire port__en;
+  wire \port__en$32 ;
   wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
   wire [12:0] residual_address;
-  wire [12:0] \residual_address$49 ;
+  wire [12:0] \residual_address$53 ;
   wire residual_bank;
-  wire \residual_bank$47 ;
+  wire \residual_bank$51 ;
   wire residual_valid;
-  wire \residual_valid$45 ;
+  wire \residual_valid$49 ;
   wire [15:0] residual_word;
-  wire [15:0] \residual_word$51 ;
+  wire [15:0] \residual_word$55 ;
   wire start;
   wire \start$27 ;
-  wire \start$53 ;
+  wire \start$57 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
   wire two_digits;
-  wire \two_digits$61 ;
+  wire \two_digits$65 ;
   wire [12:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -101,44 +118,69 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire walk__shift;
   wire walk__valid;
   wire [11:0] walk__weight_address;
-  wire [11:0] weight_port__addr;
-  wire [31:0] weight_port__data;
-  wire weight_port__en;
-  reg [31:0] weight_word = 32'd0;
-  wire [15:0] word;
+  reg [11:0] weight_address_0 = 12'h000;
+  reg weights_1_chosen_0 = 1'h0;
+  reg weights_1_chosen_1 = 1'h0;
+  reg [31:0] weights_1_word = 32'd0;
+  reg [31:0] weights_word = 32'd0;
+  reg [15:0] word = 16'h0000;
+  wire [15:0] \word$72 ;
   wire [15:0] word_0;
   wire [15:0] word_1;
   wire write;
-  wire \write$72 ;
+  wire \write$76 ;
   reg [12:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
   reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
-  reg [31:0] weights [2487:0];
+  reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [31:0] _23_;
+  reg [31:0] _43_;
   always @(posedge clk) begin
-    _23_ <= weights[weight_port__addr];
+    _43_ <= weights[weight_address_0[10:0]];
   end
-  assign weight_port__data = _23_;
-  assign _00_ = ~ flags_2[5];
-  assign \i__valid$39  = flags_2[0] & _00_;
-  assign _03_ = ! bank;
-  assign _05_ = \$signal$83  ? pad_word : read_word;
+  assign port__data = _43_;
+  reg [31:0] weights_1 [439:0];
+  initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
+  reg [31:0] _44_;
+  always @(posedge clk) begin
+    _44_ <= weights_1[weight_address_0[8:0]];
+  end
+  assign \port__data$82  = _44_;
+  assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
+  assign _11_ = ~ flags_2[5];
+  assign \i__valid$43  = flags_2[0] & _11_;
+  assign _13_ = ! bank;
+  assign _15_ = weight_address_0[11:9] == 3'h4;
+  assign _16_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    \$like  <= _06_;
+    weight_address_0 <= _17_;
   always @(posedge clk)
-    flags_2 <= _07_;
+    weights_word <= _18_;
   always @(posedge clk)
-    \$signal$83  <= _08_;
+    weights_1_word <= _19_;
   always @(posedge clk)
-    pad_word <= _09_;
+    weights_1_chosen_0 <= _01_;
   always @(posedge clk)
-    \$signal  <= _10_;
+    weights_1_chosen_1 <= _02_;
   always @(posedge clk)
-    weight_word <= _01_;
+    pad_0 <= _03_;
+  always @(posedge clk)
+    pad_1 <= _04_;
+  always @(posedge clk)
+    pad_word_0 <= _05_;
+  always @(posedge clk)
+    pad_word_1 <= _06_;
+  always @(posedge clk)
+    word <= _07_;
+  always @(posedge clk)
+    flags_0 <= _08_;
+  always @(posedge clk)
+    flags_1 <= _09_;
+  always @(posedge clk)
+    flags_2 <= _10_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -150,19 +192,19 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .residual_word(residual_word),
     .rst(rst),
     .write_0__address(write_0__address),
-    .write_0__enable(write_0__enable),
-    .write_0__word(write_0__word),
     .write_1__address(write_1__address),
     .write_1__enable(write_1__enable),
-    .write_1__word(write_1__word)
+    .write_port__data(write_0__word),
+    .\write_port__data$18 (write_1__word),
+    .write_port__en(write_0__enable)
   );
   \accelerator.drain  drain (
     .clk(clk),
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$40 ),
-    .i__valid(\i__valid$42 ),
+    .i__payload(\i__payload$44 ),
+    .i__valid(\i__valid$46 ),
     .layer(layer),
     .low(low),
     .o__payload(o__payload),
@@ -178,7 +220,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$73 ),
+    .address(\address$77 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
@@ -186,15 +228,15 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_02_),
-    .write(\write$72 )
+    .window(_12_),
+    .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$35 ),
-    .i__valid(\i__valid$39 ),
-    .o__payload(\i__payload$40 ),
-    .o__valid(\i__valid$42 ),
+    .i__payload(\i__payload$37 ),
+    .i__valid(\i__valid$43 ),
+    .o__payload(\i__payload$44 ),
+    .o__valid(\i__valid$46 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -206,17 +248,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .status(status__layer),
-    .step(walk__valid),
-    .sum_ends(walk__last),
     .sum_started(sum_started),
     .walk__act_address(read_address),
     .walk__act_bank(read_bank),
     .walk__digit(walk__digit),
     .walk__first(walk__first),
+    .walk__last(walk__last),
     .walk__pad(walk__pad),
     .walk__pad_word(walk__pad_word),
     .walk__shift(walk__shift),
-    .walk__weight_address(weight_port__addr)
+    .walk__valid(walk__valid),
+    .walk__weight_address(walk__weight_address)
   );
   \accelerator.writer  writer (
     .address(address),
@@ -229,16 +271,16 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .two(two_digits),
-    .word(word),
+    .word(\word$72 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _03_;
+      write_0__enable = _13_;
     end
-    if (\write$72 ) begin
+    if (\write$76 ) begin
       write_0__enable = 1'h1;
     end
   end
@@ -248,27 +290,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$72 ) begin
-      write_0__address = \address$73 ;
+    if (\write$76 ) begin
+      write_0__address = \address$77 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__word = 16'h0000;
     if (write) begin
-      write_0__word = word;
+      write_0__word = \word$72 ;
     end
-    if (\write$72 ) begin
-      write_0__word = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
+    if (\write$76 ) begin
+      write_0__word = { 4'h0, _12_[23:20], _12_[15:12], _12_[7:4] };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _04_;
+      write_1__enable = _14_;
     end
-    if (\write$72 ) begin
+    if (\write$76 ) begin
       write_1__enable = 1'h1;
     end
   end
@@ -278,60 +320,109 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$72 ) begin
-      write_1__address = \address$73 ;
+    if (\write$76 ) begin
+      write_1__address = \address$77 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__word = 16'h0000;
     if (write) begin
-      write_1__word = word;
+      write_1__word = \word$72 ;
     end
-    if (\write$72 ) begin
-      write_1__word = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
-    if (rst) begin
-      _06_ = 6'h00;
+    if (\write$76 ) begin
+      write_1__word = { 4'h0, _12_[19:16], _12_[11:8], _12_[3:0] };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = \$like ;
+    _17_ = walk__weight_address;
     if (rst) begin
-      _07_ = 6'h00;
+      _17_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = walk__pad;
+    _18_ = port__data;
     if (rst) begin
-      _08_ = 1'h0;
+      _18_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = walk__pad_word;
+    _19_ = \port__data$82 ;
     if (rst) begin
-      _09_ = 16'h0000;
+      _19_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = _05_;
+    _01_ = _15_;
     if (rst) begin
-      _10_ = 16'h0000;
+      _01_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = weight_port__data;
+    _02_ = weights_1_chosen_0;
     if (rst) begin
-      _01_ = 32'd0;
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _03_ = walk__pad;
+    if (rst) begin
+      _03_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _04_ = pad_0;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _05_ = walk__pad_word;
+    if (rst) begin
+      _05_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _06_ = pad_word_0;
+    if (rst) begin
+      _06_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _07_ = _16_;
+    if (rst) begin
+      _07_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    if (rst) begin
+      _08_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _09_ = flags_0;
+    if (rst) begin
+      _09_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _10_ = flags_1;
+    if (rst) begin
+      _10_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -347,151 +438,355 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \sum_started$23  = sum_started;
   assign \layer$25  = layer;
   assign \start$27  = start;
+  assign port__addr = weight_address_0[10:0];
+  assign port__en = 1'h1;
+  assign \port__addr$31  = weight_address_0[8:0];
+  assign \port__en$32  = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign walk__weight_address = weight_port__addr;
-  assign weight_port__en = 1'h1;
-  assign \o__payload$41  = \i__payload$40 ;
-  assign \o__valid$43  = \i__valid$42 ;
-  assign \residual_valid$45  = residual_valid;
-  assign \residual_bank$47  = residual_bank;
-  assign \residual_address$49  = residual_address;
-  assign \residual_word$51  = residual_word;
-  assign \layer$52  = layer;
-  assign \start$53  = start;
-  assign \full$55  = full;
-  assign \high$57  = high;
-  assign \low$59  = low;
-  assign \two_digits$61  = two_digits;
-  assign word_0 = { 4'h0, _02_[23:20], _02_[15:12], _02_[7:4] };
-  assign word_1 = { 4'h0, _02_[19:16], _02_[11:8], _02_[3:0] };
+  assign \o__payload$45  = \i__payload$44 ;
+  assign \o__valid$47  = \i__valid$46 ;
+  assign \residual_valid$49  = residual_valid;
+  assign \residual_bank$51  = residual_bank;
+  assign \residual_address$53  = residual_address;
+  assign \residual_word$55  = residual_word;
+  assign \layer$56  = layer;
+  assign \start$57  = start;
+  assign \full$59  = full;
+  assign \high$61  = high;
+  assign \low$63  = low;
+  assign \two_digits$65  = two_digits;
+  assign word_0 = { 4'h0, _12_[23:20], _12_[15:12], _12_[7:4] };
+  assign word_1 = { 4'h0, _12_[19:16], _12_[11:8], _12_[3:0] };
   assign is_pool = 1'h0;
-  assign \i__payload$35.x  = \i__payload$35 [15:0];
-  assign \i__payload$35.w  = \i__payload$35 [47:16];
-  assign \i__payload$35.first  = \i__payload$35 [48];
-  assign \i__payload$35.shift  = \i__payload$35 [49];
-  assign \i__payload$35.last  = \i__payload$35 [50];
-  assign \i__payload$35 [50] = flags_2[3];
-  assign \i__payload$35 [49] = flags_2[2];
-  assign \i__payload$35 [48] = flags_2[1];
-  assign \i__payload$35 [47:16] = weight_word;
-  assign \i__payload$35 [15:0] = \$signal ;
-  assign _04_ = bank;
+  assign \i__payload$37.x  = \i__payload$37 [15:0];
+  assign \i__payload$37.w  = \i__payload$37 [47:16];
+  assign \i__payload$37.first  = \i__payload$37 [48];
+  assign \i__payload$37.shift  = \i__payload$37 [49];
+  assign \i__payload$37.last  = \i__payload$37 [50];
+  assign \i__payload$37 [50] = flags_2[3];
+  assign \i__payload$37 [49] = flags_2[2];
+  assign \i__payload$37 [48] = flags_2[1];
+  assign \i__payload$37 [47:16] = _00_;
+  assign \i__payload$37 [15:0] = word;
+  assign _14_ = bank;
 endmodule
 
-module \accelerator.activations (rst, read_bank, residual_address, read_word, residual_word, write_0__enable, write_0__address, write_0__word, write_1__enable, write_1__address, write_1__word, read_address, residual_bank, residual_valid, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
-  input read_bank;
-  wire read_bank;
-  input [12:0] residual_address;
-  wire [12:0] residual_address;
   output [15:0] read_word;
   wire [15:0] read_word;
   output [15:0] residual_word;
   wire [15:0] residual_word;
-  input write_0__enable;
-  wire write_0__enable;
+  input write_port__en;
+  wire write_port__en;
   input [12:0] write_0__address;
   wire [12:0] write_0__address;
-  input [15:0] write_0__word;
-  wire [15:0] write_0__word;
+  input [15:0] write_port__data;
+  wire [15:0] write_port__data;
   input write_1__enable;
   wire write_1__enable;
   input [12:0] write_1__address;
   wire [12:0] write_1__address;
-  input [15:0] write_1__word;
-  wire [15:0] write_1__word;
+  input [15:0] \write_port__data$18 ;
+  wire [15:0] \write_port__data$18 ;
+  input read_bank;
+  wire read_bank;
   input [12:0] read_address;
   wire [12:0] read_address;
   input residual_bank;
   wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input [12:0] residual_address;
+  wire [12:0] residual_address;
   input clk;
   wire clk;
   wire _00_;
-  wire _01_;
-  wire [12:0] _02_;
+  wire [12:0] _01_;
+  wire _02_;
   wire _03_;
   wire _04_;
-  reg _05_;
-  reg _06_;
-  reg \$signal  = 1'h0;
-  wire [10:0] \$signature__addr ;
-  wire [12:0] \$signature__addr$14 ;
-  wire [15:0] \$signature__data ;
-  wire [15:0] \$signature__data$16 ;
-  wire \$signature__en ;
-  wire \$signature__en$12 ;
-  wire [10:0] read_port__addr;
-  wire [12:0] \read_port__addr$18 ;
-  wire [15:0] read_port__data;
-  wire [15:0] \read_port__data$23 ;
-  wire read_port__en;
-  wire \read_port__en$19 ;
-  reg \residual_bank$25  = 1'h0;
+  wire [12:0] _05_;
+  wire _06_;
+  wire [15:0] _07_;
+  wire [15:0] _08_;
+  wire [15:0] _09_;
+  wire [15:0] _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire [12:0] _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire [12:0] _18_;
+  wire _19_;
+  reg [15:0] _20_;
+  reg [15:0] _21_;
+  wire [12:0] _22_;
+  reg [15:0] _23_;
+  reg _24_;
+  reg _25_;
+  reg [15:0] _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  wire _34_;
+  wire [12:0] _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  reg [15:0] bank_0_word = 16'h0000;
+  reg bank_1_1_chosen_0 = 1'h0;
+  reg bank_1_1_chosen_1 = 1'h0;
+  reg [15:0] bank_1_1_word = 16'h0000;
+  reg bank_1_2_chosen_0 = 1'h0;
+  reg bank_1_2_chosen_1 = 1'h0;
+  reg [15:0] bank_1_2_word = 16'h0000;
+  reg [15:0] bank_1_word = 16'h0000;
+  wire [10:0] port__addr;
+  wire [11:0] \port__addr$12 ;
+  wire [9:0] \port__addr$20 ;
+  wire [8:0] \port__addr$25 ;
+  wire [15:0] port__data;
+  wire [15:0] \port__data$43 ;
+  wire [15:0] \port__data$44 ;
+  wire [15:0] \port__data$46 ;
+  wire port__en;
+  wire \port__en$13 ;
+  wire \port__en$21 ;
+  wire \port__en$26 ;
+  reg read_bank_0 = 1'h0;
+  reg read_bank_1 = 1'h0;
+  reg residual_bank_0 = 1'h0;
+  reg residual_bank_1 = 1'h0;
+  wire write_0__enable;
+  wire [15:0] write_0__word;
+  wire [15:0] write_1__word;
+  wire [10:0] write_port__addr;
+  wire [11:0] \write_port__addr$17 ;
+  wire [9:0] \write_port__addr$23 ;
+  wire [8:0] \write_port__addr$28 ;
+  wire [15:0] \write_port__data$24 ;
+  wire [15:0] \write_port__data$29 ;
+  wire \write_port__en$14 ;
+  wire \write_port__en$22 ;
+  wire \write_port__en$27 ;
+  (* no_rw_check = 32'd1 *)
   reg [15:0] bank_0 [1567:0];
   initial $readmemh("mem/zero.1568x16.mem", bank_0 );
   always @(posedge clk) begin
-    if (write_0__enable)
-      bank_0[write_0__address[10:0]] <= write_0__word;
+    if (write_port__en)
+      bank_0[write_0__address[10:0]] <= write_port__data;
   end
-  reg [15:0] _22_;
+  reg [15:0] _90_;
   always @(posedge clk) begin
-    _22_ <= bank_0[_02_[10:0]];
+    _90_ <= bank_0[_22_[10:0]];
   end
-  assign read_port__data = _22_;
-  reg [15:0] bank_1 [5487:0];
-  initial $readmemh("mem/zero.5488x16.mem", bank_1 );
+  assign port__data = _90_;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] bank_1 [4095:0];
+  initial $readmemh("mem/zero.4096x16.mem", bank_1 );
   always @(posedge clk) begin
-    if (write_1__enable)
-      bank_1[write_1__address] <= write_1__word;
+    if (\write_port__en$14 )
+      bank_1[write_1__address[11:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _23_;
+  reg [15:0] _91_;
   always @(posedge clk) begin
-    _23_ <= bank_1[\read_port__addr$18 ];
+    _91_ <= bank_1[_35_[11:0]];
   end
-  assign \read_port__data$23  = _23_;
-  assign _02_ = _01_ ? residual_address : read_address;
-  assign _04_ = residual_valid & _03_;
-  assign \read_port__addr$18  = _04_ ? residual_address : read_address;
-  assign read_word = \$signal  ? \read_port__data$23  : read_port__data;
-  assign residual_word = \residual_bank$25  ? \read_port__data$23  : read_port__data;
+  assign \port__data$43  = _91_;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] bank_1_1 [1023:0];
+  initial $readmemh("mem/zero.1024x16.mem", bank_1_1 );
+  always @(posedge clk) begin
+    if (\write_port__en$22 )
+      bank_1_1[write_1__address[9:0]] <= \write_port__data$18 ;
+  end
+  reg [15:0] _92_;
+  always @(posedge clk) begin
+    _92_ <= bank_1_1[_01_[9:0]];
+  end
+  assign \port__data$44  = _92_;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] bank_1_2 [367:0];
+  initial $readmemh("mem/zero.368x16.mem", bank_1_2 );
+  always @(posedge clk) begin
+    if (\write_port__en$27 )
+      bank_1_2[write_1__address[8:0]] <= \write_port__data$18 ;
+  end
+  reg [15:0] _93_;
+  always @(posedge clk) begin
+    _93_ <= bank_1_2[_05_[8:0]];
+  end
+  assign \port__data$46  = _93_;
   always @(posedge clk)
-    \$signal  <= _05_;
+    read_bank_0 <= _29_;
   always @(posedge clk)
-    \residual_bank$25  <= _06_;
+    read_bank_1 <= _30_;
+  always @(posedge clk)
+    residual_bank_0 <= _31_;
+  always @(posedge clk)
+    residual_bank_1 <= _32_;
   assign _00_ = ! residual_bank;
-  assign _01_ = residual_valid & _00_;
+  assign _11_ = residual_valid & _00_;
+  assign _22_ = _11_ ? residual_address : read_address;
+  assign _34_ = residual_valid & _33_;
+  assign _35_ = _34_ ? residual_address : read_address;
+  assign _36_ = ! write_1__address[12];
+  assign \write_port__en$14  = write_1__enable & _36_;
+  assign _38_ = residual_valid & _37_;
+  assign _01_ = _38_ ? residual_address : read_address;
+  assign _02_ = write_1__address[12:10] == 3'h4;
+  assign \write_port__en$22  = write_1__enable & _02_;
+  assign _04_ = residual_valid & _03_;
+  assign _05_ = _04_ ? residual_address : read_address;
+  assign _06_ = write_1__address[12:9] == 4'ha;
+  assign \write_port__en$27  = write_1__enable & _06_;
+  assign _07_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign _08_ = bank_1_2_chosen_1 ? bank_1_2_word : _07_;
+  assign read_word = read_bank_1 ? _08_ : bank_0_word;
+  assign _09_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign _10_ = bank_1_2_chosen_1 ? bank_1_2_word : _09_;
+  assign residual_word = residual_bank_1 ? _10_ : bank_0_word;
+  assign _13_ = residual_valid & _12_;
+  assign _14_ = _13_ ? residual_address : read_address;
+  assign _15_ = _14_[12:10] == 3'h4;
+  assign _17_ = residual_valid & _16_;
+  assign _18_ = _17_ ? residual_address : read_address;
+  assign _19_ = _18_[12:9] == 4'ha;
+  always @(posedge clk)
+    bank_0_word <= _20_;
+  always @(posedge clk)
+    bank_1_word <= _21_;
+  always @(posedge clk)
+    bank_1_1_word <= _23_;
+  always @(posedge clk)
+    bank_1_1_chosen_0 <= _24_;
+  always @(posedge clk)
+    bank_1_1_chosen_1 <= _25_;
+  always @(posedge clk)
+    bank_1_2_word <= _26_;
+  always @(posedge clk)
+    bank_1_2_chosen_0 <= _27_;
+  always @(posedge clk)
+    bank_1_2_chosen_1 <= _28_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _05_ = read_bank;
+    _29_ = read_bank;
     if (rst) begin
-      _05_ = 1'h0;
+      _29_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _06_ = residual_bank;
+    _30_ = read_bank_0;
     if (rst) begin
-      _06_ = 1'h0;
+      _30_ = 1'h0;
     end
   end
-  assign \$signature__en  = write_0__enable;
-  assign \$signature__addr  = write_0__address[10:0];
-  assign \$signature__data  = write_0__word;
-  assign read_port__addr = _02_[10:0];
-  assign read_port__en = 1'h1;
-  assign \$signature__en$12  = write_1__enable;
-  assign \$signature__addr$14  = write_1__address;
-  assign \$signature__data$16  = write_1__word;
-  assign \read_port__en$19  = 1'h1;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _31_ = residual_bank;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _32_ = residual_bank_0;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _20_ = port__data;
+    if (rst) begin
+      _20_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _21_ = \port__data$43 ;
+    if (rst) begin
+      _21_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _23_ = \port__data$44 ;
+    if (rst) begin
+      _23_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _24_ = _15_;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _25_ = bank_1_1_chosen_0;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _26_ = \port__data$46 ;
+    if (rst) begin
+      _26_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _27_ = _19_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
+    _28_ = bank_1_2_chosen_0;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  assign port__addr = _22_[10:0];
+  assign port__en = 1'h1;
+  assign write_0__enable = write_port__en;
+  assign write_port__addr = write_0__address[10:0];
+  assign write_0__word = write_port__data;
+  assign \port__addr$12  = _35_[11:0];
+  assign \port__en$13  = 1'h1;
+  assign \write_port__addr$17  = write_1__address[11:0];
+  assign write_1__word = \write_port__data$18 ;
+  assign \port__addr$20  = _01_[9:0];
+  assign \port__en$21  = 1'h1;
+  assign \write_port__addr$23  = write_1__address[9:0];
+  assign \write_port__data$24  = \write_port__data$18 ;
+  assign \port__addr$25  = _05_[8:0];
+  assign \port__en$26  = 1'h1;
+  assign \write_port__addr$28  = write_1__address[8:0];
+  assign \write_port__data$29  = \write_port__data$18 ;
+  assign _33_ = residual_bank;
+  assign _37_ = residual_bank;
   assign _03_ = residual_bank;
+  assign _12_ = residual_bank;
+  assign _16_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__payload, word, layer, start, residual_bank, residual_valid, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -499,8 +794,6 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire rst;
   input sum_started;
   wire sum_started;
-  output [12:0] residual_address;
-  wire [12:0] residual_address;
   output credit;
   wire credit;
   output [20:0] o__payload;
@@ -515,6 +808,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire residual_bank;
   output residual_valid;
   wire residual_valid;
+  output [12:0] residual_address;
+  wire [12:0] residual_address;
   output o__valid;
   wire o__valid;
   output [15:0] high;
@@ -567,25 +862,25 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _033_;
   wire [5:0] _034_;
   reg _035_;
-  wire [5:0] _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire [43:0] _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
+  reg _036_;
+  reg _037_;
+  reg _038_;
+  reg _039_;
+  reg _040_;
+  reg _041_;
+  reg _042_;
+  reg _043_;
+  reg _044_;
+  wire [5:0] _045_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
   wire _049_;
   wire _050_;
   wire _051_;
-  wire _052_;
+  wire [43:0] _052_;
   wire _053_;
-  wire [8:0] _054_;
+  wire _054_;
   wire _055_;
   wire _056_;
   wire _057_;
@@ -597,61 +892,61 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire _063_;
   wire _064_;
   wire _065_;
-  wire _066_;
+  wire [8:0] _066_;
   wire _067_;
   wire _068_;
   wire _069_;
   wire _070_;
-  reg _071_;
-  reg [4:0] _072_;
-  reg _073_;
-  reg _074_;
+  wire _071_;
+  wire _072_;
+  wire _073_;
+  wire _074_;
   wire _075_;
-  reg [4:0] _076_;
-  reg _077_;
-  reg [43:0] _078_;
-  reg [21:0] _079_;
-  reg [21:0] _080_;
-  reg [7:0] _081_;
-  reg [7:0] _082_;
-  reg [57:0] _083_;
-  reg [2:0] _084_;
+  wire _076_;
+  wire _077_;
+  wire _078_;
+  wire _079_;
+  wire _080_;
+  wire _081_;
+  wire _082_;
+  reg _083_;
+  reg [4:0] _084_;
   reg _085_;
-  wire _086_;
-  reg _087_;
-  reg _088_;
-  reg [7:0] _089_;
-  reg [7:0] _090_;
-  reg [7:0] _091_;
-  reg [7:0] _092_;
-  reg [7:0] _093_;
-  reg [7:0] _094_;
-  reg _095_;
+  reg _086_;
+  wire _087_;
+  reg [4:0] _088_;
+  reg _089_;
+  reg [43:0] _090_;
+  reg [21:0] _091_;
+  reg [21:0] _092_;
+  reg [21:0] _093_;
+  reg [21:0] _094_;
+  reg [7:0] _095_;
   reg _096_;
-  wire _097_;
-  reg _098_;
+  reg _097_;
+  wire _098_;
   reg _099_;
   reg _100_;
-  reg _101_;
-  reg _102_;
-  reg _103_;
+  reg [7:0] _101_;
+  reg [57:0] _102_;
+  reg [2:0] _103_;
   reg _104_;
   reg _105_;
   reg _106_;
-  reg _107_;
-  wire _108_;
-  reg _109_;
-  reg _110_;
-  reg _111_;
-  reg _112_;
-  reg _113_;
+  reg [7:0] _107_;
+  reg [7:0] _108_;
+  wire _109_;
+  reg [7:0] _110_;
+  reg [7:0] _111_;
+  reg [7:0] _112_;
+  reg [7:0] _113_;
   reg _114_;
   reg _115_;
   reg _116_;
   reg _117_;
   reg _118_;
-  wire _119_;
-  reg _120_;
+  reg _119_;
+  wire _120_;
   reg _121_;
   reg _122_;
   reg _123_;
@@ -661,6 +956,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg _127_;
   reg _128_;
   reg _129_;
+  reg _130_;
+  wire _131_;
+  reg _132_;
+  reg _133_;
+  reg _134_;
+  reg _135_;
+  reg _136_;
+  reg _137_;
+  reg _138_;
+  reg _139_;
+  reg _140_;
+  reg _141_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -668,13 +975,13 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [12:0] \address$108 ;
+  wire [12:0] \address$121 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
-  wire [4:0] \chunk$100 ;
+  wire [4:0] \chunk$113 ;
   wire [7:0] code;
-  wire [7:0] \code$116 ;
+  wire [7:0] \code$129 ;
   reg [7:0] code_0;
   reg [7:0] code_1_0_0 = 8'h00;
   reg [7:0] code_1_0_1 = 8'h00;
@@ -683,16 +990,18 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg [7:0] code_1_0_4 = 8'h00;
   reg [7:0] code_1_0_5 = 8'h00;
   wire [7:0] codes;
-  wire \credit$132 ;
+  wire \credit$145 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$127 ;
+  wire \form$140 ;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
-  wire \full$139 ;
+  reg [21:0] front_2 = 22'h000000;
+  reg [21:0] front_3 = 22'h000000;
+  wire \full$152 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_10 = 1'h0;
@@ -714,27 +1023,35 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg has_value_4 = 1'h0;
   reg has_value_5 = 1'h0;
   reg has_value_6 = 1'h0;
+  reg has_value_7 = 1'h0;
+  reg has_value_8 = 1'h0;
   reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$141 ;
-  wire [20:0] \i__payload$120 ;
-  wire \i__valid$128 ;
+  wire [15:0] \high$154 ;
+  wire [20:0] \i__payload$133 ;
+  wire \i__valid$141 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
-  wire [3:0] \layer$98 ;
-  wire [15:0] \low$143 ;
-  wire [20:0] \o__payload$145 ;
-  wire \o__ready$147 ;
-  wire \o__valid$149 ;
+  wire [3:0] \layer$111 ;
+  wire [15:0] \low$156 ;
+  wire [20:0] \o__payload$158 ;
+  wire \o__ready$160 ;
+  wire \o__valid$162 ;
   reg [7:0] parameter_base = 8'h00;
-  reg [57:0] parameters = 58'h000000000000000;
+  reg [57:0] parameter_memory_word = 58'h000000000000000;
+  reg parameter_restart_0 = 1'h0;
+  reg parameter_restart_1 = 1'h0;
+  reg parameter_turn_0 = 1'h0;
+  reg parameter_turn_1 = 1'h0;
   (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$118 ;
-  wire signed [28:0] \parameters$118.bias ;
-  wire [15:0] \parameters$118.multiplier ;
-  wire [12:0] \parameters$118.residual ;
+  wire [57:0] parameters;
+  (* init = 58'h000000000000000 *)
+  wire [57:0] \parameters$131 ;
+  wire signed [28:0] \parameters$131.bias ;
+  wire [15:0] \parameters$131.multiplier ;
+  wire [12:0] \parameters$131.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$135 ;
+  wire \pixel_ends$148 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -749,6 +1066,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_ends_19 = 1'h0;
   reg pixel_ends_2 = 1'h0;
   reg pixel_ends_20 = 1'h0;
+  reg pixel_ends_21 = 1'h0;
+  reg pixel_ends_22 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
   reg pixel_ends_5 = 1'h0;
@@ -772,6 +1091,8 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   reg pixel_starts_19 = 1'h0;
   reg pixel_starts_2 = 1'h0;
   reg pixel_starts_20 = 1'h0;
+  reg pixel_starts_21 = 1'h0;
+  reg pixel_starts_22 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
   reg pixel_starts_5 = 1'h0;
@@ -789,244 +1110,268 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   wire select;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$119 ;
+  wire [2:0] \shift_select$132 ;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
-  wire \start$99 ;
-  wire \sum_started$130 ;
+  wire \start$112 ;
+  wire \sum_started$143 ;
   wire turn_ends;
-  wire \turn_ends$101 ;
+  wire \turn_ends$114 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$137 ;
+  wire \two_digits$150 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$133 ;
+  wire \valid$146 ;
   wire signed [20:0] value;
-  wire signed [20:0] \value$112 ;
-  wire signed [20:0] \value$114 ;
+  wire signed [20:0] \value$125 ;
+  wire signed [20:0] \value$127 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _259_;
+  reg [57:0] _283_;
   always @(posedge clk) begin
-    _259_ <= parameter_memory[address];
+    _283_ <= parameter_memory[address];
   end
-  assign port__data = _259_;
+  assign port__data = _283_;
   assign _000_ = 10'h3ff >> layer;
-  assign _042_ = 9'h1ff >> layer;
-  assign _053_ = 9'h1ff >> layer;
-  assign _064_ = 10'h3f8 >> layer;
-  assign _075_ = 9'h1c0 >> layer;
-  assign _086_ = 9'h124 >> layer;
-  assign _097_ = ~ \$signal$8 ;
-  assign _108_ = chunk == last_chunk;
-  assign _012_ = _097_ & _001_;
+  assign _054_ = 9'h1ff >> layer;
+  assign _065_ = 9'h1ff >> layer;
+  assign _076_ = 10'h3f8 >> layer;
+  assign _087_ = 9'h1c0 >> layer;
+  assign _098_ = 9'h124 >> layer;
+  assign _109_ = ~ \$signal$8 ;
+  assign _120_ = chunk == last_chunk;
+  assign _012_ = _109_ & _001_;
   assign _023_ = chunk == last_chunk;
   assign _034_ = chunk + 1'h1;
-  assign _036_ = _023_ ? 6'h00 : _034_;
-  assign _038_ = chunk == last_chunk;
-  assign _039_ = _037_ | _038_;
-  assign _041_ = 1'h0 >> layer;
-  assign _043_ = 1'h0 >> layer;
-  assign _044_ = 1'h0 >> layer;
-  assign _045_ = 10'h3fa >> layer;
-  assign _046_ = 6'h2c >> layer;
-  assign _047_ = 10'h2b0 >> layer;
-  assign _048_ = 8'hc0 >> layer;
-  assign _049_ = 10'h300 >> layer;
+  assign _045_ = _023_ ? 6'h00 : _034_;
   assign _050_ = chunk == last_chunk;
-  assign _051_ = turn_ends & _050_;
-  assign _052_ = fields_loaded | _051_;
-  assign _054_ = address + 1'h1;
-  assign _055_ = 10'h3dc >> layer;
-  assign _056_ = 9'h120 >> layer;
-  assign _057_ = 10'h201 >> layer;
-  assign _058_ = 7'h6e >> layer;
-  assign _059_ = 9'h100 >> layer;
-  assign _060_ = 10'h200 >> layer;
-  assign _061_ = ~ is_last;
-  assign _062_ = has_value_6 & _061_;
-  assign _063_ = ! chunk;
-  assign _065_ = chunk == last_chunk;
-  assign _066_ = chunk == last_chunk;
-  assign _069_ = ~ _068_;
-  assign _070_ = \$signal$8  | _069_;
-  assign turn_ends = \$signal  & _070_;
+  assign _051_ = _049_ | _050_;
+  assign _053_ = 1'h0 >> layer;
+  assign _055_ = 1'h0 >> layer;
+  assign _056_ = 1'h0 >> layer;
+  assign _057_ = 10'h3fa >> layer;
+  assign _058_ = 6'h2c >> layer;
+  assign _059_ = 10'h2b0 >> layer;
+  assign _060_ = 8'hc0 >> layer;
+  assign _061_ = 10'h300 >> layer;
+  assign _062_ = chunk == last_chunk;
+  assign _063_ = turn_ends & _062_;
+  assign _064_ = fields_loaded | _063_;
+  assign _066_ = address + 1'h1;
+  assign _067_ = 10'h3dc >> layer;
+  assign _068_ = 9'h120 >> layer;
+  assign _069_ = 10'h201 >> layer;
+  assign _070_ = 7'h6e >> layer;
+  assign _071_ = 9'h100 >> layer;
+  assign _072_ = 10'h200 >> layer;
+  assign _073_ = ~ is_last;
+  assign _074_ = has_value_8 & _073_;
+  assign _075_ = ! chunk;
+  assign _077_ = chunk == last_chunk;
+  assign _078_ = chunk == last_chunk;
+  assign _081_ = ~ _080_;
+  assign _082_ = \$signal$8  | _081_;
+  assign turn_ends = \$signal  & _082_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$128  = has_value_6 & is_last;
+  assign \i__valid$141  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _071_;
+    fields_loaded <= _083_;
   always @(posedge clk)
-    last_chunk <= _072_;
+    last_chunk <= _084_;
   always @(posedge clk)
-    two_cycles <= _073_;
+    two_cycles <= _085_;
   always @(posedge clk)
-    \$signal$8  <= _074_;
+    \$signal$8  <= _086_;
   always @(posedge clk)
-    chunk <= _076_;
+    chunk <= _088_;
   always @(posedge clk)
-    \$signal  <= _077_;
+    \$signal  <= _089_;
   always @(posedge clk)
-    held <= _078_;
+    held <= _090_;
   always @(posedge clk)
-    front_0 <= _079_;
+    front_0 <= _091_;
   always @(posedge clk)
-    front_1 <= _080_;
+    front_1 <= _092_;
   always @(posedge clk)
-    parameter_base <= _081_;
+    front_2 <= _093_;
   always @(posedge clk)
-    address <= _082_;
+    front_3 <= _094_;
   always @(posedge clk)
-    parameters <= _083_;
+    parameter_base <= _095_;
   always @(posedge clk)
-    shift_select <= _084_;
+    parameter_turn_0 <= _096_;
   always @(posedge clk)
-    unit_select <= _085_;
+    parameter_turn_1 <= _097_;
   always @(posedge clk)
-    record_select <= _087_;
+    parameter_restart_0 <= _099_;
   always @(posedge clk)
-    is_last <= _088_;
+    parameter_restart_1 <= _100_;
   always @(posedge clk)
-    code_1_0_0 <= _089_;
+    address <= _101_;
   always @(posedge clk)
-    code_1_0_1 <= _090_;
+    parameter_memory_word <= _102_;
   always @(posedge clk)
-    code_1_0_2 <= _091_;
+    shift_select <= _103_;
   always @(posedge clk)
-    code_1_0_3 <= _092_;
+    unit_select <= _104_;
   always @(posedge clk)
-    code_1_0_4 <= _093_;
+    record_select <= _105_;
   always @(posedge clk)
-    code_1_0_5 <= _094_;
+    is_last <= _106_;
   always @(posedge clk)
-    has_value_0 <= _095_;
+    code_1_0_0 <= _107_;
   always @(posedge clk)
-    has_value_1 <= _096_;
+    code_1_0_1 <= _108_;
   always @(posedge clk)
-    has_value_2 <= _098_;
+    code_1_0_2 <= _110_;
   always @(posedge clk)
-    has_value_3 <= _099_;
+    code_1_0_3 <= _111_;
   always @(posedge clk)
-    has_value_4 <= _100_;
+    code_1_0_4 <= _112_;
   always @(posedge clk)
-    has_value_5 <= _101_;
+    code_1_0_5 <= _113_;
   always @(posedge clk)
-    has_value_6 <= _102_;
+    has_value_0 <= _114_;
   always @(posedge clk)
-    has_code_0 <= _103_;
+    has_value_1 <= _115_;
   always @(posedge clk)
-    has_code_1 <= _104_;
+    has_value_2 <= _116_;
   always @(posedge clk)
-    has_code_2 <= _105_;
+    has_value_3 <= _117_;
   always @(posedge clk)
-    has_code_3 <= _106_;
+    has_value_4 <= _118_;
   always @(posedge clk)
-    has_code_4 <= _107_;
+    has_value_5 <= _119_;
   always @(posedge clk)
-    has_code_5 <= _109_;
+    has_value_6 <= _121_;
   always @(posedge clk)
-    has_code_6 <= _110_;
+    has_value_7 <= _122_;
   always @(posedge clk)
-    has_code_7 <= _111_;
+    has_value_8 <= _123_;
   always @(posedge clk)
-    has_code_8 <= _112_;
+    has_code_0 <= _124_;
   always @(posedge clk)
-    has_code_9 <= _113_;
+    has_code_1 <= _125_;
   always @(posedge clk)
-    has_code_10 <= _114_;
+    has_code_2 <= _126_;
   always @(posedge clk)
-    has_code_11 <= _115_;
+    has_code_3 <= _127_;
   always @(posedge clk)
-    has_code_12 <= _116_;
+    has_code_4 <= _128_;
   always @(posedge clk)
-    has_code_13 <= _117_;
+    has_code_5 <= _129_;
   always @(posedge clk)
-    pixel_starts_0 <= _118_;
+    has_code_6 <= _130_;
   always @(posedge clk)
-    pixel_starts_1 <= _120_;
+    has_code_7 <= _132_;
   always @(posedge clk)
-    pixel_starts_2 <= _121_;
+    has_code_8 <= _133_;
   always @(posedge clk)
-    pixel_starts_3 <= _122_;
+    has_code_9 <= _134_;
   always @(posedge clk)
-    pixel_starts_4 <= _123_;
+    has_code_10 <= _135_;
   always @(posedge clk)
-    pixel_starts_5 <= _124_;
+    has_code_11 <= _136_;
   always @(posedge clk)
-    pixel_starts_6 <= _125_;
+    has_code_12 <= _137_;
   always @(posedge clk)
-    pixel_starts_7 <= _126_;
+    has_code_13 <= _138_;
   always @(posedge clk)
-    pixel_starts_8 <= _127_;
+    pixel_starts_0 <= _139_;
   always @(posedge clk)
-    pixel_starts_9 <= _128_;
+    pixel_starts_1 <= _140_;
   always @(posedge clk)
-    pixel_starts_10 <= _129_;
+    pixel_starts_2 <= _141_;
   always @(posedge clk)
-    pixel_starts_11 <= _002_;
+    pixel_starts_3 <= _002_;
   always @(posedge clk)
-    pixel_starts_12 <= _003_;
+    pixel_starts_4 <= _003_;
   always @(posedge clk)
-    pixel_starts_13 <= _004_;
+    pixel_starts_5 <= _004_;
   always @(posedge clk)
-    pixel_starts_14 <= _005_;
+    pixel_starts_6 <= _005_;
   always @(posedge clk)
-    pixel_starts_15 <= _006_;
+    pixel_starts_7 <= _006_;
   always @(posedge clk)
-    pixel_starts_16 <= _007_;
+    pixel_starts_8 <= _007_;
   always @(posedge clk)
-    pixel_starts_17 <= _008_;
+    pixel_starts_9 <= _008_;
   always @(posedge clk)
-    pixel_starts_18 <= _009_;
+    pixel_starts_10 <= _009_;
   always @(posedge clk)
-    pixel_starts_19 <= _010_;
+    pixel_starts_11 <= _010_;
   always @(posedge clk)
-    pixel_starts_20 <= _011_;
+    pixel_starts_12 <= _011_;
   always @(posedge clk)
-    pixel_ends_0 <= _013_;
+    pixel_starts_13 <= _013_;
   always @(posedge clk)
-    pixel_ends_1 <= _014_;
+    pixel_starts_14 <= _014_;
   always @(posedge clk)
-    pixel_ends_2 <= _015_;
+    pixel_starts_15 <= _015_;
   always @(posedge clk)
-    pixel_ends_3 <= _016_;
+    pixel_starts_16 <= _016_;
   always @(posedge clk)
-    pixel_ends_4 <= _017_;
+    pixel_starts_17 <= _017_;
   always @(posedge clk)
-    pixel_ends_5 <= _018_;
+    pixel_starts_18 <= _018_;
   always @(posedge clk)
-    pixel_ends_6 <= _019_;
+    pixel_starts_19 <= _019_;
   always @(posedge clk)
-    pixel_ends_7 <= _020_;
+    pixel_starts_20 <= _020_;
   always @(posedge clk)
-    pixel_ends_8 <= _021_;
+    pixel_starts_21 <= _021_;
   always @(posedge clk)
-    pixel_ends_9 <= _022_;
+    pixel_starts_22 <= _022_;
   always @(posedge clk)
-    pixel_ends_10 <= _024_;
+    pixel_ends_0 <= _024_;
   always @(posedge clk)
-    pixel_ends_11 <= _025_;
+    pixel_ends_1 <= _025_;
   always @(posedge clk)
-    pixel_ends_12 <= _026_;
+    pixel_ends_2 <= _026_;
   always @(posedge clk)
-    pixel_ends_13 <= _027_;
+    pixel_ends_3 <= _027_;
   always @(posedge clk)
-    pixel_ends_14 <= _028_;
+    pixel_ends_4 <= _028_;
   always @(posedge clk)
-    pixel_ends_15 <= _029_;
+    pixel_ends_5 <= _029_;
   always @(posedge clk)
-    pixel_ends_16 <= _030_;
+    pixel_ends_6 <= _030_;
   always @(posedge clk)
-    pixel_ends_17 <= _031_;
+    pixel_ends_7 <= _031_;
   always @(posedge clk)
-    pixel_ends_18 <= _032_;
+    pixel_ends_8 <= _032_;
   always @(posedge clk)
-    pixel_ends_19 <= _033_;
+    pixel_ends_9 <= _033_;
   always @(posedge clk)
-    pixel_ends_20 <= _035_;
+    pixel_ends_10 <= _035_;
+  always @(posedge clk)
+    pixel_ends_11 <= _036_;
+  always @(posedge clk)
+    pixel_ends_12 <= _037_;
+  always @(posedge clk)
+    pixel_ends_13 <= _038_;
+  always @(posedge clk)
+    pixel_ends_14 <= _039_;
+  always @(posedge clk)
+    pixel_ends_15 <= _040_;
+  always @(posedge clk)
+    pixel_ends_16 <= _041_;
+  always @(posedge clk)
+    pixel_ends_17 <= _042_;
+  always @(posedge clk)
+    pixel_ends_18 <= _043_;
+  always @(posedge clk)
+    pixel_ends_19 <= _044_;
+  always @(posedge clk)
+    pixel_ends_20 <= _046_;
+  always @(posedge clk)
+    pixel_ends_21 <= _047_;
+  always @(posedge clk)
+    pixel_ends_22 <= _048_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$116 ),
+    .code(\code$129 ),
     .rst(rst),
     .select(record_select),
     .value(value)
@@ -1043,17 +1388,17 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_20),
-    .pixel_starts(pixel_starts_20),
+    .pixel_ends(pixel_ends_22),
+    .pixel_starts(pixel_starts_22),
     .rst(rst),
     .two_digits(two_digits),
     .valid(has_code_13)
   );
   requantize lane_0 (
-    .acc(front_1),
+    .acc(front_3),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameters),
+    .parameters(parameter_memory_word),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(skip_0),
@@ -1069,7 +1414,7 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$128 )
+    .w_en(\i__valid$141 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1088,142 +1433,26 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = start;
+    _083_ = start;
     if (rst) begin
-      _071_ = 1'h0;
+      _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = last_chunk;
+    _084_ = last_chunk;
     if (start) begin
-      _072_ = { _075_, _064_, _053_, _042_, _000_ };
+      _084_ = { _087_, _076_, _065_, _054_, _000_ };
     end
     if (rst) begin
-      _072_ = 5'h00;
+      _084_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = two_cycles;
+    _085_ = two_cycles;
     if (start) begin
-      _073_ = _086_;
-    end
-    if (rst) begin
-      _073_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = \$signal$8 ;
-    if (\$signal ) begin
-      _074_ = _012_;
-    end
-    if (start) begin
-      _074_ = 1'h0;
-    end
-    if (rst) begin
-      _074_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = chunk;
-    if (turn_ends) begin
-      _076_ = _036_[4:0];
-    end
-    if (start) begin
-      _076_ = 5'h00;
-    end
-    if (rst) begin
-      _076_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = \$signal ;
-    if (turn_ends) begin
-      if (_039_) begin
-        _077_ = 1'h0;
-      end
-    end
-    if (i__valid) begin
-      _077_ = 1'h1;
-    end
-    if (rst) begin
-      _077_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = held;
-    if (i__valid) begin
-      _078_ = i__payload;
-    end else if (turn_ends) begin
-      _078_ = _040_;
-    end
-    if (rst) begin
-      _078_ = 44'h00000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = held[21:0];
-    if (rst) begin
-      _079_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = front_0;
-    if (rst) begin
-      _080_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = parameter_base;
-    if (start) begin
-      _081_ = { _049_, _048_, _047_, _046_, _045_, _044_, _043_, _041_ };
-    end
-    if (rst) begin
-      _081_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = address;
-    if (_052_) begin
-      _082_ = parameter_base;
-    end else if (turn_ends) begin
-      _082_ = _054_[7:0];
-    end
-    if (rst) begin
-      _082_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = port__data;
-    if (rst) begin
-      _083_ = 58'h000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = shift_select;
-    if (start) begin
-      _084_ = { _057_, _056_, _055_ };
-    end
-    if (rst) begin
-      _084_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = unit_select;
-    if (start) begin
-      _085_ = _058_;
+      _085_ = _098_;
     end
     if (rst) begin
       _085_ = 1'h0;
@@ -1231,505 +1460,705 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = record_select;
+    _086_ = \$signal$8 ;
+    if (\$signal ) begin
+      _086_ = _012_;
+    end
     if (start) begin
-      _087_ = _059_;
+      _086_ = 1'h0;
     end
     if (rst) begin
-      _087_ = 1'h0;
+      _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = is_last;
+    _088_ = chunk;
+    if (turn_ends) begin
+      _088_ = _045_[4:0];
+    end
     if (start) begin
-      _088_ = _060_;
+      _088_ = 5'h00;
     end
     if (rst) begin
-      _088_ = 1'h0;
+      _088_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = code;
+    _089_ = \$signal ;
+    if (turn_ends) begin
+      if (_051_) begin
+        _089_ = 1'h0;
+      end
+    end
+    if (i__valid) begin
+      _089_ = 1'h1;
+    end
     if (rst) begin
-      _089_ = 8'h00;
+      _089_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = code_1_0_0;
+    _090_ = held;
+    if (i__valid) begin
+      _090_ = i__payload;
+    end else if (turn_ends) begin
+      _090_ = _052_;
+    end
     if (rst) begin
-      _090_ = 8'h00;
+      _090_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = code_1_0_1;
+    _091_ = held[21:0];
     if (rst) begin
-      _091_ = 8'h00;
+      _091_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = code_1_0_2;
+    _092_ = front_0;
     if (rst) begin
-      _092_ = 8'h00;
+      _092_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = code_1_0_3;
+    _093_ = front_1;
     if (rst) begin
-      _093_ = 8'h00;
+      _093_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = code_1_0_4;
+    _094_ = front_2;
     if (rst) begin
-      _094_ = 8'h00;
+      _094_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = turn_ends;
+    _095_ = parameter_base;
+    if (start) begin
+      _095_ = { _061_, _060_, _059_, _058_, _057_, _056_, _055_, _053_ };
+    end
     if (rst) begin
-      _095_ = 1'h0;
+      _095_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = has_value_0;
+    _096_ = turn_ends;
     if (rst) begin
       _096_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = has_value_1;
+    _097_ = parameter_turn_0;
     if (rst) begin
-      _098_ = 1'h0;
+      _097_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = has_value_2;
+    _099_ = _064_;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = has_value_3;
+    _100_ = parameter_restart_0;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = has_value_4;
+    _101_ = address;
+    if (parameter_restart_1) begin
+      _101_ = parameter_base;
+    end else if (parameter_turn_1) begin
+      _101_ = _066_[7:0];
+    end
     if (rst) begin
-      _101_ = 1'h0;
+      _101_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = has_value_5;
+    _102_ = port__data;
     if (rst) begin
-      _102_ = 1'h0;
+      _102_ = 58'h000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = _062_;
+    _103_ = shift_select;
+    if (start) begin
+      _103_ = { _069_, _068_, _067_ };
+    end
     if (rst) begin
-      _103_ = 1'h0;
+      _103_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = has_code_0;
+    _104_ = unit_select;
+    if (start) begin
+      _104_ = _070_;
+    end
     if (rst) begin
       _104_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = has_code_1;
+    _105_ = record_select;
+    if (start) begin
+      _105_ = _071_;
+    end
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = has_code_2;
+    _106_ = is_last;
+    if (start) begin
+      _106_ = _072_;
+    end
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = has_code_3;
+    _107_ = code;
     if (rst) begin
-      _107_ = 1'h0;
+      _107_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = has_code_4;
+    _108_ = code_1_0_0;
     if (rst) begin
-      _109_ = 1'h0;
+      _108_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = has_code_5;
+    _110_ = code_1_0_1;
     if (rst) begin
-      _110_ = 1'h0;
+      _110_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = has_code_6;
+    _111_ = code_1_0_2;
     if (rst) begin
-      _111_ = 1'h0;
+      _111_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = has_code_7;
+    _112_ = code_1_0_3;
     if (rst) begin
-      _112_ = 1'h0;
+      _112_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_code_8;
+    _113_ = code_1_0_4;
     if (rst) begin
-      _113_ = 1'h0;
+      _113_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = has_code_9;
+    _114_ = turn_ends;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = has_code_10;
+    _115_ = has_value_0;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_code_11;
+    _116_ = has_value_1;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_code_12;
+    _117_ = has_value_2;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = _063_;
+    _118_ = has_value_3;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = pixel_starts_0;
+    _119_ = has_value_4;
     if (rst) begin
-      _120_ = 1'h0;
+      _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = pixel_starts_1;
+    _121_ = has_value_5;
     if (rst) begin
       _121_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = pixel_starts_2;
+    _122_ = has_value_6;
     if (rst) begin
       _122_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = pixel_starts_3;
+    _123_ = has_value_7;
     if (rst) begin
       _123_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = pixel_starts_4;
+    _124_ = _074_;
     if (rst) begin
       _124_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = pixel_starts_5;
+    _125_ = has_code_0;
     if (rst) begin
       _125_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = pixel_starts_6;
+    _126_ = has_code_1;
     if (rst) begin
       _126_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = pixel_starts_7;
+    _127_ = has_code_2;
     if (rst) begin
       _127_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = pixel_starts_8;
+    _128_ = has_code_3;
     if (rst) begin
       _128_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = pixel_starts_9;
+    _129_ = has_code_4;
     if (rst) begin
       _129_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_10;
+    _130_ = has_code_5;
+    if (rst) begin
+      _130_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _132_ = has_code_6;
+    if (rst) begin
+      _132_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _133_ = has_code_7;
+    if (rst) begin
+      _133_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _134_ = has_code_8;
+    if (rst) begin
+      _134_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _135_ = has_code_9;
+    if (rst) begin
+      _135_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _136_ = has_code_10;
+    if (rst) begin
+      _136_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _137_ = has_code_11;
+    if (rst) begin
+      _137_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _138_ = has_code_12;
+    if (rst) begin
+      _138_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _139_ = _075_;
+    if (rst) begin
+      _139_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _140_ = pixel_starts_0;
+    if (rst) begin
+      _140_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _141_ = pixel_starts_1;
+    if (rst) begin
+      _141_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_2;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_11;
+    _003_ = pixel_starts_3;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_12;
+    _004_ = pixel_starts_4;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_13;
+    _005_ = pixel_starts_5;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_14;
+    _006_ = pixel_starts_6;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_15;
+    _007_ = pixel_starts_7;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_16;
+    _008_ = pixel_starts_8;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_17;
+    _009_ = pixel_starts_9;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_18;
+    _010_ = pixel_starts_10;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_19;
+    _011_ = pixel_starts_11;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = _065_;
+    _013_ = pixel_starts_12;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_0;
+    _014_ = pixel_starts_13;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_1;
+    _015_ = pixel_starts_14;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_2;
+    _016_ = pixel_starts_15;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_3;
+    _017_ = pixel_starts_16;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_4;
+    _018_ = pixel_starts_17;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_5;
+    _019_ = pixel_starts_18;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_6;
+    _020_ = pixel_starts_19;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_7;
+    _021_ = pixel_starts_20;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_8;
+    _022_ = pixel_starts_21;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_9;
+    _024_ = _077_;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_10;
+    _025_ = pixel_ends_0;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_11;
+    _026_ = pixel_ends_1;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_12;
+    _027_ = pixel_ends_2;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_13;
+    _028_ = pixel_ends_3;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_14;
+    _029_ = pixel_ends_4;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_15;
+    _030_ = pixel_ends_5;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_16;
+    _031_ = pixel_ends_6;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_17;
+    _032_ = pixel_ends_7;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_18;
+    _033_ = pixel_ends_8;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_19;
+    _035_ = pixel_ends_9;
     if (rst) begin
       _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _036_ = pixel_ends_10;
+    if (rst) begin
+      _036_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _037_ = pixel_ends_11;
+    if (rst) begin
+      _037_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _038_ = pixel_ends_12;
+    if (rst) begin
+      _038_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _039_ = pixel_ends_13;
+    if (rst) begin
+      _039_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _040_ = pixel_ends_14;
+    if (rst) begin
+      _040_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _041_ = pixel_ends_15;
+    if (rst) begin
+      _041_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _042_ = pixel_ends_16;
+    if (rst) begin
+      _042_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _043_ = pixel_ends_17;
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _044_ = pixel_ends_18;
+    if (rst) begin
+      _044_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _046_ = pixel_ends_19;
+    if (rst) begin
+      _046_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _047_ = pixel_ends_20;
+    if (rst) begin
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _048_ = pixel_ends_21;
+    if (rst) begin
+      _048_ = 1'h0;
     end
   end
   always @* begin
@@ -1737,56 +2166,57 @@ module \accelerator.drain (clk, rst, sum_started, residual_address, credit, o__p
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = \code$116 ;
+          code_0 = \code$129 ;
       1'h1:
           code_0 = code_1_0_5;
     endcase
   end
   assign extra_turn = 1'h0;
-  assign accs = front_1;
+  assign accs = front_3;
   assign port__addr = address;
   assign port__en = 1'h1;
-  assign \layer$98  = layer;
-  assign \start$99  = start;
-  assign \chunk$100  = chunk;
-  assign \turn_ends$101  = turn_ends;
+  assign parameters = parameter_memory_word;
+  assign \layer$111  = layer;
+  assign \start$112  = start;
+  assign \chunk$113  = chunk;
+  assign \turn_ends$114  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$108  = residual_address;
+  assign \address$121  = residual_address;
   assign residual_word = word;
-  assign \value$112  = value;
+  assign \value$125  = value;
   assign select = record_select;
-  assign \value$114  = value;
-  assign acc = front_1;
-  assign \parameters$118  = parameters;
-  assign \shift_select$119  = shift_select;
-  assign \i__payload$120  = value;
+  assign \value$127  = value;
+  assign acc = front_3;
+  assign \parameters$131  = parameter_memory_word;
+  assign \shift_select$132  = shift_select;
+  assign \i__payload$133  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
   assign form = 1'h0;
-  assign \form$127  = 1'h0;
-  assign \sum_started$130  = sum_started;
-  assign \credit$132  = credit;
-  assign \valid$133  = has_code_13;
-  assign pixel_starts = pixel_starts_20;
-  assign \pixel_ends$135  = pixel_ends_20;
-  assign \two_digits$137  = two_digits;
-  assign \full$139  = full;
-  assign \high$141  = high;
-  assign \low$143  = low;
-  assign \o__payload$145  = o__payload;
-  assign \o__ready$147  = o__ready;
-  assign \o__valid$149  = o__valid;
-  assign \parameters$118.multiplier  = parameters[15:0];
-  assign \parameters$118.bias  = parameters[44:16];
-  assign \parameters$118.residual  = parameters[57:45];
-  assign _119_ = 1'h0;
+  assign \form$140  = 1'h0;
+  assign \sum_started$143  = sum_started;
+  assign \credit$145  = credit;
+  assign \valid$146  = has_code_13;
+  assign pixel_starts = pixel_starts_22;
+  assign \pixel_ends$148  = pixel_ends_22;
+  assign \two_digits$150  = two_digits;
+  assign \full$152  = full;
+  assign \high$154  = high;
+  assign \low$156  = low;
+  assign \o__payload$158  = o__payload;
+  assign \o__ready$160  = o__ready;
+  assign \o__valid$162  = o__valid;
+  assign \parameters$131.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$131.bias  = parameter_memory_word[44:16];
+  assign \parameters$131.residual  = parameter_memory_word[57:45];
+  assign _131_ = 1'h0;
   assign _001_ = two_cycles;
-  assign _037_ = chunk[0];
-  assign _040_ = { 22'h000000, held[43:22] };
-  assign _067_ = 1'h0;
-  assign _068_ = two_cycles;
+  assign _049_ = chunk[0];
+  assign _052_ = { 22'h000000, held[43:22] };
+  assign _079_ = 1'h0;
+  assign _080_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2191,7 +2621,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_0, word, layer, start, chunk, bank, exists, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2199,8 +2629,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire turn_ends;
   input pixel_ends;
   wire pixel_ends;
-  output [12:0] address;
-  wire [12:0] address;
   output [3:0] digits_0;
   wire [3:0] digits_0;
   input [15:0] word;
@@ -2215,6 +2643,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg bank = 1'h0;
   output exists;
   reg exists = 1'h0;
+  output [12:0] address;
+  reg [12:0] address = 13'h0000;
   (* init = 4'h0 *)
   output [3:0] digits_1;
   wire [3:0] digits_1;
@@ -2222,8 +2652,8 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire clk;
   wire _000_;
   wire _001_;
-  wire [4:0] _002_;
-  wire _003_;
+  wire _002_;
+  wire [4:0] _003_;
   wire _004_;
   wire _005_;
   wire _006_;
@@ -2258,13 +2688,13 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   wire [5:0] _035_;
   wire _036_;
   wire [13:0] _037_;
-  wire [3:0] _038_;
-  wire [5:0] _039_;
-  wire [6:0] _040_;
-  wire [14:0] _041_;
-  wire _042_;
-  wire [10:0] _043_;
-  wire [15:0] _044_;
+  wire [6:0] _038_;
+  wire [14:0] _039_;
+  wire _040_;
+  wire [10:0] _041_;
+  wire [15:0] _042_;
+  wire [3:0] _043_;
+  wire [5:0] _044_;
   wire _045_;
   reg _046_;
   reg _047_;
@@ -2278,17 +2708,20 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg [12:0] _055_;
   wire _056_;
   reg [4:0] _057_;
-  reg [1:0] _058_;
-  reg [3:0] _059_;
-  reg [3:0] _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
+  reg [12:0] _058_;
+  reg [1:0] _059_;
+  reg [1:0] _060_;
+  reg [1:0] _061_;
+  reg [3:0] _062_;
+  reg [3:0] _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
   reg [12:0] \$like  = 13'h0000;
   reg [3:0] \$signal  = 4'h0;
   wire signed [6:0] at;
   (* init = 1'h0 *)
-  wire \bank$26 ;
+  wire \bank$29 ;
   reg [9:0] base = 10'h000;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
@@ -2300,23 +2733,28 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
-  reg [1:0] select = 2'h0;
+  reg [1:0] select_0 = 2'h0;
+  reg [1:0] select_1 = 2'h0;
+  reg [1:0] select_2 = 2'h0;
   reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
+  assign _028_ = 9'h1f8 >> layer;
+  assign _029_ = 6'h3f >> layer;
+  assign _030_ = 3'h7 >> layer;
   assign _031_ = 9'h124 >> layer;
   assign _032_ = turn_ends & pixel_ends;
   assign _033_ = \$like  + column_step;
   assign _035_ = column + 1'h1;
   assign _036_ = column == last_column;
   assign _037_ = \$like  + row_step;
-  assign _002_ = select * 3'h4;
-  assign _038_ = word >> _002_;
-  assign _039_ = chunk - 1'h0;
-  assign _041_ = $signed({ 1'h0, \$like  }) + $signed(_040_);
-  assign _042_ = turn_ends & two_digits_field;
-  assign _043_ = _042_ ? plane : 11'h000;
-  assign _044_ = $signed(_041_) + $signed({ 1'h0, _043_ });
+  assign _039_ = $signed({ 1'h0, \$like  }) + $signed(_038_);
+  assign _040_ = turn_ends & two_digits_field;
+  assign _041_ = _040_ ? plane : 11'h000;
+  assign _042_ = $signed(_039_) + $signed({ 1'h0, _041_ });
+  assign _003_ = select_2 * 3'h4;
+  assign _043_ = word >> _003_;
+  assign _044_ = chunk - 1'h0;
   assign digits_0 = two_digits_field ? earlier : \$signal ;
   always @(posedge clk)
     fields_loaded <= _046_;
@@ -2341,22 +2779,28 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   always @(posedge clk)
     column <= _057_;
   always @(posedge clk)
-    select <= _058_;
+    address <= _058_;
   always @(posedge clk)
-    \$signal  <= _059_;
+    select_0 <= _059_;
   always @(posedge clk)
-    earlier <= _060_;
+    select_1 <= _060_;
+  always @(posedge clk)
+    select_2 <= _061_;
+  always @(posedge clk)
+    \$signal  <= _062_;
+  always @(posedge clk)
+    earlier <= _063_;
   assign _000_ = 6'h24 >> layer;
   assign _012_ = 1'h0 >> layer;
   assign _023_ = 1'h0 >> layer;
   assign _034_ = 1'h0 >> layer;
   assign _045_ = 1'h0 >> layer;
   assign _056_ = 3'h4 >> layer;
-  assign _061_ = 1'h0 >> layer;
-  assign _062_ = 1'h0 >> layer;
-  assign _063_ = 1'h0 >> layer;
+  assign _064_ = 1'h0 >> layer;
+  assign _065_ = 1'h0 >> layer;
+  assign _066_ = 1'h0 >> layer;
   assign _001_ = 3'h4 >> layer;
-  assign _003_ = 3'h4 >> layer;
+  assign _002_ = 3'h4 >> layer;
   assign _004_ = 1'h0 >> layer;
   assign _005_ = 1'h0 >> layer;
   assign _006_ = 1'h0 >> layer;
@@ -2379,9 +2823,6 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   assign _025_ = 9'h124 >> layer;
   assign _026_ = 6'h3f >> layer;
   assign _027_ = 9'h1c7 >> layer;
-  assign _028_ = 9'h1f8 >> layer;
-  assign _029_ = 6'h3f >> layer;
-  assign _030_ = 3'h7 >> layer;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _046_ = start;
@@ -2403,7 +2844,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
     _048_ = base;
     if (start) begin
-      _048_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
+      _048_ = { _002_, _001_, _066_, _065_, _064_, _056_, _045_, _034_, _023_, _012_ };
     end
     if (rst) begin
       _048_ = 10'h000;
@@ -2501,34 +2942,54 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, address, digits_
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _058_ = _039_[1:0];
+    _058_ = _042_[12:0];
     if (rst) begin
-      _058_ = 2'h0;
+      _058_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _059_ = _038_;
+    _059_ = _044_[1:0];
     if (rst) begin
-      _059_ = 4'h0;
+      _059_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _060_ = \$signal ;
+    _060_ = select_0;
     if (rst) begin
-      _060_ = 4'h0;
+      _060_ = 2'h0;
     end
   end
-  assign at = { _039_[5], _039_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _061_ = select_1;
+    if (rst) begin
+      _061_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _062_ = _043_;
+    if (rst) begin
+      _062_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _063_ = \$signal ;
+    if (rst) begin
+      _063_ = 4'h0;
+    end
+  end
+  assign at = { _044_[5], _044_ };
   assign chunk_offset = 1'h0;
   assign form_field = 1'h0;
   assign valid = exists;
-  assign \bank$26  = bank;
+  assign \bank$29  = bank;
   assign form = 1'h0;
-  assign address = _044_[12:0];
   assign digits_1 = \$signal ;
-  assign _040_ = { _039_[5], _039_[5], _039_[5], _039_[5:2] };
+  assign _038_ = { _044_[5], _044_[5], _044_[5], _044_[5:2] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -3094,30 +3555,32 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign o__payload[21:0] = acc;
 endmodule
 
-module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, walk__shift, walk__digit, walk__act_bank, walk__pad, loading, credit, walk__act_address, walk__weight_address, layer, status, walk__pad_word, start, loaded, clk);
+module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$10  = 0;
   input rst;
   wire rst;
-  output sum_ends;
-  wire sum_ends;
-  output step;
-  wire step;
   output sum_started;
   wire sum_started;
-  output walk__first;
-  wire walk__first;
-  output walk__shift;
-  wire walk__shift;
-  output walk__digit;
-  wire walk__digit;
-  output walk__act_bank;
-  wire walk__act_bank;
-  output walk__pad;
-  wire walk__pad;
   output loading;
   wire loading;
   input credit;
   wire credit;
+  output walk__valid;
+  reg walk__valid = 1'h0;
+  output walk__first;
+  reg walk__first = 1'h0;
+  output walk__shift;
+  reg walk__shift = 1'h0;
+  output walk__last;
+  reg walk__last = 1'h0;
+  output walk__digit;
+  reg walk__digit = 1'h0;
+  output walk__act_bank;
+  reg walk__act_bank = 1'h0;
+  output walk__pad;
+  reg walk__pad = 1'h0;
+  output [15:0] walk__pad_word;
+  reg [15:0] walk__pad_word = 16'h0000;
   output [12:0] walk__act_address;
   reg [12:0] walk__act_address = 13'h0000;
   output [11:0] walk__weight_address;
@@ -3126,8 +3589,6 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [3:0] layer = 4'h0;
   output [3:0] status;
   reg [3:0] status = 4'h0;
-  output [15:0] walk__pad_word;
-  reg [15:0] walk__pad_word;
   output start;
   reg start;
   input loaded;
@@ -3236,11 +3697,11 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _099_;
   wire _100_;
   wire [7:0] _101_;
-  wire _102_;
-  wire [7:0] _103_;
+  wire [7:0] _102_;
+  wire _103_;
   wire _104_;
   wire _105_;
-  wire [2:0] _106_;
+  wire _106_;
   wire _107_;
   wire _108_;
   wire _109_;
@@ -3249,16 +3710,16 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _112_;
   wire _113_;
   wire _114_;
-  wire _115_;
-  wire [10:0] _116_;
-  wire [10:0] _117_;
-  wire [10:0] _118_;
-  wire [11:0] _119_;
-  wire [11:0] _120_;
-  wire [11:0] _121_;
-  wire [11:0] _122_;
+  wire [7:0] _115_;
+  wire _116_;
+  wire [7:0] _117_;
+  wire _118_;
+  wire _119_;
+  wire [7:0] _120_;
+  wire _121_;
+  wire _122_;
   wire _123_;
-  wire [14:0] _124_;
+  wire [7:0] _124_;
   wire _125_;
   wire _126_;
   wire _127_;
@@ -3266,44 +3727,44 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _129_;
   wire _130_;
   wire _131_;
-  wire [11:0] _132_;
-  wire [11:0] _133_;
+  wire _132_;
+  wire _133_;
   wire _134_;
-  wire [11:0] _135_;
-  wire [11:0] _136_;
-  wire [11:0] _137_;
-  wire [11:0] _138_;
-  wire [11:0] _139_;
-  wire [13:0] _140_;
+  wire _135_;
+  wire _136_;
+  wire [2:0] _137_;
+  wire _138_;
+  wire [3:0] _139_;
+  wire [3:0] _140_;
   wire _141_;
-  wire [3:0] _142_;
-  wire [3:0] _143_;
-  wire _144_;
+  wire _142_;
+  wire _143_;
+  wire [3:0] _144_;
   wire _145_;
-  wire _146_;
+  wire [3:0] _146_;
   wire _147_;
-  wire [3:0] _148_;
-  wire [3:0] _149_;
+  wire _148_;
+  wire _149_;
   wire _150_;
-  wire _151_;
-  wire _152_;
+  wire [3:0] _151_;
+  wire [3:0] _152_;
   wire _153_;
   wire _154_;
-  wire [3:0] _155_;
+  wire _155_;
   wire _156_;
-  wire [3:0] _157_;
+  wire _157_;
   wire _158_;
-  wire _159_;
-  wire _160_;
+  wire [1:0] _159_;
+  wire [1:0] _160_;
   wire _161_;
   wire _162_;
   wire _163_;
   wire _164_;
-  wire [1:0] _165_;
-  wire [1:0] _166_;
+  wire _165_;
+  wire _166_;
   wire _167_;
-  wire _168_;
-  wire _169_;
+  wire [1:0] _168_;
+  wire [1:0] _169_;
   wire _170_;
   wire _171_;
   wire _172_;
@@ -3311,9 +3772,9 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _174_;
   wire _175_;
   wire _176_;
-  wire [1:0] _177_;
+  wire [4:0] _177_;
   wire _178_;
-  wire [1:0] _179_;
+  wire [4:0] _179_;
   wire _180_;
   wire _181_;
   wire _182_;
@@ -3322,12 +3783,12 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _185_;
   wire _186_;
   wire _187_;
-  wire _188_;
+  wire [5:0] _188_;
   wire _189_;
-  wire _190_;
+  wire [5:0] _190_;
   wire _191_;
-  wire [4:0] _192_;
-  wire [4:0] _193_;
+  wire _192_;
+  wire _193_;
   wire _194_;
   wire _195_;
   wire _196_;
@@ -3335,41 +3796,41 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _198_;
   wire _199_;
   wire _200_;
-  wire _201_;
-  wire _202_;
+  wire [5:0] _201_;
+  wire [5:0] _202_;
   wire _203_;
   wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
-  wire [5:0] _208_;
-  wire [5:0] _209_;
-  wire _210_;
+  wire [10:0] _205_;
+  wire [10:0] _206_;
+  wire [10:0] _207_;
+  wire [11:0] _208_;
+  wire [11:0] _209_;
+  wire [11:0] _210_;
   wire _211_;
-  wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire _217_;
-  wire _218_;
-  wire _219_;
-  wire _220_;
-  wire _221_;
+  wire [11:0] _212_;
+  wire [11:0] _213_;
+  wire [11:0] _214_;
+  wire [11:0] _215_;
+  wire [11:0] _216_;
+  wire [11:0] _217_;
+  wire [11:0] _218_;
+  wire [11:0] _219_;
+  wire [13:0] _220_;
+  wire [12:0] _221_;
   wire _222_;
   wire _223_;
   wire _224_;
-  wire _225_;
+  wire [6:0] _225_;
   wire _226_;
-  wire _227_;
-  wire [5:0] _228_;
-  wire [5:0] _229_;
+  wire [4:0] _227_;
+  wire [4:0] _228_;
+  wire _229_;
   wire _230_;
-  wire [5:0] _231_;
+  wire _231_;
   wire _232_;
-  wire [4:0] _233_;
+  wire _233_;
   wire _234_;
-  wire [4:0] _235_;
+  wire _235_;
   wire _236_;
   wire _237_;
   wire _238_;
@@ -3378,114 +3839,114 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _241_;
   wire _242_;
   wire _243_;
-  wire _244_;
+  reg _244_;
   wire _245_;
-  wire _246_;
-  wire _247_;
-  wire _248_;
-  wire _249_;
-  wire _250_;
-  wire _251_;
-  wire _252_;
-  wire _253_;
-  wire _254_;
-  wire _255_;
+  reg _246_;
+  reg _247_;
+  reg _248_;
+  reg _249_;
+  reg _250_;
+  reg _251_;
+  reg _252_;
+  reg [2:0] _253_;
+  reg [2:0] _254_;
+  reg [2:0] _255_;
   wire _256_;
-  wire _257_;
-  wire _258_;
-  wire _259_;
-  wire _260_;
-  wire _261_;
-  wire _262_;
-  wire _263_;
-  wire _264_;
-  wire _265_;
-  wire _266_;
+  reg [3:0] _257_;
+  reg [4:0] _258_;
+  reg [4:0] _259_;
+  reg [5:0] _260_;
+  reg [11:0] _261_;
+  reg [10:0] _262_;
+  reg [10:0] _263_;
+  reg [10:0] _264_;
+  reg [9:0] _265_;
+  reg [3:0] _266_;
   wire _267_;
-  wire _268_;
-  wire _269_;
-  wire _270_;
-  wire _271_;
-  wire [7:0] _272_;
-  wire _273_;
-  wire [7:0] _274_;
-  wire _275_;
-  wire _276_;
-  wire [7:0] _277_;
+  reg [3:0] _268_;
+  reg [7:0] _269_;
+  reg [11:0] _270_;
+  reg [11:0] _271_;
+  reg [1:0] _272_;
+  reg [5:0] _273_;
+  reg [12:0] _274_;
+  reg _275_;
+  reg _276_;
+  reg [11:0] _277_;
   wire _278_;
-  wire _279_;
-  wire _280_;
-  wire [7:0] _281_;
-  wire _282_;
-  wire _283_;
-  wire _284_;
-  wire _285_;
-  wire _286_;
-  wire _287_;
-  wire _288_;
+  reg [1:0] _279_;
+  reg [1:0] _280_;
+  reg [2:0] _281_;
+  reg [2:0] _282_;
+  reg [4:0] _283_;
+  reg [4:0] _284_;
+  reg _285_;
+  reg [6:0] _286_;
+  reg [6:0] _287_;
+  reg _288_;
   wire _289_;
-  wire _290_;
-  wire _291_;
-  wire _292_;
-  wire _293_;
-  wire _294_;
-  wire _295_;
-  reg _296_;
-  reg [2:0] _297_;
-  reg [2:0] _298_;
+  reg _290_;
+  reg _291_;
+  reg _292_;
+  reg _293_;
+  reg _294_;
+  reg _295_;
+  reg [15:0] _296_;
+  reg [1:0] _297_;
+  reg _298_;
   reg [2:0] _299_;
   wire _300_;
   reg _301_;
   reg _302_;
-  reg [3:0] _303_;
-  reg [4:0] _304_;
-  reg [4:0] _305_;
-  reg [5:0] _306_;
-  reg [11:0] _307_;
-  reg [10:0] _308_;
-  reg [10:0] _309_;
-  reg [10:0] _310_;
+  reg [2:0] _303_;
+  reg _304_;
+  reg _305_;
+  reg [2:0] _306_;
+  reg _307_;
+  reg _308_;
+  reg _309_;
+  reg _310_;
   wire _311_;
-  reg [9:0] _312_;
-  reg [3:0] _313_;
-  reg [3:0] _314_;
-  reg [7:0] _315_;
-  reg [11:0] _316_;
-  reg [11:0] _317_;
-  reg [1:0] _318_;
+  reg _312_;
+  reg _313_;
+  reg _314_;
+  reg _315_;
+  reg [3:0] _316_;
+  reg _317_;
+  reg _318_;
   reg [4:0] _319_;
-  reg [12:0] _320_;
+  reg _320_;
   reg _321_;
   wire _322_;
-  reg _323_;
-  reg [11:0] _324_;
-  reg [1:0] _325_;
-  reg [1:0] _326_;
-  reg [2:0] _327_;
-  reg [2:0] _328_;
-  reg [4:0] _329_;
-  reg [4:0] _330_;
-  reg _331_;
-  reg [6:0] _332_;
+  reg [4:0] _323_;
+  reg _324_;
+  reg _325_;
+  reg [12:0] _326_;
+  reg [11:0] _327_;
+  reg [12:0] _328_;
+  reg [11:0] _329_;
+  reg [3:0] _330_;
+  reg [3:0] _331_;
+  reg [2:0] _332_;
   wire _333_;
   wire _334_;
-  reg [6:0] _335_;
-  reg [1:0] _336_;
-  reg [12:0] _337_;
-  reg [11:0] _338_;
-  reg [2:0] _339_;
-  reg [2:0] _340_;
-  reg [2:0] _341_;
-  reg _342_;
-  reg _343_;
-  reg [3:0] _344_;
+  reg [5:0] _335_;
+  wire _336_;
+  wire _337_;
+  wire _338_;
+  wire _339_;
+  wire _340_;
+  wire _341_;
+  wire _342_;
+  wire _343_;
+  wire _344_;
   wire _345_;
-  reg [4:0] _346_;
-  reg [4:0] _347_;
-  reg [3:0] _348_;
-  reg [3:0] _349_;
-  reg [2:0] _350_;
-  reg [4:0] _351_;
+  wire _346_;
+  wire _347_;
+  wire _348_;
+  wire _349_;
+  wire _350_;
+  wire _351_;
   wire _352_;
   wire _353_;
   wire _354_;
@@ -3534,21 +3995,7 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   wire _397_;
   wire _398_;
   wire _399_;
-  wire _400_;
-  wire _401_;
-  wire _402_;
-  wire _403_;
-  wire _404_;
-  wire _405_;
-  wire _406_;
-  wire _407_;
-  wire _408_;
-  wire _409_;
-  wire _410_;
-  wire _411_;
-  wire _412_;
-  wire _413_;
-  wire _414_;
+  reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
@@ -3560,14 +4007,22 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [10:0] act_delta_5 = 11'h000;
   reg signed [10:0] act_delta_6 = 11'h000;
   reg signed [9:0] act_delta_7 = 10'h000;
-  reg [2:0] count_0 = 3'h0;
-  reg [2:0] count_1 = 3'h0;
-  reg [2:0] count_2 = 3'h0;
-  reg count_3 = 1'h0;
-  reg count_4 = 1'h0;
-  reg [3:0] count_5 = 4'h0;
-  reg [4:0] count_6 = 5'h00;
-  reg [4:0] count_7 = 5'h00;
+  reg at_end_0 = 1'h0;
+  reg at_end_1 = 1'h0;
+  reg at_end_2 = 1'h0;
+  reg at_end_3 = 1'h0;
+  reg at_end_4 = 1'h0;
+  reg at_end_5 = 1'h0;
+  reg at_end_6 = 1'h0;
+  reg at_end_7 = 1'h0;
+  reg at_start_0 = 1'h1;
+  reg at_start_1 = 1'h1;
+  reg at_start_2 = 1'h1;
+  reg at_start_3 = 1'h1;
+  reg at_start_4 = 1'h1;
+  reg at_start_5 = 1'h1;
+  reg at_start_6 = 1'h1;
+  reg at_start_7 = 1'h1;
   reg [2:0] counter_0 = 3'h0;
   reg [2:0] counter_1 = 3'h0;
   reg [2:0] counter_2 = 3'h0;
@@ -3578,24 +4033,43 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg [4:0] counter_7 = 5'h00;
   reg fields_loaded = 1'h0;
   wire finished;
-  reg [4:0] flush = 5'h00;
+  reg [5:0] flush = 6'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg is_last = 1'h0;
+  reg is_paced = 1'h0;
   wire is_pool;
+  reg [2:0] nearly_0 = 3'h0;
+  reg [2:0] nearly_1 = 3'h0;
+  reg [2:0] nearly_2 = 3'h0;
+  wire nearly_3;
+  wire nearly_4;
+  reg [3:0] nearly_5 = 4'h0;
+  reg [4:0] nearly_6 = 5'h00;
+  reg [4:0] nearly_7 = 5'h00;
+  reg [1:0] nearly_paced = 2'h0;
+  reg once_0 = 1'h0;
+  reg once_1 = 1'h0;
+  reg once_2 = 1'h0;
+  reg once_3 = 1'h0;
+  reg once_4 = 1'h0;
+  wire once_5;
+  reg once_6 = 1'h0;
+  reg once_7 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
-  reg [1:0] pace = 2'h0;
   reg [1:0] paced = 2'h0;
+  wire paces_once;
   wire pass_starts;
   reg running;
   reg split = 1'h0;
+  wire step;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
+  wire sum_ends;
   wire sum_starts;
-  reg [4:0] \wait  = 5'h00;
-  wire walk__last;
-  wire walk__valid;
+  reg [5:0] \wait  = 6'h00;
+  reg [11:0] way_weight = 12'h000;
   reg [11:0] weight_base = 12'h000;
   wire weight_delta_0;
   reg signed [3:0] weight_delta_1 = 4'h0;
@@ -3607,503 +4081,1006 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   reg signed [11:0] weight_delta_7 = 12'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 10'h3fe >> layer;
-  assign _111_ = 10'h3e0 >> layer;
-  assign _222_ = 10'h300 >> layer;
-  assign _333_ = 1'h0 >> layer;
-  assign _360_ = 10'h36e >> layer;
-  assign _371_ = 10'h200 >> layer;
-  assign _382_ = 1'h0 >> layer;
-  assign _393_ = 10'h36f >> layer;
-  assign _404_ = 10'h200 >> layer;
-  assign _001_ = 10'h201 >> layer;
-  assign _012_ = 10'h201 >> layer;
-  assign _023_ = 9'h1ff >> layer;
-  assign _034_ = 9'h1ff >> layer;
-  assign _045_ = 10'h3f8 >> layer;
-  assign _056_ = 9'h1c0 >> layer;
-  assign _067_ = 6'h3f >> layer;
-  assign _078_ = 9'h1c7 >> layer;
-  assign _089_ = 9'h1f8 >> layer;
-  assign _100_ = 6'h3f >> layer;
-  assign _112_ = 3'h7 >> layer;
-  assign _123_ = 6'h3f >> layer;
-  assign _134_ = 9'h1c7 >> layer;
+  assign _000_ = 1'h1 >> layer;
+  assign _111_ = 8'h91 >> layer;
+  assign _222_ = 8'h90 >> layer;
+  assign _333_ = 9'h1fe >> layer;
+  assign _345_ = 9'h1fe >> layer;
+  assign _356_ = 10'h200 >> layer;
+  assign _367_ = 10'h200 >> layer;
+  assign _378_ = 1'h0 >> layer;
+  assign _389_ = 10'h3e0 >> layer;
+  assign _001_ = 10'h300 >> layer;
+  assign _012_ = 10'h36e >> layer;
+  assign _023_ = 1'h0 >> layer;
+  assign _034_ = 10'h200 >> layer;
+  assign _045_ = 10'h36f >> layer;
+  assign _056_ = 1'h0 >> layer;
+  assign _067_ = 10'h200 >> layer;
+  assign _078_ = 10'h200 >> layer;
+  assign _089_ = 10'h3ff >> layer;
+  assign _100_ = 9'h1f8 >> layer;
+  assign _112_ = 9'h1c0 >> layer;
+  assign _123_ = 9'h1c0 >> layer;
+  assign _134_ = 3'h7 >> layer;
   assign _145_ = 9'h1f8 >> layer;
   assign _156_ = 6'h3f >> layer;
   assign _167_ = 3'h7 >> layer;
-  assign _178_ = 10'h3fe >> layer;
-  assign _189_ = 5'h1e >> layer;
-  assign _200_ = 8'hf1 >> layer;
-  assign _211_ = 7'h61 >> layer;
-  assign _223_ = 8'h9f >> layer;
-  assign _234_ = 9'h1fe >> layer;
-  assign _245_ = 10'h3fe >> layer;
-  assign _256_ = 5'h1e >> layer;
-  assign _267_ = 8'hf0 >> layer;
+  assign _178_ = 9'h1c0 >> layer;
+  assign _189_ = 3'h7 >> layer;
+  assign _200_ = 9'h1f8 >> layer;
+  assign _211_ = 6'h3f >> layer;
+  assign _223_ = 3'h7 >> layer;
+  assign _234_ = 10'h3fe >> layer;
+  assign _245_ = 5'h1e >> layer;
+  assign _256_ = 8'hf1 >> layer;
+  assign _267_ = 7'h61 >> layer;
   assign _278_ = 8'h9f >> layer;
-  assign _289_ = 7'h70 >> layer;
-  assign _300_ = 4'he >> layer;
-  assign _311_ = 1'h1 >> layer;
-  assign _322_ = 7'h6f >> layer;
-  assign _334_ = 9'h18f >> layer;
-  assign _345_ = 8'hf1 >> layer;
-  assign _352_ = 5'h1f >> layer;
-  assign _353_ = 1'h1 >> layer;
-  assign _354_ = 10'h3fe >> layer;
-  assign _355_ = 5'h1e >> layer;
-  assign _356_ = 8'hf0 >> layer;
-  assign _357_ = 9'h19f >> layer;
-  assign _358_ = 10'h390 >> layer;
-  assign _359_ = 10'h390 >> layer;
-  assign _361_ = 10'h391 >> layer;
-  assign _362_ = 10'h2ff >> layer;
-  assign _363_ = 9'h1ff >> layer;
-  assign _364_ = 9'h1ff >> layer;
-  assign _365_ = 10'h3ff >> layer;
-  assign _366_ = 10'h3fe >> layer;
-  assign _367_ = 5'h1e >> layer;
-  assign _368_ = 8'hf0 >> layer;
-  assign _369_ = 9'h19f >> layer;
-  assign _370_ = 10'h390 >> layer;
-  assign _372_ = 10'h390 >> layer;
-  assign _373_ = 10'h391 >> layer;
-  assign _374_ = 10'h2ff >> layer;
-  assign _375_ = 9'h1ff >> layer;
-  assign _376_ = 9'h1ff >> layer;
-  assign _377_ = 10'h3ff >> layer;
-  assign _378_ = 10'h3ff >> layer;
-  assign _379_ = 5'h18 >> layer;
-  assign _380_ = 8'hce >> layer;
-  assign _381_ = 10'h26f >> layer;
-  assign _383_ = 1'h0 >> layer;
-  assign _384_ = 10'h200 >> layer;
-  assign _385_ = 1'h1 >> layer;
-  assign _386_ = 9'h16f >> layer;
-  assign _387_ = 10'h36f >> layer;
+  assign _289_ = 9'h1fe >> layer;
+  assign _300_ = 10'h3fe >> layer;
+  assign _311_ = 5'h1e >> layer;
+  assign _322_ = 8'hf0 >> layer;
+  assign _334_ = 8'h9f >> layer;
+  assign _336_ = 7'h70 >> layer;
+  assign _337_ = 4'he >> layer;
+  assign _338_ = 1'h1 >> layer;
+  assign _339_ = 7'h6f >> layer;
+  assign _340_ = 9'h18f >> layer;
+  assign _341_ = 8'hf1 >> layer;
+  assign _342_ = 5'h1f >> layer;
+  assign _343_ = 1'h1 >> layer;
+  assign _344_ = 10'h3fe >> layer;
+  assign _346_ = 5'h1e >> layer;
+  assign _347_ = 8'hf0 >> layer;
+  assign _348_ = 9'h19f >> layer;
+  assign _349_ = 10'h390 >> layer;
+  assign _350_ = 10'h390 >> layer;
+  assign _351_ = 10'h391 >> layer;
+  assign _352_ = 10'h2ff >> layer;
+  assign _353_ = 9'h1ff >> layer;
+  assign _354_ = 9'h1ff >> layer;
+  assign _355_ = 10'h3ff >> layer;
+  assign _357_ = 10'h3fe >> layer;
+  assign _358_ = 5'h1e >> layer;
+  assign _359_ = 8'hf0 >> layer;
+  assign _360_ = 9'h19f >> layer;
+  assign _361_ = 10'h390 >> layer;
+  assign _362_ = 10'h390 >> layer;
+  assign _363_ = 10'h391 >> layer;
+  assign _364_ = 10'h2ff >> layer;
+  assign _365_ = 9'h1ff >> layer;
+  assign _366_ = 9'h1ff >> layer;
+  assign _368_ = 10'h3ff >> layer;
+  assign _369_ = 10'h3ff >> layer;
+  assign _370_ = 5'h18 >> layer;
+  assign _371_ = 8'hce >> layer;
+  assign _372_ = 10'h26f >> layer;
+  assign _373_ = 1'h0 >> layer;
+  assign _374_ = 10'h200 >> layer;
+  assign _375_ = 1'h1 >> layer;
+  assign _376_ = 9'h16f >> layer;
+  assign _377_ = 10'h36f >> layer;
+  assign _379_ = 9'h16f >> layer;
+  assign _380_ = 10'h36f >> layer;
+  assign _381_ = 10'h3ff >> layer;
+  assign _382_ = 5'h18 >> layer;
+  assign _383_ = 8'hce >> layer;
+  assign _384_ = 10'h2b7 >> layer;
+  assign _385_ = 10'h290 >> layer;
+  assign _386_ = 10'h290 >> layer;
+  assign _387_ = 10'h249 >> layer;
   assign _388_ = 9'h16f >> layer;
-  assign _389_ = 10'h36f >> layer;
-  assign _390_ = 10'h3ff >> layer;
-  assign _391_ = 5'h18 >> layer;
-  assign _392_ = 8'hce >> layer;
-  assign _394_ = 10'h2b7 >> layer;
-  assign _395_ = 10'h290 >> layer;
-  assign _396_ = 10'h290 >> layer;
-  assign _397_ = 10'h249 >> layer;
-  assign _398_ = 9'h16f >> layer;
-  assign _399_ = 9'h16f >> layer;
-  assign _400_ = 10'h36f >> layer;
-  assign _401_ = 10'h3ff >> layer;
-  assign _402_ = 1'h0 >> layer;
-  assign _403_ = 1'h0 >> layer;
-  assign _405_ = 10'h200 >> layer;
-  assign _406_ = 10'h3ff >> layer;
-  assign _407_ = 1'h0 >> layer;
-  assign _408_ = 1'h0 >> layer;
-  assign _409_ = 10'h200 >> layer;
-  assign _410_ = 10'h3fe >> layer;
-  assign _411_ = 5'h1f >> layer;
-  assign _412_ = 8'hff >> layer;
-  assign _413_ = 10'h3ff >> layer;
-  assign _414_ = 10'h3f1 >> layer;
-  assign _002_ = 10'h39f >> layer;
-  assign _003_ = 10'h2ff >> layer;
-  assign _004_ = 10'h3ff >> layer;
+  assign _390_ = 9'h16f >> layer;
+  assign _391_ = 10'h36f >> layer;
+  assign _392_ = 10'h3ff >> layer;
+  assign _393_ = 1'h0 >> layer;
+  assign _394_ = 1'h0 >> layer;
+  assign _395_ = 10'h200 >> layer;
+  assign _396_ = 10'h3ff >> layer;
+  assign _397_ = 1'h0 >> layer;
+  assign _398_ = 1'h0 >> layer;
+  assign _399_ = 10'h200 >> layer;
+  assign _002_ = 10'h3fe >> layer;
+  assign _003_ = 5'h1f >> layer;
+  assign _004_ = 8'hff >> layer;
   assign _005_ = 10'h3ff >> layer;
-  assign _006_ = 1'h0 >> layer;
-  assign _007_ = 1'h0 >> layer;
-  assign _008_ = 3'h7 >> layer;
-  assign _009_ = 10'h21e >> layer;
-  assign _010_ = 10'h23f >> layer;
-  assign _011_ = 8'hf9 >> layer;
-  assign _013_ = 10'h3f7 >> layer;
-  assign _014_ = 10'h3df >> layer;
-  assign _015_ = 10'h3bf >> layer;
-  assign _016_ = 10'h2ff >> layer;
-  assign _017_ = 10'h3ff >> layer;
-  assign _018_ = 10'h3ff >> layer;
-  assign _019_ = 1'h0 >> layer;
-  assign _020_ = 1'h0 >> layer;
-  assign _021_ = 3'h7 >> layer;
-  assign _022_ = 10'h21e >> layer;
-  assign _024_ = 10'h23f >> layer;
-  assign _025_ = 8'hf9 >> layer;
-  assign _026_ = 10'h3f7 >> layer;
-  assign _027_ = 10'h3df >> layer;
-  assign _028_ = 10'h3bf >> layer;
-  assign _029_ = 10'h2ff >> layer;
-  assign _030_ = 10'h3ff >> layer;
-  assign _031_ = 10'h3ff >> layer;
-  assign _032_ = 9'h124 >> layer;
-  assign _033_ = 1'h0 >> layer;
-  assign _035_ = 9'h124 >> layer;
-  assign _036_ = 9'h1ff >> layer;
-  assign _037_ = 9'h1ff >> layer;
-  assign _038_ = 10'h3ff >> layer;
+  assign _006_ = 10'h3f1 >> layer;
+  assign _007_ = 10'h39f >> layer;
+  assign _008_ = 10'h2ff >> layer;
+  assign _009_ = 10'h3ff >> layer;
+  assign _010_ = 10'h3ff >> layer;
+  assign _011_ = 1'h0 >> layer;
+  assign _013_ = 1'h0 >> layer;
+  assign _014_ = 3'h7 >> layer;
+  assign _015_ = 10'h21e >> layer;
+  assign _016_ = 10'h23f >> layer;
+  assign _017_ = 8'hf9 >> layer;
+  assign _018_ = 10'h3f7 >> layer;
+  assign _019_ = 10'h3df >> layer;
+  assign _020_ = 10'h3bf >> layer;
+  assign _021_ = 10'h2ff >> layer;
+  assign _022_ = 10'h3ff >> layer;
+  assign _024_ = 10'h3ff >> layer;
+  assign _025_ = 1'h0 >> layer;
+  assign _026_ = 1'h0 >> layer;
+  assign _027_ = 3'h7 >> layer;
+  assign _028_ = 10'h21e >> layer;
+  assign _029_ = 10'h23f >> layer;
+  assign _030_ = 8'hf9 >> layer;
+  assign _031_ = 10'h3f7 >> layer;
+  assign _032_ = 10'h3df >> layer;
+  assign _033_ = 10'h3bf >> layer;
+  assign _035_ = 10'h2ff >> layer;
+  assign _036_ = 10'h3ff >> layer;
+  assign _037_ = 1'h0 >> layer;
+  assign _038_ = 9'h124 >> layer;
   assign _039_ = 1'h0 >> layer;
-  assign _040_ = 4'he >> layer;
-  assign _041_ = 7'h6f >> layer;
-  assign _042_ = 10'h200 >> layer;
-  assign _043_ = 8'hda >> layer;
-  assign _044_ = 1'h1 >> layer;
-  assign _046_ = 9'h177 >> layer;
-  assign _047_ = 10'h367 >> layer;
-  assign _048_ = 10'h3bd >> layer;
-  assign _049_ = 9'h1ff >> layer;
-  assign _050_ = 9'h13d >> layer;
-  assign _051_ = 9'h13d >> layer;
-  assign _052_ = 9'h125 >> layer;
-  assign _053_ = 10'h31a >> layer;
-  assign _054_ = 1'h1 >> layer;
-  assign _055_ = 1'h0 >> layer;
-  assign _057_ = 1'h0 >> layer;
-  assign _058_ = 1'h0 >> layer;
-  assign _059_ = 10'h3fa >> layer;
-  assign _060_ = 5'h12 >> layer;
-  assign _061_ = 10'h3dc >> layer;
-  assign _062_ = 10'h364 >> layer;
-  assign _063_ = 9'h188 >> layer;
-  assign _064_ = 10'h230 >> layer;
-  assign _065_ = 7'h40 >> layer;
-  assign _066_ = 9'h180 >> layer;
-  assign _068_ = 10'h200 >> layer;
-  assign _069_ = 9'h16f >> layer;
-  assign _070_ = 9'h16f >> layer;
-  assign _071_ = 9'h16e >> layer;
-  assign _072_ = 9'h16e >> layer;
-  assign _073_ = 10'h327 >> layer;
-  assign _074_ = 10'h2d8 >> layer;
-  assign _075_ = 10'h200 >> layer;
-  assign _076_ = 10'h327 >> layer;
-  assign _077_ = 10'h2d8 >> layer;
-  assign _079_ = 10'h200 >> layer;
-  assign _080_ = 10'h300 >> layer;
-  assign _081_ = 10'h3e0 >> layer;
-  assign _082_ = 10'h3ff >> layer;
-  assign _083_ = 8'hff >> layer;
-  assign _084_ = 5'h1f >> layer;
-  assign _085_ = 10'h300 >> layer;
-  assign _086_ = 10'h3e0 >> layer;
-  assign _087_ = 10'h3ff >> layer;
-  assign _088_ = 8'hff >> layer;
-  assign _090_ = 5'h1f >> layer;
-  assign _091_ = 10'h200 >> layer;
-  assign _092_ = counter_0 == count_0;
-  assign _093_ = counter_1 == count_1;
-  assign _094_ = counter_2 == count_2;
-  assign _095_ = counter_3 == count_3;
-  assign _096_ = counter_4 == count_4;
-  assign _097_ = counter_5 == count_5;
-  assign _098_ = & { _097_, _096_, _095_, _094_, _093_, _092_ };
+  assign _040_ = 9'h124 >> layer;
+  assign _041_ = 10'h200 >> layer;
+  assign _042_ = 1'h0 >> layer;
+  assign _043_ = 10'h200 >> layer;
+  assign _044_ = 9'h1ff >> layer;
+  assign _046_ = 1'h0 >> layer;
+  assign _047_ = 4'he >> layer;
+  assign _048_ = 7'h6f >> layer;
+  assign _049_ = 10'h200 >> layer;
+  assign _050_ = 8'hda >> layer;
+  assign _051_ = 1'h1 >> layer;
+  assign _052_ = 9'h177 >> layer;
+  assign _053_ = 10'h367 >> layer;
+  assign _054_ = 10'h3bd >> layer;
+  assign _055_ = 9'h1ff >> layer;
+  assign _057_ = 9'h13d >> layer;
+  assign _058_ = 9'h13d >> layer;
+  assign _059_ = 9'h125 >> layer;
+  assign _060_ = 10'h31a >> layer;
+  assign _061_ = 1'h1 >> layer;
+  assign _062_ = 1'h0 >> layer;
+  assign _063_ = 1'h0 >> layer;
+  assign _064_ = 1'h0 >> layer;
+  assign _065_ = 10'h3fa >> layer;
+  assign _066_ = 5'h12 >> layer;
+  assign _068_ = 10'h3dc >> layer;
+  assign _069_ = 10'h364 >> layer;
+  assign _070_ = 9'h188 >> layer;
+  assign _071_ = 10'h230 >> layer;
+  assign _072_ = 7'h40 >> layer;
+  assign _073_ = 9'h180 >> layer;
+  assign _074_ = 10'h200 >> layer;
+  assign _075_ = 9'h16f >> layer;
+  assign _076_ = 9'h16f >> layer;
+  assign _077_ = 9'h16e >> layer;
+  assign _079_ = 9'h16e >> layer;
+  assign _080_ = 10'h327 >> layer;
+  assign _081_ = 10'h2d8 >> layer;
+  assign _082_ = 10'h200 >> layer;
+  assign _083_ = 10'h327 >> layer;
+  assign _084_ = 10'h2d8 >> layer;
+  assign _085_ = 10'h200 >> layer;
+  assign _086_ = 10'h300 >> layer;
+  assign _087_ = 10'h3e0 >> layer;
+  assign _088_ = 10'h3ff >> layer;
+  assign _090_ = 8'hff >> layer;
+  assign _091_ = 5'h1f >> layer;
+  assign _092_ = 10'h300 >> layer;
+  assign _093_ = 10'h3e0 >> layer;
+  assign _094_ = 10'h3ff >> layer;
+  assign _095_ = 8'hff >> layer;
+  assign _096_ = 5'h1f >> layer;
+  assign _097_ = 10'h200 >> layer;
+  assign _098_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign _099_ = step & _098_;
   assign _101_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _102_ = counter_6 == count_6;
-  assign _103_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _104_ = paced != pace;
-  assign _105_ = running & _104_;
-  assign _106_ = paced + 1'h1;
-  assign _107_ = counter_0 == count_0;
-  assign _108_ = counter_1 == count_1;
-  assign _109_ = counter_2 == count_2;
-  assign _110_ = counter_3 == count_3;
-  assign _113_ = counter_4 == count_4;
-  assign _114_ = counter_5 == count_5;
-  assign _115_ = counter_6 == count_6;
-  assign _116_ = _115_ ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _117_ = _114_ ? _116_ : act_delta_5;
-  assign _118_ = _113_ ? _117_ : act_delta_4;
-  assign _119_ = _110_ ? { _118_[10], _118_ } : act_delta_3;
-  assign _120_ = _109_ ? _119_ : { 6'h00, act_delta_2 };
-  assign _121_ = _108_ ? _120_ : 12'h001;
-  assign _122_ = _107_ ? _121_ : 12'h001;
-  assign _124_ = $signed({ 1'h0, walk__act_address }) + $signed(_122_);
-  assign _125_ = counter_0 == count_0;
-  assign _126_ = counter_1 == count_1;
-  assign _127_ = counter_2 == count_2;
-  assign _128_ = counter_3 == count_3;
-  assign _129_ = counter_4 == count_4;
-  assign _130_ = counter_5 == count_5;
-  assign _131_ = counter_6 == count_6;
-  assign _132_ = _131_ ? weight_delta_7 : weight_delta_6;
-  assign _133_ = _130_ ? _132_ : 12'h001;
-  assign _135_ = _129_ ? _133_ : 12'h001;
-  assign _136_ = _128_ ? _135_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _137_ = _127_ ? _136_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _138_ = _126_ ? _137_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _139_ = _125_ ? _138_ : 12'h001;
-  assign _140_ = $signed({ 1'h0, walk__weight_address }) + $signed(_139_);
-  assign _141_ = counter_0 == count_0;
-  assign _142_ = counter_0 + 1'h1;
-  assign _143_ = _141_ ? 4'h0 : _142_;
-  assign _144_ = counter_0 == count_0;
-  assign _147_ = counter_1 == count_1;
-  assign _148_ = counter_1 + 1'h1;
-  assign _149_ = _147_ ? 4'h0 : _148_;
-  assign _150_ = counter_0 == count_0;
-  assign _152_ = counter_1 == count_1;
-  assign _153_ = _151_ & _152_;
-  assign _154_ = counter_2 == count_2;
-  assign _155_ = counter_2 + 1'h1;
-  assign _157_ = _154_ ? 4'h0 : _155_;
-  assign _158_ = counter_0 == count_0;
-  assign _160_ = counter_1 == count_1;
-  assign _161_ = _159_ & _160_;
-  assign _162_ = counter_2 == count_2;
-  assign _163_ = _161_ & _162_;
-  assign _164_ = counter_3 == count_3;
-  assign _165_ = counter_3 + 1'h1;
-  assign _166_ = _164_ ? 2'h0 : _165_;
-  assign _168_ = counter_0 == count_0;
-  assign _170_ = counter_1 == count_1;
-  assign _171_ = _169_ & _170_;
-  assign _172_ = counter_2 == count_2;
-  assign _173_ = _171_ & _172_;
-  assign _174_ = counter_3 == count_3;
-  assign _175_ = _173_ & _174_;
-  assign _176_ = counter_4 == count_4;
-  assign _177_ = counter_4 + 1'h1;
-  assign _179_ = _176_ ? 2'h0 : _177_;
-  assign _180_ = counter_0 == count_0;
-  assign _182_ = counter_1 == count_1;
-  assign _183_ = _181_ & _182_;
-  assign _184_ = counter_2 == count_2;
-  assign _185_ = _183_ & _184_;
-  assign _186_ = counter_3 == count_3;
-  assign _187_ = _185_ & _186_;
-  assign _188_ = counter_4 == count_4;
-  assign _190_ = _187_ & _188_;
-  assign _191_ = counter_5 == count_5;
-  assign _192_ = counter_5 + 1'h1;
-  assign _193_ = _191_ ? 5'h00 : _192_;
-  assign _194_ = counter_0 == count_0;
-  assign _196_ = counter_1 == count_1;
-  assign _197_ = _195_ & _196_;
-  assign _198_ = counter_2 == count_2;
-  assign _199_ = _197_ & _198_;
-  assign _201_ = counter_3 == count_3;
-  assign _202_ = _199_ & _201_;
-  assign _203_ = counter_4 == count_4;
-  assign _204_ = _202_ & _203_;
-  assign _205_ = counter_5 == count_5;
-  assign _206_ = _204_ & _205_;
-  assign _207_ = counter_6 == count_6;
-  assign _208_ = counter_6 + 1'h1;
-  assign _209_ = _207_ ? 6'h00 : _208_;
-  assign _210_ = counter_0 == count_0;
-  assign _213_ = counter_1 == count_1;
-  assign _214_ = _212_ & _213_;
-  assign _215_ = counter_2 == count_2;
-  assign _216_ = _214_ & _215_;
-  assign _217_ = counter_3 == count_3;
-  assign _218_ = _216_ & _217_;
-  assign _219_ = counter_4 == count_4;
-  assign _220_ = _218_ & _219_;
-  assign _221_ = counter_5 == count_5;
-  assign _224_ = _220_ & _221_;
-  assign _225_ = counter_6 == count_6;
-  assign _226_ = _224_ & _225_;
-  assign _227_ = counter_7 == count_7;
-  assign _228_ = counter_7 + 1'h1;
-  assign _229_ = _227_ ? 6'h00 : _228_;
-  assign _230_ = step & finished;
-  assign _231_ = \wait  - 1'h1;
-  assign _232_ = ! \wait ;
-  assign _233_ = layer + 1'h1;
-  assign _235_ = status + 1'h1;
-  assign _236_ = counter_0 == count_0;
-  assign _237_ = counter_1 == count_1;
-  assign _238_ = counter_2 == count_2;
-  assign _239_ = counter_3 == count_3;
-  assign _240_ = counter_4 == count_4;
-  assign sum_ends = & { _240_, _239_, _238_, _237_, _236_ };
-  assign _241_ = counter_0 == count_0;
-  assign _242_ = counter_1 == count_1;
-  assign _243_ = counter_2 == count_2;
-  assign _244_ = counter_3 == count_3;
-  assign _246_ = counter_4 == count_4;
-  assign _247_ = counter_5 == count_5;
-  assign _248_ = counter_6 == count_6;
-  assign _249_ = counter_7 == count_7;
-  assign finished = & { _249_, _248_, _247_, _246_, _244_, _243_, _242_, _241_ };
-  assign _250_ = | { counter_2, counter_1, counter_0 };
-  assign pass_starts = ~ _250_;
-  assign _251_ = | { counter_4, counter_3 };
-  assign _252_ = ~ _251_;
-  assign sum_starts = pass_starts & _252_;
-  assign _253_ = paced != pace;
-  assign _254_ = sum_ends & _253_;
-  assign _255_ = ~ _254_;
-  assign _257_ = running & _255_;
-  assign _258_ = sum_starts & is_last;
-  assign _259_ = ~ credit;
-  assign _260_ = _258_ & _259_;
-  assign _261_ = ~ _260_;
-  assign step = _257_ & _261_;
-  assign _262_ = step & sum_starts;
-  assign sum_started = _262_ & is_last;
-  assign _263_ = | { counter_2, counter_1 };
-  assign _264_ = ~ _263_;
-  assign _266_ = ! count_3;
-  assign _269_ = _266_ & _268_;
-  assign _270_ = _265_ | _269_;
-  assign walk__shift = pass_starts & _270_;
-  assign _271_ = split & counter_3;
-  assign walk__act_bank = act_bank ^ _271_;
-  assign _272_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _273_ = $signed(_272_) < $signed(1'h0);
-  assign _274_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _275_ = $signed(_274_) >= $signed({ 1'h0, height });
-  assign _276_ = _273_ | _275_;
-  assign _277_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _279_ = $signed(_277_) < $signed(1'h0);
-  assign _280_ = _276_ | _279_;
-  assign _281_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _282_ = $signed(_281_) >= $signed({ 1'h0, width });
-  assign walk__pad = _280_ | _282_;
-  assign _283_ = ! layer;
-  assign _284_ = ! counter_3;
-  assign _285_ = ! counter_0;
-  assign _286_ = _284_ & _285_;
-  assign _288_ = ! counter_0;
-  assign _290_ = _287_ & _288_;
+  assign _102_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _103_ = at_start_1 & at_start_2;
+  assign _105_ = ~ at_start_3;
+  assign _106_ = ~ at_start_4;
+  assign _107_ = once_3 & _106_;
+  assign _108_ = _105_ | _107_;
+  assign _109_ = pass_starts & _108_;
+  assign _113_ = split & counter_3;
+  assign _114_ = act_bank ^ _113_;
+  assign _115_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _116_ = $signed(_115_) < $signed(1'h0);
+  assign _117_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _118_ = $signed(_117_) >= $signed({ 1'h0, height });
+  assign _119_ = _116_ | _118_;
+  assign _120_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _121_ = $signed(_120_) < $signed(1'h0);
+  assign _122_ = _119_ | _121_;
+  assign _124_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _125_ = $signed(_124_) >= $signed({ 1'h0, width });
+  assign _126_ = _122_ | _125_;
+  assign _127_ = ! layer;
+  assign _128_ = ! counter_3;
+  assign _129_ = ! counter_0;
+  assign _130_ = _128_ & _129_;
+  assign _132_ = ! counter_0;
+  assign _133_ = _131_ & _132_;
+  assign _135_ = ~ is_paced;
+  assign _136_ = running & _135_;
+  assign _137_ = paced + 1'h1;
+  assign _138_ = paced == nearly_paced;
+  assign _139_ = counter_0 + 1'h1;
+  assign _140_ = at_end_0 ? 4'h0 : _139_;
+  assign _141_ = counter_0 == nearly_0;
+  assign _142_ = at_end_0 ? once_0 : _141_;
+  assign _144_ = counter_1 + 1'h1;
+  assign _146_ = at_end_1 ? 4'h0 : _144_;
+  assign _147_ = counter_1 == nearly_1;
+  assign _148_ = at_end_1 ? once_1 : _147_;
+  assign _150_ = _149_ & at_end_1;
+  assign _151_ = counter_2 + 1'h1;
+  assign _152_ = at_end_2 ? 4'h0 : _151_;
+  assign _153_ = counter_2 == nearly_2;
+  assign _154_ = at_end_2 ? once_2 : _153_;
+  assign _157_ = _155_ & at_end_1;
+  assign _158_ = _157_ & at_end_2;
+  assign _159_ = counter_3 + 1'h1;
+  assign _160_ = at_end_3 ? 2'h0 : _159_;
+  assign _161_ = ! counter_3;
+  assign _162_ = at_end_3 ? once_3 : _161_;
+  assign _164_ = _163_ & at_end_1;
+  assign _165_ = _164_ & at_end_2;
+  assign _166_ = _165_ & at_end_3;
+  assign _168_ = counter_4 + 1'h1;
+  assign _169_ = at_end_4 ? 2'h0 : _168_;
+  assign _170_ = ! counter_4;
+  assign _171_ = at_end_4 ? once_4 : _170_;
+  assign _173_ = _172_ & at_end_1;
+  assign _174_ = _173_ & at_end_2;
+  assign _175_ = _174_ & at_end_3;
+  assign _176_ = _175_ & at_end_4;
+  assign _177_ = counter_5 + 1'h1;
+  assign _179_ = at_end_5 ? 5'h00 : _177_;
+  assign _180_ = counter_5 == nearly_5;
+  assign _181_ = at_end_5 ? 1'h0 : _180_;
+  assign _183_ = _182_ & at_end_1;
+  assign _184_ = _183_ & at_end_2;
+  assign _185_ = _184_ & at_end_3;
+  assign _186_ = _185_ & at_end_4;
+  assign _187_ = _186_ & at_end_5;
+  assign _188_ = counter_6 + 1'h1;
+  assign _190_ = at_end_6 ? 6'h00 : _188_;
+  assign _191_ = counter_6 == nearly_6;
+  assign _192_ = at_end_6 ? once_6 : _191_;
+  assign _194_ = _193_ & at_end_1;
+  assign _195_ = _194_ & at_end_2;
+  assign _196_ = _195_ & at_end_3;
+  assign _197_ = _196_ & at_end_4;
+  assign _198_ = _197_ & at_end_5;
+  assign _199_ = _198_ & at_end_6;
+  assign _201_ = counter_7 + 1'h1;
+  assign _202_ = at_end_7 ? 6'h00 : _201_;
+  assign _203_ = counter_7 == nearly_7;
+  assign _204_ = at_end_7 ? once_7 : _203_;
+  assign _205_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
+  assign _206_ = at_end_5 ? _205_ : act_delta_5;
+  assign _207_ = at_end_4 ? _206_ : act_delta_4;
+  assign _208_ = at_end_3 ? { _207_[10], _207_ } : act_delta_3;
+  assign _209_ = at_end_2 ? _208_ : { 6'h00, act_delta_2 };
+  assign _210_ = at_end_1 ? _209_ : 12'h001;
+  assign _212_ = at_end_0 ? _210_ : 12'h001;
+  assign _213_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _214_ = at_end_5 ? _213_ : 12'h001;
+  assign _215_ = at_end_4 ? _214_ : 12'h001;
+  assign _216_ = at_end_3 ? _215_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _217_ = at_end_2 ? _216_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
+  assign _218_ = at_end_1 ? _217_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
+  assign _219_ = at_end_0 ? _218_ : 12'h001;
+  assign _220_ = walk__act_address + \$like ;
+  assign _221_ = walk__weight_address + way_weight;
+  assign _224_ = step & finished;
+  assign _225_ = \wait  - 1'h1;
+  assign _226_ = ! \wait ;
+  assign _227_ = layer + 1'h1;
+  assign _228_ = status + 1'h1;
+  assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
+  assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
+  assign _229_ = ~ is_paced;
+  assign _230_ = sum_ends & _229_;
+  assign _231_ = ~ _230_;
+  assign _232_ = running & _231_;
+  assign _233_ = sum_starts & is_last;
+  assign _235_ = ~ credit;
+  assign _236_ = _233_ & _235_;
+  assign _237_ = ~ _236_;
+  assign step = _232_ & _237_;
+  assign _238_ = step & sum_starts;
+  assign sum_started = _238_ & is_last;
   assign loading = ! status;
-  assign _291_ = ! fsm_state;
-  assign _292_ = fsm_state == 1'h1;
-  assign _293_ = fsm_state == 2'h2;
-  assign _294_ = fsm_state == 2'h3;
-  assign _295_ = fsm_state == 3'h4;
+  assign _239_ = ! fsm_state;
+  assign _240_ = fsm_state == 1'h1;
+  assign _241_ = fsm_state == 2'h2;
+  assign _242_ = fsm_state == 2'h3;
+  assign _243_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _296_;
+    fields_loaded <= _244_;
   always @(posedge clk)
-    count_0 <= _297_;
+    once_0 <= _246_;
   always @(posedge clk)
-    count_1 <= _298_;
+    once_1 <= _247_;
   always @(posedge clk)
-    count_2 <= _299_;
+    once_2 <= _248_;
   always @(posedge clk)
-    count_3 <= _301_;
+    once_3 <= _249_;
   always @(posedge clk)
-    count_4 <= _302_;
+    once_4 <= _250_;
   always @(posedge clk)
-    count_5 <= _303_;
+    once_6 <= _251_;
   always @(posedge clk)
-    count_6 <= _304_;
+    once_7 <= _252_;
   always @(posedge clk)
-    count_7 <= _305_;
+    nearly_0 <= _253_;
   always @(posedge clk)
-    act_delta_2 <= _306_;
+    nearly_1 <= _254_;
   always @(posedge clk)
-    act_delta_3 <= _307_;
+    nearly_2 <= _255_;
   always @(posedge clk)
-    act_delta_4 <= _308_;
+    nearly_5 <= _257_;
   always @(posedge clk)
-    act_delta_5 <= _309_;
+    nearly_6 <= _258_;
   always @(posedge clk)
-    act_delta_6 <= _310_;
+    nearly_7 <= _259_;
   always @(posedge clk)
-    act_delta_7 <= _312_;
+    act_delta_2 <= _260_;
   always @(posedge clk)
-    weight_delta_1 <= _313_;
+    act_delta_3 <= _261_;
   always @(posedge clk)
-    weight_delta_2 <= _314_;
+    act_delta_4 <= _262_;
   always @(posedge clk)
-    weight_delta_3 <= _315_;
+    act_delta_5 <= _263_;
   always @(posedge clk)
-    weight_delta_6 <= _316_;
+    act_delta_6 <= _264_;
   always @(posedge clk)
-    weight_delta_7 <= _317_;
+    act_delta_7 <= _265_;
   always @(posedge clk)
-    pace <= _318_;
+    weight_delta_1 <= _266_;
   always @(posedge clk)
-    flush <= _319_;
+    weight_delta_2 <= _268_;
   always @(posedge clk)
-    act_base <= _320_;
+    weight_delta_3 <= _269_;
   always @(posedge clk)
-    act_bank <= _321_;
+    weight_delta_6 <= _270_;
   always @(posedge clk)
-    split <= _323_;
+    weight_delta_7 <= _271_;
   always @(posedge clk)
-    weight_base <= _324_;
+    nearly_paced <= _272_;
   always @(posedge clk)
-    origin_y <= _325_;
+    flush <= _273_;
   always @(posedge clk)
-    origin_x <= _326_;
+    act_base <= _274_;
   always @(posedge clk)
-    stride_y <= _327_;
+    act_bank <= _275_;
   always @(posedge clk)
-    stride_x <= _328_;
+    split <= _276_;
   always @(posedge clk)
-    height <= _329_;
+    weight_base <= _277_;
   always @(posedge clk)
-    width <= _330_;
+    origin_y <= _279_;
   always @(posedge clk)
-    is_last <= _331_;
+    origin_x <= _280_;
   always @(posedge clk)
-    \$signal  <= _332_;
+    stride_y <= _281_;
   always @(posedge clk)
-    window_x <= _335_;
+    stride_x <= _282_;
   always @(posedge clk)
-    paced <= _336_;
+    height <= _283_;
   always @(posedge clk)
-    walk__act_address <= _337_;
+    width <= _284_;
   always @(posedge clk)
-    walk__weight_address <= _338_;
+    is_last <= _285_;
   always @(posedge clk)
-    counter_0 <= _339_;
+    \$signal  <= _286_;
   always @(posedge clk)
-    counter_1 <= _340_;
+    window_x <= _287_;
   always @(posedge clk)
-    counter_2 <= _341_;
+    walk__valid <= _288_;
   always @(posedge clk)
-    counter_3 <= _342_;
+    walk__first <= _290_;
   always @(posedge clk)
-    counter_4 <= _343_;
+    walk__shift <= _291_;
   always @(posedge clk)
-    counter_5 <= _344_;
+    walk__last <= _292_;
   always @(posedge clk)
-    counter_6 <= _346_;
+    walk__digit <= _293_;
   always @(posedge clk)
-    counter_7 <= _347_;
+    walk__act_bank <= _294_;
   always @(posedge clk)
-    layer <= _348_;
+    walk__pad <= _295_;
   always @(posedge clk)
-    status <= _349_;
+    walk__pad_word <= _296_;
   always @(posedge clk)
-    fsm_state <= _350_;
+    paced <= _297_;
   always @(posedge clk)
-    \wait  <= _351_;
+    is_paced <= _298_;
+  always @(posedge clk)
+    counter_0 <= _299_;
+  always @(posedge clk)
+    at_end_0 <= _301_;
+  always @(posedge clk)
+    at_start_0 <= _302_;
+  always @(posedge clk)
+    counter_1 <= _303_;
+  always @(posedge clk)
+    at_end_1 <= _304_;
+  always @(posedge clk)
+    at_start_1 <= _305_;
+  always @(posedge clk)
+    counter_2 <= _306_;
+  always @(posedge clk)
+    at_end_2 <= _307_;
+  always @(posedge clk)
+    at_start_2 <= _308_;
+  always @(posedge clk)
+    counter_3 <= _309_;
+  always @(posedge clk)
+    at_end_3 <= _310_;
+  always @(posedge clk)
+    at_start_3 <= _312_;
+  always @(posedge clk)
+    counter_4 <= _313_;
+  always @(posedge clk)
+    at_end_4 <= _314_;
+  always @(posedge clk)
+    at_start_4 <= _315_;
+  always @(posedge clk)
+    counter_5 <= _316_;
+  always @(posedge clk)
+    at_end_5 <= _317_;
+  always @(posedge clk)
+    at_start_5 <= _318_;
+  always @(posedge clk)
+    counter_6 <= _319_;
+  always @(posedge clk)
+    at_end_6 <= _320_;
+  always @(posedge clk)
+    at_start_6 <= _321_;
+  always @(posedge clk)
+    counter_7 <= _323_;
+  always @(posedge clk)
+    at_end_7 <= _324_;
+  always @(posedge clk)
+    at_start_7 <= _325_;
+  always @(posedge clk)
+    \$like  <= _326_;
+  always @(posedge clk)
+    way_weight <= _327_;
+  always @(posedge clk)
+    walk__act_address <= _328_;
+  always @(posedge clk)
+    walk__weight_address <= _329_;
+  always @(posedge clk)
+    layer <= _330_;
+  always @(posedge clk)
+    status <= _331_;
+  always @(posedge clk)
+    fsm_state <= _332_;
+  always @(posedge clk)
+    \wait  <= _335_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = start;
+    _244_ = start;
     if (rst) begin
-      _296_ = 1'h0;
+      _244_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = count_0;
+    _246_ = once_0;
     if (start) begin
-      _297_ = { _222_, _111_, _000_ };
+      _246_ = _000_;
     end
     if (rst) begin
-      _297_ = 3'h0;
+      _246_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = count_1;
+    _247_ = once_1;
     if (start) begin
-      _298_ = { _371_, _360_, _333_ };
+      _247_ = _111_;
     end
     if (rst) begin
-      _298_ = 3'h0;
+      _247_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = count_2;
+    _248_ = once_2;
     if (start) begin
-      _299_ = { _404_, _393_, _382_ };
+      _248_ = _222_;
+    end
+    if (rst) begin
+      _248_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _249_ = once_3;
+    if (start) begin
+      _249_ = _333_;
+    end
+    if (rst) begin
+      _249_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _250_ = once_4;
+    if (start) begin
+      _250_ = _345_;
+    end
+    if (rst) begin
+      _250_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _251_ = once_6;
+    if (start) begin
+      _251_ = _356_;
+    end
+    if (rst) begin
+      _251_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _252_ = once_7;
+    if (start) begin
+      _252_ = _367_;
+    end
+    if (rst) begin
+      _252_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _253_ = nearly_0;
+    if (start) begin
+      _253_ = { _001_, _389_, _378_ };
+    end
+    if (rst) begin
+      _253_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _254_ = nearly_1;
+    if (start) begin
+      _254_ = { _034_, _023_, _012_ };
+    end
+    if (rst) begin
+      _254_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _255_ = nearly_2;
+    if (start) begin
+      _255_ = { _067_, _056_, _045_ };
+    end
+    if (rst) begin
+      _255_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _257_ = nearly_5;
+    if (start) begin
+      _257_ = { _112_, _100_, _089_, _078_ };
+    end
+    if (rst) begin
+      _257_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _258_ = nearly_6;
+    if (start) begin
+      _258_ = { _167_, _156_, _145_, _134_, _123_ };
+    end
+    if (rst) begin
+      _258_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _259_ = nearly_7;
+    if (start) begin
+      _259_ = { _223_, _211_, _200_, _189_, _178_ };
+    end
+    if (rst) begin
+      _259_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _260_ = act_delta_2;
+    if (start) begin
+      _260_ = { _289_, _278_, _267_, _256_, _245_, _234_ };
+    end
+    if (rst) begin
+      _260_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _261_ = act_delta_3;
+    if (start) begin
+      _261_ = { _343_, _342_, _341_, _340_, _339_, _338_, _337_, _336_, _334_, _322_, _311_, _300_ };
+    end
+    if (rst) begin
+      _261_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _262_ = act_delta_4;
+    if (start) begin
+      _262_ = { _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _347_, _346_, _344_ };
+    end
+    if (rst) begin
+      _262_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _263_ = act_delta_5;
+    if (start) begin
+      _263_ = { _368_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_, _358_, _357_ };
+    end
+    if (rst) begin
+      _263_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _264_ = act_delta_6;
+    if (start) begin
+      _264_ = { _380_, _379_, _377_, _376_, _375_, _374_, _373_, _372_, _371_, _370_, _369_ };
+    end
+    if (rst) begin
+      _264_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _265_ = act_delta_7;
+    if (start) begin
+      _265_ = { _391_, _390_, _388_, _387_, _386_, _385_, _384_, _383_, _382_, _381_ };
+    end
+    if (rst) begin
+      _265_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _266_ = weight_delta_1;
+    if (start) begin
+      _266_ = { _395_, _394_, _393_, _392_ };
+    end
+    if (rst) begin
+      _266_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _268_ = weight_delta_2;
+    if (start) begin
+      _268_ = { _399_, _398_, _397_, _396_ };
+    end
+    if (rst) begin
+      _268_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _269_ = weight_delta_3;
+    if (start) begin
+      _269_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_ };
+    end
+    if (rst) begin
+      _269_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _270_ = weight_delta_6;
+    if (start) begin
+      _270_ = { _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
+    end
+    if (rst) begin
+      _270_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _271_ = weight_delta_7;
+    if (start) begin
+      _271_ = { _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
+    end
+    if (rst) begin
+      _271_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _272_ = nearly_paced;
+    if (start) begin
+      _272_ = { _038_, _037_ };
+    end
+    if (rst) begin
+      _272_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _273_ = flush;
+    if (start) begin
+      _273_ = { _044_, _043_, _042_, _041_, _040_, _039_ };
+    end
+    if (rst) begin
+      _273_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _274_ = act_base;
+    if (start) begin
+      _274_ = { _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_ };
+    end
+    if (rst) begin
+      _274_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _275_ = act_bank;
+    if (start) begin
+      _275_ = _060_;
+    end
+    if (rst) begin
+      _275_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _276_ = split;
+    if (start) begin
+      _276_ = _061_;
+    end
+    if (rst) begin
+      _276_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _277_ = weight_base;
+    if (start) begin
+      _277_ = { _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_ };
+    end
+    if (rst) begin
+      _277_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _279_ = origin_y;
+    if (start) begin
+      _279_ = { _076_, _075_ };
+    end
+    if (rst) begin
+      _279_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _280_ = origin_x;
+    if (start) begin
+      _280_ = { _079_, _077_ };
+    end
+    if (rst) begin
+      _280_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _281_ = stride_y;
+    if (start) begin
+      _281_ = { _082_, _081_, _080_ };
+    end
+    if (rst) begin
+      _281_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _282_ = stride_x;
+    if (start) begin
+      _282_ = { _085_, _084_, _083_ };
+    end
+    if (rst) begin
+      _282_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _283_ = height;
+    if (start) begin
+      _283_ = { _091_, _090_, _088_, _087_, _086_ };
+    end
+    if (rst) begin
+      _283_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _284_ = width;
+    if (start) begin
+      _284_ = { _096_, _095_, _094_, _093_, _092_ };
+    end
+    if (rst) begin
+      _284_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _285_ = is_last;
+    if (start) begin
+      _285_ = _097_;
+    end
+    if (rst) begin
+      _285_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _286_ = \$signal ;
+    if (fields_loaded) begin
+      _286_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_099_) begin
+      if (at_end_6) begin
+        _286_ = _102_[6:0];
+      end
+    end
+    if (rst) begin
+      _286_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _287_ = window_x;
+    if (fields_loaded) begin
+      _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_099_) begin
+      _287_ = _101_[6:0];
+      if (at_end_6) begin
+        _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
+    end
+    if (rst) begin
+      _287_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _288_ = step;
+    if (rst) begin
+      _288_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _290_ = _104_;
+    if (rst) begin
+      _290_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _291_ = _109_;
+    if (rst) begin
+      _291_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _292_ = sum_ends;
+    if (rst) begin
+      _292_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _293_ = _110_;
+    if (rst) begin
+      _293_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _294_ = _114_;
+    if (rst) begin
+      _294_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _295_ = _126_;
+    if (rst) begin
+      _295_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _296_ = 16'h0000;
+    if (_127_) begin
+      if (_130_) begin
+        _296_ = 16'h0777;
+      end
+      if (_133_) begin
+        _296_ = 16'h0888;
+      end
+    end
+    if (rst) begin
+      _296_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _297_ = paced;
+    if (_136_) begin
+      _297_ = _137_[1:0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _297_ = 2'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _297_ = 2'h0;
+    endcase
+    if (rst) begin
+      _297_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _298_ = is_paced;
+    if (_136_) begin
+      _298_ = _138_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _298_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _298_ = 1'h0;
+    endcase
+    if (rst) begin
+      _298_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _299_ = counter_0;
+    if (step) begin
+      _299_ = _140_[2:0];
     end
     if (rst) begin
       _299_ = 3'h0;
@@ -4111,179 +5088,259 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = count_3;
-    if (start) begin
-      _301_ = _001_;
+    _301_ = at_end_0;
+    if (step) begin
+      _301_ = _142_;
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _301_ = once_0;
+    endcase
     if (rst) begin
       _301_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = count_4;
-    if (start) begin
-      _302_ = _012_;
+    _302_ = at_start_0;
+    if (step) begin
+      _302_ = at_end_0;
     end
     if (rst) begin
-      _302_ = 1'h0;
+      _302_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = count_5;
-    if (start) begin
-      _303_ = { _056_, _045_, _034_, _023_ };
+    _303_ = counter_1;
+    if (step) begin
+      if (_143_) begin
+        _303_ = _146_[2:0];
+      end
     end
     if (rst) begin
-      _303_ = 4'h0;
+      _303_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = count_6;
-    if (start) begin
-      _304_ = { _112_, _100_, _089_, _078_, _067_ };
+    _304_ = at_end_1;
+    if (step) begin
+      if (_143_) begin
+        _304_ = _148_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _304_ = once_1;
+    endcase
     if (rst) begin
-      _304_ = 5'h00;
+      _304_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = count_7;
-    if (start) begin
-      _305_ = { _167_, _156_, _145_, _134_, _123_ };
+    _305_ = at_start_1;
+    if (step) begin
+      if (_143_) begin
+        _305_ = at_end_1;
+      end
     end
     if (rst) begin
-      _305_ = 5'h00;
+      _305_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = act_delta_2;
-    if (start) begin
-      _306_ = { _234_, _223_, _211_, _200_, _189_, _178_ };
+    _306_ = counter_2;
+    if (step) begin
+      if (_150_) begin
+        _306_ = _152_[2:0];
+      end
     end
     if (rst) begin
-      _306_ = 6'h00;
+      _306_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = act_delta_3;
-    if (start) begin
-      _307_ = { _353_, _352_, _345_, _334_, _322_, _311_, _300_, _289_, _278_, _267_, _256_, _245_ };
+    _307_ = at_end_2;
+    if (step) begin
+      if (_150_) begin
+        _307_ = _154_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _307_ = once_2;
+    endcase
     if (rst) begin
-      _307_ = 12'h000;
+      _307_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = act_delta_4;
-    if (start) begin
-      _308_ = { _365_, _364_, _363_, _362_, _361_, _359_, _358_, _357_, _356_, _355_, _354_ };
+    _308_ = at_start_2;
+    if (step) begin
+      if (_150_) begin
+        _308_ = at_end_2;
+      end
     end
     if (rst) begin
-      _308_ = 11'h000;
+      _308_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = act_delta_5;
-    if (start) begin
-      _309_ = { _377_, _376_, _375_, _374_, _373_, _372_, _370_, _369_, _368_, _367_, _366_ };
+    _309_ = counter_3;
+    if (step) begin
+      if (_158_) begin
+        _309_ = _160_[0];
+      end
     end
     if (rst) begin
-      _309_ = 11'h000;
+      _309_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = act_delta_6;
-    if (start) begin
-      _310_ = { _389_, _388_, _387_, _386_, _385_, _384_, _383_, _381_, _380_, _379_, _378_ };
+    _310_ = at_end_3;
+    if (step) begin
+      if (_158_) begin
+        _310_ = _162_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _310_ = once_3;
+    endcase
     if (rst) begin
-      _310_ = 11'h000;
+      _310_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = act_delta_7;
-    if (start) begin
-      _312_ = { _400_, _399_, _398_, _397_, _396_, _395_, _394_, _392_, _391_, _390_ };
+    _312_ = at_start_3;
+    if (step) begin
+      if (_158_) begin
+        _312_ = at_end_3;
+      end
     end
     if (rst) begin
-      _312_ = 10'h000;
+      _312_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = weight_delta_1;
-    if (start) begin
-      _313_ = { _405_, _403_, _402_, _401_ };
+    _313_ = counter_4;
+    if (step) begin
+      if (_166_) begin
+        _313_ = _169_[0];
+      end
     end
     if (rst) begin
-      _313_ = 4'h0;
+      _313_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = weight_delta_2;
-    if (start) begin
-      _314_ = { _409_, _408_, _407_, _406_ };
+    _314_ = at_end_4;
+    if (step) begin
+      if (_166_) begin
+        _314_ = _171_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _314_ = once_4;
+    endcase
     if (rst) begin
-      _314_ = 4'h0;
+      _314_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = weight_delta_3;
-    if (start) begin
-      _315_ = { _004_, _003_, _002_, _414_, _413_, _412_, _411_, _410_ };
+    _315_ = at_start_4;
+    if (step) begin
+      if (_166_) begin
+        _315_ = at_end_4;
+      end
     end
     if (rst) begin
-      _315_ = 8'h00;
+      _315_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = weight_delta_6;
-    if (start) begin
-      _316_ = { _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_ };
+    _316_ = counter_5;
+    if (step) begin
+      if (_176_) begin
+        _316_ = _179_[3:0];
+      end
     end
     if (rst) begin
-      _316_ = 12'h000;
+      _316_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = weight_delta_7;
-    if (start) begin
-      _317_ = { _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_ };
+    _317_ = at_end_5;
+    if (step) begin
+      if (_176_) begin
+        _317_ = _181_;
+      end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _317_ = 1'h0;
+    endcase
     if (rst) begin
-      _317_ = 12'h000;
+      _317_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = pace;
-    if (start) begin
-      _318_ = { _032_, _031_ };
+    _318_ = at_start_5;
+    if (step) begin
+      if (_176_) begin
+        _318_ = at_end_5;
+      end
     end
     if (rst) begin
-      _318_ = 2'h0;
+      _318_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = flush;
-    if (start) begin
-      _319_ = { _038_, _037_, _036_, _035_, _033_ };
+    _319_ = counter_6;
+    if (step) begin
+      if (_187_) begin
+        _319_ = _190_[4:0];
+      end
     end
     if (rst) begin
       _319_ = 5'h00;
@@ -4291,152 +5348,10 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = act_base;
-    if (start) begin
-      _320_ = { _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_ };
-    end
-    if (rst) begin
-      _320_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = act_bank;
-    if (start) begin
-      _321_ = _053_;
-    end
-    if (rst) begin
-      _321_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = split;
-    if (start) begin
-      _323_ = _054_;
-    end
-    if (rst) begin
-      _323_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = weight_base;
-    if (start) begin
-      _324_ = { _068_, _066_, _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_ };
-    end
-    if (rst) begin
-      _324_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = origin_y;
-    if (start) begin
-      _325_ = { _070_, _069_ };
-    end
-    if (rst) begin
-      _325_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = origin_x;
-    if (start) begin
-      _326_ = { _072_, _071_ };
-    end
-    if (rst) begin
-      _326_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = stride_y;
-    if (start) begin
-      _327_ = { _075_, _074_, _073_ };
-    end
-    if (rst) begin
-      _327_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = stride_x;
-    if (start) begin
-      _328_ = { _079_, _077_, _076_ };
-    end
-    if (rst) begin
-      _328_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _329_ = height;
-    if (start) begin
-      _329_ = { _084_, _083_, _082_, _081_, _080_ };
-    end
-    if (rst) begin
-      _329_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _330_ = width;
-    if (start) begin
-      _330_ = { _090_, _088_, _087_, _086_, _085_ };
-    end
-    if (rst) begin
-      _330_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _331_ = is_last;
-    if (start) begin
-      _331_ = _091_;
-    end
-    if (rst) begin
-      _331_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _332_ = \$signal ;
-    if (fields_loaded) begin
-      _332_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_099_) begin
-      if (_102_) begin
-        _332_ = _103_[6:0];
-      end
-    end
-    if (rst) begin
-      _332_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _335_ = window_x;
-    if (fields_loaded) begin
-      _335_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_099_) begin
-      _335_ = _101_[6:0];
-      if (_102_) begin
-        _335_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
-    end
-    if (rst) begin
-      _335_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _336_ = paced;
-    if (_105_) begin
-      _336_ = _106_[1:0];
-    end
+    _320_ = at_end_6;
     if (step) begin
-      if (sum_ends) begin
-        _336_ = 2'h0;
+      if (_187_) begin
+        _320_ = _192_;
       end
     end
     casez (fsm_state)
@@ -4445,17 +5360,43 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _336_ = 2'h0;
+          _320_ = once_6;
     endcase
     if (rst) begin
-      _336_ = 2'h0;
+      _320_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _337_ = walk__act_address;
+    _321_ = at_start_6;
     if (step) begin
-      _337_ = _124_[12:0];
+      if (_187_) begin
+        _321_ = at_end_6;
+      end
+    end
+    if (rst) begin
+      _321_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _323_ = counter_7;
+    if (step) begin
+      if (_199_) begin
+        _323_ = _202_[4:0];
+      end
+    end
+    if (rst) begin
+      _323_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _324_ = at_end_7;
+    if (step) begin
+      if (_199_) begin
+        _324_ = _204_;
+      end
     end
     casez (fsm_state)
       3'h0:
@@ -4463,17 +5404,43 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _337_ = act_base;
+          _324_ = once_7;
     endcase
     if (rst) begin
-      _337_ = 13'h0000;
+      _324_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _338_ = walk__weight_address;
+    _325_ = at_start_7;
     if (step) begin
-      _338_ = _140_[11:0];
+      if (_199_) begin
+        _325_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _325_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _326_ = { _212_[11], _212_ };
+    if (rst) begin
+      _326_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _327_ = _219_;
+    if (rst) begin
+      _327_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _328_ = walk__act_address;
+    if (walk__valid) begin
+      _328_ = _220_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -4481,113 +5448,37 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h1:
           /* empty */;
       3'h2:
-          _338_ = weight_base;
+          _328_ = act_base;
     endcase
     if (rst) begin
-      _338_ = 12'h000;
+      _328_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _339_ = counter_0;
-    if (step) begin
-      _339_ = _143_[2:0];
+    _329_ = walk__weight_address;
+    if (walk__valid) begin
+      _329_ = _221_[11:0];
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _329_ = weight_base;
+    endcase
     if (rst) begin
-      _339_ = 3'h0;
+      _329_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _340_ = counter_1;
-    if (step) begin
-      if (_146_) begin
-        _340_ = _149_[2:0];
-      end
-    end
-    if (rst) begin
-      _340_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _341_ = counter_2;
-    if (step) begin
-      if (_153_) begin
-        _341_ = _157_[2:0];
-      end
-    end
-    if (rst) begin
-      _341_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _342_ = counter_3;
-    if (step) begin
-      if (_163_) begin
-        _342_ = _166_[0];
-      end
-    end
-    if (rst) begin
-      _342_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _343_ = counter_4;
-    if (step) begin
-      if (_175_) begin
-        _343_ = _179_[0];
-      end
-    end
-    if (rst) begin
-      _343_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _344_ = counter_5;
-    if (step) begin
-      if (_190_) begin
-        _344_ = _193_[3:0];
-      end
-    end
-    if (rst) begin
-      _344_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _346_ = counter_6;
-    if (step) begin
-      if (_206_) begin
-        _346_ = _209_[4:0];
-      end
-    end
-    if (rst) begin
-      _346_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _347_ = counter_7;
-    if (step) begin
-      if (_226_) begin
-        _347_ = _229_[4:0];
-      end
-    end
-    if (rst) begin
-      _347_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _348_ = layer;
+    _330_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _348_ = 4'h0;
+            _330_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -4596,25 +5487,25 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_232_) begin
+          if (_226_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _348_ = _233_[3:0];
+              _330_ = _227_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _348_ = 4'h0;
+      _330_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _349_ = status;
+    _331_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _349_ = 4'h1;
+            _331_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -4623,52 +5514,52 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h3:
           /* empty */;
       3'h4:
-          if (_232_) begin
+          if (_226_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _349_ = 4'h0;
+              _331_ = 4'h0;
             end else begin
-              _349_ = _235_[3:0];
+              _331_ = _228_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _349_ = 4'h0;
+      _331_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _350_ = fsm_state;
+    _332_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _350_ = 3'h1;
+            _332_ = 3'h1;
           end
       3'h1:
-          _350_ = 3'h2;
+          _332_ = 3'h2;
       3'h2:
-          _350_ = 3'h3;
+          _332_ = 3'h3;
       3'h3:
-          if (_230_) begin
-            _350_ = 3'h4;
+          if (_224_) begin
+            _332_ = 3'h4;
           end
       3'h4:
-          if (_232_) begin
+          if (_226_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _350_ = 3'h0;
+              _332_ = 3'h0;
             end else begin
-              _350_ = 3'h1;
+              _332_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _350_ = 3'h0;
+      _332_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _351_ = \wait ;
+    _335_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -4677,26 +5568,14 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
       3'h2:
           /* empty */;
       3'h3:
-          if (_230_) begin
-            _351_ = flush;
+          if (_224_) begin
+            _335_ = flush;
           end
       3'h4:
-          _351_ = _231_[4:0];
+          _335_ = _225_[5:0];
     endcase
     if (rst) begin
-      _351_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    walk__pad_word = 16'h0000;
-    if (_283_) begin
-      if (_286_) begin
-        walk__pad_word = 16'h0777;
-      end
-      if (_290_) begin
-        walk__pad_word = 16'h0888;
-      end
+      _335_ = 6'h00;
     end
   end
   always @* begin
@@ -4723,26 +5602,26 @@ module \accelerator.sequencer (rst, sum_ends, step, sum_started, walk__first, wa
           running = 1'h1;
     endcase
   end
+  assign is_pool = 1'h0;
+  assign nearly_3 = 1'h0;
+  assign nearly_4 = 1'h0;
+  assign once_5 = 1'h0;
+  assign paces_once = 1'h0;
   assign act_delta_0 = 1'h1;
   assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign is_pool = 1'h0;
-  assign walk__valid = step;
-  assign walk__last = sum_ends;
-  assign _146_ = _144_;
-  assign _151_ = _150_;
-  assign _159_ = _158_;
-  assign _169_ = _168_;
-  assign _181_ = _180_;
-  assign _195_ = _194_;
-  assign _212_ = _210_;
-  assign walk__first = sum_starts;
-  assign _265_ = counter_3;
-  assign _268_ = counter_4;
-  assign walk__digit = counter_3;
-  assign _287_ = counter_3;
+  assign _104_ = sum_starts;
+  assign _110_ = counter_3;
+  assign _131_ = counter_3;
+  assign _143_ = at_end_0;
+  assign _149_ = at_end_0;
+  assign _155_ = at_end_0;
+  assign _163_ = at_end_0;
+  assign _172_ = at_end_0;
+  assign _182_ = at_end_0;
+  assign _193_ = at_end_0;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -5892,7 +6771,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg signed [20:0] value = 21'h000000;
   input signed [21:0] acc;
   wire signed [21:0] acc;
-  wire [37:0] _00_;
+  wire [31:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
@@ -5903,55 +6782,60 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [38:0] _11_;
+  wire [21:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
-  wire [11:0] _17_;
-  wire [23:0] _18_;
-  wire [24:0] _19_;
-  wire [37:0] _20_;
-  wire [36:0] _21_;
-  wire _22_;
-  wire [36:0] _23_;
-  wire [36:0] _24_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [11:0] _20_;
+  wire [23:0] _21_;
+  wire [52:0] _22_;
+  wire [24:0] _23_;
+  wire [37:0] _24_;
   wire [36:0] _25_;
   wire [36:0] _26_;
   wire [36:0] _27_;
-  reg [37:0] _28_;
-  reg [37:0] _29_;
-  reg [28:0] _30_;
-  reg [28:0] _31_;
-  reg [36:0] _32_;
-  wire _33_;
-  reg [10:0] _34_;
-  reg [12:0] _35_;
-  reg [23:0] _36_;
-  reg [23:0] _37_;
-  reg [36:0] _38_;
-  reg [2:0] _39_;
-  reg [2:0] _40_;
-  reg [2:0] _41_;
-  reg [2:0] _42_;
-  reg [20:0] _43_;
-  wire _44_;
-  wire _45_;
-  wire _46_;
-  wire _47_;
-  wire _48_;
+  wire [36:0] _28_;
+  wire [36:0] _29_;
+  wire [36:0] _30_;
+  reg [31:0] _31_;
+  reg [21:0] _32_;
+  wire [53:0] _33_;
+  reg [37:0] _34_;
+  reg [28:0] _35_;
+  reg [28:0] _36_;
+  reg [36:0] _37_;
+  reg [10:0] _38_;
+  reg [12:0] _39_;
+  reg [23:0] _40_;
+  reg [23:0] _41_;
+  reg [36:0] _42_;
+  reg [2:0] _43_;
+  wire [38:0] _44_;
+  reg [2:0] _45_;
+  reg [2:0] _46_;
+  reg [2:0] _47_;
+  reg [20:0] _48_;
+  wire _49_;
+  wire _50_;
+  wire _51_;
+  wire _52_;
   reg signed [36:0] \$signal  = 37'h0000000000;
-  reg [12:0] \$signal$15  = 13'h0000;
-  reg [23:0] \$signal$16  = 24'h000000;
-  reg signed [28:0] bias = 29'h00000000;
-  reg signed [28:0] bias_2 = 29'h00000000;
+  reg [12:0] \$signal$16  = 13'h0000;
+  reg [23:0] \$signal$17  = 24'h000000;
+  reg signed [28:0] bias_0 = 29'h00000000;
+  reg signed [28:0] bias_1 = 29'h00000000;
   wire signed [28:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [12:0] \parameters.residual ;
   reg signed [37:0] product = 38'h0000000000;
-  reg signed [37:0] product_2 = 38'h0000000000;
-  reg [23:0] \product_2$17  = 24'h000000;
+  reg [31:0] product_0 = 32'd0;
+  reg signed [21:0] product_1 = 22'h000000;
+  reg [23:0] product_2 = 24'h000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
@@ -5959,189 +6843,201 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [36:0] total = 37'h0000000000;
   always @(posedge clk)
-    \product_2$17  <= _37_;
+    bias_1 <= _36_;
   always @(posedge clk)
-    total <= _38_;
+    \$signal  <= _37_;
   always @(posedge clk)
-    shift_select_0 <= _39_;
+    skip <= _38_;
   always @(posedge clk)
-    shift_select_1 <= _40_;
+    \$signal$16  <= _39_;
   always @(posedge clk)
-    shift_select_2 <= _41_;
+    \$signal$17  <= _40_;
   always @(posedge clk)
-    shift_select_3 <= _42_;
+    product_2 <= _41_;
   always @(posedge clk)
-    value <= _43_;
-  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
-  assign _11_ = $signed(product_2) + $signed(bias_2);
-  assign _22_ = 16'hac6e >> skip_0;
-  assign _33_ = 16'h85a6 >> skip_0;
-  assign _44_ = 16'ha7c8 >> skip_0;
-  assign _45_ = 16'h80c2 >> skip_0;
-  assign _46_ = 16'hc2d0 >> skip_0;
-  assign _47_ = 16'hab34 >> skip_0;
-  assign _48_ = 16'h9958 >> skip_0;
-  assign _01_ = 16'hd260 >> skip_0;
-  assign _02_ = 16'he380 >> skip_0;
-  assign _03_ = 16'hfc00 >> skip_0;
-  assign _04_ = 1'h0 >> skip_0;
-  assign _05_ = 1'h0 >> skip_1;
-  assign _06_ = 1'h0 >> skip_1;
-  assign _07_ = 1'h0 >> skip_1;
-  assign _08_ = 16'haaaa >> skip_1;
-  assign _09_ = 16'hcccc >> skip_1;
-  assign _10_ = 16'hf0f0 >> skip_1;
-  assign _12_ = 8'hff >> skip_1;
-  assign _13_ = 8'hff >> skip_1;
-  assign _14_ = 8'hff >> skip_1;
+    total <= _42_;
+  always @(posedge clk)
+    shift_select_0 <= _43_;
+  always @(posedge clk)
+    shift_select_1 <= _45_;
+  always @(posedge clk)
+    shift_select_2 <= _46_;
+  always @(posedge clk)
+    shift_select_3 <= _47_;
+  always @(posedge clk)
+    value <= _48_;
+  assign _00_ = acc[15:0] * parameters[15:0];
+  assign _11_ = $signed(acc[21:16]) * $signed({ 1'h0, parameters[15:0] });
+  assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
+  assign _44_ = $signed(product) + $signed(bias_1);
+  assign _49_ = 16'hac6e >> skip_0;
+  assign _50_ = 16'h85a6 >> skip_0;
+  assign _51_ = 16'ha7c8 >> skip_0;
+  assign _52_ = 16'h80c2 >> skip_0;
+  assign _01_ = 16'hc2d0 >> skip_0;
+  assign _02_ = 16'hab34 >> skip_0;
+  assign _03_ = 16'h9958 >> skip_0;
+  assign _04_ = 16'hd260 >> skip_0;
+  assign _05_ = 16'he380 >> skip_0;
+  assign _06_ = 16'hfc00 >> skip_0;
+  assign _07_ = 1'h0 >> skip_0;
+  assign _08_ = 1'h0 >> skip_1;
+  assign _09_ = 1'h0 >> skip_1;
+  assign _10_ = 1'h0 >> skip_1;
+  assign _12_ = 16'haaaa >> skip_1;
+  assign _13_ = 16'hcccc >> skip_1;
+  assign _14_ = 16'hf0f0 >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
-  assign _17_ = { _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_, _44_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
-  assign _18_ = skip * \$signal$15 ;
-  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
+  assign _17_ = 8'hff >> skip_1;
+  assign _18_ = 8'hff >> skip_1;
+  assign _19_ = 8'hff >> skip_1;
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _52_, _51_, _50_, _49_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _21_ = skip * \$signal$16 ;
+  assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product <= _28_;
+    product_0 <= _31_;
   always @(posedge clk)
-    product_2 <= _29_;
+    product_1 <= _32_;
   always @(posedge clk)
-    bias <= _30_;
+    product <= _34_;
   always @(posedge clk)
-    bias_2 <= _31_;
-  always @(posedge clk)
-    \$signal  <= _32_;
-  always @(posedge clk)
-    skip <= _34_;
-  always @(posedge clk)
-    \$signal$15  <= _35_;
-  always @(posedge clk)
-    \$signal$16  <= _36_;
+    bias_0 <= _35_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = \$signal$16 ;
+    _37_ = _44_[36:0];
     if (rst) begin
-      _37_ = 24'h000000;
+      _37_ = 37'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = _20_[36:0];
+    _38_ = _20_[10:0];
     if (rst) begin
-      _38_ = 37'h0000000000;
+      _38_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = shift_select;
+    _39_ = parameters[57:45];
     if (rst) begin
-      _39_ = 3'h0;
+      _39_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = shift_select_0;
+    _40_ = _21_;
     if (rst) begin
-      _40_ = 3'h0;
+      _40_ = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = shift_select_1;
+    _41_ = \$signal$17 ;
     if (rst) begin
-      _41_ = 3'h0;
+      _41_ = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = shift_select_2;
+    _42_ = _24_[36:0];
     if (rst) begin
-      _42_ = 3'h0;
+      _42_ = 37'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _43_ = value;
+    _43_ = shift_select;
+    if (rst) begin
+      _43_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _45_ = shift_select_0;
+    if (rst) begin
+      _45_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _46_ = shift_select_1;
+    if (rst) begin
+      _46_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _47_ = shift_select_2;
+    if (rst) begin
+      _47_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _48_ = value;
     casez (shift_select_3)
       3'h0:
-          _43_ = _21_[20:0];
+          _48_ = _25_[20:0];
       3'h1:
-          _43_ = _23_[20:0];
+          _48_ = _26_[20:0];
       3'h2:
-          _43_ = _24_[20:0];
+          _48_ = _27_[20:0];
       3'h3:
-          _43_ = _25_[20:0];
+          _48_ = _28_[20:0];
       3'h4:
-          _43_ = _26_[20:0];
+          _48_ = _29_[20:0];
       3'h5:
-          _43_ = _27_[20:0];
+          _48_ = _30_[20:0];
     endcase
     if (rst) begin
-      _43_ = 21'h000000;
+      _48_ = 21'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _28_ = _00_;
+    _31_ = _00_;
     if (rst) begin
-      _28_ = 38'h0000000000;
+      _31_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _29_ = product;
+    _32_ = _11_;
     if (rst) begin
-      _29_ = 38'h0000000000;
+      _32_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _30_ = parameters[44:16];
+    _34_ = _33_[37:0];
     if (rst) begin
-      _30_ = 29'h00000000;
+      _34_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = bias;
+    _35_ = parameters[44:16];
     if (rst) begin
-      _31_ = 29'h00000000;
+      _35_ = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _11_[36:0];
+    _36_ = bias_0;
     if (rst) begin
-      _32_ = 37'h0000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = _17_[10:0];
-    if (rst) begin
-      _34_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = parameters[57:45];
-    if (rst) begin
-      _35_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = _18_;
-    if (rst) begin
-      _36_ = 24'h000000;
+      _36_ = 29'h00000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
   assign \parameters.bias  = parameters[44:16];
   assign \parameters.residual  = parameters[57:45];
-  assign _19_ = { 1'h0, \product_2$17  };
-  assign _21_ = { total[36], total[36], total[36], total[36], total[36:4] };
-  assign _23_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
-  assign _24_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
-  assign _25_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
-  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:13] };
-  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
+  assign _22_ = { product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1, 16'h0000 };
+  assign _23_ = { 1'h0, product_2 };
+  assign _25_ = { total[36], total[36], total[36], total[36], total[36:4] };
+  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
+  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
+  assign _28_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
+  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:13] };
+  assign _30_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
 endmodule
