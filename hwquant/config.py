@@ -51,7 +51,7 @@ class QuantConfig:
     edge_bits: int = 8
     method: Method = "power"
     exponent: float | None = None
-    search: Search = "separate"
+    search: Search | None = None
     levels: Levels | None = None
     accumulate: Accumulate | None = None
     product_bits: int | None = None
@@ -83,7 +83,7 @@ class QuantConfig:
             require(is_ranged, "product_bits", self.product_bits, f"{low}..{high}")
         for name, choices in (
             ("method", ("power", "uniform", "log")),
-            ("search", ("weights", "both", "separate")),
+            ("search", ("weights", "both", "separate", None)),
             ("rounding", ("nearest", "second_order", "squant")),
             ("ranges", ("reach", "omse")),
             ("activation", ("thresholds", "table", "pade", "newton", "auto")),
@@ -126,10 +126,17 @@ class QuantConfig:
         return chosen if self.product_bits is None else self.product_bits
 
     @property
-    def has_whole_levels(self) -> bool:
-        """Whether the levels of a power grid are whole numbers."""
-        fits = bool(full_scales_of(self.tops, self.product_width))
-        return self.form == "product" and (self.levels or "whole") == "whole" and fits
+    def levels_used(self) -> Levels:
+        """Whether the levels of this method's grid are whole numbers."""
+        if self.method != "power":
+            return "whole" if self.method == "uniform" else "rounded"
+        fits = self.form == "product" and bool(full_scales_of(self.tops, self.product_width))
+        return "whole" if fits and self.levels != "rounded" else "rounded"
+
+    @property
+    def search_used(self) -> Search:
+        """Error that chosen exponents make least: whole levels have no use for one exponent."""
+        return self.search or ("separate" if self.levels_used == "whole" else "both")
 
     @property
     def lowest_pixel(self) -> int:

@@ -30,7 +30,8 @@ class Dataset:
 def load(path: Path, shape: Shape, low: int, high: int, *, limit: int | None = None) -> Dataset:
     """Read ``x``, and ``y`` and ``layout`` where present, for a network whose input is ``shape``.
 
-    ``x`` is ``int[N, H, W, C]``, ``int[N, C, H, W]`` or ``int[N, F]`` with pixels in ``low..high``.
+    ``x`` is ``int[N, H, W, C]``, ``int[N, C, H, W]`` or ``int[N, F]`` with pixels in ``low..high``;
+    floats will do if all of them are integers.
     ``limit`` takes the first images only.
 
     Raises
@@ -42,8 +43,10 @@ def load(path: Path, shape: Shape, low: int, high: int, *, limit: int | None = N
     if "x" not in arrays:
         raise BadInput(f"{path}: has no array 'x' ({_names(arrays)} are there)")
     x = arrays["x"]
-    if x.dtype.kind not in "iu":
+    if x.dtype.kind not in "iuf":
         raise BadInput(f"{path}: x is {x.dtype}; the network takes the sensor's integers")
+    if x.dtype.kind == "f":
+        _require_integers(path, x)
     labels = _labels(path, arrays["y"], len(x)) if "y" in arrays and x.ndim else None
     images = _channels_first(path, x, arrays.get("layout"))[:limit]
     if images.shape[1:] != shape:
@@ -81,6 +84,17 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _require_integers(path: Path, x: npt.NDArray[Any]) -> None:
+    """Refuse floats that are no integers, the first of them by value and place."""
+    broken = np.argwhere(x != np.rint(x))
+    if len(broken):
+        place = tuple(int(index) for index in broken[0])
+        raise BadInput(
+            f"{path}: x is {x.dtype} and holds {x[place]} at {list(place)}; the network takes the "
+            "sensor's integers: of real features v, round(mean + std * v)"
+        )
 
 
 def _names(arrays: dict[str, npt.NDArray[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""How many cells a plan takes, before anything is synthesized, and which plan fits a device.
+"""How many cells a plan takes, before anything is synthesized, and whether it fits a device.
 
 Block RAMs and DSP blocks follow from shapes, as yosys divides them. LUTs are a sum of structural
 terms (table bits, adder bits, multiplexer bits), each with a cost that was fitted to synthesized
@@ -10,15 +10,13 @@ from dataclasses import dataclass, fields, replace
 from hwquant.activation.cost import factors, logic_cost
 from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.devices import Device, Family, find_device
-from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.gateware import power_activation as units
 from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, log2_ceil, output_depth
+from hwquant.plan import Plan, log2_ceil, output_depth
 from hwquant.program import Schedule
-from hwquant.schedule import schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
 
@@ -331,81 +329,3 @@ def _ffs(graph: QuantGraph, plan: Plan, terms: Terms) -> float:
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
     lanes += plan.lanes * units.guess_registers(macs)
     return plan.rows * row + weights + lanes + 390
-
-
-# ---------------------------------------------------------------- the plan that fits
-
-
-def choose_plan(
-    graph: QuantGraph,
-    device: str,
-    *,
-    rows: int | None = None,
-    cols: int | None = None,
-    lanes: int | None = None,
-) -> Plan:
-    """Return the plan of fewest cycles that fits ``device``; of equal ones that of fewest LUTs.
-
-    Plans are as wide as high, twice or half as wide, but for the sizes that are given.
-
-    Raises
-    ------
-    DoesNotFit
-        If none fits: what the one that comes closest lacks.
-    UnsupportedModel
-        If no plan suits the network.
-    """
-    target = find_device(device)
-    fitting: list[tuple[int, int, Plan]] = []
-    short: list[tuple[float, str]] = []
-    refused = UnsupportedModel(f"{device}: no plan suits the network")
-    for plan in _plans(device, rows, cols, lanes):
-        try:
-            program = schedule(graph, plan)
-        except UnsupportedModel as error:
-            refused = error
-            continue
-        found = estimate(graph, program, device)
-        if found.fits:
-            fitting.append((program.cycles, found.luts, plan))
-        else:
-            words = f"{plan.rows} x {plan.cols} MACs and {plan.lanes} lanes need "
-            short.append((_excess(found, target), words + " and ".join(found.shortages)))
-    if fitting:
-        return min(fitting, key=lambda found: found[:2])[2]
-    if short:
-        raise DoesNotFit(f"{device}: {min(short)[1]}")
-    raise refused
-
-
-def _excess(found: Estimate, target: Device) -> float:
-    """Largest share of a resource that a plan needs."""
-    shares = (
-        found.luts / (target.luts * LUT_PERCENT / 100),
-        found.ffs / target.ffs,
-        found.brams / target.brams,
-        found.dsps / target.dsps if target.dsps else 0,
-    )
-    return max(shares)
-
-
-def _plans(device: str, rows: int | None, cols: int | None, lanes: int | None) -> list[Plan]:
-    """Return the plans to try; ``Plan`` checks what is given."""
-    Plan(
-        MAX_ROWS if rows is None else rows,
-        MAX_COLS if cols is None else cols,
-        1 if lanes is None else lanes,
-    )
-    plans: list[Plan] = []
-    for r in _powers(1, MAX_ROWS) if rows is None else [rows]:
-        for c in _powers(2, MAX_COLS) if cols is None else [cols]:
-            if rows is None and cols is None and not r <= 2 * c <= 4 * r:
-                continue
-            choices = _powers(1, min(r, c // 2))
-            plans += [Plan(r, c, n, device) for n in choices if lanes in (None, n)]
-    return plans
-
-
-def _powers(low: int, high: int) -> list[int]:
-    """Return the powers of two from ``low``, itself one, to ``high``."""
-    return [low << at for at in range(high.bit_length()) if low << at <= high]

@@ -2,7 +2,8 @@
 
 Records are frozen, validated once on construction, and never checked again. ``docs/semantics.md``
 says what the integers mean. The records of attention are in ``hwquant/ir_attention.py``, tensors
-and what makes them in ``hwquant/ir_tensor.py``; all of them are imported from here.
+and what makes them in ``hwquant/ir_tensor.py``, where a network comes from in
+``hwquant/provenance.py``; all of them are imported from here.
 """
 
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ from hwquant.ir_tensor import PowerPade as PowerPade
 from hwquant.ir_tensor import PowerTable as PowerTable
 from hwquant.ir_tensor import Thresholds as Thresholds
 from hwquant.ir_tensor import Window as Window
+from hwquant.provenance import Provenance
+from hwquant.provenance import WeightStatistics as WeightStatistics
 
 MAX_SKIP_SHIFT = 31
-MAX_GATED_BITS = 36  # of a gated accumulator: two DSP blocks hold it times a multiplier
+MAX_GATED_BITS = 42  # of a gated accumulator: golden holds it times a multiplier in 64 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,28 +246,6 @@ class InputCodes:
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of a frame of pixels."""
         return self.tensor.channels // len(self.tables), self.tensor.height, self.tensor.width
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a quantized network comes from: for reports only, nothing computes with it."""
-
-    model: str
-    model_sha256: str
-    hwquant: str
-    method: str
-    exponent: float
-    act_exponent: float
-    weight_bits: int
-    act_bits: int
-    edge_bits: int
-    accumulate: str
-    product_bits: int
-    activation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    seconds: float
-    layout: str
 
 
 @dataclass(frozen=True, eq=False)

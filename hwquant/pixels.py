@@ -40,6 +40,25 @@ class Pixels:
         return self.tables[:, found].reshape(-1, *found.shape[1:])
 
 
+def choose_pixels(
+    layers: Sequence[FloatLayer],
+    grid: Grid,
+    books: tuple[Codebook, Codebook],
+    low: FloatArray,
+    high: FloatArray,
+    bits: int,
+) -> Pixels:
+    """Choose the pixels' codes; ``books`` are those of one digit and, if there are such, of two.
+
+    ``low`` and ``high`` as in `Pixels.ranks`.
+    """
+    plain, wide = books
+    split = None
+    if wide.parts > 1 and may_split(layers, len(low)):
+        split = split_pixels(grid, plain, low, high, bits)
+    return split or whole_pixels(wide, low, high, bits)
+
+
 def whole_pixels(book: Codebook, low: FloatArray, high: FloatArray, bits: int) -> Pixels:
     """Give every pixel one code, the nearest; ``low`` and ``high`` as in `Pixels.ranks`."""
     tables = book.rank(np.linspace(0.0, 1.0, 2**bits))[np.newaxis]

@@ -59,7 +59,7 @@ from hwquant.ir import (
     Tensor,
 )
 from hwquant.lower import FloatAttention, FloatCat, FloatLayer, FloatMac, FloatMax, lower
-from hwquant.pixels import Pixels, may_split, split_pixels, whole_pixels
+from hwquant.pixels import choose_pixels
 from hwquant.power import (
     Grid,
     activation_codebook,
@@ -86,6 +86,7 @@ from hwquant.requantize import (
     mac_layer,
     rounding_bias,
 )
+from hwquant.statistics import weight_statistics
 
 MAX_ACT_PARTS = 2
 
@@ -182,7 +183,8 @@ class _Quantizer:
             for kind, book in self.act_books.items()
         }
         self.reads = Counter(name for layer in layers for name in operands(layer))
-        self.pixels = self._pixels(low, high)
+        books = self.act_books["plain"], self.act_books["wide"]
+        self.pixels = choose_pixels(layers, self.act_grid, books, low, high, config.input_bits)
         self.input = self._input()
         self.codings, self.tensors = {INPUT: self.pixels.coding}, {INPUT: self.input.tensor}
         self.ranks = dict[str, Ranks]()
@@ -225,6 +227,13 @@ class _Quantizer:
             std=config.std,
             seconds=seconds,
             layout=self.graph.layout,
+            rounding=config.rounding,
+            ranges=config.ranges,
+            equalize=config.equalize,
+            search=config.search_used,
+            levels=config.levels_used,
+            norm=config.norm,
+            weights=weight_statistics(self.layers),
         )
 
     def _rearrangement(self, layer: FloatMax | FloatCat) -> MaxPoolLayer | ConcatLayer:
@@ -350,8 +359,8 @@ class _Quantizer:
         if config.method != "power":
             weights, acts = (Grid(config.method, 1.0, top) for top in self.tops)
             return weights, acts
-        bits = config.product_width if config.has_whole_levels else None
-        sites, search, norm = self.sites, config.search, config.norm
+        bits = config.product_width if config.levels_used == "whole" else None
+        sites, search, norm = self.sites, config.search_used, config.norm
         return find_grids(sites, self.tops, search, norm, config.exponent, bits)
 
     def _sites(self, layers: tuple[FloatLayer, ...]) -> list[Site]:
@@ -374,13 +383,6 @@ class _Quantizer:
         if self.config.form == "product":
             return product_table(self.weight_grid, self.act_grid, self.config.product_width)
         return level_tables(self.weight_grid, self.act_grid)
-
-    def _pixels(self, low: FloatArray, high: FloatArray) -> Pixels:
-        bits = self.config.input_bits
-        split = None
-        if self.edge_parts > 1 and may_split(self.layers, len(low)):
-            split = split_pixels(self.act_grid, self.act_books["plain"], low, high, bits)
-        return split or whole_pixels(self.act_books["wide"], low, high, bits)
 
     def _input(self) -> InputCodes:
         coding = self.pixels.coding

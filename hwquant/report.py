@@ -1,167 +1,41 @@
 """``report.json``: everything that is known about a build directory, section by section.
 
-``docs/reports.md`` says what each number means. A section is ``None`` until its verb has run.
+``docs/reports.md`` says what each number means. A section is ``None`` until its verb has run. The
+sections' keys are in ``hwquant/report_sections.py``.
 """
 
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from hwquant import __version__
 from hwquant.accuracy import Accuracy
+from hwquant.effort import LayerEffort, Shares
 from hwquant.emit import SCHEMA
 from hwquant.errors import BadInput
 from hwquant.estimate import Estimate
 from hwquant.ir import Provenance
+from hwquant.report_sections import (
+    AccuracySection,
+    CostSection,
+    EffortSection,
+    LayerSection,
+    PlanSection,
+    PnrSection,
+    Report,
+    SynthSection,
+)
+from hwquant.report_sections import VerifySection as VerifySection
 from hwquant.synth import PnrResult, SynthResult
 
 _FILE = "report.json"
 _DESIGN = "design.json"
-
-
-class Quantization(TypedDict):
-    """How the network was quantized; ``seconds`` it took."""
-
-    method: str
-    weight_bits: int
-    act_bits: int
-    edge_bits: int
-    exponent: float
-    act_exponent: float
-    accumulate: str
-    product_bits: int
-    activation: str
-    mean: list[float]
-    std: list[float]
-    seconds: float
-
-
-class PlanSection(TypedDict):
-    """How parallel; ``device`` is ``None`` where none was named."""
-
-    device: str | None
-    rows: int
-    cols: int
-    lanes: int
-    macs_per_cycle: int
-
-
-class LayerSection(TypedDict):
-    """One step of a frame; ``weight_bits`` and ``act_bits`` are of all digits that it reads."""
-
-    name: str
-    kind: str
-    macs: int
-    cycles: int
-    weight_bits: int
-    act_bits: int
-
-
-class EstimateSection(TypedDict):
-    """Cells before synthesis; ``shortages`` say why it does not fit."""
-
-    device: str
-    luts: int
-    ffs: int
-    brams: int
-    dsps: int
-    fits: bool
-    shortages: list[str]
-
-
-class ArraySection(TypedDict):
-    """Cells of the MAC array as a design of its own, without DSP blocks."""
-
-    luts: int
-    carries: int
-    ffs: int
-    luts_per_mac: float
-
-
-class SynthSection(TypedDict):
-    """Cells of the netlist after synthesis."""
-
-    device: str
-    tool: str
-    luts: int
-    carries: int
-    ffs: int
-    brams: int
-    dsps: int
-    mac_array: ArraySection | None
-
-
-class PnrSection(TypedDict):
-    """Outcome of place and route; ``fmax_mhz`` is the median over the seeds."""
-
-    device: str
-    tool: str
-    fmax_mhz: float
-    fmax_mhz_seeds: list[float]
-    logic_cells: int
-
-
-class AccuracySection(TypedDict):
-    """Shares of ``n`` images."""
-
-    data: str
-    n: int
-    float_top1: float
-    top1: float
-    agreement: float
-
-
-class FirstMismatch(TypedDict):
-    """The first value that differs; ``output`` counts values of a frame, channel innermost."""
-
-    frame: int
-    output: int
-    got: int
-    expected: int
-
-
-class VerifySection(TypedDict):
-    """Outcome of cosimulation; ``mismatches`` is ``None`` where the hardware gave no frame.
-
-    ``cycles`` is ``None`` with stalls. ``layer_cycles`` are those of ``layers``, as simulated.
-    ``failure`` says in a sentence why the hardware differs from golden.
-    """
-
-    frames: int
-    mismatches: int | None
-    cycles: int | None
-    netlist: bool
-    simulator: str
-    data: str
-    stalls: int | None
-    layer_cycles: list[int] | None
-    first_mismatch: FirstMismatch | None
-    failure: str | None
-
-
-class Report(TypedDict):
-    """The whole of ``report.json``."""
-
-    model: str
-    model_sha256: str
-    hwquant: str
-    tools: dict[str, str]
-    quantization: Quantization
-    plan: PlanSection | None
-    macs: int | None
-    cycles: int | None
-    utilisation: float | None
-    layers: list[LayerSection] | None
-    estimate: EstimateSection | None
-    synth: SynthSection | None
-    pnr: PnrSection | None
-    accuracy: AccuracySection | None
-    verify: VerifySection | None
 
 
 # ---------------------------------------------------------------- making sections
@@ -187,12 +61,29 @@ def of_network(provenance: Provenance) -> Report:
             "mean": list(provenance.mean),
             "std": list(provenance.std),
             "seconds": provenance.seconds,
+            "rounding": provenance.rounding,
+            "ranges": provenance.ranges,
+            "equalize": provenance.equalize,
+            "search": provenance.search,
+            "levels": provenance.levels,
+            "norm": provenance.norm if math.isfinite(provenance.norm) else "inf",
         },
+        "weights": [
+            {
+                "layer": found.layer,
+                "count": found.count,
+                "std": found.deviation,
+                "skewness": found.skewness,
+                "kurtosis": found.kurtosis,
+            }
+            for found in provenance.weights
+        ],
         "plan": None,
         "macs": None,
         "cycles": None,
         "utilisation": None,
         "layers": None,
+        "effort": None,
         "estimate": None,
         "synth": None,
         "pnr": None,
@@ -202,10 +93,18 @@ def of_network(provenance: Provenance) -> Report:
 
 
 def of_design(
-    provenance: Provenance, design: Mapping[str, Any], estimate: Estimate, tools: dict[str, str]
+    provenance: Provenance,
+    design: Mapping[str, Any],
+    effort: Sequence[LayerEffort],
+    estimate: Estimate,
+    tools: dict[str, str],
 ) -> Report:
-    """Return the report of a build directory in which nothing but ``gen`` has run."""
-    layers = [_layer(entry, design["input"]["bits"]) for entry in design["layers"]]
+    """Return the report of a build directory in which nothing but ``gen`` has run.
+
+    ``effort`` is that of the steps of ``design`` in their order.
+    """
+    bits = design["input"]["bits"]
+    layers = [_layer(*step, bits) for step in zip(design["layers"], effort, strict=True)]
     macs = sum(layer["macs"] for layer in layers)
     cycles = int(design["cycles"])
     plan = cast(PlanSection, design["plan"])
@@ -215,6 +114,7 @@ def of_design(
     made["macs"], made["cycles"] = macs, cycles
     made["utilisation"] = macs / (cycles * plan["macs_per_cycle"])
     made["layers"] = layers
+    made["effort"] = _effort([step.ace for step in effort], [step.cycles for step in effort])
     made["estimate"] = {
         "device": estimate.device,
         "luts": estimate.luts,
@@ -227,7 +127,7 @@ def of_design(
     return made
 
 
-def _layer(entry: Mapping[str, Any], input_bits: int) -> LayerSection:
+def _layer(entry: Mapping[str, Any], effort: LayerEffort, input_bits: int) -> LayerSection:
     """Return a step of ``design.json``; loading has no weights, and pixels for operands."""
     return {
         "name": entry["name"],
@@ -236,6 +136,23 @@ def _layer(entry: Mapping[str, Any], input_bits: int) -> LayerSection:
         "cycles": entry["cycles"],
         "weight_bits": entry.get("weight_bits", 0),
         "act_bits": entry.get("act_bits", input_bits),
+        "effort": _effort([effort.ace], [effort.cycles]),
+    }
+
+
+def _effort(ace: Sequence[Shares], cycles: Sequence[Shares]) -> EffortSection:
+    return {"ace": _cost(ace), "cycles": _cost(cycles)}
+
+
+def _cost(parts: Sequence[Shares]) -> CostSection:
+    """Add costs up, component by component."""
+    return {
+        "macs": sum(part.macs for part in parts),
+        "requantize": sum(part.requantize for part in parts),
+        "activation": sum(part.activation for part in parts),
+        "pool": sum(part.pool for part in parts),
+        "other": sum(part.other for part in parts),
+        "total": sum(part.total for part in parts),
     }
 
 
@@ -328,12 +245,19 @@ def read(directory: Path) -> Report:
     Raises
     ------
     BadInput
-        If it is absent, no JSON, or the directory is of another schema version.
+        If it is absent, no JSON, lacks a section, or the directory is of another schema version.
     """
     read_design(directory)
     if not (directory / _FILE).is_file():
         raise BadInput(f"{directory}: no report.json: run hwquant gen again")
-    return cast(Report, _read_json(directory / _FILE))
+    content = _read_json(directory / _FILE)
+    absent = sorted(Report.__required_keys__ - set(content))
+    if absent:
+        raise BadInput(
+            f"{directory / _FILE}: has no {', '.join(absent)}, being another version's: "
+            "run hwquant gen again"
+        )
+    return cast(Report, content)
 
 
 def write(directory: Path, report: Report) -> None:

@@ -22,12 +22,12 @@ from hwquant.quantize import quantize
 
 SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
 LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time
-BITS = ((4, 4), (3, 4), (8, 8))
+BITS = ((4, 4), (3, 4), (4, 8), (8, 8))
 NEAREST = {"method": "uniform", "rounding": "nearest"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "power": {},
-    "power, eq. 3": {"search": "weights"},
-    "power, nearest": {"rounding": "nearest"},
+    "power, rounded levels": {"levels": "rounded"},
+    "power, as published": {"levels": "rounded", "search": "weights", "rounding": "nearest"},
     "uniform": {"method": "uniform"},
     "log": {"method": "log"},
     "DFQ (equalize, nearest, uniform)": NEAREST | {"equalize": True},

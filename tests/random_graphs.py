@@ -1,5 +1,6 @@
 """Random valid networks of integers, for every law that holds of all of them."""
 
+import math
 from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from hwquant.ir import (
     Residual,
     Tensor,
     Thresholds,
+    WeightStatistics,
 )
 from tests.random_numbers import Numbers
 from tests.random_units import KINDS, random_guess
@@ -48,6 +50,13 @@ PROVENANCE = Provenance(
     std=(1.0,),
     seconds=0.1,
     layout="NCHW",
+    rounding="second_order",
+    ranges="reach",
+    equalize=False,
+    search="weights",
+    levels="rounded",
+    norm=math.inf,
+    weights=(WeightStatistics("conv", 27, 0.25, -0.5, 3.125),),
 )
 Window = tuple[Pair, Pair, Pads, Pair]  # kernel, stride, pads, output's extent
 MAX_WIDE_TENSOR_BITS = 8  # of a packed code of two digits

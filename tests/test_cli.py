@@ -326,7 +326,7 @@ def test_eval_stores_accuracy_in_the_directory_of_the_same_network(build: Path) 
     [
         ({"y": None}, "has no labels 'y'"),
         ({"y": np.full(6, 3)}, "labels 3..3; the network has classes 0..2"),
-        ({"x": np.zeros((6, 6, 5, 3), np.float32)}, "x is float32"),
+        ({"x": np.full((6, 6, 5, 3), 0.5, np.float32)}, "x is float32"),
         ({"x": np.zeros((6, 5, 6, 3), np.uint8)}, "the network takes (3, 6, 5)"),
         ({"x": None}, "has no array 'x'"),
         ({"layout": None}, "has no 'layout'"),

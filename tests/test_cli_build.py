@@ -58,6 +58,28 @@ def test_report_shows_every_section_and_writes_a_page(build: Path) -> None:
     assert_refused(hwquant("report", build, "--html", "/proc/page.html"), "/proc/page.html: ")
 
 
+def test_report_shows_distributions_of_weights_and_what_a_frame_costs(build: Path) -> None:
+    made = json.loads((build / "report.json").read_text())
+    assert hwquant("report", build, "--html", build / "page.html").exit_code == 0
+    for text in (hwquant("report", build).stdout, (build / "page.html").read_text()):
+        rows = [line.replace("┃", "│").split("│") for line in text.splitlines() if "│" in line]
+        cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
+        for found in made["weights"]:
+            moments = (f"{found['skewness']:.3f}", f"{found['kurtosis']:.3f}")
+            std = f"{found['std']:.4g}"
+            assert [found["layer"], f"{found['count']:,}", std, *moments] in cells
+        means = [sum(found[name] for found in made["weights"]) for name in ("skewness", "kurtosis")]
+        (shown,) = (row for row in cells if row[0] == "mean of layers")
+        assert shown[-2:] == [f"{mean / len(made['weights']):.3f}" for mean in means]
+        assert "of least error of separate" in text
+        frames = [row for row in cells if row[0] == "frame"]
+        for cost, row in zip(("ace", "cycles"), frames, strict=True):
+            parts, total = made["effort"][cost], made["effort"][cost]["total"]
+            assert row[1] == f"{total:,}"
+            shares = [f"{parts[part] / total:.2%}" for part in parts if parts[part]]
+            assert row[2:] == shares[:-1]  # the last is the total's
+
+
 # ---------------------------------------------------------------- verify and synth, tools replaced
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hwquant.dataset import load, random_frames
@@ -38,11 +39,31 @@ def test_limit_takes_the_first_images_and_their_labels(tmp_path: Path) -> None:
     assert part.labels.tolist() == [0, 1]
 
 
+def first_at(place: tuple[int, ...], value: float) -> npt.NDArray[np.float64]:
+    """Sevens up to ``place``, and ``value`` from there on."""
+    x = np.full((6, 6, 5, 3), 7.0)
+    x.ravel()[np.ravel_multi_index(place, x.shape) :] = value
+    return x
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_that_are_integers_are_the_same_images(tmp_path: Path, kind: type) -> None:
+    wanted = load(data(tmp_path / "integers.npz"), SHAPE, 0, 255)
+    x = wanted.images.transpose(0, 2, 3, 1).astype(kind)
+    found = load(data(tmp_path / "floats.npz", x=x), SHAPE, 0, 255)
+    np.testing.assert_array_equal(found.images, wanted.images)
+    assert found.images.dtype == np.int64
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"x": None}, "has no array 'x'"),
     ({"layout": None}, "has no 'layout'"),
     ({"layout": "HWCN"}, "layout is 'HWCN'; NHWC and NCHW are known"),
-    ({"x": np.zeros((6, 6, 5, 3))}, "x is float64; the network takes the sensor's integers"),
+    ({"x": np.zeros((6, 6, 5, 3), complex)}, "x is complex128; the network takes the sensor's"),
+    ({"x": first_at((1, 2, 0, 1), 0.5)}, "x is float64 and holds 0.5 at [1, 2, 0, 1]; the network"),
+    ({"x": first_at((0, 0, 3, 2), np.nan)}, "x is float64 and holds nan at [0, 0, 3, 2]"),
+    ({"x": first_at((5, 5, 4, 2), np.inf)}, "x holds 7.0..inf; the sensor's range is 0..255"),
+    ({"x": first_at((5, 5, 4, 2), 256.0)}, "x holds 7.0..256.0; the sensor's range is 0..255"),
     ({"x": np.zeros((6, 6, 5, 3), bool)}, "x is bool"),
     ({"x": np.zeros((6, 5, 3), np.uint8)}, "x has shape (6, 5, 3)"),
     ({"x": np.zeros((6, 5, 6, 3), np.uint8)}, "(3, 5, 6); the network takes (3, 6, 5)"),

@@ -11,7 +11,8 @@ from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.errors import BadInput, DoesNotFit
-from hwquant.estimate import LUT_PERCENT, choose_plan, estimate, memories
+from hwquant.estimate import LUT_PERCENT, estimate, memories
+from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.ir import QuantGraph
 from hwquant.onnx_import import load

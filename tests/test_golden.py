@@ -221,7 +221,7 @@ def test_concat_puts_channels_one_after_the_other() -> None:
     [
         ({"groups": 2}, "last: 3 channels in groups=2"),
         ({"multiplier": np.array([1, -1, 0])}, "last: a negative multiplier"),
-        ({"gate": Gate(INPUT, np.zeros(3, int), 37)}, r"gated_bits=37; permitted 2\.\.36"),
+        ({"gate": Gate(INPUT, np.zeros(3, int), 43)}, r"gated_bits=43; permitted 2\.\.42"),
         (
             {
                 "gate": Gate(INPUT, np.zeros(3, int), 9),

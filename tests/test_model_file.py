@@ -1,6 +1,7 @@
 """A model file gives back the graph that went in, and nothing else is one."""
 
 import json
+import math
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -94,12 +95,23 @@ def test_whole_numbers_may_stand_for_floats(tmp_path: Path) -> None:
     assert model_file.load(path).provenance.exponent == 1
 
 
+def test_an_infinite_norm_is_kept(saved: Path) -> None:
+    assert drawn().provenance.norm == math.inf
+    assert model_file.load(saved).provenance.norm == math.inf
+
+
+def test_statistics_that_no_weights_have_are_refused(saved: Path) -> None:
+    edit(saved, '"kurtosis": 3.125', '"kurtosis": 0.125')
+    with pytest.raises(BadInput, match=r"conv: kurtosis=0.125 of weights; permitted 1 and up"):
+        model_file.load(saved)
+
+
 def test_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"absent\.hwq: no such file"):
         model_file.load(tmp_path / "absent.hwq")
 
 
-@pytest.mark.parametrize("schema", [1, 7])
+@pytest.mark.parametrize("schema", [1, 2, 7])
 def test_other_schema_is_refused(saved: Path, schema: int) -> None:
     edit(saved, '"schema": 3', f'"schema": {schema}')
     words = rf"hwq: schema {schema}; this hwquant reads schema 3: generate it anew with hwquant gen"

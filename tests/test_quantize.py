@@ -309,15 +309,16 @@ def test_given_exponent_is_that_of_weights_and_activations() -> None:
         ("product_bits", 3, "4..16"),
         ("input_bits", 0, "1..16"),
         ("method", "pot", "power, uniform, log"),
-        ("search", "grid", "weights, both, separate"),
+        ("search", "grid", "weights, both, separate, auto"),
         ("rounding", "random", "nearest, second_order, squant"),
         ("ranges", "mse", "reach, omse"),
         ("norm", 0.5, "1..inf"),
         ("norm", float("nan"), "1..inf"),
         ("norm", 4.0, "search=weights"),
         ("accumulate", "shift", "product, levels, auto"),
-        ("activation", "pade", "not in this version"),
-        ("activation", "newton", "not in this version"),
+        ("activation", "spline", "thresholds, table, pade, newton, auto"),
+        ("max_code_error", 9, "0..8"),
+        ("levels", "real", "whole, rounded, auto"),
         ("exponent", 0.1, "0.25..1.0"),
         ("exponent", float("nan"), "0.25..1.0"),
         ("mean", (), "one number"),
@@ -328,6 +329,13 @@ def test_configuration_refuses_what_is_out_of_range(field: str, value: Any, word
     with pytest.raises(BadInput, match=words) as refused:
         QuantConfig(**{field: value})
     assert str(refused.value).startswith(f"{field}={value}")
+
+
+def test_whole_levels_need_as_many_product_bits_as_uniform_ones() -> None:
+    assert QuantConfig(product_bits=7).levels_used == "whole"
+    assert QuantConfig(product_bits=6).levels_used == "rounded"
+    with pytest.raises(BadInput, match=r"product_bits=6: permitted 7\.\.16 with levels=whole"):
+        QuantConfig(product_bits=6, levels="whole")
 
 
 def test_mean_of_another_number_of_channels_is_refused() -> None:

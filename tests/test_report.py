@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from hwquant import report
 from hwquant.accuracy import Accuracy
 from hwquant.devices import Counts
+from hwquant.effort import LayerEffort, Shares
 from hwquant.errors import BadInput
 from hwquant.estimate import Estimate
-from hwquant.ir import Provenance
+from hwquant.ir import Provenance, WeightStatistics
 from hwquant.synth import PnrResult, SynthResult
 
 PROVENANCE = Provenance(
@@ -32,6 +34,13 @@ PROVENANCE = Provenance(
     std=(1.0,),
     seconds=0.4,
     layout="NCHW",
+    rounding="second_order",
+    ranges="reach",
+    equalize=False,
+    search="both",
+    levels="rounded",
+    norm=2.0,
+    weights=(WeightStatistics("a", 12, 0.5, -0.25, 3.5),),
 )
 DESIGN: dict[str, Any] = {
     "schema": 1,
@@ -51,13 +60,18 @@ DESIGN: dict[str, Any] = {
         },
     ],
 }
+EFFORT = (
+    LayerEffort("load", Shares(), Shares(other=50)),
+    LayerEffort("a", Shares(macs=76800, requantize=700), Shares(90, 6, 3, 0, 1)),
+)
 ESTIMATE = Estimate("lfe5u-25f", 1000, 900, 3, 2, ())
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     (tmp_path / "design.json").write_text(json.dumps(DESIGN))
-    report.write(tmp_path, report.of_design(PROVENANCE, DESIGN, ESTIMATE, {"yosys": "0.70"}))
+    made = report.of_design(PROVENANCE, DESIGN, EFFORT, ESTIMATE, {"yosys": "0.70"})
+    report.write(tmp_path, made)
     return tmp_path
 
 
@@ -69,11 +83,13 @@ def test_keys_are_those_of_the_contract(directory: Path) -> None:
         "hwquant",
         "tools",
         "quantization",
+        "weights",
         "plan",
         "macs",
         "cycles",
         "utilisation",
         "layers",
+        "effort",
         "estimate",
         "synth",
         "pnr",
@@ -89,13 +105,61 @@ def test_keys_are_those_of_the_contract(directory: Path) -> None:
     for section, keys in contract.items():
         assert set(keys.split()) <= set(made[section])
     for layer in made["layers"]:
-        assert set(layer) == {"name", "kind", "macs", "cycles", "weight_bits", "act_bits"}
+        assert set(layer) == {"name", "kind", "macs", "cycles", "weight_bits", "act_bits", "effort"}
     assert [made[name] for name in ("synth", "pnr", "accuracy", "verify")] == [None] * 4
 
 
 def test_utilisation_is_macs_per_cycle_and_mac(directory: Path) -> None:
     made = report.read(directory)
     assert (made["macs"], made["cycles"], made["utilisation"]) == (1200, 150, 1200 / (150 * 16))
+
+
+def test_how_the_network_was_quantized_is_all_in_the_report(directory: Path) -> None:
+    told = report.read(directory)["quantization"]
+    kept = dataclasses.asdict(PROVENANCE)
+    elsewhere = {"model", "model_sha256", "hwquant", "layout", "weights"}
+    assert told == {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in kept.items()
+        if name not in elsewhere
+    }
+
+
+def test_the_largest_error_as_norm_is_a_word_because_json_has_no_infinity() -> None:
+    made = report.of_network(dataclasses.replace(PROVENANCE, norm=math.inf))
+    assert made["quantization"]["norm"] == "inf"
+    json.dumps(made, allow_nan=False)
+
+
+def test_distributions_of_weights_need_no_hardware() -> None:
+    assert report.of_network(PROVENANCE)["weights"] == [
+        {"layer": "a", "count": 12, "std": 0.5, "skewness": -0.25, "kurtosis": 3.5}
+    ]
+
+
+def test_effort_of_the_frame_is_the_sum_of_the_layers(directory: Path) -> None:
+    made = json.loads((directory / "report.json").read_text())
+    layers, frame = made["layers"], made["effort"]
+    for cost in ("ace", "cycles"):
+        for part, whole in frame[cost].items():
+            assert whole == sum(layer["effort"][cost][part] for layer in layers)
+    assert frame["cycles"] == {
+        "macs": 90,
+        "requantize": 6,
+        "activation": 3,
+        "pool": 0,
+        "other": 51,
+        "total": made["cycles"],
+    }
+    assert frame["ace"]["total"] == 77500
+
+
+def test_a_report_of_a_version_without_a_section_is_refused_by_its_name(directory: Path) -> None:
+    made = json.loads((directory / "report.json").read_text())
+    del made["weights"], made["effort"]
+    (directory / "report.json").write_text(json.dumps(made))
+    with pytest.raises(BadInput, match=r"report\.json: has no effort, weights, .* gen again"):
+        report.read(directory)
 
 
 def test_sections_have_the_keys_of_the_contract() -> None:
@@ -155,7 +219,7 @@ def test_versions_of_absent_packages_are_left_out() -> None:
 
 def test_an_estimate_with_a_shortage_does_not_fit() -> None:
     short = dataclasses.replace(ESTIMATE, shortages=("3 BRAMs of 2",))
-    made = report.of_design(PROVENANCE, DESIGN, short, {})
+    made = report.of_design(PROVENANCE, DESIGN, EFFORT, short, {})
     assert made["estimate"] is not None
     assert made["estimate"]["fits"] is False
     assert made["estimate"]["shortages"] == ["3 BRAMs of 2"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hwquant import activation, estimate, packaged, report, toolchain
+from hwquant import activation, effort, estimate, packaged, report, toolchain
 from hwquant.commands import networks, tables, terminal
 from hwquant.commands.options import (
     QuantOptions,
@@ -20,6 +20,7 @@ from hwquant.commands.options import (
 )
 from hwquant.emit import emit
 from hwquant.errors import BadInput
+from hwquant.fit import choose_plan
 from hwquant.ir import QuantGraph
 from hwquant.plan import Plan
 
@@ -83,6 +84,7 @@ def gen(
         made = report.of_design(
             graph.provenance,
             report.read_design(draft),
+            effort.measure(graph, program),
             estimate.estimate(graph, program, plan.device or DEFAULT_DEVICE),
             {"yosys": toolchain.yosys_version(), **report.installed("amaranth")},
         )
@@ -100,7 +102,7 @@ def _plan(
     graph: QuantGraph, device: str | None, rows: int | None, cols: int | None, lanes: int | None
 ) -> Plan:
     if device is not None:
-        return estimate.choose_plan(graph, device, rows=rows, cols=cols, lanes=lanes)
+        return choose_plan(graph, device, rows=rows, cols=cols, lanes=lanes)
     rows = _ROWS if rows is None else rows
     cols = _COLS if cols is None else cols
     default = max(1, min(_LANES, rows, cols // 2))

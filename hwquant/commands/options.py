@@ -69,7 +69,7 @@ class QuantOptions:
     edge_bits: int
     method: Method
     exponent: float | None
-    search: Search
+    search: Search | None
     levels: Levels | None
     rounding: Rounding
     ranges: Ranges
@@ -144,10 +144,8 @@ _QUANT = (
     click.option(
         "--search",
         type=click.Choice(["weights", "both", "separate"]),
-        default="separate",
-        show_default=True,
         help="Error that auto exponents make least: the weights', as in the paper, both operands', "
-        "or each operand's with an exponent of its own.",
+        "or each operand's with an exponent of its own [separate with whole levels, else both].",
     ),
     click.option(
         "--levels",

@@ -3,17 +3,23 @@
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import mean
+from typing import Literal, get_args
 
 import click
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hwquant.report import LayerSection, Report
+from hwquant.report_sections import CostSection, LayerSection, Report, WeightsSection
 
 _PAGE_COLUMNS = 100
 
 Rows = Iterable[tuple[str, str]]
+Cost = Literal["ace", "cycles"]
+Part = Literal["macs", "requantize", "activation", "pool", "other"]
+
+_PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def print_build(made: Report, directory: Path) -> None:
@@ -61,8 +67,11 @@ def _print(*tables: RenderableType) -> None:
 def _everything(made: Report) -> list[RenderableType]:
     parts: tuple[Callable[[Report], RenderableType], ...] = (
         _network,
+        _weights,
         _plan,
         _layers,
+        _ace,
+        _cycles,
         _estimate,
         _cells,
         _routing,
@@ -84,8 +93,11 @@ def _network(made: Report) -> RenderableType:
         ("weights, activations", f"{quantization['weight_bits']}, {quantization['act_bits']} bits"),
         ("first and last layer", f"{quantization['edge_bits']} bits"),
         ("method", f"{quantization['method']}, {exponents}"),
+        *_search(made),
         ("accumulate", _accumulate(made)),
         ("activation", quantization["activation"]),
+        ("weights rounded", quantization["rounding"].replace("_", " ")),
+        ("ranges", _ranges(made)),
         ("quantized in", f"{quantization['seconds']:.2f} s"),
     ]
     return _facts("Network", rows)
@@ -97,11 +109,49 @@ def _exponents(weights: float, acts: float) -> str:
     return f"exponent {weights:.3f} of weights, {acts:.3f} of activations"
 
 
+def _search(made: Report) -> Rows:
+    quantization = made["quantization"]
+    if quantization["method"] != "power":
+        return []
+    norm = f", L{float(quantization['norm']):g}" if quantization["search"] == "weights" else ""
+    return [
+        ("levels", quantization["levels"]),
+        ("exponent, if not given", f"of least error of {quantization['search']}{norm}"),
+    ]
+
+
+def _ranges(made: Report) -> str:
+    quantization = made["quantization"]
+    equalized = ", channels equalized" if quantization["equalize"] else ""
+    return f"{quantization['ranges']}{equalized}"
+
+
 def _accumulate(made: Report) -> str:
     quantization = made["quantization"]
     if quantization["accumulate"] == "product":
         return f"product table, {quantization['product_bits']} bits"
     return quantization["accumulate"]
+
+
+def _weights(made: Report) -> RenderableType:
+    sections = made["weights"]
+    table = _columns(
+        [section["layer"] for section in sections], "weights", "std", "skewness", "kurtosis"
+    )
+    for section in sections:
+        table.add_row(section["layer"], f"{section['count']:,}", *_moments([section]))
+    if sections:
+        table.add_section()
+        table.add_row("mean of layers", "", *_moments(sections))
+    return _titled("Distribution of float weights (normal: skewness 0, kurtosis 3)", table)
+
+
+def _moments(sections: list[WeightsSection]) -> tuple[str, str, str]:
+    return (
+        f"{mean(section['std'] for section in sections):.4g}",
+        f"{mean(section['skewness'] for section in sections):.3f}",
+        f"{mean(section['kurtosis'] for section in sections):.3f}",
+    )
 
 
 def _plan(made: Report) -> RenderableType:
@@ -123,11 +173,9 @@ def _layers(made: Report) -> RenderableType:
     plan, layers = made["plan"], made["layers"]
     if plan is None or layers is None:
         return _absent("Layers", "hwquant gen")
-    table = Table()
-    table.add_column("layer", min_width=max(len(layer["name"]) for layer in layers))
-    table.add_column("kind")
-    for name in ("MACs", "cycles", "simulated", "used", "W bits", "A bits"):
-        table.add_column(name, justify="right")
+    names = [layer["name"] for layer in layers]
+    columns = ("kind", "MACs", "cycles", "simulated", "used", "W bits", "A bits")
+    table = _columns(names, *columns)
     verified = made["verify"]
     simulated = (verified["layer_cycles"] if verified else None) or [None] * len(layers)
     for layer, seen in zip(layers, simulated, strict=True):
@@ -147,6 +195,33 @@ def _layer(layer: LayerSection, simulated: int | None, macs_per_cycle: int) -> t
         str(layer["weight_bits"] or ""),
         str(layer["act_bits"]),
     )
+
+
+def _ace(made: Report) -> RenderableType:
+    return _costs(made, "Arithmetic computation effort, and its shares", "ace")
+
+
+def _cycles(made: Report) -> RenderableType:
+    return _costs(made, "Cycles, and their shares", "cycles")
+
+
+def _costs(made: Report, title: str, cost: Cost) -> RenderableType:
+    layers, frame = made["layers"], made["effort"]
+    if layers is None or frame is None:
+        return _absent(title, "hwquant gen")
+    parts: list[Part] = [part for part in _PARTS if frame[cost][part]]
+    table = _columns([layer["name"] for layer in layers], cost, *parts)
+    for layer in layers:
+        if layer["effort"][cost]["total"]:
+            table.add_row(layer["name"], *_shares(layer["effort"][cost], parts))
+    table.add_section()
+    table.add_row("frame", *_shares(frame[cost], parts))
+    return _titled(title, table)
+
+
+def _shares(cost: CostSection, parts: list[Part]) -> list[str]:
+    shares = [f"{cost[part] / cost['total']:.2%}" if cost[part] else "" for part in parts]
+    return [f"{cost['total']:,}", *shares]
 
 
 def _estimate(made: Report) -> RenderableType:
@@ -219,6 +294,15 @@ def _verification(made: Report) -> RenderableType:
 
 def _tools(made: Report) -> RenderableType:
     return _facts("Tools", [("hwquant", made["hwquant"]), *made["tools"].items()])
+
+
+def _columns(layers: list[str], *names: str) -> Table:
+    """Start a table of layers; all columns but a kind's are numbers."""
+    table = Table()
+    table.add_column("layer", min_width=max(map(len, layers), default=0))
+    for name in names:
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    return table
 
 
 def _facts(title: str, rows: Rows) -> RenderableType:
