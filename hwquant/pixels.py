@@ -46,17 +46,18 @@ def choose_pixels(
     books: tuple[Codebook, Codebook],
     low: FloatArray,
     high: FloatArray,
-    bits: int,
+    bits: tuple[int, int],
 ) -> Pixels:
-    """Choose the pixels' codes; ``books`` are those of one digit and, if there are such, of two.
+    """Choose the pixels' codes; ``low`` and ``high`` as in `Pixels.ranks`.
 
-    ``low`` and ``high`` as in `Pixels.ranks`.
+    ``books`` are those of plain and of wide codes, ``bits`` those of a pixel and of an edge, which
+    decide whether a pixel may lose any.
     """
-    plain, wide = books
+    (plain, wide), (pixel_bits, edge_bits) = books, bits
     split = None
-    if wide.parts > 1 and may_split(layers, len(low)):
-        split = split_pixels(grid, plain, low, high, bits)
-    return split or whole_pixels(wide, low, high, bits)
+    if edge_bits >= pixel_bits and may_split(layers, len(low)):
+        split = split_pixels(grid, plain, low, high, pixel_bits)
+    return split or whole_pixels(wide, low, high, pixel_bits)
 
 
 def whole_pixels(book: Codebook, low: FloatArray, high: FloatArray, bits: int) -> Pixels:
@@ -68,20 +69,31 @@ def whole_pixels(book: Codebook, low: FloatArray, high: FloatArray, bits: int) -
 def split_pixels(
     grid: Grid, book: Codebook, low: FloatArray, high: FloatArray, bits: int
 ) -> Pixels | None:
-    """Spell every pixel exactly, each digit a channel of its own; ``None`` if it takes too many.
+    """Spell every pixel in digits, each a channel of its own; ``None`` if it takes too many.
 
     A digit's place is in the channel's scale, and so goes into the weights: no pass over the array
     is needed for it, only columns, of which a word of few channels leaves most idle.
+
+    Error
+    -----
+    None if levels are whole. Else half a level's gap, shrunk by the widest: there are two digits.
     """
-    places = exact_places(grid, 2**bits - 1)
-    if len(places) not in range(1, MAX_DIGITS + 1):
-        return None
-    tables = spell(grid.whole, places, np.arange(2**bits, dtype=np.int64))
-    step = (high - low) / (2**bits - 1)
-    scale = np.concatenate([step * place * grid.full_scale for place in places])
-    zero = np.concatenate([low, np.zeros(len(scale) - len(low))])
-    black = np.clip(np.rint(-low / step), 0, 2**bits - 1).astype(np.int64)
-    return Pixels(tables, Coding(zero, scale, book, tables[:, black].ravel()))
+    last = 2**bits - 1
+    if grid.full_scale:
+        places = exact_places(grid, last)
+        if len(places) not in range(1, MAX_DIGITS + 1):
+            return None
+        tables = spell(grid.whole, places, np.arange(last + 1, dtype=np.int64))
+        shares = [place * grid.full_scale / last for place in places]
+    else:
+        shares = [1.0, float(np.diff(grid.levels).max())]
+        values = np.linspace(0.0, 1.0, last + 1)
+        digits = np.searchsorted(grid.levels, values, side="right") - 1
+        tables = np.stack([digits, book.rank((values - grid.levels[digits]) / shares[1])])
+    zero = np.concatenate([low, np.zeros((len(shares) - 1) * len(low))])
+    black = np.clip(np.rint(-low / (high - low) * last), 0, last).astype(np.int64)
+    coding = Coding(zero, np.outer(shares, high - low).ravel(), book, tables[:, black].ravel())
+    return Pixels(tables, coding)
 
 
 def exact_places(grid: Grid, last: int) -> tuple[int, ...]:

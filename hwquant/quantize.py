@@ -184,7 +184,8 @@ class _Quantizer:
         }
         self.reads = Counter(name for layer in layers for name in operands(layer))
         books = self.act_books["plain"], self.act_books["wide"]
-        self.pixels = choose_pixels(layers, self.act_grid, books, low, high, config.input_bits)
+        bits = config.input_bits, config.edge_bits
+        self.pixels = choose_pixels(layers, self.act_grid, books, low, high, bits)
         self.input = self._input()
         self.codings, self.tensors = {INPUT: self.pixels.coding}, {INPUT: self.input.tensor}
         self.ranks = dict[str, Ranks]()

@@ -16,7 +16,7 @@ import numpy as np
 
 from hwquant import __version__, accuracy, dataset
 from hwquant.config import QuantConfig
-from hwquant.exponent import SortedWeights
+from hwquant.exponent import Sorted
 from hwquant.ir import INPUT
 from hwquant.onnx_import import load
 from hwquant.power import Grid
@@ -35,13 +35,13 @@ Made by `python scripts/paper_accuracy.py {arguments}` with hwquant
 sampling error (one standard deviation) of one top-1 on n images, which rows of one network share;
 `eq. 3` the L2 errors of the inner layers' weights, rounded to nearest, added up.
 
-## Tables 1 and 7: logarithmic, uniform and power codes
+## Tables 1 and 7: logarithmic, uniform and power codes, `--levels rounded --search weights`
 
 | network | data | n | float | bits | codes | exponent | top-1 | error | same answer | eq. 3 |
 |---|---|---:|---:|---|---|---:|---:|---:|---:|---:|
 {methods}
 
-## Appendix B: the p of eq. 3, W4A4, `--search weights --norm p`
+## Appendix B: the p of eq. 3, W4A4, `--norm p`
 
 | network | data | n | float | p | exponent | top-1 | error | same answer | eq. 3 |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -52,10 +52,11 @@ sampling error (one standard deviation) of one top-1 on n images, which rows of 
 def rower(models: Path, entry: dict[str, Any], limit: int) -> tuple[QuantConfig, Row]:
     """The configuration of a network, and what makes a line of a table of a variant of it."""
     model = models / entry["file"]
-    graph, base = load(model), QuantConfig(mean=(*entry["mean"],), std=(*entry["std"],))
+    mean, std = tuple(entry["mean"]), tuple(entry["std"])
+    graph, base = load(model), QuantConfig(mean=mean, std=std, levels="rounded", search="weights")
     images = dataset.load(models / entry["data"], graph.shapes[INPUT], 0, 255, limit=limit)
     weights = [site.weight for site in search_sites(graph, base)]
-    layers = [SortedWeights.of(weight, np.ones(weight.shape[:2])) for weight in weights]
+    layers = [Sorted.of_weights(weight, np.ones(weight.shape[:2])) for weight in weights]
 
     def row(config: QuantConfig, label: str) -> str:
         quantized = quantize(graph, config)
@@ -87,7 +88,7 @@ def main() -> None:
         for weights, acts in BITS:
             bits = replace(base, weight_bits=weights, act_bits=acts)
             methods += [row(replace(bits, method=m), f"W{weights}A{acts} | {m}") for m in METHODS]
-        norms += [row(replace(base, search="weights", norm=p), f"{p:g}") for p in NORMS]
+        norms += [row(replace(base, norm=p), f"{p:g}") for p in NORMS]
     packages = installed("numpy", "scipy", "onnxruntime").items()
     versions = ", ".join([__version__, *map(" ".join, packages)])
     tables = {"methods": "\n".join(methods), "norms": "\n".join(norms)}

@@ -43,19 +43,18 @@ def configuration(entry: dict[str, Any], data: Path) -> QuantConfig:
 
 
 def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str) -> list[str]:
-    models, variants = given.models, given.variants
-    model, base = models / entry["file"], configuration(entry, models / data)
+    model, base = given.models / entry["file"], configuration(entry, given.models / data)
     graph, limit = load(model, SIZES.get(name)), given.limit or LIMITS.get(data)
-    low = -128 if base.input_signed else 0
-    images = dataset.load(models / data, graph.shapes[INPUT], low, low + 255, limit=limit)
+    low, shape = base.lowest_pixel, graph.shapes[INPUT]
+    images = dataset.load(given.models / data, shape, low, low + 255, limit=limit)
     lines = list[str]()
-    for variant in variants:
+    for variant in given.variants:
         changes = VARIANTS[variant]
         cells, float_top1, count = list[str](), 0.0, 0
         for weight_bits, act_bits in BITS:
             config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **changes)
-            graph_of_codes = quantize(graph, config)
-            found = accuracy.measure(model, graph, graph_of_codes, images, lambda *_: None)
+            made = quantize(graph, config)
+            found = accuracy.measure(model, graph, made, images, lambda *_: None)
             float_top1, count = found.float_top1, found.n
             cells.append(f"{100 * found.top1:.2f} ({100 * found.agreement:.1f})")
             print(name, data, variant, weight_bits, act_bits, cells[-1], file=sys.stderr)
@@ -67,11 +66,11 @@ def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", type=Path, help="folder with models.json, networks and data")
+    parser.add_argument("models", type=Path, help="folder with models.json")
     parser.add_argument("--networks", nargs="+", help="these only")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--limit", type=int, help="take the first images only")
-    parser.add_argument("--output", default="docs/results.md", help="file, or - for stdout")
+    parser.add_argument("--output", default="docs/results.md")
     given = parser.parse_args()
     entries = json.loads((given.models / "models.json").read_text())
     lines = list[str]()
@@ -92,10 +91,7 @@ standard deviation, in points) of one accuracy; rows of one network share images
 |---|---|---:|---:|---:|---|{"---:|" * len(BITS)}
 """
     text += "\n".join(lines) + "\n"
-    if given.output == "-":
-        print(text)
-    else:
-        Path(given.output).write_text(text)
+    Path("/dev/stdout" if given.output == "-" else given.output).write_text(text)
 
 
 if __name__ == "__main__":

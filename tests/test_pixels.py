@@ -64,6 +64,17 @@ def test_split_pixels_stand_for_their_values_exactly(grid: Grid) -> None:
     assert abs(float(zero.sum())) < 5 / 255 / 2 + 1e-9
 
 
+def test_two_digits_of_real_levels_tell_pixels_apart() -> None:
+    grid = Grid("power", 0.5, 255)
+    pixels = split_pixels(grid, activation_codebook(grid, 1, 0), LOW, HIGH, 8)
+    assert pixels is not None
+    values = np.linspace(-2.0, 3.0, 256)
+    ranks = pixels.ranks(values.reshape(1, 1, 1, -1), LOW, HIGH)
+    lost = pixels.coding.decode(ranks).sum(axis=0).ravel() - values
+    assert pixels.digits == 2
+    assert np.abs(lost).max() < 5 * np.diff(grid.levels).max() ** 2
+
+
 def test_too_many_digits_are_not_split() -> None:
     grid = Grid("uniform", 1.0, 3)
     assert split_pixels(grid, activation_codebook(grid, 1, 0), LOW, HIGH, 8) is not None

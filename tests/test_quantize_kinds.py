@@ -99,7 +99,7 @@ def test_golden_computes_the_codes_that_the_quantizer_foresaw(
         codes = golden.trace(quantized, np.round(65535 * image).astype(np.int64))
         for tensor, wanted in zip([INPUT, *macs[:-1]], foreseen, strict=True):
             wrong = codes[tensor] != wanted[:, index]
-            assert wrong.sum() <= max(1, 0.1 * wrong.size), f"{tensor} of image {index}"
+            assert wrong.sum() <= max(1, 0.15 * wrong.size), f"{tensor} of image {index}"
 
 
 def test_only_edges_have_several_digits() -> None:

@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [87:0] o__payload;
-  wire [87:0] o__payload;
+  output [83:0] o__payload;
+  wire [83:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -21,20 +21,22 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _00_;
-  reg [31:0] _01_;
+  reg _01_;
   reg [31:0] _02_;
-  reg [5:0] _03_;
-  reg [5:0] _04_;
+  reg [31:0] _03_;
+  reg [31:0] _04_;
   reg [5:0] _05_;
-  wire [23:0] _06_;
-  wire _07_;
-  wire _08_;
-  wire [31:0] _09_;
-  reg [9:0] _10_;
-  reg [127:0] _11_;
-  reg _12_;
-  reg _13_;
-  reg [31:0] _14_;
+  reg [5:0] _06_;
+  reg [5:0] _07_;
+  wire [23:0] _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire [31:0] _13_;
+  reg [9:0] _14_;
+  reg [127:0] _15_;
+  reg _16_;
   wire [11:0] address;
   wire [11:0] \address$73 ;
   wire bank;
@@ -69,7 +71,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \loading$17 ;
   wire [31:0] low;
   wire [31:0] \low$59 ;
-  wire [87:0] \o__payload$12 ;
+  wire [83:0] \o__payload$12 ;
   wire [123:0] \o__payload$41 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
@@ -116,7 +118,6 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] word = 32'd0;
   wire [31:0] \word$68 ;
   wire [31:0] word_0;
-  wire [31:0] word_1;
   wire write;
   wire \write$72 ;
   reg [11:0] write_0__address;
@@ -127,35 +128,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] write_1__word;
   reg [127:0] weights [631:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [127:0] _31_;
+  reg [127:0] _33_;
   always @(posedge clk) begin
-    _31_ <= weights[port__addr];
+    _33_ <= weights[port__addr];
   end
-  assign port__data = _31_;
+  assign port__data = _33_;
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
-  assign _07_ = ! bank;
-  assign _09_ = pad_1 ? pad_word_1 : read_word;
+  assign _09_ = ! bank;
+  assign _13_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    port__addr <= _10_;
+    port__addr <= _14_;
   always @(posedge clk)
-    weights_word <= _11_;
+    weights_word <= _15_;
   always @(posedge clk)
-    pad_0 <= _12_;
+    pad_0 <= _16_;
   always @(posedge clk)
-    pad_1 <= _13_;
+    pad_1 <= _01_;
   always @(posedge clk)
-    pad_word_0 <= _14_;
+    pad_word_0 <= _02_;
   always @(posedge clk)
-    pad_word_1 <= _01_;
+    pad_word_1 <= _03_;
   always @(posedge clk)
-    word <= _02_;
+    word <= _04_;
   always @(posedge clk)
-    flags_0 <= _03_;
+    flags_0 <= _05_;
   always @(posedge clk)
-    flags_1 <= _04_;
+    flags_1 <= _06_;
   always @(posedge clk)
-    flags_2 <= _05_;
+    flags_2 <= _07_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -203,7 +204,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_06_),
+    .window(_08_),
     .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
@@ -253,10 +254,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _07_;
+      write_0__enable = _09_;
     end
     if (\write$72 ) begin
-      write_0__enable = 1'h1;
+      write_0__enable = _11_;
     end
   end
   always @* begin
@@ -276,17 +277,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_0__word = { 20'h00000, _06_[23:20], _06_[15:12], _06_[7:4] };
+      write_0__word = { 8'h00, _08_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _08_;
+      write_1__enable = _10_;
     end
     if (\write$72 ) begin
-      write_1__enable = 1'h1;
+      write_1__enable = _12_;
     end
   end
   always @* begin
@@ -306,77 +307,77 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_1__word = { 20'h00000, _06_[19:16], _06_[11:8], _06_[3:0] };
+      write_1__word = { 8'h00, _08_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = walk__weight_address;
+    _14_ = walk__weight_address;
     if (rst) begin
-      _10_ = 10'h000;
+      _14_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _11_ = port__data;
+    _15_ = port__data;
     if (rst) begin
-      _11_ = 128'h00000000000000000000000000000000;
+      _15_ = 128'h00000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _12_ = walk__pad;
+    _16_ = walk__pad;
     if (rst) begin
-      _12_ = 1'h0;
+      _16_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _13_ = pad_0;
+    _01_ = pad_0;
     if (rst) begin
-      _13_ = 1'h0;
+      _01_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _14_ = walk__pad_word;
-    if (rst) begin
-      _14_ = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = pad_word_0;
-    if (rst) begin
-      _01_ = 32'd0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = _09_;
+    _02_ = walk__pad_word;
     if (rst) begin
       _02_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _03_ = pad_word_0;
     if (rst) begin
-      _03_ = 6'h00;
+      _03_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = flags_0;
+    _04_ = _13_;
     if (rst) begin
-      _04_ = 6'h00;
+      _04_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = flags_1;
+    _05_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
       _05_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _06_ = flags_0;
+    if (rst) begin
+      _06_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _07_ = flags_1;
+    if (rst) begin
+      _07_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -408,8 +409,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$57  = high;
   assign \low$59  = low;
   assign \two_digits$61  = two_digits;
-  assign word_0 = { 20'h00000, _06_[23:20], _06_[15:12], _06_[7:4] };
-  assign word_1 = { 20'h00000, _06_[19:16], _06_[11:8], _06_[3:0] };
+  assign word_0 = { 8'h00, _08_ };
   assign is_pool = 1'h0;
   assign \i__payload$35.x  = \i__payload$35 [31:0];
   assign \i__payload$35.w  = \i__payload$35 [159:32];
@@ -421,7 +421,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$35 [160] = flags_2[1];
   assign \i__payload$35 [159:32] = weights_word;
   assign \i__payload$35 [31:0] = word;
-  assign _08_ = bank;
+  assign _10_ = bank;
+  assign _11_ = 1'h1;
+  assign _12_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -672,8 +674,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire sum_started;
   output credit;
   wire credit;
-  output [87:0] o__payload;
-  wire [87:0] o__payload;
+  output [83:0] o__payload;
+  wire [83:0] o__payload;
   input [31:0] word;
   wire [31:0] word;
   input [3:0] layer;
@@ -790,7 +792,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _085_;
   reg _086_;
   reg [5:0] _087_;
-  reg [279:0] _088_;
+  reg [275:0] _088_;
   wire _089_;
   reg [2:0] _090_;
   reg _091_;
@@ -913,37 +915,37 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_8 = 1'h0;
   reg [123:0] held = 124'h0000000000000000000000000000000;
   wire [31:0] \high$188 ;
-  wire [87:0] \i__payload$131 ;
+  wire [83:0] \i__payload$131 ;
   wire \i__valid$175 ;
   reg is_last = 1'h0;
   reg [2:0] last_chunk = 3'h0;
   wire [3:0] \layer$109 ;
   wire [31:0] \low$190 ;
-  wire [87:0] \o__payload$192 ;
+  wire [83:0] \o__payload$192 ;
   wire \o__ready$194 ;
   wire \o__valid$196 ;
   reg [5:0] parameter_base = 6'h00;
-  reg [279:0] parameter_memory_word = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
+  reg [275:0] parameter_memory_word = 276'h000000000000000000000000000000000000000000000000000000000000000000000;
   reg parameter_restart_0 = 1'h0;
   reg parameter_restart_1 = 1'h0;
   reg parameter_turn_0 = 1'h0;
   reg parameter_turn_1 = 1'h0;
-  (* init = 280'h0000000000000000000000000000000000000000000000000000000000000000000000 *)
-  wire [279:0] parameters;
-  wire [69:0] \parameters$129 ;
-  wire signed [37:0] \parameters$129.bias ;
+  (* init = 276'h000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [275:0] parameters;
+  wire [68:0] \parameters$129 ;
+  wire signed [36:0] \parameters$129.bias ;
   wire [15:0] \parameters$129.multiplier ;
   wire [15:0] \parameters$129.residual ;
-  wire [69:0] \parameters$146 ;
-  wire signed [37:0] \parameters$146.bias ;
+  wire [68:0] \parameters$146 ;
+  wire signed [36:0] \parameters$146.bias ;
   wire [15:0] \parameters$146.multiplier ;
   wire [15:0] \parameters$146.residual ;
-  wire [69:0] \parameters$158 ;
-  wire signed [37:0] \parameters$158.bias ;
+  wire [68:0] \parameters$158 ;
+  wire signed [36:0] \parameters$158.bias ;
   wire [15:0] \parameters$158.multiplier ;
   wire [15:0] \parameters$158.residual ;
-  wire [69:0] \parameters$170 ;
-  wire signed [37:0] \parameters$170.bias ;
+  wire [68:0] \parameters$170 ;
+  wire signed [36:0] \parameters$170.bias ;
   wire [15:0] \parameters$170.multiplier ;
   wire [15:0] \parameters$170.residual ;
   wire pixel_ends;
@@ -989,7 +991,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_9 = 1'h0;
   (* init = 6'h00 *)
   wire [5:0] port__addr;
-  wire [279:0] port__data;
+  wire [275:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
   wire [31:0] residual_word;
@@ -1028,21 +1030,21 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire valid;
   (* init = 1'h0 *)
   wire \valid$180 ;
-  wire signed [21:0] value;
-  wire signed [21:0] \value$123 ;
-  wire signed [21:0] \value$125 ;
-  wire signed [21:0] \value$139 ;
-  wire signed [21:0] \value$140 ;
-  wire signed [21:0] \value$142 ;
-  wire signed [21:0] \value$151 ;
-  wire signed [21:0] \value$152 ;
-  wire signed [21:0] \value$154 ;
-  wire signed [21:0] \value$163 ;
-  wire signed [21:0] \value$164 ;
-  wire signed [21:0] \value$166 ;
-  reg [279:0] parameter_memory [44:0];
+  wire signed [20:0] value;
+  wire signed [20:0] \value$123 ;
+  wire signed [20:0] \value$125 ;
+  wire signed [20:0] \value$139 ;
+  wire signed [20:0] \value$140 ;
+  wire signed [20:0] \value$142 ;
+  wire signed [20:0] \value$151 ;
+  wire signed [20:0] \value$152 ;
+  wire signed [20:0] \value$154 ;
+  wire signed [20:0] \value$163 ;
+  wire signed [20:0] \value$164 ;
+  wire signed [20:0] \value$166 ;
+  reg [275:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [279:0] _264_;
+  reg [275:0] _264_;
   always @(posedge clk) begin
     _264_ <= parameter_memory[address];
   end
@@ -1336,7 +1338,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[30:0]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[69:0]),
+    .parameters(parameter_memory_word[68:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
@@ -1347,7 +1349,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[61:31]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[139:70]),
+    .parameters(parameter_memory_word[137:69]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
@@ -1358,7 +1360,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[92:62]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[209:140]),
+    .parameters(parameter_memory_word[206:138]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[11:8]),
@@ -1369,7 +1371,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[123:93]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[279:210]),
+    .parameters(parameter_memory_word[275:207]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[15:12]),
@@ -1564,7 +1566,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     _088_ = port__data;
     if (rst) begin
-      _088_ = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
+      _088_ = 276'h000000000000000000000000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
@@ -2154,7 +2156,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign select = record_select;
   assign \value$125  = value;
   assign acc = front_3[30:0];
-  assign \parameters$129  = parameter_memory_word[69:0];
+  assign \parameters$129  = parameter_memory_word[68:0];
   assign \shift_select$130  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
@@ -2164,7 +2166,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$141  = record_select;
   assign \value$142  = \value$139 ;
   assign \acc$145  = front_3[61:31];
-  assign \parameters$146  = parameter_memory_word[139:70];
+  assign \parameters$146  = parameter_memory_word[137:69];
   assign \shift_select$147  = shift_select;
   assign \skip_0$148  = digits_0[7:4];
   assign \skip_1$149  = digits_1[7:4];
@@ -2173,7 +2175,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$153  = record_select;
   assign \value$154  = \value$151 ;
   assign \acc$157  = front_3[92:62];
-  assign \parameters$158  = parameter_memory_word[209:140];
+  assign \parameters$158  = parameter_memory_word[206:138];
   assign \shift_select$159  = shift_select;
   assign \skip_0$160  = digits_0[11:8];
   assign \skip_1$161  = digits_1[11:8];
@@ -2182,7 +2184,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$165  = record_select;
   assign \value$166  = \value$163 ;
   assign \acc$169  = front_3[123:93];
-  assign \parameters$170  = parameter_memory_word[279:210];
+  assign \parameters$170  = parameter_memory_word[275:207];
   assign \shift_select$171  = shift_select;
   assign \skip_0$172  = digits_0[15:12];
   assign \skip_1$173  = digits_1[15:12];
@@ -2200,25 +2202,25 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \o__ready$194  = o__ready;
   assign \o__valid$196  = o__valid;
   assign \parameters$129.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$129.bias  = parameter_memory_word[53:16];
-  assign \parameters$129.residual  = parameter_memory_word[69:54];
-  assign \parameters$146.multiplier  = parameter_memory_word[85:70];
-  assign \parameters$146.bias  = parameter_memory_word[123:86];
-  assign \parameters$146.residual  = parameter_memory_word[139:124];
-  assign \parameters$158.multiplier  = parameter_memory_word[155:140];
-  assign \parameters$158.bias  = parameter_memory_word[193:156];
-  assign \parameters$158.residual  = parameter_memory_word[209:194];
-  assign \parameters$170.multiplier  = parameter_memory_word[225:210];
-  assign \parameters$170.bias  = parameter_memory_word[263:226];
-  assign \parameters$170.residual  = parameter_memory_word[279:264];
+  assign \parameters$129.bias  = parameter_memory_word[52:16];
+  assign \parameters$129.residual  = parameter_memory_word[68:53];
+  assign \parameters$146.multiplier  = parameter_memory_word[84:69];
+  assign \parameters$146.bias  = parameter_memory_word[121:85];
+  assign \parameters$146.residual  = parameter_memory_word[137:122];
+  assign \parameters$158.multiplier  = parameter_memory_word[153:138];
+  assign \parameters$158.bias  = parameter_memory_word[190:154];
+  assign \parameters$158.residual  = parameter_memory_word[206:191];
+  assign \parameters$170.multiplier  = parameter_memory_word[222:207];
+  assign \parameters$170.bias  = parameter_memory_word[259:223];
+  assign \parameters$170.residual  = parameter_memory_word[275:260];
   assign codes[31:24] = code_3;
   assign codes[23:16] = code_2;
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$131 [87:66] = \value$163 ;
-  assign \i__payload$131 [65:44] = \value$151 ;
-  assign \i__payload$131 [43:22] = \value$139 ;
-  assign \i__payload$131 [21:0] = value;
+  assign \i__payload$131 [83:63] = \value$163 ;
+  assign \i__payload$131 [62:42] = \value$151 ;
+  assign \i__payload$131 [41:21] = \value$139 ;
+  assign \i__payload$131 [20:0] = value;
   assign _100_ = 1'h0;
   assign _111_ = two_cycles;
   assign _034_ = 1'h1;
@@ -2344,10 +2346,10 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire w_en;
   output credit;
   wire credit;
-  output [87:0] o__payload;
-  wire [87:0] o__payload;
-  input [87:0] w_data;
-  wire [87:0] w_data;
+  output [83:0] o__payload;
+  wire [83:0] o__payload;
+  input [83:0] w_data;
+  wire [83:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -2364,11 +2366,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [1:0] group = 2'h0;
-  wire [87:0] i__payload;
+  wire [83:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [87:0] r_data;
+  wire [83:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1f;
   assign _00_ = group == 2'h2;
@@ -2425,10 +2427,10 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire rst;
   input w_en;
   wire w_en;
-  output [87:0] r_data;
-  wire [87:0] r_data;
-  input [87:0] w_port__data;
-  wire [87:0] w_port__data;
+  output [83:0] r_data;
+  wire [83:0] r_data;
+  input [83:0] w_port__data;
+  wire [83:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -2475,52 +2477,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [87:0] r_port__data;
+  wire [83:0] r_port__data;
   wire r_port__en;
-  wire [87:0] w_data;
+  wire [83:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [87:0] storage [30:0];
+  reg [83:0] storage [30:0];
   initial begin
-    storage[0] = 88'h0000000000000000000000;
-    storage[1] = 88'h0000000000000000000000;
-    storage[2] = 88'h0000000000000000000000;
-    storage[3] = 88'h0000000000000000000000;
-    storage[4] = 88'h0000000000000000000000;
-    storage[5] = 88'h0000000000000000000000;
-    storage[6] = 88'h0000000000000000000000;
-    storage[7] = 88'h0000000000000000000000;
-    storage[8] = 88'h0000000000000000000000;
-    storage[9] = 88'h0000000000000000000000;
-    storage[10] = 88'h0000000000000000000000;
-    storage[11] = 88'h0000000000000000000000;
-    storage[12] = 88'h0000000000000000000000;
-    storage[13] = 88'h0000000000000000000000;
-    storage[14] = 88'h0000000000000000000000;
-    storage[15] = 88'h0000000000000000000000;
-    storage[16] = 88'h0000000000000000000000;
-    storage[17] = 88'h0000000000000000000000;
-    storage[18] = 88'h0000000000000000000000;
-    storage[19] = 88'h0000000000000000000000;
-    storage[20] = 88'h0000000000000000000000;
-    storage[21] = 88'h0000000000000000000000;
-    storage[22] = 88'h0000000000000000000000;
-    storage[23] = 88'h0000000000000000000000;
-    storage[24] = 88'h0000000000000000000000;
-    storage[25] = 88'h0000000000000000000000;
-    storage[26] = 88'h0000000000000000000000;
-    storage[27] = 88'h0000000000000000000000;
-    storage[28] = 88'h0000000000000000000000;
-    storage[29] = 88'h0000000000000000000000;
-    storage[30] = 88'h0000000000000000000000;
+    storage[0] = 84'h000000000000000000000;
+    storage[1] = 84'h000000000000000000000;
+    storage[2] = 84'h000000000000000000000;
+    storage[3] = 84'h000000000000000000000;
+    storage[4] = 84'h000000000000000000000;
+    storage[5] = 84'h000000000000000000000;
+    storage[6] = 84'h000000000000000000000;
+    storage[7] = 84'h000000000000000000000;
+    storage[8] = 84'h000000000000000000000;
+    storage[9] = 84'h000000000000000000000;
+    storage[10] = 84'h000000000000000000000;
+    storage[11] = 84'h000000000000000000000;
+    storage[12] = 84'h000000000000000000000;
+    storage[13] = 84'h000000000000000000000;
+    storage[14] = 84'h000000000000000000000;
+    storage[15] = 84'h000000000000000000000;
+    storage[16] = 84'h000000000000000000000;
+    storage[17] = 84'h000000000000000000000;
+    storage[18] = 84'h000000000000000000000;
+    storage[19] = 84'h000000000000000000000;
+    storage[20] = 84'h000000000000000000000;
+    storage[21] = 84'h000000000000000000000;
+    storage[22] = 84'h000000000000000000000;
+    storage[23] = 84'h000000000000000000000;
+    storage[24] = 84'h000000000000000000000;
+    storage[25] = 84'h000000000000000000000;
+    storage[26] = 84'h000000000000000000000;
+    storage[27] = 84'h000000000000000000000;
+    storage[28] = 84'h000000000000000000000;
+    storage[29] = 84'h000000000000000000000;
+    storage[30] = 84'h000000000000000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [87:0] _74_;
+  reg [83:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -2653,7 +2655,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire clk;
   wire _000_;
   wire _001_;
-  wire [5:0] _002_;
+  wire _002_;
   wire _003_;
   wire _004_;
   wire _005_;
@@ -2669,58 +2671,47 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _015_;
   wire _016_;
   wire _017_;
-  wire _018_;
-  wire _019_;
+  wire [12:0] _018_;
+  wire [5:0] _019_;
   wire _020_;
-  wire _021_;
+  wire [12:0] _021_;
   wire _022_;
-  wire _023_;
-  wire _024_;
+  wire [4:0] _023_;
+  wire [13:0] _024_;
   wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire [12:0] _030_;
-  wire [5:0] _031_;
-  wire _032_;
-  wire [12:0] _033_;
-  wire _034_;
-  wire [4:0] _035_;
-  wire [13:0] _036_;
-  wire _037_;
-  wire [9:0] _038_;
-  wire [14:0] _039_;
-  wire [15:0] _040_;
-  wire [3:0] _041_;
+  wire [9:0] _026_;
+  wire [14:0] _027_;
+  wire [15:0] _028_;
+  wire [3:0] _029_;
+  reg _030_;
+  reg _031_;
+  reg [9:0] _032_;
+  wire _033_;
+  reg [2:0] _034_;
+  reg [2:0] _035_;
+  reg _036_;
+  reg [4:0] _037_;
+  reg _038_;
+  reg [11:0] _039_;
+  reg [4:0] _040_;
+  reg [11:0] _041_;
   reg _042_;
   reg _043_;
-  reg [9:0] _044_;
-  wire _045_;
-  reg [9:0] _046_;
-  reg [2:0] _047_;
-  reg [2:0] _048_;
-  reg _049_;
-  reg [4:0] _050_;
-  reg _051_;
-  reg [11:0] _052_;
-  reg [4:0] _053_;
-  reg [11:0] _054_;
-  reg _055_;
-  wire _056_;
-  reg _057_;
-  reg _058_;
-  reg [15:0] _059_;
-  reg [15:0] _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
+  wire _044_;
+  reg _045_;
+  reg [15:0] _046_;
+  reg [15:0] _047_;
+  wire _048_;
+  wire _049_;
+  wire _050_;
+  wire [5:0] _051_;
+  wire _052_;
   reg [11:0] \$like  = 12'h000;
   reg [15:0] \$signal  = 16'h0000;
   wire signed [4:0] at;
   (* init = 1'h0 *)
   wire \bank$29 ;
-  reg [9:0] base = 10'h000;
+  wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [2:0] column_step = 3'h0;
@@ -2737,254 +2728,233 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   reg two_digits_field = 1'h0;
   (* init = 1'h0 *)
   wire valid;
-  assign _031_ = column + 1'h1;
-  assign _032_ = column == last_column;
-  assign _033_ = \$like  + row_step;
-  assign _036_ = $signed({ 1'h0, \$like  }) + $signed(_035_);
-  assign _037_ = turn_ends & two_digits_field;
-  assign _038_ = _037_ ? plane : 10'h000;
-  assign _039_ = $signed(_036_) + $signed({ 1'h0, _038_ });
-  assign _002_ = select_2 * 5'h10;
-  assign _040_ = word >> _002_;
-  assign _041_ = chunk - 1'h0;
+  always @(posedge clk)
+    row_step <= _035_;
+  always @(posedge clk)
+    exists <= _036_;
+  always @(posedge clk)
+    last_column <= _037_;
+  always @(posedge clk)
+    two_digits_field <= _038_;
+  always @(posedge clk)
+    \$like  <= _039_;
+  always @(posedge clk)
+    column <= _040_;
+  always @(posedge clk)
+    address <= _041_;
+  always @(posedge clk)
+    select_0 <= _042_;
+  always @(posedge clk)
+    select_1 <= _043_;
+  always @(posedge clk)
+    select_2 <= _045_;
+  always @(posedge clk)
+    \$signal  <= _046_;
+  always @(posedge clk)
+    earlier <= _047_;
+  assign _000_ = 6'h24 >> layer;
+  assign _011_ = 1'h0 >> layer;
+  assign _022_ = 1'h0 >> layer;
+  assign _033_ = 9'h100 >> layer;
+  assign _044_ = 6'h20 >> layer;
+  assign _048_ = 3'h4 >> layer;
+  assign _049_ = 1'h0 >> layer;
+  assign _050_ = 9'h100 >> layer;
+  assign _052_ = 9'h120 >> layer;
+  assign _001_ = 6'h24 >> layer;
+  assign _002_ = 3'h4 >> layer;
+  assign _003_ = 3'h4 >> layer;
+  assign _004_ = 6'h20 >> layer;
+  assign _005_ = 9'h100 >> layer;
+  assign _006_ = 3'h4 >> layer;
+  assign _007_ = 6'h20 >> layer;
+  assign _008_ = 9'h100 >> layer;
+  assign _009_ = 9'h124 >> layer;
+  assign _010_ = 6'h3f >> layer;
+  assign _012_ = 9'h1c7 >> layer;
+  assign _013_ = 9'h1f8 >> layer;
+  assign _014_ = 6'h3f >> layer;
+  assign _015_ = 3'h7 >> layer;
+  assign _016_ = 9'h124 >> layer;
+  assign _017_ = turn_ends & pixel_ends;
+  assign _018_ = \$like  + column_step;
+  assign _019_ = column + 1'h1;
+  assign _020_ = column == last_column;
+  assign _021_ = \$like  + row_step;
+  assign _024_ = $signed({ 1'h0, \$like  }) + $signed(_023_);
+  assign _025_ = turn_ends & two_digits_field;
+  assign _026_ = _025_ ? plane : 10'h000;
+  assign _027_ = $signed(_024_) + $signed({ 1'h0, _026_ });
+  assign _051_ = select_2 * 5'h10;
+  assign _028_ = word >> _051_;
+  assign _029_ = chunk - 1'h0;
   assign digits_0 = two_digits_field ? earlier : \$signal ;
   always @(posedge clk)
-    fields_loaded <= _042_;
+    fields_loaded <= _030_;
   always @(posedge clk)
-    bank <= _043_;
+    bank <= _031_;
   always @(posedge clk)
-    base <= _044_;
+    plane <= _032_;
   always @(posedge clk)
-    plane <= _046_;
-  always @(posedge clk)
-    column_step <= _047_;
-  always @(posedge clk)
-    row_step <= _048_;
-  always @(posedge clk)
-    exists <= _049_;
-  always @(posedge clk)
-    last_column <= _050_;
-  always @(posedge clk)
-    two_digits_field <= _051_;
-  always @(posedge clk)
-    \$like  <= _052_;
-  always @(posedge clk)
-    column <= _053_;
-  always @(posedge clk)
-    address <= _054_;
-  always @(posedge clk)
-    select_0 <= _055_;
-  always @(posedge clk)
-    select_1 <= _057_;
-  always @(posedge clk)
-    select_2 <= _058_;
-  always @(posedge clk)
-    \$signal  <= _059_;
-  always @(posedge clk)
-    earlier <= _060_;
-  assign _000_ = 6'h24 >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _023_ = 1'h0 >> layer;
-  assign _034_ = 1'h0 >> layer;
-  assign _045_ = 1'h0 >> layer;
-  assign _056_ = 6'h24 >> layer;
-  assign _061_ = 1'h0 >> layer;
-  assign _062_ = 1'h0 >> layer;
-  assign _063_ = 1'h0 >> layer;
-  assign _001_ = 6'h24 >> layer;
-  assign _003_ = 6'h24 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 9'h100 >> layer;
-  assign _007_ = 6'h20 >> layer;
-  assign _008_ = 3'h4 >> layer;
-  assign _009_ = 1'h0 >> layer;
-  assign _010_ = 9'h100 >> layer;
-  assign _011_ = 9'h120 >> layer;
-  assign _013_ = 6'h24 >> layer;
-  assign _014_ = 3'h4 >> layer;
-  assign _015_ = 3'h4 >> layer;
-  assign _016_ = 6'h20 >> layer;
-  assign _017_ = 9'h100 >> layer;
-  assign _018_ = 3'h4 >> layer;
-  assign _019_ = 6'h20 >> layer;
-  assign _020_ = 9'h100 >> layer;
-  assign _021_ = 9'h124 >> layer;
-  assign _022_ = 6'h3f >> layer;
-  assign _024_ = 9'h1c7 >> layer;
-  assign _025_ = 9'h1f8 >> layer;
-  assign _026_ = 6'h3f >> layer;
-  assign _027_ = 3'h7 >> layer;
-  assign _028_ = 9'h124 >> layer;
-  assign _029_ = turn_ends & pixel_ends;
-  assign _030_ = \$like  + column_step;
+    column_step <= _034_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = start;
+    _035_ = row_step;
+    if (start) begin
+      _035_ = { _008_, _007_, _006_ };
+    end
+    if (rst) begin
+      _035_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _036_ = exists;
+    if (start) begin
+      _036_ = _009_;
+    end
+    if (rst) begin
+      _036_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _037_ = last_column;
+    if (start) begin
+      _037_ = { _015_, _014_, _013_, _012_, _010_ };
+    end
+    if (rst) begin
+      _037_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _038_ = two_digits_field;
+    if (start) begin
+      _038_ = _016_;
+    end
+    if (rst) begin
+      _038_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _039_ = \$like ;
+    if (fields_loaded) begin
+      _039_ = 12'h000;
+    end else if (_017_) begin
+      _039_ = _018_[11:0];
+      if (_020_) begin
+        _039_ = _021_[11:0];
+      end
+    end
+    if (rst) begin
+      _039_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _040_ = column;
+    if (fields_loaded) begin
+      _040_ = 5'h00;
+    end else if (_017_) begin
+      _040_ = _019_[4:0];
+      if (_020_) begin
+        _040_ = 5'h00;
+      end
+    end
+    if (rst) begin
+      _040_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _041_ = _027_[11:0];
+    if (rst) begin
+      _041_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _042_ = _029_[0];
     if (rst) begin
       _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = bank;
-    if (start) begin
-      _043_ = _000_;
-    end
+    _043_ = select_0;
     if (rst) begin
       _043_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _044_ = base;
+    _045_ = select_1;
+    if (rst) begin
+      _045_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _046_ = _028_;
+    if (rst) begin
+      _046_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _047_ = \$signal ;
+    if (rst) begin
+      _047_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _030_ = start;
+    if (rst) begin
+      _030_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _031_ = bank;
     if (start) begin
-      _044_ = { _003_, _001_, _063_, _062_, _061_, _056_, _045_, _034_, _023_, _012_ };
+      _031_ = _000_;
     end
     if (rst) begin
-      _044_ = 10'h000;
+      _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = plane;
+    _032_ = plane;
     if (start) begin
-      _046_ = { _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
+      _032_ = { _002_, _001_, _052_, _050_, _049_, _048_, _044_, _033_, _022_, _011_ };
     end
     if (rst) begin
-      _046_ = 10'h000;
+      _032_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = column_step;
+    _034_ = column_step;
     if (start) begin
-      _047_ = { _017_, _016_, _015_ };
+      _034_ = { _005_, _004_, _003_ };
     end
     if (rst) begin
-      _047_ = 3'h0;
+      _034_ = 3'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _048_ = row_step;
-    if (start) begin
-      _048_ = { _020_, _019_, _018_ };
-    end
-    if (rst) begin
-      _048_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _049_ = exists;
-    if (start) begin
-      _049_ = _021_;
-    end
-    if (rst) begin
-      _049_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _050_ = last_column;
-    if (start) begin
-      _050_ = { _027_, _026_, _025_, _024_, _022_ };
-    end
-    if (rst) begin
-      _050_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _051_ = two_digits_field;
-    if (start) begin
-      _051_ = _028_;
-    end
-    if (rst) begin
-      _051_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _052_ = \$like ;
-    if (fields_loaded) begin
-      _052_ = { 2'h0, base };
-    end else if (_029_) begin
-      _052_ = _030_[11:0];
-      if (_032_) begin
-        _052_ = _033_[11:0];
-      end
-    end
-    if (rst) begin
-      _052_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _053_ = column;
-    if (fields_loaded) begin
-      _053_ = 5'h00;
-    end else if (_029_) begin
-      _053_ = _031_[4:0];
-      if (_032_) begin
-        _053_ = 5'h00;
-      end
-    end
-    if (rst) begin
-      _053_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _054_ = _039_[11:0];
-    if (rst) begin
-      _054_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _055_ = _041_[0];
-    if (rst) begin
-      _055_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _057_ = select_0;
-    if (rst) begin
-      _057_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _058_ = select_1;
-    if (rst) begin
-      _058_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _059_ = _040_;
-    if (rst) begin
-      _059_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _060_ = \$signal ;
-    if (rst) begin
-      _060_ = 16'h0000;
-    end
-  end
-  assign at = { _041_[3], _041_ };
+  assign base = 1'h0;
+  assign at = { _029_[3], _029_ };
   assign chunk_offset = 1'h0;
   assign form_field = 1'h0;
   assign valid = exists;
   assign \bank$29  = bank;
   assign form = 1'h0;
   assign digits_1 = \$signal ;
-  assign _035_ = { _041_[3], _041_[3], _041_[3:1] };
+  assign _023_ = { _029_[3], _029_[3], _029_[3:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -3020,28 +2990,28 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _008_;
   wire _009_;
   wire _010_;
-  wire [12:0] _011_;
+  wire _011_;
   wire _012_;
-  reg _013_;
-  reg [9:0] _014_;
-  reg [4:0] _015_;
-  reg _016_;
+  wire [12:0] _013_;
+  reg _014_;
+  reg [9:0] _015_;
+  reg [4:0] _016_;
   reg _017_;
   reg _018_;
   reg _019_;
-  reg [9:0] _020_;
-  reg [7:0] _021_;
-  reg [23:0] _022_;
+  reg _020_;
+  reg [9:0] _021_;
+  reg [7:0] _022_;
   wire _023_;
-  reg _024_;
+  reg [23:0] _024_;
   reg _025_;
-  reg [11:0] _026_;
-  wire _027_;
+  reg _026_;
+  reg [11:0] _027_;
   wire _028_;
-  wire [1:0] _029_;
-  wire [10:0] _030_;
-  wire [5:0] _031_;
-  wire _032_;
+  wire _029_;
+  wire [1:0] _030_;
+  wire [10:0] _031_;
+  wire [5:0] _032_;
   wire _033_;
   wire _034_;
   wire _035_;
@@ -3074,7 +3044,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _062_;
   wire _063_;
   wire _064_;
-  wire _065_;
+  wire [3:0] _065_;
   wire _066_;
   wire _067_;
   wire _068_;
@@ -3104,9 +3074,9 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _092_;
   wire _093_;
   wire _094_;
-  wire [7:0] _095_;
+  wire _095_;
   wire _096_;
-  wire _097_;
+  wire [3:0] _097_;
   wire _098_;
   wire _099_;
   wire _100_;
@@ -3131,6 +3101,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _119_;
   wire _120_;
   wire _121_;
+  wire _122_;
   reg [9:0] \$like  = 10'h000;
   wire \$signal ;
   (* init = 1'h0 *)
@@ -3153,258 +3124,253 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire [31:0] word_0;
   wire [31:0] word_1;
   assign _000_ = position >= 1'h1;
-  assign _034_ = position < 5'h1d;
-  assign \real  = _000_ & _034_;
+  assign _035_ = position < 5'h1d;
+  assign \real  = _000_ & _035_;
   assign \$signal  = position == 5'h1d;
-  assign _045_ = line == 5'h1b;
-  assign frame_ends = \$signal  & _045_;
-  assign _056_ = ~ complete;
-  assign _067_ = loading & _056_;
-  assign _078_ = ! turn;
-  assign _089_ = _067_ & _078_;
-  assign i__ready = _089_ & \real ;
-  assign _100_ = ~ complete;
-  assign _111_ = loading & _100_;
+  assign _046_ = line == 5'h1b;
+  assign frame_ends = \$signal  & _046_;
+  assign _057_ = ~ complete;
+  assign _068_ = loading & _057_;
+  assign _079_ = ! turn;
+  assign _090_ = _068_ & _079_;
+  assign i__ready = _090_ & \real ;
+  assign _101_ = ~ complete;
+  assign _112_ = loading & _101_;
   assign _001_ = ! turn;
-  assign _012_ = _111_ & _001_;
+  assign _012_ = _112_ & _001_;
   assign _023_ = ~ \real ;
-  assign _027_ = i__valid | _023_;
-  assign take = _012_ & _027_;
-  assign _029_ = turn - 1'h1;
-  assign _030_ = position + 1'h1;
-  assign _031_ = line + 1'h1;
-  assign _032_ = ~ loading;
-  assign _033_ = 64'hc718ccab9ce4d318 >> i__payload[5:0];
-  assign _035_ = 64'hcc9c7333439cda39 >> i__payload[5:0];
-  assign _036_ = i__payload[6] ? _033_ : _035_;
-  assign _037_ = 64'h99a6332f99921993 >> i__payload[5:0];
-  assign _038_ = 63'h726933436993359c >> i__payload[5:0];
-  assign _039_ = i__payload[6] ? _037_ : _038_;
-  assign _040_ = i__payload[7] ? _036_ : _039_;
-  assign _041_ = 64'hf81f0f301f07181f >> i__payload[5:0];
-  assign _042_ = 60'hf107c3c63e0e33e >> i__payload[5:0];
-  assign _043_ = i__payload[6] ? _041_ : _042_;
-  assign _044_ = 61'h1e37c3cde1e361e2 >> i__payload[5:0];
-  assign _046_ = 64'h838c3c638de24616 >> i__payload[5:0];
-  assign _047_ = i__payload[6] ? _044_ : _046_;
-  assign _048_ = i__payload[7] ? _043_ : _047_;
-  assign _049_ = 64'hffe00fc3e007e3e0 >> i__payload[5:0];
-  assign _050_ = 60'hfe7803f8c00fc40 >> i__payload[5:0];
-  assign _051_ = i__payload[6] ? _049_ : _050_;
-  assign _052_ = 61'h1fc003f001fc01fc >> i__payload[5:0];
-  assign _053_ = 58'h3f03f83f1fc78e0 >> i__payload[5:0];
-  assign _054_ = i__payload[6] ? _052_ : _053_;
-  assign _055_ = i__payload[7] ? _051_ : _054_;
-  assign _057_ = 64'hfffff003fff803ff >> i__payload[5:0];
-  assign _058_ = 64'hf007ffc00fff007f >> i__payload[5:0];
-  assign _059_ = i__payload[6] ? _057_ : _058_;
-  assign _060_ = 64'he007fc01fe007e00 >> i__payload[5:0];
-  assign _061_ = 64'hfc01c00c00000000 >> i__payload[5:0];
-  assign _062_ = i__payload[6] ? _060_ : _061_;
-  assign _063_ = i__payload[7] ? _059_ : _062_;
-  assign _064_ = 64'hfffffffc000003ff >> i__payload[5:0];
-  assign _065_ = 64'hfff800000fffff80 >> i__payload[5:0];
-  assign _066_ = i__payload[6] ? _064_ : _065_;
-  assign _068_ = 51'h7fffe00007fff >> i__payload[5:0];
-  assign _069_ = 49'h1fff001ff80f8 >> i__payload[5:0];
-  assign _070_ = i__payload[6] ? _068_ : _069_;
-  assign _071_ = i__payload[7] ? _066_ : _070_;
-  assign _072_ = 64'hfffffffffffffc00 >> i__payload[5:0];
-  assign _073_ = 28'hfffffff >> i__payload[5:0];
-  assign _074_ = i__payload[6] ? _072_ : _073_;
-  assign _075_ = 64'hfff8000000007fff >> i__payload[5:0];
-  assign _076_ = 64'hfffe000001ffff00 >> i__payload[5:0];
-  assign _077_ = i__payload[6] ? _075_ : _076_;
-  assign _079_ = i__payload[7] ? _074_ : _077_;
-  assign _080_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _081_ = 64'hfffffffff0000000 >> i__payload[5:0];
-  assign _082_ = i__payload[6] ? _080_ : _081_;
-  assign _083_ = 15'h7fff >> i__payload[5:0];
-  assign _084_ = 64'hfffffffffe000000 >> i__payload[5:0];
-  assign _085_ = i__payload[6] ? _083_ : _084_;
-  assign _086_ = i__payload[7] ? _082_ : _085_;
-  assign _087_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _088_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _090_ = i__payload[6] ? _087_ : _088_;
-  assign _091_ = 64'hffffffffffff8000 >> i__payload[5:0];
-  assign _092_ = 1'h0 >> i__payload[5:0];
-  assign _093_ = i__payload[6] ? _091_ : _092_;
-  assign _094_ = i__payload[7] ? _090_ : _093_;
-  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h78;
-  assign _096_ = 1'h0 >> \$like [5:0];
-  assign _097_ = 1'h0 >> \$like [5:0];
-  assign _098_ = \$like [6] ? _096_ : _097_;
+  assign _028_ = i__valid | _023_;
+  assign take = _012_ & _028_;
+  assign _030_ = turn - 1'h1;
+  assign _031_ = position + 1'h1;
+  assign _032_ = line + 1'h1;
+  assign _033_ = ~ loading;
+  assign _034_ = 64'h8000003fffffe000 >> i__payload[5:0];
+  assign _036_ = 53'h1fffffc00001ff >> i__payload[5:0];
+  assign _037_ = i__payload[6] ? _034_ : _036_;
+  assign _038_ = 64'hfff00001ffff8000 >> i__payload[5:0];
+  assign _039_ = 62'h3fff8003ffc00ff0 >> i__payload[5:0];
+  assign _040_ = i__payload[6] ? _038_ : _039_;
+  assign _041_ = i__payload[7] ? _037_ : _040_;
+  assign _042_ = 64'hffffffc000000000 >> i__payload[5:0];
+  assign _043_ = 53'h1ffffffffffe00 >> i__payload[5:0];
+  assign _044_ = i__payload[6] ? _042_ : _043_;
+  assign _045_ = 33'h1ffffffff >> i__payload[5:0];
+  assign _047_ = 64'hc0000003fffff000 >> i__payload[5:0];
+  assign _048_ = i__payload[6] ? _045_ : _047_;
+  assign _049_ = i__payload[7] ? _044_ : _048_;
+  assign _050_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _051_ = 64'hffe0000000000000 >> i__payload[5:0];
+  assign _052_ = i__payload[6] ? _050_ : _051_;
+  assign _053_ = 33'h1ffffffff >> i__payload[5:0];
+  assign _054_ = 64'hfffffffc00000000 >> i__payload[5:0];
+  assign _055_ = i__payload[6] ? _053_ : _054_;
+  assign _056_ = i__payload[7] ? _052_ : _055_;
+  assign _058_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _059_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _060_ = i__payload[6] ? _058_ : _059_;
+  assign _061_ = 64'hfffffffe00000000 >> i__payload[5:0];
+  assign _062_ = 1'h0 >> i__payload[5:0];
+  assign _063_ = i__payload[6] ? _061_ : _062_;
+  assign _064_ = i__payload[7] ? _060_ : _063_;
+  assign _065_ = \real  ? { _064_, _056_, _049_, _041_ } : 4'h6;
+  assign _066_ = 63'h4e6364a73332a633 >> i__payload[5:0];
+  assign _067_ = 62'h36ac666d331b2519 >> i__payload[5:0];
+  assign _069_ = i__payload[6] ? _066_ : _067_;
+  assign _070_ = 64'h9b53332acccae66d >> i__payload[5:0];
+  assign _071_ = 63'h4cdab24b64997b44 >> i__payload[5:0];
+  assign _072_ = i__payload[6] ? _070_ : _071_;
+  assign _073_ = i__payload[7] ? _069_ : _072_;
+  assign _074_ = 63'h707c78f83c3cd83c >> i__payload[5:0];
+  assign _075_ = 62'h38d0787183e3c61e >> i__payload[5:0];
+  assign _076_ = i__payload[6] ? _074_ : _075_;
+  assign _077_ = 61'h1c63c3ccf0f37871 >> i__payload[5:0];
+  assign _078_ = 64'hb0e3438c78de6c66 >> i__payload[5:0];
+  assign _080_ = i__payload[6] ? _077_ : _078_;
+  assign _081_ = i__payload[7] ? _076_ : _080_;
+  assign _082_ = 63'h7f807f3fc03f1fc0 >> i__payload[5:0];
+  assign _083_ = 62'h3f1f807e3c03f9e0 >> i__payload[5:0];
+  assign _084_ = i__payload[6] ? _082_ : _083_;
+  assign _085_ = 61'h1f8c03f100fc007e >> i__payload[5:0];
+  assign _086_ = 56'hfc03f07f1f8f88 >> i__payload[5:0];
+  assign _087_ = i__payload[6] ? _085_ : _086_;
+  assign _088_ = i__payload[7] ? _084_ : _087_;
+  assign _089_ = 63'h7fff803fffc01fff >> i__payload[5:0];
+  assign _091_ = 64'hc01fff803ffc01ff >> i__payload[5:0];
+  assign _092_ = i__payload[6] ? _089_ : _091_;
+  assign _093_ = 64'he00ffc01ff007f80 >> i__payload[5:0];
+  assign _094_ = 62'h3f007c0380200000 >> i__payload[5:0];
+  assign _095_ = i__payload[6] ? _093_ : _094_;
+  assign _096_ = i__payload[7] ? _092_ : _095_;
+  assign _097_ = \real  ? { _096_, _088_, _081_, _073_ } : 4'h9;
+  assign _098_ = 1'h0 >> \$like [5:0];
   assign _099_ = 1'h0 >> \$like [5:0];
-  assign _101_ = 1'h0 >> \$like [5:0];
-  assign _102_ = \$like [6] ? _099_ : _101_;
-  assign _103_ = \$like [7] ? _098_ : _102_;
-  assign _104_ = 1'h0 >> \$like [5:0];
-  assign _105_ = 1'h0 >> \$like [5:0];
-  assign _106_ = \$like [6] ? _104_ : _105_;
+  assign _100_ = \$like [6] ? _098_ : _099_;
+  assign _102_ = 1'h0 >> \$like [5:0];
+  assign _103_ = 1'h0 >> \$like [5:0];
+  assign _104_ = \$like [6] ? _102_ : _103_;
+  assign _105_ = \$like [7] ? _100_ : _104_;
+  assign _106_ = 1'h0 >> \$like [5:0];
   assign _107_ = 1'h0 >> \$like [5:0];
-  assign _108_ = 1'h0 >> \$like [5:0];
-  assign _109_ = \$like [6] ? _107_ : _108_;
-  assign _110_ = \$like [7] ? _106_ : _109_;
-  assign _112_ = \$like [8] ? _103_ : _110_;
-  assign _113_ = 1'h0 >> \$like [5:0];
-  assign _114_ = 1'h0 >> \$like [5:0];
-  assign _115_ = \$like [6] ? _113_ : _114_;
+  assign _108_ = \$like [6] ? _106_ : _107_;
+  assign _109_ = 1'h0 >> \$like [5:0];
+  assign _110_ = 1'h0 >> \$like [5:0];
+  assign _111_ = \$like [6] ? _109_ : _110_;
+  assign _113_ = \$like [7] ? _108_ : _111_;
+  assign _114_ = \$like [8] ? _105_ : _113_;
+  assign _115_ = 1'h0 >> \$like [5:0];
   assign _116_ = 1'h0 >> \$like [5:0];
-  assign _117_ = 1'h0 >> \$like [5:0];
-  assign _118_ = \$like [6] ? _116_ : _117_;
-  assign _119_ = \$like [7] ? _115_ : _118_;
-  assign _120_ = 1'h0 >> \$like [5:0];
-  assign _121_ = 1'h0 >> \$like [5:0];
-  assign _002_ = \$like [6] ? _120_ : _121_;
-  assign _003_ = 1'h0 >> \$like [5:0];
-  assign _004_ = 30'h3ffffffc >> \$like [5:0];
-  assign _005_ = \$like [6] ? _003_ : _004_;
-  assign _006_ = \$like [7] ? _002_ : _005_;
-  assign _007_ = \$like [8] ? _119_ : _006_;
-  assign _008_ = \$like [9] ? _112_ : _007_;
-  assign _009_ = \$signal$22  & _008_;
-  assign _010_ = \$signal$22  & \$signal$24 ;
-  assign _011_ = address + 1'h1;
+  assign _117_ = \$like [6] ? _115_ : _116_;
+  assign _118_ = 1'h0 >> \$like [5:0];
+  assign _119_ = 1'h0 >> \$like [5:0];
+  assign _120_ = \$like [6] ? _118_ : _119_;
+  assign _121_ = \$like [7] ? _117_ : _120_;
+  assign _122_ = 1'h0 >> \$like [5:0];
+  assign _002_ = 1'h0 >> \$like [5:0];
+  assign _003_ = \$like [6] ? _122_ : _002_;
+  assign _004_ = 1'h0 >> \$like [5:0];
+  assign _005_ = 30'h3ffffffc >> \$like [5:0];
+  assign _006_ = \$like [6] ? _004_ : _005_;
+  assign _007_ = \$like [7] ? _003_ : _006_;
+  assign _008_ = \$like [8] ? _121_ : _007_;
+  assign _009_ = \$like [9] ? _114_ : _008_;
+  assign _010_ = \$signal$22  & _009_;
+  assign _011_ = \$signal$22  & \$signal$24 ;
+  assign _013_ = address + 1'h1;
   always @(posedge clk)
-    turn <= _013_;
+    turn <= _014_;
   always @(posedge clk)
-    position <= _014_;
+    position <= _015_;
   always @(posedge clk)
-    line <= _015_;
+    line <= _016_;
   always @(posedge clk)
-    complete <= _016_;
+    complete <= _017_;
   always @(posedge clk)
-    \$signal$22  <= _017_;
+    \$signal$22  <= _018_;
   always @(posedge clk)
-    \$signal$23  <= _018_;
+    \$signal$23  <= _019_;
   always @(posedge clk)
-    \$signal$24  <= _019_;
+    \$signal$24  <= _020_;
   always @(posedge clk)
-    \$like  <= _020_;
+    \$like  <= _021_;
   always @(posedge clk)
-    codes <= _021_;
+    codes <= _022_;
   always @(posedge clk)
-    window <= _022_;
+    window <= _024_;
   always @(posedge clk)
-    write <= _024_;
+    write <= _025_;
   always @(posedge clk)
-    loaded <= _025_;
+    loaded <= _026_;
   always @(posedge clk)
-    address <= _026_;
+    address <= _027_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _013_ = turn;
-    if (_028_) begin
-      _013_ = _029_[0];
+    _014_ = turn;
+    if (_029_) begin
+      _014_ = _030_[0];
     end
     if (take) begin
-      _013_ = 1'h0;
+      _014_ = 1'h0;
     end
     if (rst) begin
-      _013_ = 1'h0;
+      _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _014_ = position;
+    _015_ = position;
     if (take) begin
-      _014_ = _030_[9:0];
+      _015_ = _031_[9:0];
       if (\$signal ) begin
-        _014_ = 10'h000;
+        _015_ = 10'h000;
       end
       if (frame_ends) begin
-        _014_ = 10'h000;
+        _015_ = 10'h000;
       end
     end
     if (rst) begin
-      _014_ = 10'h000;
+      _015_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _015_ = line;
+    _016_ = line;
     if (take) begin
       if (\$signal ) begin
-        _015_ = _031_[4:0];
+        _016_ = _032_[4:0];
       end
       if (frame_ends) begin
-        _015_ = 5'h00;
+        _016_ = 5'h00;
       end
     end
     if (rst) begin
-      _015_ = 5'h00;
+      _016_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _016_ = complete;
+    _017_ = complete;
     if (take) begin
       if (frame_ends) begin
-        _016_ = 1'h1;
+        _017_ = 1'h1;
       end
     end
-    if (_032_) begin
-      _016_ = 1'h0;
+    if (_033_) begin
+      _017_ = 1'h0;
     end
-    if (rst) begin
-      _016_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _017_ = take;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _018_ = \real ;
+    _018_ = take;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _019_ = frame_ends;
+    _019_ = \real ;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _020_ = position;
+    _020_ = frame_ends;
     if (rst) begin
-      _020_ = 10'h000;
+      _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _021_ = codes;
+    _021_ = position;
+    if (rst) begin
+      _021_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _022_ = codes;
     if (take) begin
-      _021_ = _095_;
+      _022_[3:0] = _065_;
+      _022_[7:4] = _097_;
     end
     if (rst) begin
-      _021_ = 8'h00;
+      _022_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _022_ = window;
+    _024_ = window;
     if (\$signal$22 ) begin
-      _022_[23:16] = codes;
-      _022_[7:0] = window[15:8];
-      _022_[15:8] = window[23:16];
+      _024_[23:16] = codes;
+      _024_[7:0] = window[15:8];
+      _024_[15:8] = window[23:16];
     end
     if (rst) begin
-      _022_ = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _024_ = _009_;
-    if (rst) begin
-      _024_ = 1'h0;
+      _024_ = 24'h000000;
     end
   end
   always @* begin
@@ -3416,23 +3382,30 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _026_ = address;
+    _026_ = _011_;
+    if (rst) begin
+      _026_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _027_ = address;
     if (write) begin
-      _026_ = _011_[11:0];
+      _027_ = _013_[11:0];
     end
     if (loaded) begin
-      _026_ = 12'h000;
+      _027_ = 12'h000;
     end
     if (rst) begin
-      _026_ = 12'h000;
+      _027_ = 12'h000;
     end
   end
   assign \$signal$12  = write;
   assign \address$14  = address;
-  assign word_0 = { 20'h00000, window[23:20], window[15:12], window[7:4] };
-  assign word_1 = { 20'h00000, window[19:16], window[11:8], window[3:0] };
+  assign word_0 = { 8'h00, window };
+  assign word_1 = { 8'h00, window };
   assign last = loaded;
-  assign _028_ = turn;
+  assign _029_ = turn;
 endmodule
 
 module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, clk);
@@ -3562,42 +3535,42 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [63:0] \x$25 ;
   (* init = 64'h0000000000000000 *)
   wire [63:0] \x$31 ;
-  assign _019_ = 16'h82d0 >> i__payload[15:12];
-  assign _020_ = 16'hab34 >> i__payload[15:12];
-  assign _021_ = 16'h9958 >> i__payload[15:12];
-  assign _023_ = 16'hd260 >> i__payload[15:12];
+  assign _019_ = 16'hfaea >> i__payload[15:12];
+  assign _020_ = 16'hace4 >> i__payload[15:12];
+  assign _021_ = 16'h9a48 >> i__payload[15:12];
+  assign _023_ = 16'hd370 >> i__payload[15:12];
   assign _024_ = 16'he380 >> i__payload[15:12];
   assign _025_ = 16'hfc00 >> i__payload[15:12];
-  assign _026_ = 16'he7ee >> i__payload[19:16];
-  assign _027_ = 16'hc0c2 >> i__payload[19:16];
-  assign _028_ = 16'h82d0 >> i__payload[19:16];
-  assign _029_ = 16'hab34 >> i__payload[19:16];
-  assign _030_ = 16'h9958 >> i__payload[19:16];
-  assign _031_ = 16'hd260 >> i__payload[19:16];
+  assign _026_ = 16'hd1bc >> i__payload[19:16];
+  assign _027_ = 16'h88e4 >> i__payload[19:16];
+  assign _028_ = 16'hfaea >> i__payload[19:16];
+  assign _029_ = 16'hace4 >> i__payload[19:16];
+  assign _030_ = 16'h9a48 >> i__payload[19:16];
+  assign _031_ = 16'hd370 >> i__payload[19:16];
   assign _032_ = 16'he380 >> i__payload[19:16];
   assign _034_ = 16'hfc00 >> i__payload[19:16];
-  assign _035_ = 16'he7ee >> i__payload[23:20];
-  assign _036_ = 16'hc0c2 >> i__payload[23:20];
-  assign _037_ = 16'h82d0 >> i__payload[23:20];
-  assign _038_ = 16'hab34 >> i__payload[23:20];
-  assign _039_ = 16'h9958 >> i__payload[23:20];
-  assign _040_ = 16'hd260 >> i__payload[23:20];
+  assign _035_ = 16'hd1bc >> i__payload[23:20];
+  assign _036_ = 16'h88e4 >> i__payload[23:20];
+  assign _037_ = 16'hfaea >> i__payload[23:20];
+  assign _038_ = 16'hace4 >> i__payload[23:20];
+  assign _039_ = 16'h9a48 >> i__payload[23:20];
+  assign _040_ = 16'hd370 >> i__payload[23:20];
   assign _041_ = 16'he380 >> i__payload[23:20];
   assign _042_ = 16'hfc00 >> i__payload[23:20];
-  assign _043_ = 16'he7ee >> i__payload[27:24];
-  assign _045_ = 16'hc0c2 >> i__payload[27:24];
-  assign _046_ = 16'h82d0 >> i__payload[27:24];
-  assign _047_ = 16'hab34 >> i__payload[27:24];
-  assign _048_ = 16'h9958 >> i__payload[27:24];
-  assign _049_ = 16'hd260 >> i__payload[27:24];
+  assign _043_ = 16'hd1bc >> i__payload[27:24];
+  assign _045_ = 16'h88e4 >> i__payload[27:24];
+  assign _046_ = 16'hfaea >> i__payload[27:24];
+  assign _047_ = 16'hace4 >> i__payload[27:24];
+  assign _048_ = 16'h9a48 >> i__payload[27:24];
+  assign _049_ = 16'hd370 >> i__payload[27:24];
   assign _050_ = 16'he380 >> i__payload[27:24];
   assign _051_ = 16'hfc00 >> i__payload[27:24];
-  assign _052_ = 16'he7ee >> i__payload[31:28];
-  assign _053_ = 16'hc0c2 >> i__payload[31:28];
-  assign _054_ = 16'h82d0 >> i__payload[31:28];
-  assign _056_ = 16'hab34 >> i__payload[31:28];
-  assign _057_ = 16'h9958 >> i__payload[31:28];
-  assign _058_ = 16'hd260 >> i__payload[31:28];
+  assign _052_ = 16'hd1bc >> i__payload[31:28];
+  assign _053_ = 16'h88e4 >> i__payload[31:28];
+  assign _054_ = 16'hfaea >> i__payload[31:28];
+  assign _056_ = 16'hace4 >> i__payload[31:28];
+  assign _057_ = 16'h9a48 >> i__payload[31:28];
+  assign _058_ = 16'hd370 >> i__payload[31:28];
   assign _059_ = 16'he380 >> i__payload[31:28];
   assign _060_ = 16'hfc00 >> i__payload[31:28];
   assign _061_ = i__payload[162] & i__valid;
@@ -3617,32 +3590,32 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
     flags_4 <= _069_;
   always @(posedge clk)
     o__valid <= _070_;
-  assign _000_ = 16'he7ee >> i__payload[3:0];
-  assign _011_ = 16'hc0c2 >> i__payload[3:0];
-  assign _022_ = 16'h82d0 >> i__payload[3:0];
-  assign _033_ = 16'hab34 >> i__payload[3:0];
-  assign _044_ = 16'h9958 >> i__payload[3:0];
-  assign _055_ = 16'hd260 >> i__payload[3:0];
+  assign _000_ = 16'hd1bc >> i__payload[3:0];
+  assign _011_ = 16'h88e4 >> i__payload[3:0];
+  assign _022_ = 16'hfaea >> i__payload[3:0];
+  assign _033_ = 16'hace4 >> i__payload[3:0];
+  assign _044_ = 16'h9a48 >> i__payload[3:0];
+  assign _055_ = 16'hd370 >> i__payload[3:0];
   assign _066_ = 16'he380 >> i__payload[3:0];
   assign _071_ = 16'hfc00 >> i__payload[3:0];
-  assign _072_ = 16'he7ee >> i__payload[7:4];
-  assign _001_ = 16'hc0c2 >> i__payload[7:4];
-  assign _002_ = 16'h82d0 >> i__payload[7:4];
-  assign _003_ = 16'hab34 >> i__payload[7:4];
-  assign _004_ = 16'h9958 >> i__payload[7:4];
-  assign _005_ = 16'hd260 >> i__payload[7:4];
+  assign _072_ = 16'hd1bc >> i__payload[7:4];
+  assign _001_ = 16'h88e4 >> i__payload[7:4];
+  assign _002_ = 16'hfaea >> i__payload[7:4];
+  assign _003_ = 16'hace4 >> i__payload[7:4];
+  assign _004_ = 16'h9a48 >> i__payload[7:4];
+  assign _005_ = 16'hd370 >> i__payload[7:4];
   assign _006_ = 16'he380 >> i__payload[7:4];
   assign _007_ = 16'hfc00 >> i__payload[7:4];
-  assign _008_ = 16'he7ee >> i__payload[11:8];
-  assign _009_ = 16'hc0c2 >> i__payload[11:8];
-  assign _010_ = 16'h82d0 >> i__payload[11:8];
-  assign _012_ = 16'hab34 >> i__payload[11:8];
-  assign _013_ = 16'h9958 >> i__payload[11:8];
-  assign _014_ = 16'hd260 >> i__payload[11:8];
+  assign _008_ = 16'hd1bc >> i__payload[11:8];
+  assign _009_ = 16'h88e4 >> i__payload[11:8];
+  assign _010_ = 16'hfaea >> i__payload[11:8];
+  assign _012_ = 16'hace4 >> i__payload[11:8];
+  assign _013_ = 16'h9a48 >> i__payload[11:8];
+  assign _014_ = 16'hd370 >> i__payload[11:8];
   assign _015_ = 16'he380 >> i__payload[11:8];
   assign _016_ = 16'hfc00 >> i__payload[11:8];
-  assign _017_ = 16'he7ee >> i__payload[15:12];
-  assign _018_ = 16'hc0c2 >> i__payload[15:12];
+  assign _017_ = 16'hd1bc >> i__payload[15:12];
+  assign _018_ = 16'h88e4 >> i__payload[15:12];
   mac_row row_0 (
     .acc(acc),
     .clk(clk),
@@ -3893,10 +3866,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _073_;
   wire _074_;
   wire _075_;
-  wire _076_;
+  wire [7:0] _076_;
   wire [7:0] _077_;
   wire _078_;
-  wire [7:0] _079_;
+  wire _079_;
   wire _080_;
   wire _081_;
   wire _082_;
@@ -3907,121 +3880,121 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _087_;
   wire _088_;
   wire _089_;
-  wire _090_;
-  wire [7:0] _091_;
-  wire _092_;
-  wire [7:0] _093_;
+  wire [7:0] _090_;
+  wire _091_;
+  wire [7:0] _092_;
+  wire _093_;
   wire _094_;
-  wire _095_;
-  wire [7:0] _096_;
+  wire [7:0] _095_;
+  wire _096_;
   wire _097_;
-  wire _098_;
-  wire [7:0] _099_;
+  wire [7:0] _098_;
+  wire _099_;
   wire _100_;
   wire _101_;
   wire _102_;
   wire _103_;
   wire _104_;
-  wire _105_;
+  wire [1:0] _105_;
   wire _106_;
-  wire _107_;
-  wire _108_;
+  wire [2:0] _107_;
+  wire [2:0] _108_;
   wire _109_;
   wire _110_;
   wire _111_;
   wire _112_;
   wire _113_;
-  wire [1:0] _114_;
-  wire _115_;
-  wire [2:0] _116_;
-  wire [2:0] _117_;
+  wire [3:0] _114_;
+  wire [3:0] _115_;
+  wire _116_;
+  wire _117_;
   wire _118_;
   wire _119_;
-  wire _120_;
+  wire [3:0] _120_;
   wire [3:0] _121_;
-  wire [3:0] _122_;
+  wire _122_;
   wire _123_;
   wire _124_;
   wire _125_;
   wire _126_;
   wire _127_;
-  wire [3:0] _128_;
-  wire [3:0] _129_;
+  wire [1:0] _128_;
+  wire [1:0] _129_;
   wire _130_;
   wire _131_;
   wire _132_;
   wire _133_;
   wire _134_;
   wire _135_;
-  wire [1:0] _136_;
+  wire _136_;
   wire [1:0] _137_;
-  wire _138_;
+  wire [1:0] _138_;
   wire _139_;
   wire _140_;
   wire _141_;
   wire _142_;
   wire _143_;
-  wire [1:0] _144_;
+  wire _144_;
   wire _145_;
-  wire [1:0] _146_;
-  wire _147_;
-  wire _148_;
+  wire _146_;
+  wire [3:0] _147_;
+  wire [3:0] _148_;
   wire _149_;
   wire _150_;
   wire _151_;
   wire _152_;
   wire _153_;
-  wire [3:0] _154_;
-  wire [3:0] _155_;
+  wire _154_;
+  wire _155_;
   wire _156_;
   wire _157_;
-  wire _158_;
-  wire _159_;
+  wire [5:0] _158_;
+  wire [5:0] _159_;
   wire _160_;
   wire _161_;
   wire _162_;
   wire _163_;
   wire _164_;
-  wire [5:0] _165_;
-  wire [5:0] _166_;
+  wire _165_;
+  wire _166_;
   wire _167_;
   wire _168_;
   wire _169_;
-  wire _170_;
-  wire _171_;
+  wire [5:0] _170_;
+  wire [5:0] _171_;
   wire _172_;
   wire _173_;
-  wire _174_;
-  wire _175_;
-  wire _176_;
-  wire [5:0] _177_;
+  wire [9:0] _174_;
+  wire [9:0] _175_;
+  wire [9:0] _176_;
+  wire [10:0] _177_;
   wire _178_;
-  wire [5:0] _179_;
-  wire _180_;
-  wire _181_;
+  wire [10:0] _179_;
+  wire [10:0] _180_;
+  wire [10:0] _181_;
   wire [9:0] _182_;
   wire [9:0] _183_;
   wire [9:0] _184_;
-  wire [10:0] _185_;
-  wire [10:0] _186_;
-  wire [10:0] _187_;
-  wire [10:0] _188_;
+  wire [9:0] _185_;
+  wire [9:0] _186_;
+  wire [9:0] _187_;
+  wire [9:0] _188_;
   wire _189_;
-  wire [9:0] _190_;
-  wire [9:0] _191_;
-  wire [9:0] _192_;
-  wire [9:0] _193_;
-  wire [9:0] _194_;
-  wire [9:0] _195_;
-  wire [9:0] _196_;
-  wire [12:0] _197_;
-  wire [10:0] _198_;
+  wire [12:0] _190_;
+  wire [10:0] _191_;
+  wire _192_;
+  wire [5:0] _193_;
+  wire _194_;
+  wire [4:0] _195_;
+  wire [4:0] _196_;
+  wire _197_;
+  wire _198_;
   wire _199_;
   wire _200_;
-  wire [5:0] _201_;
+  wire _201_;
   wire _202_;
-  wire [4:0] _203_;
-  wire [4:0] _204_;
+  wire _203_;
+  wire _204_;
   wire _205_;
   wire _206_;
   wire _207_;
@@ -4030,104 +4003,104 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _210_;
   wire _211_;
   wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire _217_;
-  wire _218_;
-  wire _219_;
+  reg _213_;
+  reg _214_;
+  reg _215_;
+  reg _216_;
+  reg _217_;
+  reg _218_;
+  reg _219_;
   reg _220_;
-  reg _221_;
+  reg [1:0] _221_;
   wire _222_;
   wire _223_;
-  reg _224_;
-  reg _225_;
-  reg _226_;
-  reg _227_;
-  reg _228_;
-  reg _229_;
-  reg [1:0] _230_;
-  reg [2:0] _231_;
-  reg [2:0] _232_;
-  reg [2:0] _233_;
+  reg [2:0] _224_;
+  reg [2:0] _225_;
+  reg [2:0] _226_;
+  reg [4:0] _227_;
+  reg [4:0] _228_;
+  reg [4:0] _229_;
+  reg [9:0] _230_;
+  reg [9:0] _231_;
+  reg [9:0] _232_;
+  reg [9:0] _233_;
   wire _234_;
-  reg [4:0] _235_;
-  reg [4:0] _236_;
-  reg [4:0] _237_;
-  reg [10:0] _238_;
+  reg [8:0] _235_;
+  reg [2:0] _236_;
+  reg [2:0] _237_;
+  reg [6:0] _238_;
   reg [9:0] _239_;
   reg [9:0] _240_;
-  reg [9:0] _241_;
-  reg [8:0] _242_;
-  reg [2:0] _243_;
-  reg [2:0] _244_;
+  reg _241_;
+  reg [4:0] _242_;
+  reg [11:0] _243_;
+  reg _244_;
   wire _245_;
-  reg [6:0] _246_;
-  reg [9:0] _247_;
-  reg [9:0] _248_;
-  reg _249_;
-  reg [4:0] _250_;
-  reg [10:0] _251_;
-  reg _252_;
+  reg [9:0] _246_;
+  reg [1:0] _247_;
+  reg [1:0] _248_;
+  reg [2:0] _249_;
+  reg [2:0] _250_;
+  reg [4:0] _251_;
+  reg [4:0] _252_;
   reg _253_;
-  reg [9:0] _254_;
-  reg [1:0] _255_;
+  reg [6:0] _254_;
+  reg [6:0] _255_;
   wire _256_;
-  reg [1:0] _257_;
-  reg [2:0] _258_;
-  reg [2:0] _259_;
-  reg [4:0] _260_;
-  reg [4:0] _261_;
+  reg _257_;
+  reg _258_;
+  reg _259_;
+  reg _260_;
+  reg _261_;
   reg _262_;
-  reg [6:0] _263_;
-  reg [6:0] _264_;
+  reg _263_;
+  reg [31:0] _264_;
   reg _265_;
   reg _266_;
   wire _267_;
-  reg _268_;
+  reg [1:0] _268_;
   reg _269_;
   reg _270_;
-  reg _271_;
+  reg [2:0] _271_;
   reg _272_;
-  reg [31:0] _273_;
-  reg _274_;
+  reg _273_;
+  reg [2:0] _274_;
   reg _275_;
-  reg [1:0] _276_;
+  reg _276_;
   reg _277_;
   wire _278_;
   reg _279_;
-  reg [2:0] _280_;
+  reg _280_;
   reg _281_;
   reg _282_;
-  reg [2:0] _283_;
-  reg _284_;
+  reg _283_;
+  reg [2:0] _284_;
   reg _285_;
   reg _286_;
-  reg _287_;
+  reg [4:0] _287_;
   reg _288_;
   wire _289_;
   reg _290_;
-  reg _291_;
+  reg [4:0] _291_;
   reg _292_;
-  reg [2:0] _293_;
-  reg _294_;
-  reg _295_;
-  reg [4:0] _296_;
-  reg _297_;
-  reg _298_;
-  reg [4:0] _299_;
+  reg _293_;
+  reg [11:0] _294_;
+  reg [9:0] _295_;
+  reg [11:0] _296_;
+  reg [9:0] _297_;
+  reg [3:0] _298_;
+  reg [3:0] _299_;
   wire _300_;
-  reg _301_;
-  reg _302_;
-  reg [11:0] _303_;
-  reg [9:0] _304_;
-  reg [11:0] _305_;
-  reg [9:0] _306_;
-  reg [3:0] _307_;
-  reg [3:0] _308_;
-  reg [2:0] _309_;
-  reg [4:0] _310_;
+  reg [2:0] _301_;
+  reg [4:0] _302_;
+  wire _303_;
+  wire _304_;
+  wire _305_;
+  wire _306_;
+  wire _307_;
+  wire _308_;
+  wire _309_;
+  wire _310_;
   wire _311_;
   wire _312_;
   wire _313_;
@@ -4188,22 +4161,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _368_;
   wire _369_;
   wire _370_;
-  wire _371_;
-  wire _372_;
-  wire _373_;
-  wire _374_;
-  wire _375_;
-  wire _376_;
-  wire _377_;
-  wire _378_;
   reg [11:0] \$like  = 12'h000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
-  reg signed [10:0] act_base = 11'h000;
+  reg signed [11:0] act_base = 12'h000;
   wire act_delta_0;
   wire act_delta_1;
   reg [4:0] act_delta_2 = 5'h00;
-  reg signed [10:0] act_delta_3 = 11'h000;
+  reg [9:0] act_delta_3 = 10'h000;
   reg signed [9:0] act_delta_4 = 10'h000;
   reg signed [9:0] act_delta_5 = 10'h000;
   reg signed [9:0] act_delta_6 = 10'h000;
@@ -4263,7 +4228,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg paces_once = 1'h0;
   wire pass_starts;
   reg running;
-  reg split = 1'h0;
+  wire split;
   wire step;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
@@ -4285,12 +4250,12 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _000_ = 5'h1f >> layer;
   assign _111_ = 8'h91 >> layer;
   assign _222_ = 8'h90 >> layer;
-  assign _313_ = 9'h1fe >> layer;
-  assign _324_ = 9'h1fe >> layer;
-  assign _335_ = 10'h200 >> layer;
-  assign _346_ = 10'h200 >> layer;
-  assign _357_ = 1'h0 >> layer;
-  assign _368_ = 10'h300 >> layer;
+  assign _305_ = 9'h1ff >> layer;
+  assign _316_ = 9'h1fe >> layer;
+  assign _327_ = 10'h200 >> layer;
+  assign _338_ = 10'h200 >> layer;
+  assign _349_ = 1'h0 >> layer;
+  assign _360_ = 10'h300 >> layer;
   assign _001_ = 10'h36e >> layer;
   assign _012_ = 1'h0 >> layer;
   assign _023_ = 10'h200 >> layer;
@@ -4319,589 +4284,649 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _278_ = 8'hee >> layer;
   assign _289_ = 8'h8e >> layer;
   assign _300_ = 7'h61 >> layer;
-  assign _311_ = 5'h1e >> layer;
-  assign _312_ = 1'h0 >> layer;
-  assign _314_ = 7'h6f >> layer;
-  assign _315_ = 9'h18f >> layer;
-  assign _316_ = 8'hf1 >> layer;
-  assign _317_ = 5'h1f >> layer;
-  assign _318_ = 1'h1 >> layer;
-  assign _319_ = 10'h3e0 >> layer;
-  assign _320_ = 8'hee >> layer;
-  assign _321_ = 9'h18e >> layer;
-  assign _322_ = 10'h381 >> layer;
-  assign _323_ = 10'h380 >> layer;
+  assign _303_ = 5'h1f >> layer;
+  assign _304_ = 1'h0 >> layer;
+  assign _306_ = 7'h6f >> layer;
+  assign _307_ = 9'h18f >> layer;
+  assign _308_ = 8'hf0 >> layer;
+  assign _309_ = 5'h1f >> layer;
+  assign _310_ = 10'h3e0 >> layer;
+  assign _311_ = 8'hee >> layer;
+  assign _312_ = 9'h18e >> layer;
+  assign _313_ = 10'h381 >> layer;
+  assign _314_ = 10'h380 >> layer;
+  assign _315_ = 10'h380 >> layer;
+  assign _317_ = 10'h2ef >> layer;
+  assign _318_ = 9'h1ef >> layer;
+  assign _319_ = 9'h1ef >> layer;
+  assign _320_ = 10'h3ef >> layer;
+  assign _321_ = 10'h3e0 >> layer;
+  assign _322_ = 8'hee >> layer;
+  assign _323_ = 9'h18e >> layer;
+  assign _324_ = 10'h381 >> layer;
   assign _325_ = 10'h380 >> layer;
-  assign _326_ = 10'h2ef >> layer;
-  assign _327_ = 9'h1ef >> layer;
-  assign _328_ = 9'h1ef >> layer;
-  assign _329_ = 10'h3ef >> layer;
-  assign _330_ = 10'h3e0 >> layer;
-  assign _331_ = 8'hee >> layer;
-  assign _332_ = 9'h18e >> layer;
-  assign _333_ = 10'h381 >> layer;
-  assign _334_ = 10'h380 >> layer;
-  assign _336_ = 10'h380 >> layer;
-  assign _337_ = 10'h2ef >> layer;
-  assign _338_ = 9'h1ef >> layer;
-  assign _339_ = 9'h1ef >> layer;
-  assign _340_ = 10'h3ef >> layer;
-  assign _341_ = 10'h3e7 >> layer;
-  assign _342_ = 8'hd6 >> layer;
-  assign _343_ = 10'h266 >> layer;
-  assign _344_ = 4'h9 >> layer;
-  assign _345_ = 10'h200 >> layer;
-  assign _347_ = 1'h0 >> layer;
-  assign _348_ = 9'h16f >> layer;
-  assign _349_ = 10'h36f >> layer;
+  assign _326_ = 10'h380 >> layer;
+  assign _328_ = 10'h2ef >> layer;
+  assign _329_ = 9'h1ef >> layer;
+  assign _330_ = 9'h1ef >> layer;
+  assign _331_ = 10'h3ef >> layer;
+  assign _332_ = 10'h3e7 >> layer;
+  assign _333_ = 8'hd6 >> layer;
+  assign _334_ = 10'h266 >> layer;
+  assign _335_ = 4'h9 >> layer;
+  assign _336_ = 10'h200 >> layer;
+  assign _337_ = 1'h0 >> layer;
+  assign _339_ = 9'h16f >> layer;
+  assign _340_ = 10'h36f >> layer;
+  assign _341_ = 9'h16f >> layer;
+  assign _342_ = 10'h36f >> layer;
+  assign _343_ = 10'h3e7 >> layer;
+  assign _344_ = 8'hd6 >> layer;
+  assign _345_ = 10'h2be >> layer;
+  assign _346_ = 10'h291 >> layer;
+  assign _347_ = 10'h290 >> layer;
+  assign _348_ = 10'h248 >> layer;
   assign _350_ = 9'h16f >> layer;
-  assign _351_ = 10'h36f >> layer;
-  assign _352_ = 10'h3e7 >> layer;
-  assign _353_ = 8'hd6 >> layer;
-  assign _354_ = 10'h2be >> layer;
-  assign _355_ = 10'h291 >> layer;
-  assign _356_ = 10'h290 >> layer;
-  assign _358_ = 10'h248 >> layer;
-  assign _359_ = 9'h16f >> layer;
-  assign _360_ = 9'h16f >> layer;
-  assign _361_ = 10'h36f >> layer;
-  assign _362_ = 10'h3ff >> layer;
-  assign _363_ = 1'h0 >> layer;
-  assign _364_ = 10'h200 >> layer;
-  assign _365_ = 10'h3ff >> layer;
-  assign _366_ = 1'h0 >> layer;
-  assign _367_ = 10'h200 >> layer;
-  assign _369_ = 10'h3e0 >> layer;
-  assign _370_ = 8'he1 >> layer;
-  assign _371_ = 10'h3e1 >> layer;
-  assign _372_ = 10'h3ef >> layer;
-  assign _373_ = 10'h38f >> layer;
-  assign _374_ = 10'h2ef >> layer;
-  assign _375_ = 10'h3ef >> layer;
-  assign _376_ = 10'h3ff >> layer;
-  assign _377_ = 3'h6 >> layer;
-  assign _378_ = 5'h1f >> layer;
-  assign _002_ = 10'h23e >> layer;
-  assign _003_ = 8'hf9 >> layer;
-  assign _004_ = 10'h3f7 >> layer;
-  assign _005_ = 10'h3df >> layer;
-  assign _006_ = 10'h3bf >> layer;
-  assign _007_ = 10'h2ff >> layer;
+  assign _351_ = 9'h16f >> layer;
+  assign _352_ = 10'h36f >> layer;
+  assign _353_ = 10'h3ff >> layer;
+  assign _354_ = 1'h0 >> layer;
+  assign _355_ = 10'h200 >> layer;
+  assign _356_ = 10'h3ff >> layer;
+  assign _357_ = 1'h0 >> layer;
+  assign _358_ = 10'h200 >> layer;
+  assign _359_ = 10'h3e0 >> layer;
+  assign _361_ = 8'he1 >> layer;
+  assign _362_ = 10'h3e1 >> layer;
+  assign _363_ = 10'h3ef >> layer;
+  assign _364_ = 10'h38f >> layer;
+  assign _365_ = 10'h2ef >> layer;
+  assign _366_ = 10'h3ef >> layer;
+  assign _367_ = 10'h3ff >> layer;
+  assign _368_ = 3'h6 >> layer;
+  assign _369_ = 5'h1f >> layer;
+  assign _370_ = 10'h23e >> layer;
+  assign _002_ = 8'hf9 >> layer;
+  assign _003_ = 10'h3f7 >> layer;
+  assign _004_ = 10'h3df >> layer;
+  assign _005_ = 10'h3bf >> layer;
+  assign _006_ = 10'h2ff >> layer;
+  assign _007_ = 10'h3ff >> layer;
   assign _008_ = 10'h3ff >> layer;
-  assign _009_ = 10'h3ff >> layer;
-  assign _010_ = 3'h6 >> layer;
-  assign _011_ = 5'h1f >> layer;
-  assign _013_ = 10'h23e >> layer;
-  assign _014_ = 8'hf9 >> layer;
-  assign _015_ = 10'h3f7 >> layer;
-  assign _016_ = 10'h3df >> layer;
-  assign _017_ = 10'h3bf >> layer;
-  assign _018_ = 10'h2ff >> layer;
-  assign _019_ = 10'h3ff >> layer;
-  assign _020_ = 10'h2db >> layer;
-  assign _021_ = 10'h324 >> layer;
-  assign _022_ = 1'h0 >> layer;
-  assign _024_ = 10'h3ff >> layer;
-  assign _025_ = 9'h1ff >> layer;
-  assign _026_ = 10'h3ff >> layer;
-  assign _027_ = 4'he >> layer;
-  assign _028_ = 7'h6e >> layer;
-  assign _029_ = 10'h201 >> layer;
-  assign _030_ = 8'hc0 >> layer;
-  assign _031_ = 2'h2 >> layer;
-  assign _032_ = 9'h16f >> layer;
-  assign _033_ = 10'h36f >> layer;
-  assign _035_ = 10'h3af >> layer;
-  assign _036_ = 9'h1ed >> layer;
-  assign _037_ = 9'h12f >> layer;
-  assign _038_ = 9'h12d >> layer;
+  assign _009_ = 3'h6 >> layer;
+  assign _010_ = 5'h1f >> layer;
+  assign _011_ = 10'h23e >> layer;
+  assign _013_ = 8'hf9 >> layer;
+  assign _014_ = 10'h3f7 >> layer;
+  assign _015_ = 10'h3df >> layer;
+  assign _016_ = 10'h3bf >> layer;
+  assign _017_ = 10'h2ff >> layer;
+  assign _018_ = 10'h3ff >> layer;
+  assign _019_ = 10'h2db >> layer;
+  assign _020_ = 10'h324 >> layer;
+  assign _021_ = 1'h0 >> layer;
+  assign _022_ = 10'h3ff >> layer;
+  assign _024_ = 9'h1ff >> layer;
+  assign _025_ = 10'h3ff >> layer;
+  assign _026_ = 4'he >> layer;
+  assign _027_ = 7'h6e >> layer;
+  assign _028_ = 10'h201 >> layer;
+  assign _029_ = 8'hc0 >> layer;
+  assign _030_ = 1'h0 >> layer;
+  assign _031_ = 9'h177 >> layer;
+  assign _032_ = 10'h367 >> layer;
+  assign _033_ = 10'h3a7 >> layer;
+  assign _035_ = 9'h1e7 >> layer;
+  assign _036_ = 9'h13f >> layer;
+  assign _037_ = 9'h13f >> layer;
+  assign _038_ = 9'h127 >> layer;
   assign _039_ = 10'h31a >> layer;
-  assign _040_ = 1'h1 >> layer;
-  assign _041_ = 1'h0 >> layer;
-  assign _042_ = 3'h4 >> layer;
-  assign _043_ = 5'h16 >> layer;
-  assign _044_ = 6'h26 >> layer;
-  assign _046_ = 8'hbc >> layer;
-  assign _047_ = 10'h2c8 >> layer;
-  assign _048_ = 10'h330 >> layer;
-  assign _049_ = 7'h40 >> layer;
-  assign _050_ = 9'h180 >> layer;
-  assign _051_ = 10'h200 >> layer;
+  assign _040_ = 1'h0 >> layer;
+  assign _041_ = 3'h4 >> layer;
+  assign _042_ = 5'h16 >> layer;
+  assign _043_ = 6'h26 >> layer;
+  assign _044_ = 8'hbc >> layer;
+  assign _046_ = 10'h2c8 >> layer;
+  assign _047_ = 10'h330 >> layer;
+  assign _048_ = 7'h40 >> layer;
+  assign _049_ = 9'h180 >> layer;
+  assign _050_ = 10'h200 >> layer;
+  assign _051_ = 9'h16f >> layer;
   assign _052_ = 9'h16f >> layer;
-  assign _053_ = 9'h16f >> layer;
+  assign _053_ = 9'h16e >> layer;
   assign _054_ = 9'h16e >> layer;
-  assign _055_ = 9'h16e >> layer;
-  assign _057_ = 10'h327 >> layer;
-  assign _058_ = 10'h2d8 >> layer;
-  assign _059_ = 10'h200 >> layer;
-  assign _060_ = 10'h327 >> layer;
-  assign _061_ = 10'h2d8 >> layer;
-  assign _062_ = 10'h200 >> layer;
-  assign _063_ = 10'h300 >> layer;
-  assign _064_ = 10'h3e0 >> layer;
-  assign _065_ = 10'h3ff >> layer;
-  assign _066_ = 8'hff >> layer;
-  assign _068_ = 5'h1f >> layer;
-  assign _069_ = 10'h300 >> layer;
-  assign _070_ = 10'h3e0 >> layer;
-  assign _071_ = 10'h3ff >> layer;
-  assign _072_ = 8'hff >> layer;
-  assign _073_ = 5'h1f >> layer;
-  assign _074_ = 10'h200 >> layer;
-  assign _075_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _076_ = step & _075_;
-  assign _077_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _079_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _080_ = at_start_1 & at_start_2;
-  assign _082_ = ~ at_start_3;
-  assign _083_ = ~ at_start_4;
-  assign _084_ = once_3 & _083_;
-  assign _085_ = _082_ | _084_;
-  assign _086_ = pass_starts & _085_;
-  assign _088_ = split & counter_3;
-  assign _090_ = act_bank ^ _088_;
-  assign _091_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _092_ = $signed(_091_) < $signed(1'h0);
-  assign _093_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _094_ = $signed(_093_) >= $signed({ 1'h0, height });
-  assign _095_ = _092_ | _094_;
-  assign _096_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _097_ = $signed(_096_) < $signed(1'h0);
-  assign _098_ = _095_ | _097_;
-  assign _099_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _101_ = $signed(_099_) >= $signed({ 1'h0, width });
-  assign _102_ = _098_ | _101_;
-  assign _103_ = ! layer;
-  assign _104_ = ! counter_3;
-  assign _105_ = ! counter_0;
-  assign _106_ = _104_ & _105_;
-  assign _108_ = ! counter_0;
-  assign _109_ = _107_ & _108_;
-  assign _110_ = ~ is_paced;
-  assign _113_ = running & _110_;
-  assign _114_ = paced + 1'h1;
-  assign _115_ = ! paced;
-  assign _116_ = counter_0 + 1'h1;
-  assign _117_ = at_end_0 ? 3'h0 : _116_;
-  assign _118_ = counter_0 == nearly_0;
-  assign _119_ = at_end_0 ? once_0 : _118_;
-  assign _121_ = counter_1 + 1'h1;
-  assign _122_ = at_end_1 ? 4'h0 : _121_;
-  assign _124_ = counter_1 == nearly_1;
-  assign _125_ = at_end_1 ? once_1 : _124_;
-  assign _127_ = _126_ & at_end_1;
-  assign _128_ = counter_2 + 1'h1;
-  assign _129_ = at_end_2 ? 4'h0 : _128_;
-  assign _130_ = counter_2 == nearly_2;
-  assign _131_ = at_end_2 ? once_2 : _130_;
+  assign _055_ = 10'h327 >> layer;
+  assign _057_ = 10'h2d8 >> layer;
+  assign _058_ = 10'h200 >> layer;
+  assign _059_ = 10'h327 >> layer;
+  assign _060_ = 10'h2d8 >> layer;
+  assign _061_ = 10'h200 >> layer;
+  assign _062_ = 10'h300 >> layer;
+  assign _063_ = 10'h3e0 >> layer;
+  assign _064_ = 10'h3ff >> layer;
+  assign _065_ = 8'hff >> layer;
+  assign _066_ = 5'h1f >> layer;
+  assign _068_ = 10'h300 >> layer;
+  assign _069_ = 10'h3e0 >> layer;
+  assign _070_ = 10'h3ff >> layer;
+  assign _071_ = 8'hff >> layer;
+  assign _072_ = 5'h1f >> layer;
+  assign _073_ = 10'h200 >> layer;
+  assign _074_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _075_ = step & _074_;
+  assign _076_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _077_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _079_ = at_start_1 & at_start_2;
+  assign _081_ = ~ at_start_3;
+  assign _082_ = ~ at_start_4;
+  assign _083_ = once_3 & _082_;
+  assign _084_ = _081_ | _083_;
+  assign _085_ = pass_starts & _084_;
+  assign _090_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _091_ = $signed(_090_) < $signed(1'h0);
+  assign _092_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _093_ = $signed(_092_) >= $signed({ 1'h0, height });
+  assign _094_ = _091_ | _093_;
+  assign _095_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _096_ = $signed(_095_) < $signed(1'h0);
+  assign _097_ = _094_ | _096_;
+  assign _098_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _099_ = $signed(_098_) >= $signed({ 1'h0, width });
+  assign _101_ = _097_ | _099_;
+  assign _102_ = ! layer;
+  assign _103_ = ~ is_paced;
+  assign _104_ = running & _103_;
+  assign _105_ = paced + 1'h1;
+  assign _106_ = ! paced;
+  assign _107_ = counter_0 + 1'h1;
+  assign _108_ = at_end_0 ? 3'h0 : _107_;
+  assign _109_ = counter_0 == nearly_0;
+  assign _110_ = at_end_0 ? once_0 : _109_;
+  assign _114_ = counter_1 + 1'h1;
+  assign _115_ = at_end_1 ? 4'h0 : _114_;
+  assign _116_ = counter_1 == nearly_1;
+  assign _117_ = at_end_1 ? once_1 : _116_;
+  assign _119_ = _118_ & at_end_1;
+  assign _120_ = counter_2 + 1'h1;
+  assign _121_ = at_end_2 ? 4'h0 : _120_;
+  assign _122_ = counter_2 == nearly_2;
+  assign _124_ = at_end_2 ? once_2 : _122_;
+  assign _126_ = _125_ & at_end_1;
+  assign _127_ = _126_ & at_end_2;
+  assign _128_ = counter_3 + 1'h1;
+  assign _129_ = at_end_3 ? 2'h0 : _128_;
+  assign _130_ = ! counter_3;
+  assign _131_ = at_end_3 ? once_3 : _130_;
   assign _133_ = _132_ & at_end_1;
   assign _135_ = _133_ & at_end_2;
-  assign _136_ = counter_3 + 1'h1;
-  assign _137_ = at_end_3 ? 2'h0 : _136_;
-  assign _138_ = ! counter_3;
-  assign _139_ = at_end_3 ? once_3 : _138_;
-  assign _141_ = _140_ & at_end_1;
-  assign _142_ = _141_ & at_end_2;
-  assign _143_ = _142_ & at_end_3;
-  assign _144_ = counter_4 + 1'h1;
-  assign _146_ = at_end_4 ? 2'h0 : _144_;
-  assign _147_ = ! counter_4;
-  assign _148_ = at_end_4 ? once_4 : _147_;
-  assign _150_ = _149_ & at_end_1;
-  assign _151_ = _150_ & at_end_2;
-  assign _152_ = _151_ & at_end_3;
-  assign _153_ = _152_ & at_end_4;
-  assign _154_ = counter_5 + 1'h1;
-  assign _155_ = at_end_5 ? 4'h0 : _154_;
-  assign _157_ = counter_5 == nearly_5;
-  assign _158_ = at_end_5 ? 1'h0 : _157_;
-  assign _160_ = _159_ & at_end_1;
-  assign _161_ = _160_ & at_end_2;
-  assign _162_ = _161_ & at_end_3;
-  assign _163_ = _162_ & at_end_4;
-  assign _164_ = _163_ & at_end_5;
-  assign _165_ = counter_6 + 1'h1;
-  assign _166_ = at_end_6 ? 6'h00 : _165_;
-  assign _168_ = counter_6 == nearly_6;
-  assign _169_ = at_end_6 ? once_6 : _168_;
-  assign _171_ = _170_ & at_end_1;
-  assign _172_ = _171_ & at_end_2;
-  assign _173_ = _172_ & at_end_3;
-  assign _174_ = _173_ & at_end_4;
-  assign _175_ = _174_ & at_end_5;
-  assign _176_ = _175_ & at_end_6;
-  assign _177_ = counter_7 + 1'h1;
-  assign _179_ = at_end_7 ? 6'h00 : _177_;
-  assign _180_ = counter_7 == nearly_7;
-  assign _181_ = at_end_7 ? once_7 : _180_;
-  assign _182_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
-  assign _183_ = at_end_5 ? _182_ : act_delta_5;
-  assign _184_ = at_end_4 ? _183_ : act_delta_4;
-  assign _185_ = at_end_3 ? { _184_[9], _184_ } : act_delta_3;
-  assign _186_ = at_end_2 ? _185_ : { 6'h00, act_delta_2 };
-  assign _187_ = at_end_1 ? _186_ : 11'h001;
-  assign _188_ = at_end_0 ? _187_ : 11'h001;
-  assign _190_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _191_ = at_end_5 ? _190_ : 10'h001;
-  assign _192_ = at_end_4 ? _191_ : 10'h001;
-  assign _193_ = at_end_3 ? _192_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
-  assign _194_ = at_end_2 ? _193_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
-  assign _195_ = at_end_1 ? _194_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
-  assign _196_ = at_end_0 ? _195_ : 10'h001;
-  assign _197_ = walk__act_address + \$like ;
-  assign _198_ = walk__weight_address + way_weight;
-  assign _199_ = step & finished;
-  assign _201_ = \wait  - 1'h1;
-  assign _202_ = ! \wait ;
-  assign _203_ = layer + 1'h1;
-  assign _204_ = status + 1'h1;
+  assign _136_ = _135_ & at_end_3;
+  assign _137_ = counter_4 + 1'h1;
+  assign _138_ = at_end_4 ? 2'h0 : _137_;
+  assign _139_ = ! counter_4;
+  assign _140_ = at_end_4 ? once_4 : _139_;
+  assign _142_ = _141_ & at_end_1;
+  assign _143_ = _142_ & at_end_2;
+  assign _144_ = _143_ & at_end_3;
+  assign _146_ = _144_ & at_end_4;
+  assign _147_ = counter_5 + 1'h1;
+  assign _148_ = at_end_5 ? 4'h0 : _147_;
+  assign _149_ = counter_5 == nearly_5;
+  assign _150_ = at_end_5 ? 1'h0 : _149_;
+  assign _152_ = _151_ & at_end_1;
+  assign _153_ = _152_ & at_end_2;
+  assign _154_ = _153_ & at_end_3;
+  assign _155_ = _154_ & at_end_4;
+  assign _157_ = _155_ & at_end_5;
+  assign _158_ = counter_6 + 1'h1;
+  assign _159_ = at_end_6 ? 6'h00 : _158_;
+  assign _160_ = counter_6 == nearly_6;
+  assign _161_ = at_end_6 ? once_6 : _160_;
+  assign _163_ = _162_ & at_end_1;
+  assign _164_ = _163_ & at_end_2;
+  assign _165_ = _164_ & at_end_3;
+  assign _166_ = _165_ & at_end_4;
+  assign _168_ = _166_ & at_end_5;
+  assign _169_ = _168_ & at_end_6;
+  assign _170_ = counter_7 + 1'h1;
+  assign _171_ = at_end_7 ? 6'h00 : _170_;
+  assign _172_ = counter_7 == nearly_7;
+  assign _173_ = at_end_7 ? once_7 : _172_;
+  assign _174_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
+  assign _175_ = at_end_5 ? _174_ : act_delta_5;
+  assign _176_ = at_end_4 ? _175_ : act_delta_4;
+  assign _177_ = at_end_3 ? { _176_[9], _176_ } : { 1'h0, act_delta_3 };
+  assign _179_ = at_end_2 ? _177_ : { 6'h00, act_delta_2 };
+  assign _180_ = at_end_1 ? _179_ : 11'h001;
+  assign _181_ = at_end_0 ? _180_ : 11'h001;
+  assign _182_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _183_ = at_end_5 ? _182_ : 10'h001;
+  assign _184_ = at_end_4 ? _183_ : 10'h001;
+  assign _185_ = at_end_3 ? _184_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
+  assign _186_ = at_end_2 ? _185_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
+  assign _187_ = at_end_1 ? _186_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
+  assign _188_ = at_end_0 ? _187_ : 10'h001;
+  assign _190_ = walk__act_address + \$like ;
+  assign _191_ = walk__weight_address + way_weight;
+  assign _192_ = step & finished;
+  assign _193_ = \wait  - 1'h1;
+  assign _194_ = ! \wait ;
+  assign _195_ = layer + 1'h1;
+  assign _196_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _205_ = ~ is_paced;
-  assign _206_ = sum_ends & _205_;
-  assign _207_ = ~ _206_;
-  assign _208_ = running & _207_;
-  assign _209_ = sum_starts & is_last;
-  assign _210_ = ~ credit;
-  assign _212_ = _209_ & _210_;
-  assign _213_ = ~ _212_;
-  assign step = _208_ & _213_;
-  assign _214_ = step & sum_starts;
-  assign sum_started = _214_ & is_last;
+  assign _197_ = ~ is_paced;
+  assign _198_ = sum_ends & _197_;
+  assign _199_ = ~ _198_;
+  assign _201_ = running & _199_;
+  assign _202_ = sum_starts & is_last;
+  assign _203_ = ~ credit;
+  assign _204_ = _202_ & _203_;
+  assign _205_ = ~ _204_;
+  assign step = _201_ & _205_;
+  assign _206_ = step & sum_starts;
+  assign sum_started = _206_ & is_last;
   assign loading = ! status;
-  assign _215_ = ! fsm_state;
-  assign _216_ = fsm_state == 1'h1;
-  assign _217_ = fsm_state == 2'h2;
-  assign _218_ = fsm_state == 2'h3;
-  assign _219_ = fsm_state == 3'h4;
+  assign _207_ = ! fsm_state;
+  assign _208_ = fsm_state == 1'h1;
+  assign _209_ = fsm_state == 2'h2;
+  assign _210_ = fsm_state == 2'h3;
+  assign _212_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _220_;
+    fields_loaded <= _213_;
   always @(posedge clk)
-    once_0 <= _221_;
+    once_0 <= _214_;
   always @(posedge clk)
-    once_1 <= _224_;
+    once_1 <= _215_;
   always @(posedge clk)
-    once_2 <= _225_;
+    once_2 <= _216_;
   always @(posedge clk)
-    once_3 <= _226_;
+    once_3 <= _217_;
   always @(posedge clk)
-    once_4 <= _227_;
+    once_4 <= _218_;
   always @(posedge clk)
-    once_6 <= _228_;
+    once_6 <= _219_;
   always @(posedge clk)
-    once_7 <= _229_;
+    once_7 <= _220_;
   always @(posedge clk)
-    nearly_0 <= _230_;
+    nearly_0 <= _221_;
   always @(posedge clk)
-    nearly_1 <= _231_;
+    nearly_1 <= _224_;
   always @(posedge clk)
-    nearly_2 <= _232_;
+    nearly_2 <= _225_;
   always @(posedge clk)
-    nearly_5 <= _233_;
+    nearly_5 <= _226_;
   always @(posedge clk)
-    nearly_6 <= _235_;
+    nearly_6 <= _227_;
   always @(posedge clk)
-    nearly_7 <= _236_;
+    nearly_7 <= _228_;
   always @(posedge clk)
-    act_delta_2 <= _237_;
+    act_delta_2 <= _229_;
   always @(posedge clk)
-    act_delta_3 <= _238_;
+    act_delta_3 <= _230_;
   always @(posedge clk)
-    act_delta_4 <= _239_;
+    act_delta_4 <= _231_;
   always @(posedge clk)
-    act_delta_5 <= _240_;
+    act_delta_5 <= _232_;
   always @(posedge clk)
-    act_delta_6 <= _241_;
+    act_delta_6 <= _233_;
   always @(posedge clk)
-    act_delta_7 <= _242_;
+    act_delta_7 <= _235_;
   always @(posedge clk)
-    weight_delta_1 <= _243_;
+    weight_delta_1 <= _236_;
   always @(posedge clk)
-    weight_delta_2 <= _244_;
+    weight_delta_2 <= _237_;
   always @(posedge clk)
-    weight_delta_3 <= _246_;
+    weight_delta_3 <= _238_;
   always @(posedge clk)
-    weight_delta_6 <= _247_;
+    weight_delta_6 <= _239_;
   always @(posedge clk)
-    weight_delta_7 <= _248_;
+    weight_delta_7 <= _240_;
   always @(posedge clk)
-    paces_once <= _249_;
+    paces_once <= _241_;
   always @(posedge clk)
-    flush <= _250_;
+    flush <= _242_;
   always @(posedge clk)
-    act_base <= _251_;
+    act_base <= _243_;
   always @(posedge clk)
-    act_bank <= _252_;
+    act_bank <= _244_;
   always @(posedge clk)
-    split <= _253_;
+    weight_base <= _246_;
   always @(posedge clk)
-    weight_base <= _254_;
+    origin_y <= _247_;
   always @(posedge clk)
-    origin_y <= _255_;
+    origin_x <= _248_;
   always @(posedge clk)
-    origin_x <= _257_;
+    stride_y <= _249_;
   always @(posedge clk)
-    stride_y <= _258_;
+    stride_x <= _250_;
   always @(posedge clk)
-    stride_x <= _259_;
+    height <= _251_;
   always @(posedge clk)
-    height <= _260_;
+    width <= _252_;
   always @(posedge clk)
-    width <= _261_;
+    is_last <= _253_;
   always @(posedge clk)
-    is_last <= _262_;
+    \$signal  <= _254_;
   always @(posedge clk)
-    \$signal  <= _263_;
+    window_x <= _255_;
   always @(posedge clk)
-    window_x <= _264_;
+    walk__valid <= _257_;
   always @(posedge clk)
-    walk__valid <= _265_;
+    walk__first <= _258_;
   always @(posedge clk)
-    walk__first <= _266_;
+    walk__shift <= _259_;
   always @(posedge clk)
-    walk__shift <= _268_;
+    walk__last <= _260_;
   always @(posedge clk)
-    walk__last <= _269_;
+    walk__digit <= _261_;
   always @(posedge clk)
-    walk__digit <= _270_;
+    walk__act_bank <= _262_;
   always @(posedge clk)
-    walk__act_bank <= _271_;
+    walk__pad <= _263_;
   always @(posedge clk)
-    walk__pad <= _272_;
+    walk__pad_word <= _264_;
   always @(posedge clk)
-    walk__pad_word <= _273_;
+    paced <= _265_;
   always @(posedge clk)
-    paced <= _274_;
+    is_paced <= _266_;
   always @(posedge clk)
-    is_paced <= _275_;
+    counter_0 <= _268_;
   always @(posedge clk)
-    counter_0 <= _276_;
+    at_end_0 <= _269_;
   always @(posedge clk)
-    at_end_0 <= _277_;
+    at_start_0 <= _270_;
   always @(posedge clk)
-    at_start_0 <= _279_;
+    counter_1 <= _271_;
   always @(posedge clk)
-    counter_1 <= _280_;
+    at_end_1 <= _272_;
   always @(posedge clk)
-    at_end_1 <= _281_;
+    at_start_1 <= _273_;
   always @(posedge clk)
-    at_start_1 <= _282_;
+    counter_2 <= _274_;
   always @(posedge clk)
-    counter_2 <= _283_;
+    at_end_2 <= _275_;
   always @(posedge clk)
-    at_end_2 <= _284_;
+    at_start_2 <= _276_;
   always @(posedge clk)
-    at_start_2 <= _285_;
+    counter_3 <= _277_;
   always @(posedge clk)
-    counter_3 <= _286_;
+    at_end_3 <= _279_;
   always @(posedge clk)
-    at_end_3 <= _287_;
+    at_start_3 <= _280_;
   always @(posedge clk)
-    at_start_3 <= _288_;
+    counter_4 <= _281_;
   always @(posedge clk)
-    counter_4 <= _290_;
+    at_end_4 <= _282_;
   always @(posedge clk)
-    at_end_4 <= _291_;
+    at_start_4 <= _283_;
   always @(posedge clk)
-    at_start_4 <= _292_;
+    counter_5 <= _284_;
   always @(posedge clk)
-    counter_5 <= _293_;
+    at_end_5 <= _285_;
   always @(posedge clk)
-    at_end_5 <= _294_;
+    at_start_5 <= _286_;
   always @(posedge clk)
-    at_start_5 <= _295_;
+    counter_6 <= _287_;
   always @(posedge clk)
-    counter_6 <= _296_;
+    at_end_6 <= _288_;
   always @(posedge clk)
-    at_end_6 <= _297_;
+    at_start_6 <= _290_;
   always @(posedge clk)
-    at_start_6 <= _298_;
+    counter_7 <= _291_;
   always @(posedge clk)
-    counter_7 <= _299_;
+    at_end_7 <= _292_;
   always @(posedge clk)
-    at_end_7 <= _301_;
+    at_start_7 <= _293_;
   always @(posedge clk)
-    at_start_7 <= _302_;
+    \$like  <= _294_;
   always @(posedge clk)
-    \$like  <= _303_;
+    way_weight <= _295_;
   always @(posedge clk)
-    way_weight <= _304_;
+    walk__act_address <= _296_;
   always @(posedge clk)
-    walk__act_address <= _305_;
+    walk__weight_address <= _297_;
   always @(posedge clk)
-    walk__weight_address <= _306_;
+    layer <= _298_;
   always @(posedge clk)
-    layer <= _307_;
+    status <= _299_;
   always @(posedge clk)
-    status <= _308_;
+    fsm_state <= _301_;
   always @(posedge clk)
-    fsm_state <= _309_;
-  always @(posedge clk)
-    \wait  <= _310_;
+    \wait  <= _302_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _220_ = start;
+    _213_ = start;
+    if (rst) begin
+      _213_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _214_ = once_0;
+    if (start) begin
+      _214_ = _000_;
+    end
+    if (rst) begin
+      _214_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _215_ = once_1;
+    if (start) begin
+      _215_ = _111_;
+    end
+    if (rst) begin
+      _215_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _216_ = once_2;
+    if (start) begin
+      _216_ = _222_;
+    end
+    if (rst) begin
+      _216_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _217_ = once_3;
+    if (start) begin
+      _217_ = _305_;
+    end
+    if (rst) begin
+      _217_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _218_ = once_4;
+    if (start) begin
+      _218_ = _316_;
+    end
+    if (rst) begin
+      _218_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _219_ = once_6;
+    if (start) begin
+      _219_ = _327_;
+    end
+    if (rst) begin
+      _219_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _220_ = once_7;
+    if (start) begin
+      _220_ = _338_;
+    end
     if (rst) begin
       _220_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _221_ = once_0;
+    _221_ = nearly_0;
     if (start) begin
-      _221_ = _000_;
+      _221_ = { _360_, _349_ };
     end
     if (rst) begin
-      _221_ = 1'h0;
+      _221_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _224_ = once_1;
+    _224_ = nearly_1;
     if (start) begin
-      _224_ = _111_;
+      _224_ = { _023_, _012_, _001_ };
     end
     if (rst) begin
-      _224_ = 1'h0;
+      _224_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _225_ = once_2;
+    _225_ = nearly_2;
     if (start) begin
-      _225_ = _222_;
+      _225_ = { _056_, _045_, _034_ };
     end
     if (rst) begin
-      _225_ = 1'h0;
+      _225_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _226_ = once_3;
+    _226_ = nearly_5;
     if (start) begin
-      _226_ = _313_;
+      _226_ = { _089_, _078_, _067_ };
     end
     if (rst) begin
-      _226_ = 1'h0;
+      _226_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _227_ = once_4;
+    _227_ = nearly_6;
     if (start) begin
-      _227_ = _324_;
+      _227_ = { _145_, _134_, _123_, _112_, _100_ };
     end
     if (rst) begin
-      _227_ = 1'h0;
+      _227_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _228_ = once_6;
+    _228_ = nearly_7;
     if (start) begin
-      _228_ = _335_;
+      _228_ = { _200_, _189_, _178_, _167_, _156_ };
     end
     if (rst) begin
-      _228_ = 1'h0;
+      _228_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _229_ = once_7;
+    _229_ = act_delta_2;
     if (start) begin
-      _229_ = _346_;
+      _229_ = { _256_, _245_, _234_, _223_, _211_ };
     end
     if (rst) begin
-      _229_ = 1'h0;
+      _229_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _230_ = nearly_0;
+    _230_ = act_delta_3;
     if (start) begin
-      _230_ = { _368_, _357_ };
+      _230_ = { _309_, _308_, _307_, _306_, _304_, _303_, _300_, _289_, _278_, _267_ };
     end
     if (rst) begin
-      _230_ = 2'h0;
+      _230_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _231_ = nearly_1;
+    _231_ = act_delta_4;
     if (start) begin
-      _231_ = { _023_, _012_, _001_ };
+      _231_ = { _320_, _319_, _318_, _317_, _315_, _314_, _313_, _312_, _311_, _310_ };
     end
     if (rst) begin
-      _231_ = 3'h0;
+      _231_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _232_ = nearly_2;
+    _232_ = act_delta_5;
     if (start) begin
-      _232_ = { _056_, _045_, _034_ };
+      _232_ = { _331_, _330_, _329_, _328_, _326_, _325_, _324_, _323_, _322_, _321_ };
     end
     if (rst) begin
-      _232_ = 3'h0;
+      _232_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _233_ = nearly_5;
+    _233_ = act_delta_6;
     if (start) begin
-      _233_ = { _089_, _078_, _067_ };
+      _233_ = { _342_, _341_, _340_, _339_, _337_, _336_, _335_, _334_, _333_, _332_ };
     end
     if (rst) begin
-      _233_ = 3'h0;
+      _233_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _235_ = nearly_6;
+    _235_ = act_delta_7;
     if (start) begin
-      _235_ = { _145_, _134_, _123_, _112_, _100_ };
+      _235_ = { _352_, _351_, _350_, _348_, _347_, _346_, _345_, _344_, _343_ };
     end
     if (rst) begin
-      _235_ = 5'h00;
+      _235_ = 9'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _236_ = nearly_7;
+    _236_ = weight_delta_1;
     if (start) begin
-      _236_ = { _200_, _189_, _178_, _167_, _156_ };
+      _236_ = { _355_, _354_, _353_ };
     end
     if (rst) begin
-      _236_ = 5'h00;
+      _236_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _237_ = act_delta_2;
+    _237_ = weight_delta_2;
     if (start) begin
-      _237_ = { _256_, _245_, _234_, _223_, _211_ };
+      _237_ = { _358_, _357_, _356_ };
     end
     if (rst) begin
-      _237_ = 5'h00;
+      _237_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _238_ = act_delta_3;
+    _238_ = weight_delta_3;
     if (start) begin
-      _238_ = { _318_, _317_, _316_, _315_, _314_, _312_, _311_, _300_, _289_, _278_, _267_ };
+      _238_ = { _366_, _365_, _364_, _363_, _362_, _361_, _359_ };
     end
     if (rst) begin
-      _238_ = 11'h000;
+      _238_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _239_ = act_delta_4;
+    _239_ = weight_delta_6;
     if (start) begin
-      _239_ = { _329_, _328_, _327_, _326_, _325_, _323_, _322_, _321_, _320_, _319_ };
+      _239_ = { _007_, _006_, _005_, _004_, _003_, _002_, _370_, _369_, _368_, _367_ };
     end
     if (rst) begin
       _239_ = 10'h000;
@@ -4909,9 +4934,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _240_ = act_delta_5;
+    _240_ = weight_delta_7;
     if (start) begin
-      _240_ = { _340_, _339_, _338_, _337_, _336_, _334_, _333_, _332_, _331_, _330_ };
+      _240_ = { _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_ };
     end
     if (rst) begin
       _240_ = 10'h000;
@@ -4919,119 +4944,119 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _241_ = act_delta_6;
+    _241_ = paces_once;
     if (start) begin
-      _241_ = { _351_, _350_, _349_, _348_, _347_, _345_, _344_, _343_, _342_, _341_ };
+      _241_ = _019_;
     end
     if (rst) begin
-      _241_ = 10'h000;
+      _241_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _242_ = act_delta_7;
+    _242_ = flush;
     if (start) begin
-      _242_ = { _361_, _360_, _359_, _358_, _356_, _355_, _354_, _353_, _352_ };
+      _242_ = { _025_, _024_, _022_, _021_, _020_ };
     end
     if (rst) begin
-      _242_ = 9'h000;
+      _242_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _243_ = weight_delta_1;
+    _243_ = act_base;
     if (start) begin
-      _243_ = { _364_, _363_, _362_ };
+      _243_ = { _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
     end
     if (rst) begin
-      _243_ = 3'h0;
+      _243_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = weight_delta_2;
+    _244_ = act_bank;
     if (start) begin
-      _244_ = { _367_, _366_, _365_ };
+      _244_ = _039_;
     end
     if (rst) begin
-      _244_ = 3'h0;
+      _244_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = weight_delta_3;
+    _246_ = weight_base;
     if (start) begin
-      _246_ = { _375_, _374_, _373_, _372_, _371_, _370_, _369_ };
+      _246_ = { _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_ };
     end
     if (rst) begin
-      _246_ = 7'h00;
+      _246_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = weight_delta_6;
+    _247_ = origin_y;
     if (start) begin
-      _247_ = { _008_, _007_, _006_, _005_, _004_, _003_, _002_, _378_, _377_, _376_ };
+      _247_ = { _052_, _051_ };
     end
     if (rst) begin
-      _247_ = 10'h000;
+      _247_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = weight_delta_7;
+    _248_ = origin_x;
     if (start) begin
-      _248_ = { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_ };
+      _248_ = { _054_, _053_ };
     end
     if (rst) begin
-      _248_ = 10'h000;
+      _248_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = paces_once;
+    _249_ = stride_y;
     if (start) begin
-      _249_ = _020_;
+      _249_ = { _058_, _057_, _055_ };
     end
     if (rst) begin
-      _249_ = 1'h0;
+      _249_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = flush;
+    _250_ = stride_x;
     if (start) begin
-      _250_ = { _026_, _025_, _024_, _022_, _021_ };
+      _250_ = { _061_, _060_, _059_ };
     end
     if (rst) begin
-      _250_ = 5'h00;
+      _250_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = act_base;
+    _251_ = height;
     if (start) begin
-      _251_ = { _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_ };
+      _251_ = { _066_, _065_, _064_, _063_, _062_ };
     end
     if (rst) begin
-      _251_ = 11'h000;
+      _251_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = act_bank;
+    _252_ = width;
     if (start) begin
-      _252_ = _039_;
+      _252_ = { _072_, _071_, _070_, _069_, _068_ };
     end
     if (rst) begin
-      _252_ = 1'h0;
+      _252_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = split;
+    _253_ = is_last;
     if (start) begin
-      _253_ = _040_;
+      _253_ = _073_;
     end
     if (rst) begin
       _253_ = 1'h0;
@@ -5039,186 +5064,238 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = weight_base;
-    if (start) begin
-      _254_ = { _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_ };
+    _254_ = \$signal ;
+    if (fields_loaded) begin
+      _254_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_075_) begin
+      if (at_end_6) begin
+        _254_ = _077_[6:0];
+      end
     end
     if (rst) begin
-      _254_ = 10'h000;
+      _254_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = origin_y;
-    if (start) begin
-      _255_ = { _053_, _052_ };
+    _255_ = window_x;
+    if (fields_loaded) begin
+      _255_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_075_) begin
+      _255_ = _076_[6:0];
+      if (at_end_6) begin
+        _255_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
     end
     if (rst) begin
-      _255_ = 2'h0;
+      _255_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = origin_x;
-    if (start) begin
-      _257_ = { _055_, _054_ };
-    end
+    _257_ = step;
     if (rst) begin
-      _257_ = 2'h0;
+      _257_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = stride_y;
-    if (start) begin
-      _258_ = { _059_, _058_, _057_ };
-    end
+    _258_ = _080_;
     if (rst) begin
-      _258_ = 3'h0;
+      _258_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = stride_x;
-    if (start) begin
-      _259_ = { _062_, _061_, _060_ };
-    end
+    _259_ = _085_;
     if (rst) begin
-      _259_ = 3'h0;
+      _259_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = height;
-    if (start) begin
-      _260_ = { _068_, _066_, _065_, _064_, _063_ };
-    end
+    _260_ = sum_ends;
     if (rst) begin
-      _260_ = 5'h00;
+      _260_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = width;
-    if (start) begin
-      _261_ = { _073_, _072_, _071_, _070_, _069_ };
-    end
+    _261_ = _086_;
     if (rst) begin
-      _261_ = 5'h00;
+      _261_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = is_last;
-    if (start) begin
-      _262_ = _074_;
-    end
+    _262_ = _088_;
     if (rst) begin
       _262_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = \$signal ;
-    if (fields_loaded) begin
-      _263_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_076_) begin
-      if (at_end_6) begin
-        _263_ = _079_[6:0];
-      end
-    end
+    _263_ = _101_;
     if (rst) begin
-      _263_ = 7'h00;
+      _263_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = window_x;
-    if (fields_loaded) begin
-      _264_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_076_) begin
-      _264_ = _077_[6:0];
-      if (at_end_6) begin
-        _264_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _264_ = 32'd0;
+    if (_102_) begin
+      _264_ = 32'd9868950;
     end
     if (rst) begin
-      _264_ = 7'h00;
+      _264_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = step;
+    _265_ = paced;
+    if (_104_) begin
+      _265_ = _105_[0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _265_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _265_ = 1'h0;
+    endcase
     if (rst) begin
       _265_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = _081_;
+    _266_ = is_paced;
+    if (_104_) begin
+      _266_ = _106_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _266_ = paces_once;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _266_ = paces_once;
+    endcase
     if (rst) begin
       _266_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = _086_;
+    _268_ = counter_0;
+    if (step) begin
+      _268_ = _108_[1:0];
+    end
     if (rst) begin
-      _268_ = 1'h0;
+      _268_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = sum_ends;
+    _269_ = at_end_0;
+    if (step) begin
+      _269_ = _110_;
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _269_ = once_0;
+    endcase
     if (rst) begin
       _269_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = _087_;
+    _270_ = at_start_0;
+    if (step) begin
+      _270_ = at_end_0;
+    end
     if (rst) begin
-      _270_ = 1'h0;
+      _270_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = _090_;
+    _271_ = counter_1;
+    if (step) begin
+      if (_113_) begin
+        _271_ = _115_[2:0];
+      end
+    end
     if (rst) begin
-      _271_ = 1'h0;
+      _271_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = _102_;
+    _272_ = at_end_1;
+    if (step) begin
+      if (_113_) begin
+        _272_ = _117_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _272_ = once_1;
+    endcase
     if (rst) begin
       _272_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = 32'd0;
-    if (_103_) begin
-      if (_106_) begin
-        _273_ = 32'd1911;
-      end
-      if (_109_) begin
-        _273_ = 32'd2184;
+    _273_ = at_start_1;
+    if (step) begin
+      if (_113_) begin
+        _273_ = at_end_1;
       end
     end
     if (rst) begin
-      _273_ = 32'd0;
+      _273_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = paced;
-    if (_113_) begin
-      _274_ = _114_[0];
-    end
+    _274_ = counter_2;
     if (step) begin
-      if (sum_ends) begin
-        _274_ = 1'h0;
+      if (_119_) begin
+        _274_ = _121_[2:0];
+      end
+    end
+    if (rst) begin
+      _274_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _275_ = at_end_2;
+    if (step) begin
+      if (_119_) begin
+        _275_ = _124_;
       end
     end
     casez (fsm_state)
@@ -5227,30 +5304,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _274_ = 1'h0;
-    endcase
-    if (rst) begin
-      _274_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = is_paced;
-    if (_113_) begin
-      _275_ = _115_;
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _275_ = paces_once;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _275_ = paces_once;
+          _275_ = once_2;
     endcase
     if (rst) begin
       _275_ = 1'h0;
@@ -5258,60 +5312,34 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = counter_0;
+    _276_ = at_start_2;
     if (step) begin
-      _276_ = _117_[1:0];
+      if (_119_) begin
+        _276_ = at_end_2;
+      end
     end
     if (rst) begin
-      _276_ = 2'h0;
+      _276_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = at_end_0;
+    _277_ = counter_3;
     if (step) begin
-      _277_ = _119_;
+      if (_127_) begin
+        _277_ = _129_[0];
+      end
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _277_ = once_0;
-    endcase
     if (rst) begin
       _277_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = at_start_0;
+    _279_ = at_end_3;
     if (step) begin
-      _279_ = at_end_0;
-    end
-    if (rst) begin
-      _279_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = counter_1;
-    if (step) begin
-      if (_120_) begin
-        _280_ = _122_[2:0];
-      end
-    end
-    if (rst) begin
-      _280_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = at_end_1;
-    if (step) begin
-      if (_120_) begin
-        _281_ = _125_;
+      if (_127_) begin
+        _279_ = _131_;
       end
     end
     casez (fsm_state)
@@ -5320,42 +5348,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _281_ = once_1;
+          _279_ = once_3;
     endcase
+    if (rst) begin
+      _279_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _280_ = at_start_3;
+    if (step) begin
+      if (_127_) begin
+        _280_ = at_end_3;
+      end
+    end
+    if (rst) begin
+      _280_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _281_ = counter_4;
+    if (step) begin
+      if (_136_) begin
+        _281_ = _138_[0];
+      end
+    end
     if (rst) begin
       _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = at_start_1;
+    _282_ = at_end_4;
     if (step) begin
-      if (_120_) begin
-        _282_ = at_end_1;
-      end
-    end
-    if (rst) begin
-      _282_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = counter_2;
-    if (step) begin
-      if (_127_) begin
-        _283_ = _129_[2:0];
-      end
-    end
-    if (rst) begin
-      _283_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = at_end_2;
-    if (step) begin
-      if (_127_) begin
-        _284_ = _131_;
+      if (_136_) begin
+        _282_ = _140_;
       end
     end
     casez (fsm_state)
@@ -5364,42 +5392,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _284_ = once_2;
+          _282_ = once_4;
     endcase
     if (rst) begin
-      _284_ = 1'h0;
+      _282_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = at_start_2;
+    _283_ = at_start_4;
     if (step) begin
-      if (_127_) begin
-        _285_ = at_end_2;
+      if (_136_) begin
+        _283_ = at_end_4;
       end
     end
     if (rst) begin
-      _285_ = 1'h1;
+      _283_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = counter_3;
+    _284_ = counter_5;
     if (step) begin
-      if (_135_) begin
-        _286_ = _137_[0];
+      if (_146_) begin
+        _284_ = _148_[2:0];
       end
     end
     if (rst) begin
-      _286_ = 1'h0;
+      _284_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = at_end_3;
+    _285_ = at_end_5;
     if (step) begin
-      if (_135_) begin
-        _287_ = _139_;
+      if (_146_) begin
+        _285_ = _150_;
       end
     end
     casez (fsm_state)
@@ -5408,42 +5436,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _287_ = once_3;
+          _285_ = 1'h0;
     endcase
     if (rst) begin
-      _287_ = 1'h0;
+      _285_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = at_start_3;
+    _286_ = at_start_5;
     if (step) begin
-      if (_135_) begin
-        _288_ = at_end_3;
+      if (_146_) begin
+        _286_ = at_end_5;
       end
     end
     if (rst) begin
-      _288_ = 1'h1;
+      _286_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = counter_4;
+    _287_ = counter_6;
     if (step) begin
-      if (_143_) begin
-        _290_ = _146_[0];
+      if (_157_) begin
+        _287_ = _159_[4:0];
       end
     end
     if (rst) begin
-      _290_ = 1'h0;
+      _287_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = at_end_4;
+    _288_ = at_end_6;
     if (step) begin
-      if (_143_) begin
-        _291_ = _148_;
+      if (_157_) begin
+        _288_ = _161_;
       end
     end
     casez (fsm_state)
@@ -5452,42 +5480,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _291_ = once_4;
+          _288_ = once_6;
     endcase
     if (rst) begin
-      _291_ = 1'h0;
+      _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = at_start_4;
+    _290_ = at_start_6;
     if (step) begin
-      if (_143_) begin
-        _292_ = at_end_4;
+      if (_157_) begin
+        _290_ = at_end_6;
       end
     end
     if (rst) begin
-      _292_ = 1'h1;
+      _290_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = counter_5;
+    _291_ = counter_7;
     if (step) begin
-      if (_153_) begin
-        _293_ = _155_[2:0];
+      if (_169_) begin
+        _291_ = _171_[4:0];
       end
     end
     if (rst) begin
-      _293_ = 3'h0;
+      _291_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = at_end_5;
+    _292_ = at_end_7;
     if (step) begin
-      if (_153_) begin
-        _294_ = _158_;
+      if (_169_) begin
+        _292_ = _173_;
       end
     end
     casez (fsm_state)
@@ -5496,131 +5524,43 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _294_ = 1'h0;
+          _292_ = once_7;
     endcase
     if (rst) begin
-      _294_ = 1'h0;
+      _292_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = at_start_5;
+    _293_ = at_start_7;
     if (step) begin
-      if (_153_) begin
-        _295_ = at_end_5;
+      if (_169_) begin
+        _293_ = at_end_7;
       end
     end
     if (rst) begin
-      _295_ = 1'h1;
+      _293_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = counter_6;
-    if (step) begin
-      if (_164_) begin
-        _296_ = _166_[4:0];
-      end
-    end
+    _294_ = { _181_[10], _181_ };
     if (rst) begin
-      _296_ = 5'h00;
+      _294_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = at_end_6;
-    if (step) begin
-      if (_164_) begin
-        _297_ = _169_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _297_ = once_6;
-    endcase
+    _295_ = _188_;
     if (rst) begin
-      _297_ = 1'h0;
+      _295_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = at_start_6;
-    if (step) begin
-      if (_164_) begin
-        _298_ = at_end_6;
-      end
-    end
-    if (rst) begin
-      _298_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = counter_7;
-    if (step) begin
-      if (_176_) begin
-        _299_ = _179_[4:0];
-      end
-    end
-    if (rst) begin
-      _299_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = at_end_7;
-    if (step) begin
-      if (_176_) begin
-        _301_ = _181_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _301_ = once_7;
-    endcase
-    if (rst) begin
-      _301_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_start_7;
-    if (step) begin
-      if (_176_) begin
-        _302_ = at_end_7;
-      end
-    end
-    if (rst) begin
-      _302_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = { _188_[10], _188_ };
-    if (rst) begin
-      _303_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = _196_;
-    if (rst) begin
-      _304_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = walk__act_address;
+    _296_ = walk__act_address;
     if (walk__valid) begin
-      _305_ = _197_[11:0];
+      _296_ = _190_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5628,17 +5568,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _305_ = { act_base[10], act_base };
+          _296_ = act_base;
     endcase
     if (rst) begin
-      _305_ = 12'h000;
+      _296_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = walk__weight_address;
+    _297_ = walk__weight_address;
     if (walk__valid) begin
-      _306_ = _198_[9:0];
+      _297_ = _191_[9:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5646,19 +5586,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _306_ = weight_base;
+          _297_ = weight_base;
     endcase
     if (rst) begin
-      _306_ = 10'h000;
+      _297_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = layer;
+    _298_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _307_ = 4'h0;
+            _298_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -5667,25 +5607,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_202_) begin
+          if (_194_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _307_ = _203_[3:0];
+              _298_ = _195_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _307_ = 4'h0;
+      _298_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = status;
+    _299_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _308_ = 4'h1;
+            _299_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -5694,52 +5634,52 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_202_) begin
+          if (_194_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _308_ = 4'h0;
+              _299_ = 4'h0;
             end else begin
-              _308_ = _204_[3:0];
+              _299_ = _196_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _308_ = 4'h0;
+      _299_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = fsm_state;
+    _301_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _309_ = 3'h1;
+            _301_ = 3'h1;
           end
       3'h1:
-          _309_ = 3'h2;
+          _301_ = 3'h2;
       3'h2:
-          _309_ = 3'h3;
+          _301_ = 3'h3;
       3'h3:
-          if (_199_) begin
-            _309_ = 3'h4;
+          if (_192_) begin
+            _301_ = 3'h4;
           end
       3'h4:
-          if (_202_) begin
+          if (_194_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _309_ = 3'h0;
+              _301_ = 3'h0;
             end else begin
-              _309_ = 3'h1;
+              _301_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _309_ = 3'h0;
+      _301_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = \wait ;
+    _302_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -5748,14 +5688,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          if (_199_) begin
-            _310_ = flush;
+          if (_192_) begin
+            _302_ = flush;
           end
       3'h4:
-          _310_ = _201_[4:0];
+          _302_ = _193_[4:0];
     endcase
     if (rst) begin
-      _310_ = 5'h00;
+      _302_ = 5'h00;
     end
   end
   always @* begin
@@ -5783,6 +5723,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
     endcase
   end
   assign is_pool = 1'h0;
+  assign split = 1'h0;
   assign nearly_paced = 1'h0;
   assign nearly_3 = 1'h0;
   assign nearly_4 = 1'h0;
@@ -5792,16 +5733,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _081_ = sum_starts;
-  assign _087_ = counter_3;
-  assign _107_ = counter_3;
-  assign _120_ = at_end_0;
-  assign _126_ = at_end_0;
+  assign _080_ = sum_starts;
+  assign _086_ = counter_3;
+  assign _087_ = 1'h0;
+  assign _088_ = act_bank;
+  assign _113_ = at_end_0;
+  assign _118_ = at_end_0;
+  assign _125_ = at_end_0;
   assign _132_ = at_end_0;
-  assign _140_ = at_end_0;
-  assign _149_ = at_end_0;
-  assign _159_ = at_end_0;
-  assign _170_ = at_end_0;
+  assign _141_ = at_end_0;
+  assign _151_ = at_end_0;
+  assign _162_ = at_end_0;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -5846,29 +5788,30 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _13_;
   wire _14_;
   wire _15_;
-  wire [12:0] _16_;
+  wire _16_;
   wire [12:0] _17_;
-  reg _18_;
-  reg [9:0] _19_;
-  reg [9:0] _20_;
-  reg _21_;
+  wire [12:0] _18_;
+  reg _19_;
+  reg [10:0] _20_;
+  reg [9:0] _21_;
   wire _22_;
   reg _23_;
   reg _24_;
   reg _25_;
-  reg [11:0] _26_;
-  reg [31:0] _27_;
-  reg [11:0] _28_;
-  wire _29_;
+  reg _26_;
+  reg [11:0] _27_;
+  reg [31:0] _28_;
+  reg [11:0] _29_;
   wire _30_;
   wire _31_;
   wire _32_;
   wire _33_;
   wire _34_;
+  wire _35_;
   reg [11:0] \$like  = 12'h000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
-  reg [9:0] base = 10'h000;
+  reg [10:0] base = 11'h000;
   reg fields_loaded = 1'h0;
   reg [9:0] plane = 10'h000;
   reg [11:0] second_address = 12'h000;
@@ -5879,92 +5822,83 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _00_ = 1'h0 >> layer;
   assign _11_ = 1'h0 >> layer;
   assign _22_ = 9'h100 >> layer;
-  assign _29_ = 6'h20 >> layer;
-  assign _30_ = 5'h11 >> layer;
+  assign _30_ = 6'h20 >> layer;
   assign _31_ = 1'h0 >> layer;
-  assign _32_ = 9'h100 >> layer;
-  assign _33_ = 9'h120 >> layer;
-  assign _34_ = 6'h31 >> layer;
-  assign _01_ = 5'h11 >> layer;
-  assign _02_ = 1'h0 >> layer;
+  assign _32_ = 3'h4 >> layer;
+  assign _33_ = 9'h100 >> layer;
+  assign _34_ = 9'h120 >> layer;
+  assign _35_ = 6'h20 >> layer;
+  assign _01_ = 3'h4 >> layer;
+  assign _02_ = 3'h4 >> layer;
   assign _03_ = 1'h0 >> layer;
-  assign _04_ = 9'h1c0 >> layer;
-  assign _05_ = 6'h38 >> layer;
-  assign _06_ = 3'h7 >> layer;
-  assign _07_ = 1'h0 >> layer;
-  assign _08_ = 9'h1c0 >> layer;
-  assign _09_ = 9'h1f8 >> layer;
-  assign _10_ = 6'h3f >> layer;
-  assign _12_ = 3'h7 >> layer;
-  assign _13_ = 9'h155 >> layer;
-  assign _14_ = 9'h191 >> layer;
-  assign _15_ = full & two;
-  assign _16_ = \$like  + plane;
-  assign _17_ = \$like  + 1'h1;
+  assign _04_ = 1'h0 >> layer;
+  assign _05_ = 9'h1c0 >> layer;
+  assign _06_ = 6'h38 >> layer;
+  assign _07_ = 3'h7 >> layer;
+  assign _08_ = 1'h0 >> layer;
+  assign _09_ = 9'h1c0 >> layer;
+  assign _10_ = 9'h1f8 >> layer;
+  assign _12_ = 6'h3f >> layer;
+  assign _13_ = 3'h7 >> layer;
+  assign _14_ = 9'h155 >> layer;
+  assign _15_ = 9'h191 >> layer;
+  assign _16_ = full & two;
+  assign _17_ = \$like  + plane;
+  assign _18_ = \$like  + 1'h1;
   assign write = full | \$signal ;
   assign bank = \$signal  ? second_bank : bank_field;
   assign address = \$signal  ? second_address : \$like ;
   assign word = \$signal  ? second_word : high;
   always @(posedge clk)
-    fields_loaded <= _18_;
+    fields_loaded <= _19_;
   always @(posedge clk)
-    base <= _19_;
+    base <= _20_;
   always @(posedge clk)
-    plane <= _20_;
+    plane <= _21_;
   always @(posedge clk)
-    bank_field <= _21_;
+    bank_field <= _23_;
   always @(posedge clk)
-    two <= _23_;
+    two <= _24_;
   always @(posedge clk)
-    \$signal  <= _24_;
+    \$signal  <= _25_;
   always @(posedge clk)
-    second_bank <= _25_;
+    second_bank <= _26_;
   always @(posedge clk)
-    second_address <= _26_;
+    second_address <= _27_;
   always @(posedge clk)
-    second_word <= _27_;
+    second_word <= _28_;
   always @(posedge clk)
-    \$like  <= _28_;
+    \$like  <= _29_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _18_ = start;
+    _19_ = start;
     if (rst) begin
-      _18_ = 1'h0;
+      _19_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _19_ = base;
+    _20_ = base;
     if (start) begin
-      _19_ = { _01_, _34_, _33_, _32_, _31_, _30_, _29_, _22_, _11_, _00_ };
+      _20_ = { _02_, _01_, _35_, _34_, _33_, _32_, _31_, _30_, _22_, _11_, _00_ };
     end
     if (rst) begin
-      _19_ = 10'h000;
+      _20_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _20_ = plane;
+    _21_ = plane;
     if (start) begin
-      _20_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_ };
+      _21_ = { _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_ };
     end
     if (rst) begin
-      _20_ = 10'h000;
+      _21_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _21_ = bank_field;
-    if (start) begin
-      _21_ = _13_;
-    end
-    if (rst) begin
-      _21_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _23_ = two;
+    _23_ = bank_field;
     if (start) begin
       _23_ = _14_;
     end
@@ -5974,42 +5908,52 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _24_ = _15_;
+    _24_ = two;
+    if (start) begin
+      _24_ = _15_;
+    end
     if (rst) begin
       _24_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _25_ = bank_field;
+    _25_ = _16_;
     if (rst) begin
       _25_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _26_ = _16_[11:0];
+    _26_ = bank_field;
     if (rst) begin
-      _26_ = 12'h000;
+      _26_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _27_ = low;
+    _27_ = _17_[11:0];
     if (rst) begin
-      _27_ = 32'd0;
+      _27_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _28_ = \$like ;
+    _28_ = low;
+    if (rst) begin
+      _28_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _29_ = \$like ;
     if (fields_loaded) begin
-      _28_ = { 2'h0, base };
+      _29_ = { 1'h0, base };
     end else if (full) begin
-      _28_ = _17_[11:0];
+      _29_ = _18_[11:0];
     end
     if (rst) begin
-      _28_ = 12'h000;
+      _29_ = 12'h000;
     end
   end
   assign two_digits = two;
@@ -6042,11 +5986,11 @@ module mac_product(w, clk, rst, product, negative, x);
   reg [14:0] _09_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 8'hda >> w[2:0];
-  assign _02_ = 8'hdc >> w[2:0];
-  assign _03_ = 8'hcc >> w[2:0];
-  assign _04_ = 8'h92 >> w[2:0];
-  assign _05_ = 8'hb4 >> w[2:0];
+  assign _00_ = 8'hb0 >> w[2:0];
+  assign _02_ = 8'hae >> w[2:0];
+  assign _03_ = 8'hd2 >> w[2:0];
+  assign _04_ = 8'ha0 >> w[2:0];
+  assign _05_ = 8'h94 >> w[2:0];
   assign _06_ = 8'hd8 >> w[2:0];
   assign _07_ = 8'he0 >> w[2:0];
   assign _08_ = { _07_, _06_, _05_, _04_, _03_, _02_, _00_ } * x;
@@ -6721,16 +6665,16 @@ module power_activation_0(select, clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _0000_;
   wire _0001_;
   wire _0002_;
   wire _0003_;
-  wire [16:0] _0004_;
+  wire _0004_;
   wire _0005_;
   wire _0006_;
-  wire _0007_;
+  wire [16:0] _0007_;
   wire _0008_;
   wire _0009_;
   wire _0010_;
@@ -6765,11 +6709,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0039_;
   wire _0040_;
   wire _0041_;
-  wire [16:0] _0042_;
+  wire _0042_;
   wire _0043_;
   wire _0044_;
   wire _0045_;
-  wire _0046_;
+  wire [16:0] _0046_;
   wire _0047_;
   wire _0048_;
   wire _0049_;
@@ -6804,10 +6748,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0078_;
   wire _0079_;
   wire _0080_;
-  wire [16:0] _0081_;
+  wire _0081_;
   wire _0082_;
   wire _0083_;
-  wire _0084_;
+  wire [16:0] _0084_;
   wire _0085_;
   wire _0086_;
   wire _0087_;
@@ -6843,11 +6787,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0117_;
   wire _0118_;
   wire _0119_;
-  wire [16:0] _0120_;
+  wire _0120_;
   wire _0121_;
   wire _0122_;
   wire _0123_;
-  wire _0124_;
+  wire [16:0] _0124_;
   wire _0125_;
   wire _0126_;
   wire _0127_;
@@ -6882,10 +6826,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0156_;
   wire _0157_;
   wire _0158_;
-  wire [16:0] _0159_;
+  wire _0159_;
   wire _0160_;
   wire _0161_;
-  wire _0162_;
+  wire [16:0] _0162_;
   wire _0163_;
   wire _0164_;
   wire _0165_;
@@ -6920,11 +6864,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0194_;
   wire _0195_;
   wire _0196_;
-  wire [16:0] _0197_;
+  wire _0197_;
   wire _0198_;
   wire _0199_;
   wire _0200_;
-  wire _0201_;
+  wire [16:0] _0201_;
   wire _0202_;
   wire _0203_;
   wire _0204_;
@@ -7035,10 +6979,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0309_;
   wire _0310_;
   wire _0311_;
-  wire [16:0] _0312_;
+  wire _0312_;
   wire _0313_;
   wire _0314_;
-  wire _0315_;
+  wire [16:0] _0315_;
   wire _0316_;
   wire _0317_;
   wire _0318_;
@@ -7188,54 +7132,54 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0462_;
   wire _0463_;
   wire _0464_;
-  reg [16:0] _0465_;
-  reg _0466_;
+  wire _0465_;
+  wire _0466_;
   wire _0467_;
-  reg [16:0] _0468_;
+  wire _0468_;
   reg [16:0] _0469_;
-  reg [1:0] _0470_;
+  reg _0470_;
   reg [16:0] _0471_;
   reg [16:0] _0472_;
-  reg [2:0] _0473_;
+  reg [1:0] _0473_;
   reg [16:0] _0474_;
   reg [16:0] _0475_;
-  reg [3:0] _0476_;
+  reg [2:0] _0476_;
   reg [16:0] _0477_;
   wire _0478_;
   reg [16:0] _0479_;
-  reg [4:0] _0480_;
+  reg [3:0] _0480_;
   reg [16:0] _0481_;
   reg [16:0] _0482_;
-  reg [5:0] _0483_;
+  reg [4:0] _0483_;
   reg [16:0] _0484_;
   reg [16:0] _0485_;
-  reg [6:0] _0486_;
+  reg [5:0] _0486_;
   reg [16:0] _0487_;
   reg [16:0] _0488_;
   wire _0489_;
-  reg [7:0] _0490_;
+  reg [6:0] _0490_;
   reg [16:0] _0491_;
-  wire _0492_;
-  wire _0493_;
-  wire [18:0] _0494_;
+  reg [16:0] _0492_;
+  reg [7:0] _0493_;
+  reg [16:0] _0494_;
   wire _0495_;
   wire _0496_;
   wire _0497_;
   wire _0498_;
-  wire _0499_;
+  wire [18:0] _0499_;
   wire _0500_;
   wire _0501_;
   wire _0502_;
   wire _0503_;
   wire _0504_;
-  wire [22:0] _0505_;
+  wire _0505_;
   wire _0506_;
   wire _0507_;
   wire _0508_;
   wire _0509_;
   wire _0510_;
   wire _0511_;
-  wire _0512_;
+  wire [21:0] _0512_;
   wire _0513_;
   wire _0514_;
   wire _0515_;
@@ -7264,6 +7208,9 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0538_;
   wire _0539_;
   wire _0540_;
+  wire _0541_;
+  wire _0542_;
+  wire _0543_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -7296,519 +7243,528 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
-  assign _0391_ = 7'h7f >> index_8[5:0];
-  assign _0392_ = index_8[6] ? _0390_ : _0391_;
-  assign _0393_ = 64'h80fe07f03f81f83f >> index_8[5:0];
-  assign _0394_ = 59'h7e1f0f878f1e737 >> index_8[5:0];
+  assign _0387_ = index_8[6] ? _0385_ : _0386_;
+  assign _0388_ = 63'h7c03e01e01e01c03 >> index_8[5:0];
+  assign _0390_ = 64'h8060180400000000 >> index_8[5:0];
+  assign _0391_ = index_8[6] ? _0388_ : _0390_;
+  assign _0392_ = index_8[7] ? _0387_ : _0391_;
+  assign _0393_ = 1'h0 >> index_8[5:0];
+  assign _0394_ = 9'h1fe >> index_8[5:0];
   assign _0395_ = index_8[6] ? _0393_ : _0394_;
-  assign _0396_ = index_8[7] ? _0392_ : _0395_;
-  assign _0397_ = select ? _0388_ : _0396_;
-  assign _0398_ = 1'h0 >> index_8[5:0];
-  assign _0399_ = 46'h3fffc000fffc >> index_8[5:0];
-  assign _0401_ = index_8[6] ? _0398_ : _0399_;
-  assign _0402_ = 52'hfff8003ffc003 >> index_8[5:0];
-  assign _0403_ = 64'hff800ffc01fe03f0 >> index_8[5:0];
+  assign _0396_ = 59'h7f03f81f83f07e0 >> index_8[5:0];
+  assign _0397_ = 64'hfc3e1f0f8f1e39cd >> index_8[5:0];
+  assign _0398_ = index_8[6] ? _0396_ : _0397_;
+  assign _0399_ = index_8[7] ? _0395_ : _0398_;
+  assign _0401_ = select ? _0392_ : _0399_;
+  assign _0402_ = 1'h0 >> index_8[5:0];
+  assign _0403_ = 42'h3fffc000fff >> index_8[5:0];
   assign _0404_ = index_8[6] ? _0402_ : _0403_;
-  assign _0405_ = index_8[7] ? _0401_ : _0404_;
-  assign _0406_ = 1'h0 >> index_8[5:0];
-  assign _0407_ = 7'h7f >> index_8[5:0];
-  assign _0408_ = index_8[6] ? _0406_ : _0407_;
-  assign _0409_ = 64'hff0007ffc001ffc0 >> index_8[5:0];
-  assign _0410_ = 59'h7fe00ff80fe07c6 >> index_8[5:0];
+  assign _0405_ = 64'h8003ffe001ffe003 >> index_8[5:0];
+  assign _0406_ = 64'hff801ff803fc03f0 >> index_8[5:0];
+  assign _0407_ = index_8[6] ? _0405_ : _0406_;
+  assign _0408_ = index_8[7] ? _0404_ : _0407_;
+  assign _0409_ = 1'h0 >> index_8[5:0];
+  assign _0410_ = 9'h1ff >> index_8[5:0];
   assign _0412_ = index_8[6] ? _0409_ : _0410_;
-  assign _0413_ = index_8[7] ? _0408_ : _0412_;
-  assign _0414_ = select ? _0405_ : _0413_;
-  assign _0415_ = 1'h0 >> index_8[5:0];
-  assign _0416_ = 46'h3fffffff0000 >> index_8[5:0];
-  assign _0417_ = index_8[6] ? _0415_ : _0416_;
-  assign _0418_ = 52'hffffffc000003 >> index_8[5:0];
-  assign _0419_ = 64'hfffff00001fffc00 >> index_8[5:0];
+  assign _0413_ = 64'hf8003ffe003ff800 >> index_8[5:0];
+  assign _0414_ = 64'hffc01ff00fe03e0e >> index_8[5:0];
+  assign _0415_ = index_8[6] ? _0413_ : _0414_;
+  assign _0416_ = index_8[7] ? _0412_ : _0415_;
+  assign _0417_ = select ? _0408_ : _0416_;
+  assign _0418_ = 1'h0 >> index_8[5:0];
+  assign _0419_ = 42'h3fffffff000 >> index_8[5:0];
   assign _0420_ = index_8[6] ? _0418_ : _0419_;
-  assign _0421_ = index_8[7] ? _0417_ : _0420_;
-  assign _0423_ = 1'h0 >> index_8[5:0];
-  assign _0424_ = 7'h7f >> index_8[5:0];
-  assign _0425_ = index_8[6] ? _0423_ : _0424_;
-  assign _0426_ = 64'hfffff8000001ffff >> index_8[5:0];
-  assign _0427_ = 64'hf80000ffff0007f8 >> index_8[5:0];
+  assign _0421_ = 50'h3fffffe000003 >> index_8[5:0];
+  assign _0423_ = 64'hffffe00003fffc00 >> index_8[5:0];
+  assign _0424_ = index_8[6] ? _0421_ : _0423_;
+  assign _0425_ = index_8[7] ? _0420_ : _0424_;
+  assign _0426_ = 1'h0 >> index_8[5:0];
+  assign _0427_ = 9'h1ff >> index_8[5:0];
   assign _0428_ = index_8[6] ? _0426_ : _0427_;
-  assign _0429_ = index_8[7] ? _0425_ : _0428_;
-  assign _0430_ = select ? _0421_ : _0429_;
-  assign _0431_ = 1'h0 >> index_8[5:0];
-  assign _0432_ = 46'h3fffffffffff >> index_8[5:0];
-  assign _0434_ = index_8[6] ? _0431_ : _0432_;
-  assign _0435_ = 64'hfff0000000000003 >> index_8[5:0];
-  assign _0436_ = 64'hfffffffffe000000 >> index_8[5:0];
+  assign _0429_ = 64'hffffc000003fffff >> index_8[5:0];
+  assign _0430_ = 45'h1ffff0003ff0 >> index_8[5:0];
+  assign _0431_ = index_8[6] ? _0429_ : _0430_;
+  assign _0432_ = index_8[7] ? _0428_ : _0431_;
+  assign _0434_ = select ? _0425_ : _0432_;
+  assign _0435_ = 1'h0 >> index_8[5:0];
+  assign _0436_ = 42'h3ffffffffff >> index_8[5:0];
   assign _0437_ = index_8[6] ? _0435_ : _0436_;
-  assign _0438_ = index_8[7] ? _0434_ : _0437_;
-  assign _0439_ = 1'h0 >> index_8[5:0];
-  assign _0440_ = 7'h7f >> index_8[5:0];
-  assign _0441_ = index_8[6] ? _0439_ : _0440_;
-  assign _0442_ = 64'hfffffffffffe0000 >> index_8[5:0];
-  assign _0443_ = 40'hfffffff800 >> index_8[5:0];
+  assign _0438_ = 64'hfffc000000000003 >> index_8[5:0];
+  assign _0439_ = 64'hfffffffffc000000 >> index_8[5:0];
+  assign _0440_ = index_8[6] ? _0438_ : _0439_;
+  assign _0441_ = index_8[7] ? _0437_ : _0440_;
+  assign _0442_ = 1'h0 >> index_8[5:0];
+  assign _0443_ = 9'h1ff >> index_8[5:0];
   assign _0446_ = index_8[6] ? _0442_ : _0443_;
-  assign _0447_ = index_8[7] ? _0441_ : _0446_;
-  assign _0448_ = select ? _0438_ : _0447_;
-  assign _0449_ = 1'h0 >> index_8[5:0];
-  assign _0450_ = 46'h3fffffffffff >> index_8[5:0];
-  assign _0451_ = index_8[6] ? _0449_ : _0450_;
-  assign _0452_ = 64'hfffffffffffffffc >> index_8[5:0];
-  assign _0453_ = 1'h0 >> index_8[5:0];
+  assign _0447_ = 64'hffffffffffc00000 >> index_8[5:0];
+  assign _0448_ = 45'h1fffffffc000 >> index_8[5:0];
+  assign _0449_ = index_8[6] ? _0447_ : _0448_;
+  assign _0450_ = index_8[7] ? _0446_ : _0449_;
+  assign _0451_ = select ? _0441_ : _0450_;
+  assign _0452_ = 1'h0 >> index_8[5:0];
+  assign _0453_ = 42'h3ffffffffff >> index_8[5:0];
   assign _0454_ = index_8[6] ? _0452_ : _0453_;
-  assign _0455_ = index_8[7] ? _0451_ : _0454_;
+  assign _0455_ = 64'hfffffffffffffffc >> index_8[5:0];
   assign _0457_ = 1'h0 >> index_8[5:0];
-  assign _0458_ = 7'h7f >> index_8[5:0];
-  assign _0459_ = index_8[6] ? _0457_ : _0458_;
-  assign _0460_ = 64'hffffffffffffffff >> index_8[5:0];
-  assign _0461_ = 64'hffffff0000000000 >> index_8[5:0];
+  assign _0458_ = index_8[6] ? _0455_ : _0457_;
+  assign _0459_ = index_8[7] ? _0454_ : _0458_;
+  assign _0460_ = 1'h0 >> index_8[5:0];
+  assign _0461_ = 9'h1ff >> index_8[5:0];
   assign _0462_ = index_8[6] ? _0460_ : _0461_;
-  assign _0463_ = index_8[7] ? _0459_ : _0462_;
-  assign _0464_ = select ? _0455_ : _0463_;
+  assign _0463_ = 64'hffffffffffffffff >> index_8[5:0];
+  assign _0464_ = 64'hffffe00000000000 >> index_8[5:0];
+  assign _0465_ = index_8[6] ? _0463_ : _0464_;
+  assign _0466_ = index_8[7] ? _0462_ : _0465_;
+  assign _0468_ = select ? _0459_ : _0466_;
   always @(posedge clk)
-    value_0 <= _0465_;
+    value_0 <= _0469_;
   always @(posedge clk)
-    index_1 <= _0466_;
+    index_1 <= _0470_;
   always @(posedge clk)
-    value_1 <= _0468_;
+    value_1 <= _0471_;
   always @(posedge clk)
-    threshold_1 <= _0469_;
+    threshold_1 <= _0472_;
   always @(posedge clk)
-    index_2 <= _0470_;
+    index_2 <= _0473_;
   always @(posedge clk)
-    value_2 <= _0471_;
+    value_2 <= _0474_;
   always @(posedge clk)
-    threshold_2 <= _0472_;
+    threshold_2 <= _0475_;
   always @(posedge clk)
-    index_3 <= _0473_;
+    index_3 <= _0476_;
   always @(posedge clk)
-    value_3 <= _0474_;
+    value_3 <= _0477_;
   always @(posedge clk)
-    threshold_3 <= _0475_;
+    threshold_3 <= _0479_;
   always @(posedge clk)
-    index_4 <= _0476_;
+    index_4 <= _0480_;
   always @(posedge clk)
-    value_4 <= _0477_;
+    value_4 <= _0481_;
   always @(posedge clk)
-    threshold_4 <= _0479_;
+    threshold_4 <= _0482_;
   always @(posedge clk)
-    index_5 <= _0480_;
+    index_5 <= _0483_;
   always @(posedge clk)
-    value_5 <= _0481_;
+    value_5 <= _0484_;
   always @(posedge clk)
-    threshold_5 <= _0482_;
+    threshold_5 <= _0485_;
   always @(posedge clk)
-    index_6 <= _0483_;
+    index_6 <= _0486_;
   always @(posedge clk)
-    value_6 <= _0484_;
+    value_6 <= _0487_;
   always @(posedge clk)
-    threshold_6 <= _0485_;
+    threshold_6 <= _0488_;
   always @(posedge clk)
-    index_7 <= _0486_;
+    index_7 <= _0490_;
   always @(posedge clk)
-    value_7 <= _0487_;
+    value_7 <= _0491_;
   always @(posedge clk)
-    threshold_7 <= _0488_;
+    threshold_7 <= _0492_;
   always @(posedge clk)
-    index_8 <= _0490_;
+    index_8 <= _0493_;
   always @(posedge clk)
-    value_8 <= _0491_;
-  assign _0000_ = 2'h2 >> select;
-  assign _0111_ = 2'h3 >> select;
+    value_8 <= _0494_;
+  assign _0000_ = 2'h3 >> select;
+  assign _0111_ = 2'h2 >> select;
   assign _0222_ = 2'h3 >> select;
-  assign _0333_ = 1'h1 >> select;
-  assign _0444_ = 1'h1 >> select;
-  assign _0497_ = 2'h2 >> select;
-  assign _0508_ = 1'h1 >> select;
-  assign _0519_ = 1'h1 >> select;
-  assign _0530_ = 1'h0 >> select;
-  assign _0001_ = $signed(value) <= $signed({ _0530_, _0519_, _0508_, _0497_, _0444_, _0333_, _0222_, _0111_, _0000_ });
-  assign _0012_ = 1'h0 >> select;
+  assign _0333_ = 1'h0 >> select;
+  assign _0444_ = 2'h3 >> select;
+  assign _0500_ = 2'h2 >> select;
+  assign _0511_ = 1'h1 >> select;
+  assign _0522_ = 1'h0 >> select;
+  assign _0533_ = 1'h1 >> select;
+  assign _0001_ = 1'h0 >> select;
+  assign _0012_ = $signed(value) <= $signed({ _0001_, _0533_, _0522_, _0511_, _0500_, _0444_, _0333_, _0222_, _0111_, _0000_ });
   assign _0023_ = 1'h0 >> select;
-  assign _0034_ = 2'h3 >> select;
-  assign _0045_ = 1'h0 >> select;
-  assign _0056_ = 2'h2 >> select;
+  assign _0034_ = 1'h0 >> select;
+  assign _0045_ = 1'h1 >> select;
+  assign _0056_ = 1'h0 >> select;
   assign _0067_ = 2'h2 >> select;
-  assign _0078_ = 2'h2 >> select;
+  assign _0078_ = 1'h0 >> select;
   assign _0089_ = 1'h0 >> select;
-  assign _0100_ = 1'h1 >> select;
-  assign _0112_ = 2'h2 >> select;
-  assign _0123_ = 2'h3 >> select;
+  assign _0100_ = 2'h2 >> select;
+  assign _0112_ = 1'h1 >> select;
+  assign _0123_ = 2'h2 >> select;
   assign _0134_ = 2'h3 >> select;
-  assign _0145_ = 2'h2 >> select;
+  assign _0145_ = 2'h3 >> select;
   assign _0156_ = 2'h2 >> select;
   assign _0167_ = 2'h2 >> select;
   assign _0178_ = 2'h2 >> select;
-  assign _0189_ = 1'h1 >> select;
-  assign _0200_ = 1'h0 >> select;
-  assign _0211_ = $signed(value) >= $signed({ _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_, _0012_ });
-  assign _0223_ = 1'h0 >> select;
+  assign _0189_ = 2'h2 >> select;
+  assign _0200_ = 1'h1 >> select;
+  assign _0211_ = 1'h0 >> select;
+  assign _0223_ = $signed(value) >= $signed({ _0211_, _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_ });
   assign _0234_ = 1'h0 >> select;
-  assign _0245_ = 2'h3 >> select;
-  assign _0256_ = 1'h0 >> select;
-  assign _0267_ = 2'h2 >> select;
+  assign _0245_ = 1'h0 >> select;
+  assign _0256_ = 1'h1 >> select;
+  assign _0267_ = 1'h0 >> select;
   assign _0278_ = 2'h2 >> select;
-  assign _0289_ = 2'h2 >> select;
+  assign _0289_ = 1'h0 >> select;
   assign _0300_ = 1'h0 >> select;
-  assign _0311_ = 1'h1 >> select;
-  assign _0322_ = 2'h2 >> select;
-  assign _0334_ = 2'h3 >> select;
+  assign _0311_ = 2'h2 >> select;
+  assign _0322_ = 1'h1 >> select;
+  assign _0334_ = 2'h2 >> select;
   assign _0345_ = 2'h3 >> select;
-  assign _0356_ = 2'h2 >> select;
+  assign _0356_ = 2'h3 >> select;
   assign _0367_ = 2'h2 >> select;
   assign _0378_ = 2'h2 >> select;
   assign _0389_ = 2'h2 >> select;
-  assign _0400_ = 1'h1 >> select;
-  assign _0411_ = 1'h0 >> select;
-  assign _0422_ = 2'h2 >> select;
+  assign _0400_ = 2'h2 >> select;
+  assign _0411_ = 1'h1 >> select;
+  assign _0422_ = 1'h0 >> select;
   assign _0433_ = 2'h3 >> select;
-  assign _0445_ = 2'h3 >> select;
-  assign _0456_ = 1'h1 >> select;
-  assign _0467_ = 1'h1 >> select;
-  assign _0478_ = 2'h2 >> select;
-  assign _0489_ = 1'h1 >> select;
-  assign _0492_ = 1'h1 >> select;
-  assign _0493_ = 1'h0 >> select;
-  assign _0494_ = $signed({ _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_, _0223_ }) - $signed({ _0493_, _0492_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_, _0422_ });
-  assign _0495_ = 2'h2 >> select;
-  assign _0496_ = 2'h3 >> select;
-  assign _0498_ = 2'h3 >> select;
-  assign _0499_ = 1'h1 >> select;
-  assign _0500_ = 1'h1 >> select;
-  assign _0501_ = 2'h2 >> select;
-  assign _0502_ = 1'h1 >> select;
-  assign _0503_ = 1'h1 >> select;
+  assign _0445_ = 2'h2 >> select;
+  assign _0456_ = 2'h3 >> select;
+  assign _0467_ = 1'h0 >> select;
+  assign _0478_ = 2'h3 >> select;
+  assign _0489_ = 2'h2 >> select;
+  assign _0495_ = 1'h1 >> select;
+  assign _0496_ = 1'h0 >> select;
+  assign _0497_ = 1'h1 >> select;
+  assign _0498_ = 1'h0 >> select;
+  assign _0499_ = $signed({ _0422_, _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_ }) - $signed({ _0498_, _0497_, _0496_, _0495_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_ });
+  assign _0501_ = 2'h3 >> select;
+  assign _0502_ = 2'h2 >> select;
+  assign _0503_ = 2'h3 >> select;
   assign _0504_ = 1'h0 >> select;
-  assign _0505_ = $signed(value) - $signed({ _0504_, _0503_, _0502_, _0501_, _0500_, _0499_, _0498_, _0496_, _0495_ });
-  assign _0506_ = 2'h3 >> select;
-  assign _0507_ = 2'h3 >> select;
-  assign _0509_ = 2'h3 >> select;
+  assign _0505_ = 2'h3 >> select;
+  assign _0506_ = 2'h2 >> select;
+  assign _0507_ = 1'h1 >> select;
+  assign _0508_ = 1'h0 >> select;
+  assign _0509_ = 1'h1 >> select;
   assign _0510_ = 1'h0 >> select;
-  assign _0511_ = 1'h0 >> select;
-  assign _0512_ = 2'h3 >> select;
+  assign _0512_ = $signed(value) - $signed({ _0510_, _0509_, _0508_, _0507_, _0506_, _0505_, _0504_, _0503_, _0502_, _0501_ });
   assign _0513_ = 1'h0 >> select;
   assign _0514_ = 1'h0 >> select;
   assign _0515_ = 1'h0 >> select;
   assign _0516_ = 1'h0 >> select;
   assign _0517_ = 2'h3 >> select;
   assign _0518_ = 2'h3 >> select;
-  assign _0520_ = 1'h0 >> select;
-  assign _0521_ = 1'h0 >> select;
-  assign _0522_ = 1'h0 >> select;
-  assign _0523_ = 1'h0 >> select;
-  assign _0524_ = 2'h3 >> select;
-  assign _0525_ = 1'h1 >> select;
-  assign _0526_ = 2'h2 >> select;
-  assign _0527_ = 2'h3 >> select;
-  assign _0528_ = 1'h1 >> select;
-  assign _0529_ = 1'h1 >> select;
-  assign _0531_ = 1'h0 >> select;
+  assign _0519_ = 1'h0 >> select;
+  assign _0520_ = 2'h3 >> select;
+  assign _0521_ = 2'h3 >> select;
+  assign _0523_ = 2'h3 >> select;
+  assign _0524_ = 1'h0 >> select;
+  assign _0525_ = 2'h3 >> select;
+  assign _0526_ = 1'h0 >> select;
+  assign _0527_ = 1'h0 >> select;
+  assign _0528_ = 1'h0 >> select;
+  assign _0529_ = 1'h0 >> select;
+  assign _0530_ = 2'h3 >> select;
+  assign _0531_ = 1'h1 >> select;
   assign _0532_ = 1'h0 >> select;
-  assign _0533_ = 2'h2 >> select;
   assign _0534_ = 1'h0 >> select;
-  assign _0535_ = 2'h2 >> select;
-  assign _0536_ = 1'h0 >> select;
+  assign _0535_ = 1'h1 >> select;
+  assign _0536_ = 2'h2 >> select;
   assign _0537_ = 2'h2 >> select;
   assign _0538_ = 1'h0 >> select;
-  assign _0539_ = 1'h0 >> select;
-  assign _0540_ = 2'h2 >> select;
-  assign _0002_ = 1'h1 >> select;
-  assign _0003_ = 1'h0 >> select;
-  assign _0004_ = reached_0 ? { _0524_, _0523_, _0522_, _0521_, _0520_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_, _0512_, _0511_, _0510_, _0509_, _0507_, _0506_ } : { _0003_, _0002_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0533_, _0532_, _0531_, _0529_, _0528_, _0527_, _0526_, _0525_ };
-  assign _0005_ = 4'hb >> { select, index_1 };
-  assign _0006_ = 4'he >> { select, index_1 };
-  assign _0007_ = 4'ha >> { select, index_1 };
-  assign _0008_ = 3'h5 >> { select, index_1 };
-  assign _0009_ = 3'h4 >> { select, index_1 };
-  assign _0010_ = 4'hf >> { select, index_1 };
+  assign _0539_ = 2'h2 >> select;
+  assign _0540_ = 2'h3 >> select;
+  assign _0541_ = 1'h0 >> select;
+  assign _0542_ = 1'h1 >> select;
+  assign _0543_ = 1'h1 >> select;
+  assign _0002_ = 2'h3 >> select;
+  assign _0003_ = 1'h1 >> select;
+  assign _0004_ = 2'h3 >> select;
+  assign _0005_ = 1'h0 >> select;
+  assign _0006_ = 1'h0 >> select;
+  assign _0007_ = reached_0 ? { _0530_, _0529_, _0528_, _0527_, _0526_, _0525_, _0524_, _0523_, _0521_, _0520_, _0519_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_ } : { _0006_, _0005_, _0004_, _0003_, _0002_, _0543_, _0542_, _0541_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0532_, _0531_ };
+  assign _0008_ = 3'h4 >> { select, index_1 };
+  assign _0009_ = 1'h0 >> { select, index_1 };
+  assign _0010_ = 3'h4 >> { select, index_1 };
   assign _0011_ = 1'h0 >> { select, index_1 };
-  assign _0013_ = 3'h5 >> { select, index_1 };
-  assign _0014_ = 1'h1 >> { select, index_1 };
-  assign _0015_ = 1'h1 >> { select, index_1 };
-  assign _0016_ = 4'hb >> { select, index_1 };
+  assign _0013_ = 4'he >> { select, index_1 };
+  assign _0014_ = 4'he >> { select, index_1 };
+  assign _0015_ = 1'h0 >> { select, index_1 };
+  assign _0016_ = 4'ha >> { select, index_1 };
   assign _0017_ = 4'hf >> { select, index_1 };
-  assign _0018_ = 3'h5 >> { select, index_1 };
-  assign _0019_ = 3'h5 >> { select, index_1 };
-  assign _0020_ = 3'h4 >> { select, index_1 };
+  assign _0018_ = 4'ha >> { select, index_1 };
+  assign _0019_ = 1'h1 >> { select, index_1 };
+  assign _0020_ = 4'hb >> { select, index_1 };
   assign _0021_ = 1'h1 >> { select, index_1 };
-  assign _0022_ = 4'ha >> { select, index_1 };
-  assign _0024_ = 4'hb >> { select, index_1 };
-  assign _0025_ = 2'h3 >> { select, index_1 };
+  assign _0022_ = 1'h1 >> { select, index_1 };
+  assign _0024_ = 1'h0 >> { select, index_1 };
+  assign _0025_ = 3'h5 >> { select, index_1 };
   assign _0026_ = 4'ha >> { select, index_1 };
-  assign _0027_ = 4'h9 >> { select, index_1 };
-  assign _0028_ = 1'h1 >> { select, index_1 };
-  assign _0029_ = 3'h7 >> { select, index_1 };
-  assign _0030_ = 3'h4 >> { select, index_1 };
-  assign _0031_ = 3'h5 >> { select, index_1 };
-  assign _0032_ = 3'h5 >> { select, index_1 };
-  assign _0033_ = 3'h5 >> { select, index_1 };
-  assign _0035_ = 4'hf >> { select, index_1 };
-  assign _0036_ = 3'h7 >> { select, index_1 };
-  assign _0037_ = 3'h5 >> { select, index_1 };
-  assign _0038_ = 4'h9 >> { select, index_1 };
-  assign _0039_ = 4'h8 >> { select, index_1 };
-  assign _0040_ = 4'h8 >> { select, index_1 };
-  assign _0041_ = 2'h2 >> { select, index_1 };
-  assign _0042_ = reached_1 ? { _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_, _0007_, _0006_, _0005_ } : { _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_, _0026_, _0025_, _0024_ };
-  assign _0043_ = 8'hef >> { select, index_2 };
-  assign _0044_ = 8'hef >> { select, index_2 };
-  assign _0046_ = 8'hef >> { select, index_2 };
-  assign _0047_ = 6'h22 >> { select, index_2 };
-  assign _0048_ = 6'h32 >> { select, index_2 };
-  assign _0049_ = 8'hcf >> { select, index_2 };
-  assign _0050_ = 6'h20 >> { select, index_2 };
-  assign _0051_ = 5'h11 >> { select, index_2 };
-  assign _0052_ = 5'h11 >> { select, index_2 };
-  assign _0053_ = 6'h31 >> { select, index_2 };
-  assign _0054_ = 8'hcd >> { select, index_2 };
-  assign _0055_ = 8'hcd >> { select, index_2 };
-  assign _0057_ = 6'h31 >> { select, index_2 };
-  assign _0058_ = 5'h12 >> { select, index_2 };
-  assign _0059_ = 2'h3 >> { select, index_2 };
-  assign _0060_ = 6'h22 >> { select, index_2 };
-  assign _0061_ = 8'hcc >> { select, index_2 };
-  assign _0062_ = 8'hae >> { select, index_2 };
-  assign _0063_ = 8'hae >> { select, index_2 };
-  assign _0064_ = 8'had >> { select, index_2 };
-  assign _0065_ = 6'h31 >> { select, index_2 };
-  assign _0066_ = 6'h23 >> { select, index_2 };
-  assign _0068_ = 8'h8d >> { select, index_2 };
-  assign _0069_ = 6'h20 >> { select, index_2 };
-  assign _0070_ = 2'h2 >> { select, index_2 };
-  assign _0071_ = 6'h30 >> { select, index_2 };
-  assign _0072_ = 7'h40 >> { select, index_2 };
-  assign _0073_ = 8'h9c >> { select, index_2 };
+  assign _0027_ = 4'hd >> { select, index_1 };
+  assign _0028_ = 3'h5 >> { select, index_1 };
+  assign _0029_ = 4'hd >> { select, index_1 };
+  assign _0030_ = 1'h0 >> { select, index_1 };
+  assign _0031_ = 3'h6 >> { select, index_1 };
+  assign _0032_ = 4'ha >> { select, index_1 };
+  assign _0033_ = 4'hd >> { select, index_1 };
+  assign _0035_ = 2'h3 >> { select, index_1 };
+  assign _0036_ = 4'hf >> { select, index_1 };
+  assign _0037_ = 3'h6 >> { select, index_1 };
+  assign _0038_ = 1'h1 >> { select, index_1 };
+  assign _0039_ = 4'hb >> { select, index_1 };
+  assign _0040_ = 1'h1 >> { select, index_1 };
+  assign _0041_ = 4'hd >> { select, index_1 };
+  assign _0042_ = 4'h8 >> { select, index_1 };
+  assign _0043_ = 4'h8 >> { select, index_1 };
+  assign _0044_ = 2'h2 >> { select, index_1 };
+  assign _0046_ = reached_1 ? { _0026_, _0025_, _0024_, _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_ } : { _0044_, _0043_, _0042_, _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_ };
+  assign _0047_ = 6'h30 >> { select, index_2 };
+  assign _0048_ = 5'h11 >> { select, index_2 };
+  assign _0049_ = 6'h33 >> { select, index_2 };
+  assign _0050_ = 5'h11 >> { select, index_2 };
+  assign _0051_ = 8'hec >> { select, index_2 };
+  assign _0052_ = 8'hcc >> { select, index_2 };
+  assign _0053_ = 5'h12 >> { select, index_2 };
+  assign _0054_ = 8'hdf >> { select, index_2 };
+  assign _0055_ = 8'hee >> { select, index_2 };
+  assign _0057_ = 8'hce >> { select, index_2 };
+  assign _0058_ = 6'h21 >> { select, index_2 };
+  assign _0059_ = 8'hff >> { select, index_2 };
+  assign _0060_ = 6'h33 >> { select, index_2 };
+  assign _0061_ = 5'h10 >> { select, index_2 };
+  assign _0062_ = 2'h3 >> { select, index_2 };
+  assign _0063_ = 6'h22 >> { select, index_2 };
+  assign _0064_ = 8'hcc >> { select, index_2 };
+  assign _0065_ = 6'h20 >> { select, index_2 };
+  assign _0066_ = 7'h71 >> { select, index_2 };
+  assign _0068_ = 2'h2 >> { select, index_2 };
+  assign _0069_ = 7'h63 >> { select, index_2 };
+  assign _0070_ = 8'hdd >> { select, index_2 };
+  assign _0071_ = 8'hbe >> { select, index_2 };
+  assign _0072_ = 7'h71 >> { select, index_2 };
+  assign _0073_ = 8'hbd >> { select, index_2 };
   assign _0074_ = 8'hdc >> { select, index_2 };
-  assign _0075_ = 1'h0 >> { select, index_2 };
-  assign _0076_ = 6'h23 >> { select, index_2 };
-  assign _0077_ = 7'h60 >> { select, index_2 };
-  assign _0079_ = 7'h42 >> { select, index_2 };
-  assign _0080_ = 8'h8c >> { select, index_2 };
-  assign _0081_ = reached_2 ? { _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_, _0046_, _0044_, _0043_ } : { _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_, _0064_, _0063_, _0062_ };
-  assign _0082_ = 16'hfdf3 >> { select, index_3 };
-  assign _0083_ = 16'he3f5 >> { select, index_3 };
-  assign _0084_ = 16'hebf4 >> { select, index_3 };
-  assign _0085_ = 4'hd >> { select, index_3 };
-  assign _0086_ = 13'h1901 >> { select, index_3 };
-  assign _0087_ = 16'he2f7 >> { select, index_3 };
-  assign _0088_ = 9'h105 >> { select, index_3 };
-  assign _0090_ = 13'h1201 >> { select, index_3 };
-  assign _0091_ = 13'h1a0a >> { select, index_3 };
-  assign _0092_ = 13'h1f01 >> { select, index_3 };
-  assign _0093_ = 16'heff1 >> { select, index_3 };
-  assign _0094_ = 16'heef1 >> { select, index_3 };
-  assign _0095_ = 13'h1b0e >> { select, index_3 };
-  assign _0096_ = 11'h60f >> { select, index_3 };
-  assign _0097_ = 13'h140a >> { select, index_3 };
-  assign _0098_ = 13'h180c >> { select, index_3 };
-  assign _0099_ = 16'he0f0 >> { select, index_3 };
-  assign _0101_ = 16'hdefd >> { select, index_3 };
-  assign _0102_ = 16'he9f6 >> { select, index_3 };
-  assign _0103_ = 16'hfbfe >> { select, index_3 };
-  assign _0104_ = 14'h280e >> { select, index_3 };
-  assign _0105_ = 13'h1b02 >> { select, index_3 };
-  assign _0106_ = 16'heafa >> { select, index_3 };
-  assign _0107_ = 13'h1f02 >> { select, index_3 };
-  assign _0108_ = 14'h250d >> { select, index_3 };
-  assign _0109_ = 12'ha0b >> { select, index_3 };
-  assign _0110_ = 12'h80b >> { select, index_3 };
-  assign _0113_ = 16'hcdfb >> { select, index_3 };
-  assign _0114_ = 16'hd2fb >> { select, index_3 };
-  assign _0115_ = 14'h3404 >> { select, index_3 };
-  assign _0116_ = 14'h3200 >> { select, index_3 };
-  assign _0117_ = 14'h240a >> { select, index_3 };
-  assign _0118_ = 14'h380c >> { select, index_3 };
-  assign _0119_ = 16'hc0f0 >> { select, index_3 };
-  assign _0120_ = reached_3 ? { _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_, _0084_, _0083_, _0082_ } : { _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_, _0103_, _0102_, _0101_ };
-  assign _0121_ = 32'd4200333278 >> { select, index_4 };
-  assign _0122_ = 32'd4241424137 >> { select, index_4 };
-  assign _0124_ = 32'd4244897604 >> { select, index_4 };
-  assign _0125_ = 23'h60004b >> { select, index_4 };
-  assign _0126_ = 21'h19007b >> { select, index_4 };
-  assign _0127_ = 32'd4199874535 >> { select, index_4 };
-  assign _0128_ = 27'h70b0022 >> { select, index_4 };
-  assign _0129_ = 26'h2940014 >> { select, index_4 };
-  assign _0130_ = 27'h4c80006 >> { select, index_4 };
-  assign _0131_ = 27'h44a0006 >> { select, index_4 };
-  assign _0132_ = 32'd4205903622 >> { select, index_4 };
-  assign _0133_ = 32'd4266917881 >> { select, index_4 };
-  assign _0135_ = 27'h63600ff >> { select, index_4 };
-  assign _0136_ = 27'h4a400aa >> { select, index_4 };
-  assign _0137_ = 27'h73800cc >> { select, index_4 };
-  assign _0138_ = 27'h7c000f0 >> { select, index_4 };
-  assign _0139_ = 32'd4160814848 >> { select, index_4 };
-  assign _0140_ = 32'd4280025054 >> { select, index_4 };
-  assign _0141_ = 32'd4260888154 >> { select, index_4 };
-  assign _0142_ = 32'd4271570751 >> { select, index_4 };
-  assign _0143_ = 27'h4db007e >> { select, index_4 };
-  assign _0144_ = 27'h4aa001d >> { select, index_4 };
-  assign _0146_ = 32'd4291493735 >> { select, index_4 };
-  assign _0147_ = 20'hc00a3 >> { select, index_4 };
-  assign _0148_ = 27'h5ce0047 >> { select, index_4 };
-  assign _0149_ = 26'h388004c >> { select, index_4 };
-  assign _0150_ = 25'h1a10047 >> { select, index_4 };
-  assign _0151_ = 32'd4196728391 >> { select, index_4 };
-  assign _0152_ = 32'd4270391224 >> { select, index_4 };
-  assign _0153_ = 25'h19a0000 >> { select, index_4 };
-  assign _0154_ = 27'h52c00aa >> { select, index_4 };
-  assign _0155_ = 27'h63000cc >> { select, index_4 };
-  assign _0157_ = 27'h7c000f0 >> { select, index_4 };
-  assign _0158_ = 32'd4160814848 >> { select, index_4 };
-  assign _0159_ = reached_4 ? { _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_, _0124_, _0122_, _0121_ } : { _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_, _0142_, _0141_, _0140_ };
-  assign _0160_ = 64'hfffee12afffe0d03 >> { select, index_5 };
-  assign _0161_ = 64'hfff05e2effffe23a >> { select, index_5 };
-  assign _0162_ = 64'hffedb4bfffff34b0 >> { select, index_5 };
-  assign _0163_ = 53'h100ea40000359a >> { select, index_5 };
-  assign _0164_ = 53'h1cc1470000229f >> { select, index_5 };
-  assign _0165_ = 64'hffec7d3bffffbd7f >> { select, index_5 };
-  assign _0166_ = 53'h16a94100004c0d >> { select, index_5 };
-  assign _0168_ = 51'h59fb900001a35 >> { select, index_5 };
-  assign _0169_ = 51'h7dd2400001879 >> { select, index_5 };
-  assign _0170_ = 52'hc20d70000183d >> { select, index_5 };
-  assign _0171_ = 64'hfff778d8ffffe7c2 >> { select, index_5 };
-  assign _0172_ = 64'hfff4e44affffffff >> { select, index_5 };
-  assign _0173_ = 49'h1496c0000aaaa >> { select, index_5 };
-  assign _0174_ = 53'h198e700000cccc >> { select, index_5 };
-  assign _0175_ = 53'h1e0f800000f0f0 >> { select, index_5 };
-  assign _0176_ = 53'h1ff0000000ff00 >> { select, index_5 };
-  assign _0177_ = 64'hffe00000ffff0000 >> { select, index_5 };
-  assign _0179_ = 64'hffee8ff4fffe0c01 >> { select, index_5 };
-  assign _0180_ = 64'hfff41889fffe3dc7 >> { select, index_5 };
-  assign _0181_ = 64'hffd8bb03ffff2975 >> { select, index_5 };
-  assign _0182_ = 54'h31630900003d5c >> { select, index_5 };
-  assign _0183_ = 50'h312bd00000358 >> { select, index_5 };
-  assign _0184_ = 64'hfffb81ddffffbcbd >> { select, index_5 };
-  assign _0185_ = 53'h1fb6df00004c0d >> { select, index_5 };
-  assign _0186_ = 54'h3ba98800003237 >> { select, index_5 };
-  assign _0187_ = 54'h3ec436000030fa >> { select, index_5 };
-  assign _0188_ = 52'hf4d560000303f >> { select, index_5 };
-  assign _0190_ = 64'hfff85166ffffcfc0 >> { select, index_5 };
-  assign _0191_ = 64'hffc6332cfffe0000 >> { select, index_5 };
-  assign _0192_ = 54'h2b5a480000aaaa >> { select, index_5 };
-  assign _0193_ = 54'h339c700000cccc >> { select, index_5 };
-  assign _0194_ = 54'h3c1f800000f0f0 >> { select, index_5 };
-  assign _0195_ = 54'h3fe0000000ff00 >> { select, index_5 };
-  assign _0196_ = 64'hffc00000ffff0000 >> { select, index_5 };
-  assign _0197_ = reached_5 ? { _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_, _0162_, _0161_, _0160_ } : { _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_, _0181_, _0180_, _0179_ };
-  assign _0198_ = 64'hfffffeadba853730 >> index_6;
-  assign _0199_ = 64'hfffffffe07804080 >> index_6;
-  assign _0201_ = select ? _0198_ : _0199_;
-  assign _0202_ = 64'hfffffafabdfad891 >> index_6;
-  assign _0203_ = 64'hfffffffead2b5a11 >> index_6;
+  assign _0075_ = 8'hdc >> { select, index_2 };
+  assign _0076_ = 7'h53 >> { select, index_2 };
+  assign _0077_ = 8'hff >> { select, index_2 };
+  assign _0079_ = 2'h3 >> { select, index_2 };
+  assign _0080_ = 6'h20 >> { select, index_2 };
+  assign _0081_ = 7'h60 >> { select, index_2 };
+  assign _0082_ = 7'h42 >> { select, index_2 };
+  assign _0083_ = 8'h8c >> { select, index_2 };
+  assign _0084_ = reached_2 ? { _0064_, _0063_, _0062_, _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_ } : { _0083_, _0082_, _0081_, _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_ };
+  assign _0085_ = 11'h400 >> { select, index_3 };
+  assign _0086_ = 11'h403 >> { select, index_3 };
+  assign _0087_ = 13'h1807 >> { select, index_3 };
+  assign _0088_ = 4'hc >> { select, index_3 };
+  assign _0090_ = 16'hf2f4 >> { select, index_3 };
+  assign _0091_ = 16'hf0f6 >> { select, index_3 };
+  assign _0092_ = 9'h10e >> { select, index_3 };
+  assign _0093_ = 16'he5ff >> { select, index_3 };
+  assign _0094_ = 16'hfcfa >> { select, index_3 };
+  assign _0095_ = 16'hfef8 >> { select, index_3 };
+  assign _0096_ = 13'h1e07 >> { select, index_3 };
+  assign _0097_ = 16'hf1ff >> { select, index_3 };
+  assign _0098_ = 13'h1500 >> { select, index_3 };
+  assign _0099_ = 12'hc0f >> { select, index_3 };
+  assign _0101_ = 13'h160a >> { select, index_3 };
+  assign _0102_ = 13'h180c >> { select, index_3 };
+  assign _0103_ = 16'he0f0 >> { select, index_3 };
+  assign _0104_ = 14'h301c >> { select, index_3 };
+  assign _0105_ = 14'h3f1d >> { select, index_3 };
+  assign _0106_ = 14'h3d1e >> { select, index_3 };
+  assign _0107_ = 12'h81b >> { select, index_3 };
+  assign _0108_ = 16'hccee >> { select, index_3 };
+  assign _0109_ = 16'hcef6 >> { select, index_3 };
+  assign _0110_ = 12'hf0e >> { select, index_3 };
+  assign _0113_ = 16'he6f8 >> { select, index_3 };
+  assign _0114_ = 16'he6f1 >> { select, index_3 };
+  assign _0115_ = 16'hfdf0 >> { select, index_3 };
+  assign _0116_ = 12'hb0f >> { select, index_3 };
+  assign _0117_ = 16'heeff >> { select, index_3 };
+  assign _0118_ = 14'h2400 >> { select, index_3 };
+  assign _0119_ = 14'h2200 >> { select, index_3 };
+  assign _0120_ = 14'h340a >> { select, index_3 };
+  assign _0121_ = 14'h380c >> { select, index_3 };
+  assign _0122_ = 16'hc0f0 >> { select, index_3 };
+  assign _0124_ = reached_3 ? { _0103_, _0102_, _0101_, _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_ } : { _0122_, _0121_, _0120_, _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_ };
+  assign _0125_ = 26'h23900c0 >> { select, index_4 };
+  assign _0126_ = 23'h5e0037 >> { select, index_4 };
+  assign _0127_ = 25'h1950026 >> { select, index_4 };
+  assign _0128_ = 20'h900bc >> { select, index_4 };
+  assign _0129_ = 32'd4281466663 >> { select, index_4 };
+  assign _0130_ = 32'd4264820735 >> { select, index_4 };
+  assign _0131_ = 25'h11c006f >> { select, index_4 };
+  assign _0132_ = 32'd4233232363 >> { select, index_4 };
+  assign _0133_ = 32'd4256497544 >> { select, index_4 };
+  assign _0135_ = 32'd4256956288 >> { select, index_4 };
+  assign _0136_ = 26'h2c6007f >> { select, index_4 };
+  assign _0137_ = 32'd4255907584 >> { select, index_4 };
+  assign _0138_ = 23'h6600ff >> { select, index_4 };
+  assign _0139_ = 26'h2b400aa >> { select, index_4 };
+  assign _0140_ = 26'h33800cc >> { select, index_4 };
+  assign _0141_ = 26'h3c000f0 >> { select, index_4 };
+  assign _0142_ = 32'd4227923712 >> { select, index_4 };
+  assign _0143_ = 24'hff0155 >> { select, index_4 };
+  assign _0144_ = 27'h7af00a0 >> { select, index_4 };
+  assign _0146_ = 27'h6a401f7 >> { select, index_4 };
+  assign _0147_ = 24'he20162 >> { select, index_4 };
+  assign _0148_ = 32'd4194958943 >> { select, index_4 };
+  assign _0149_ = 32'd4247125813 >> { select, index_4 };
+  assign _0150_ = 27'h4f800d7 >> { select, index_4 };
+  assign _0151_ = 32'd4194303951 >> { select, index_4 };
+  assign _0152_ = 32'd4240899969 >> { select, index_4 };
+  assign _0153_ = 32'd4215013248 >> { select, index_4 };
+  assign _0154_ = 26'h238007f >> { select, index_4 };
+  assign _0155_ = 32'd4184669696 >> { select, index_4 };
+  assign _0157_ = 27'h71a0000 >> { select, index_4 };
+  assign _0158_ = 27'h5ac00aa >> { select, index_4 };
+  assign _0159_ = 27'h63000cc >> { select, index_4 };
+  assign _0160_ = 27'h7c000f0 >> { select, index_4 };
+  assign _0161_ = 32'd4160814848 >> { select, index_4 };
+  assign _0162_ = reached_4 ? { _0142_, _0141_, _0140_, _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_ } : { _0161_, _0160_, _0159_, _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_ };
+  assign _0163_ = 53'h10b9c700004af7 >> { select, index_5 };
+  assign _0164_ = 52'hc8f220001ff5a >> { select, index_5 };
+  assign _0165_ = 52'hbf1e00001592c >> { select, index_5 };
+  assign _0166_ = 53'h1a418700019ab3 >> { select, index_5 };
+  assign _0168_ = 64'hfff8ce6dfffe3d50 >> { select, index_5 };
+  assign _0169_ = 64'hfff655a6ffffaf92 >> { select, index_5 };
+  assign _0170_ = 52'hcdf5a00005d98 >> { select, index_5 };
+  assign _0171_ = 64'hffe0fdc6ffffd8ae >> { select, index_5 };
+  assign _0172_ = 64'hffe2cab4ffffc0cb >> { select, index_5 };
+  assign _0173_ = 64'hfffdc670ffffc000 >> { select, index_5 };
+  assign _0174_ = 53'h1b1aa70001c000 >> { select, index_5 };
+  assign _0175_ = 64'hffe73992fffe3fff >> { select, index_5 };
+  assign _0176_ = 53'h15ad240000aaaa >> { select, index_5 };
+  assign _0177_ = 53'h19ce380000cccc >> { select, index_5 };
+  assign _0179_ = 53'h1e0fc00000f0f0 >> { select, index_5 };
+  assign _0180_ = 53'h1ff0000000ff00 >> { select, index_5 };
+  assign _0181_ = 64'hffe00000ffff0000 >> { select, index_5 };
+  assign _0182_ = 53'h1486c90000ccee >> { select, index_5 };
+  assign _0183_ = 53'h100309000000cc >> { select, index_5 };
+  assign _0184_ = 52'h8443e00015de8 >> { select, index_5 };
+  assign _0185_ = 53'h1a9f9e00019e74 >> { select, index_5 };
+  assign _0186_ = 64'hfffa9948fffe1b27 >> { select, index_5 };
+  assign _0187_ = 64'hffecf3c7ffff2fa2 >> { select, index_5 };
+  assign _0188_ = 51'h441680000fbb6 >> { select, index_5 };
+  assign _0190_ = 64'hffe2ce85fffff8df >> { select, index_5 };
+  assign _0191_ = 64'hfff83ff2ffffc091 >> { select, index_5 };
+  assign _0192_ = 64'hffee86d4ffffc000 >> { select, index_5 };
+  assign _0193_ = 53'h1213980001c000 >> { select, index_5 };
+  assign _0194_ = 64'hfff18e4affffc000 >> { select, index_5 };
+  assign _0195_ = 51'h52b6c00016aaa >> { select, index_5 };
+  assign _0196_ = 53'h19cc7000018ccc >> { select, index_5 };
+  assign _0197_ = 53'h1e0f800001f0f0 >> { select, index_5 };
+  assign _0198_ = 53'h1ff0000001ff00 >> { select, index_5 };
+  assign _0199_ = 64'hffe00000fffe0000 >> { select, index_5 };
+  assign _0201_ = reached_5 ? { _0181_, _0180_, _0179_, _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_ } : { _0199_, _0198_, _0197_, _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_ };
+  assign _0202_ = 42'h37e57a66868 >> index_6;
+  assign _0203_ = 24'hfef9e5 >> index_6;
   assign _0204_ = select ? _0202_ : _0203_;
-  assign _0205_ = 64'hffffffc5c4927d1b >> index_6;
-  assign _0206_ = 64'hffffffff0a33df9d >> index_6;
+  assign _0205_ = 41'h1fb87c64f19 >> index_6;
+  assign _0206_ = 34'h2d2aa54ca >> index_6;
   assign _0207_ = select ? _0205_ : _0206_;
-  assign _0208_ = 42'h3e8df5228d5 >> index_6;
-  assign _0209_ = 28'hfb3d35c >> index_6;
+  assign _0208_ = 41'h151db8cdbac >> index_6;
+  assign _0209_ = 34'h31bd77ef0 >> index_6;
   assign _0210_ = select ? _0208_ : _0209_;
-  assign _0212_ = 41'h11ad487ba44 >> index_6;
-  assign _0213_ = 28'h84d936d >> index_6;
+  assign _0212_ = 41'h1e07df6d195 >> index_6;
+  assign _0213_ = 34'h3e3fc9f1a >> index_6;
   assign _0214_ = select ? _0212_ : _0213_;
-  assign _0215_ = 64'hffffff29838eaef0 >> index_6;
-  assign _0216_ = 64'hffffffffcbf06ff8 >> index_6;
+  assign _0215_ = 64'hfffffe270c4ecf8f >> index_6;
+  assign _0216_ = 64'hfffffffc43e3061d >> index_6;
   assign _0217_ = select ? _0215_ : _0216_;
-  assign _0218_ = 43'h64a0d2cab57 >> index_6;
-  assign _0219_ = 30'h347040f0 >> index_6;
+  assign _0218_ = 64'hfffffd3bbdfd27b0 >> index_6;
+  assign _0219_ = 64'hffffffff84ffe604 >> index_6;
   assign _0220_ = select ? _0218_ : _0219_;
-  assign _0221_ = 40'haa5479023e >> index_6;
-  assign _0224_ = 27'h78e0f37 >> index_6;
+  assign _0221_ = 42'h282618a6a18 >> index_6;
+  assign _0224_ = 30'h3fe3e79c >> index_6;
   assign _0225_ = select ? _0221_ : _0224_;
-  assign _0226_ = 41'h1a956e3265f >> index_6;
-  assign _0227_ = 27'h7803f46 >> index_6;
+  assign _0226_ = 64'hfffffee2ce0ce9d1 >> index_6;
+  assign _0227_ = 64'hffffffffffe0f9fd >> index_6;
   assign _0228_ = select ? _0226_ : _0227_;
-  assign _0229_ = 42'h3cf63e76e9e >> index_6;
-  assign _0230_ = 33'h1f87ff088 >> index_6;
+  assign _0229_ = 64'hfffffdc7b3bc9ce3 >> index_6;
+  assign _0230_ = 64'hfffffffff800e183 >> index_6;
   assign _0231_ = select ? _0229_ : _0230_;
-  assign _0232_ = 64'hfffffb1ea39127b4 >> index_6;
-  assign _0233_ = 64'hffffffffffffffff >> index_6;
+  assign _0232_ = 64'hfffffdca0dcb8c3c >> index_6;
+  assign _0233_ = 64'hfffffffc07ffffff >> index_6;
   assign _0235_ = select ? _0232_ : _0233_;
-  assign _0236_ = 64'hfffffe54b525b4d8 >> index_6;
-  assign _0237_ = 64'hfffffffeaaaaaaaa >> index_6;
+  assign _0236_ = 41'h1bae3b9ba6a >> index_6;
+  assign _0237_ = 1'h0 >> index_6;
   assign _0238_ = select ? _0236_ : _0237_;
-  assign _0239_ = 43'h46739c638e0 >> index_6;
-  assign _0240_ = 32'd3435973836 >> index_6;
+  assign _0239_ = 64'hffffff2f4ad2d34c >> index_6;
+  assign _0240_ = 64'hfffffffeaaaaaaaa >> index_6;
   assign _0241_ = select ? _0239_ : _0240_;
-  assign _0242_ = 43'h787c1f83f00 >> index_6;
-  assign _0243_ = 32'd4042322160 >> index_6;
+  assign _0242_ = 42'h2338ce31c70 >> index_6;
+  assign _0243_ = 32'd3435973836 >> index_6;
   assign _0244_ = select ? _0242_ : _0243_;
-  assign _0246_ = 43'h7f801ffc000 >> index_6;
-  assign _0247_ = 32'd4278255360 >> index_6;
+  assign _0246_ = 42'h3c3f0fc1f80 >> index_6;
+  assign _0247_ = 32'd4042322160 >> index_6;
   assign _0248_ = select ? _0246_ : _0247_;
-  assign _0249_ = 43'h7fffe000000 >> index_6;
-  assign _0250_ = 32'd4294901760 >> index_6;
+  assign _0249_ = 42'h3fc00ffe000 >> index_6;
+  assign _0250_ = 32'd4278255360 >> index_6;
   assign _0251_ = select ? _0249_ : _0250_;
-  assign _0252_ = 64'hfffff80000000000 >> index_6;
-  assign _0253_ = 64'hffffffff00000000 >> index_6;
+  assign _0252_ = 42'h3ffff000000 >> index_6;
+  assign _0253_ = 32'd4294901760 >> index_6;
   assign _0254_ = select ? _0252_ : _0253_;
-  assign _0255_ = 64'hfffffa548ad42c6f >> index_6;
-  assign _0257_ = 64'hfffffffff8efffed >> index_6;
+  assign _0255_ = 64'hfffffc0000000000 >> index_6;
+  assign _0257_ = 64'hffffffff00000000 >> index_6;
   assign _0258_ = select ? _0255_ : _0257_;
-  assign _0259_ = 64'hfffff02e7adf9786 >> index_6;
-  assign _0260_ = 64'hfffffffd5556a568 >> index_6;
+  assign _0259_ = 43'h611129f37e3 >> index_6;
+  assign _0260_ = 34'h3ff030e13 >> index_6;
   assign _0261_ = select ? _0259_ : _0260_;
-  assign _0262_ = 64'hfffffbd9bc97d10a >> index_6;
-  assign _0263_ = 64'hfffffffe5e672a62 >> index_6;
+  assign _0262_ = 42'h22ef0a9c066 >> index_6;
+  assign _0263_ = 33'h124a95ad8 >> index_6;
   assign _0264_ = select ? _0262_ : _0263_;
-  assign _0265_ = 44'hd8d1c7a14c0 >> index_6;
-  assign _0266_ = 31'h5f67a3b8 >> index_6;
+  assign _0265_ = 42'h356b7e59d4a >> index_6;
+  assign _0266_ = 34'h237f254e0 >> index_6;
   assign _0268_ = select ? _0265_ : _0266_;
-  assign _0269_ = 43'h7a2b78ebab2 >> index_6;
-  assign _0270_ = 31'h589bb3da >> index_6;
+  assign _0269_ = 43'h7efd06e0f90 >> index_6;
+  assign _0270_ = 34'h3c7fc9f36 >> index_6;
   assign _0271_ = select ? _0269_ : _0270_;
-  assign _0272_ = 64'hfffff26a6d544c0e >> index_6;
-  assign _0273_ = 64'hffffffff9fe05fea >> index_6;
+  assign _0272_ = 64'hfffffe068e2e459e >> index_6;
+  assign _0273_ = 64'hfffffffc06c72e3c >> index_6;
   assign _0274_ = select ? _0272_ : _0273_;
-  assign _0275_ = 44'hb3245e791a2 >> index_6;
-  assign _0276_ = 30'h20f000f2 >> index_6;
+  assign _0275_ = 64'hfffffba60d97cc1e >> index_6;
+  assign _0276_ = 64'hffffffff88ffc62c >> index_6;
   assign _0277_ = select ? _0275_ : _0276_;
-  assign _0279_ = 41'h1d9bca39330 >> index_6;
-  assign _0280_ = 27'h70c0f26 >> index_6;
+  assign _0279_ = 43'h450eaa1a602 >> index_6;
+  assign _0280_ = 31'h7fc7cfb8 >> index_6;
   assign _0281_ = select ? _0279_ : _0280_;
-  assign _0282_ = 43'h4c186280fa8 >> index_6;
-  assign _0283_ = 27'h7106fd4 >> index_6;
+  assign _0282_ = 64'hfffffa587627e87c >> index_6;
+  assign _0283_ = 64'hffffffffffc0f1dc >> index_6;
   assign _0284_ = select ? _0282_ : _0283_;
-  assign _0285_ = 44'hebc873c0496 >> index_6;
-  assign _0286_ = 34'h3f8fff008 >> index_6;
+  assign _0285_ = 64'hfffffbc19747859e >> index_6;
+  assign _0286_ = 64'hfffffffff100c182 >> index_6;
   assign _0287_ = select ? _0285_ : _0286_;
-  assign _0288_ = 64'hfffff9e2bcadb214 >> index_6;
-  assign _0290_ = 64'hfffffffc00000000 >> index_6;
+  assign _0288_ = 64'hffffff013f1bdece >> index_6;
+  assign _0290_ = 64'hfffffffc0ffffffe >> index_6;
   assign _0291_ = select ? _0288_ : _0290_;
-  assign _0292_ = 64'hfffffab4290924d8 >> index_6;
-  assign _0293_ = 64'hfffffffeaaaaaaaa >> index_6;
+  assign _0292_ = 43'h48f1c8e4da4 >> index_6;
+  assign _0293_ = 34'h3fffffffe >> index_6;
   assign _0294_ = select ? _0292_ : _0293_;
-  assign _0295_ = 44'hcc731ce38e0 >> index_6;
-  assign _0296_ = 32'd3435973836 >> index_6;
+  assign _0295_ = 64'hfffffd2a56d496c8 >> index_6;
+  assign _0296_ = 64'hfffffffd55555554 >> index_6;
   assign _0297_ = select ? _0295_ : _0296_;
-  assign _0298_ = 44'hf07c1f03f00 >> index_6;
-  assign _0299_ = 32'd4042322160 >> index_6;
+  assign _0298_ = 43'h63398e718f0 >> index_6;
+  assign _0299_ = 33'h199999998 >> index_6;
   assign _0301_ = select ? _0298_ : _0299_;
-  assign _0302_ = 44'hff801ffc000 >> index_6;
-  assign _0303_ = 32'd4278255360 >> index_6;
+  assign _0302_ = 43'h7c3e0f81f00 >> index_6;
+  assign _0303_ = 33'h1e1e1e1e0 >> index_6;
   assign _0304_ = select ? _0302_ : _0303_;
-  assign _0305_ = 44'hffffe000000 >> index_6;
-  assign _0306_ = 32'd4294901760 >> index_6;
+  assign _0305_ = 43'h7fc00ffe000 >> index_6;
+  assign _0306_ = 33'h1fe01fe00 >> index_6;
   assign _0307_ = select ? _0305_ : _0306_;
-  assign _0308_ = 64'hfffff00000000000 >> index_6;
-  assign _0309_ = 64'hffffffff00000000 >> index_6;
+  assign _0308_ = 43'h7ffff000000 >> index_6;
+  assign _0309_ = 33'h1fffe0000 >> index_6;
   assign _0310_ = select ? _0308_ : _0309_;
-  assign _0312_ = reached_6 ? { _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_, _0201_ } : { _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_, _0258_ };
-  assign _0313_ = 2'h3 >> select;
-  assign _0314_ = 1'h1 >> select;
-  assign _0315_ = 1'h0 >> select;
-  assign _0316_ = 1'h0 >> select;
-  assign _0317_ = 2'h2 >> select;
-  assign _0318_ = 1'h1 >> select;
-  assign _0319_ = 2'h2 >> select;
-  assign _0320_ = 2'h2 >> select;
-  assign _0321_ = 1'h0 >> select;
+  assign _0312_ = 64'hfffff80000000000 >> index_6;
+  assign _0313_ = 64'hfffffffe00000000 >> index_6;
+  assign _0314_ = select ? _0312_ : _0313_;
+  assign _0315_ = reached_6 ? { _0258_, _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_ } : { _0314_, _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_ };
+  assign _0316_ = 2'h3 >> select;
+  assign _0317_ = 2'h3 >> select;
+  assign _0318_ = 2'h2 >> select;
+  assign _0319_ = 1'h1 >> select;
+  assign _0320_ = 1'h0 >> select;
+  assign _0321_ = 2'h3 >> select;
   assign _0323_ = 2'h2 >> select;
-  assign _0324_ = 2'h2 >> select;
-  assign _0325_ = 2'h2 >> select;
-  assign _0326_ = 1'h0 >> select;
+  assign _0324_ = 1'h1 >> select;
+  assign _0325_ = 1'h1 >> select;
+  assign _0326_ = 2'h3 >> select;
   assign _0327_ = 2'h2 >> select;
-  assign _0328_ = 1'h0 >> select;
-  assign _0329_ = 2'h2 >> select;
-  assign _0330_ = 1'h1 >> select;
-  assign reached_0 = value_0 >= { _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_, _0315_, _0314_, _0313_ };
+  assign _0328_ = 1'h1 >> select;
+  assign _0329_ = 2'h3 >> select;
+  assign _0330_ = 2'h3 >> select;
+  assign _0331_ = 1'h1 >> select;
+  assign _0332_ = 2'h3 >> select;
+  assign _0335_ = 1'h0 >> select;
+  assign reached_0 = value_0 >= { _0335_, _0332_, _0331_, _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_ };
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
   assign reached_3 = value_3 >= threshold_3;
@@ -7816,235 +7772,229 @@ module power_activation_0(select, clk, rst, code, value);
   assign reached_5 = value_5 >= threshold_5;
   assign reached_6 = value_6 >= threshold_6;
   assign reached_7 = value_7 >= threshold_7;
-  assign _0331_ = 1'h0 >> index_8[5:0];
-  assign _0332_ = 46'h2aaaaaaaaaaa >> index_8[5:0];
-  assign _0335_ = index_8[6] ? _0331_ : _0332_;
-  assign _0336_ = 64'haaa5552aaaaaaaa9 >> index_8[5:0];
-  assign _0337_ = 63'h552aaaa95554aaaa >> index_8[5:0];
+  assign _0336_ = 1'h0 >> index_8[5:0];
+  assign _0337_ = 42'h2aaaaaaa555 >> index_8[5:0];
   assign _0338_ = index_8[6] ? _0336_ : _0337_;
-  assign _0339_ = index_8[7] ? _0335_ : _0338_;
-  assign _0340_ = 1'h0 >> index_8[5:0];
-  assign _0341_ = 7'h55 >> index_8[5:0];
-  assign _0342_ = index_8[6] ? _0340_ : _0341_;
-  assign _0343_ = 63'h555552aa9555556a >> index_8[5:0];
-  assign _0344_ = 64'had54aa5555ab52ac >> index_8[5:0];
+  assign _0339_ = 62'h2aa9555555554aa9 >> index_8[5:0];
+  assign _0340_ = 63'h55555552aaaaaaaa >> index_8[5:0];
+  assign _0341_ = index_8[6] ? _0339_ : _0340_;
+  assign _0342_ = index_8[7] ? _0338_ : _0341_;
+  assign _0343_ = 1'h0 >> index_8[5:0];
+  assign _0344_ = 9'h155 >> index_8[5:0];
   assign _0346_ = index_8[6] ? _0343_ : _0344_;
-  assign _0347_ = index_8[7] ? _0342_ : _0346_;
-  assign _0348_ = select ? _0339_ : _0347_;
-  assign _0349_ = 1'h0 >> index_8[5:0];
-  assign _0350_ = 46'h33330ccc3330 >> index_8[5:0];
-  assign _0351_ = index_8[6] ? _0349_ : _0350_;
-  assign _0352_ = 64'hccc6663333333332 >> index_8[5:0];
-  assign _0353_ = 63'h664cc331999930cc >> index_8[5:0];
+  assign _0347_ = 63'h52aa9555556aad55 >> index_8[5:0];
+  assign _0348_ = 64'haa954aa55ab554aa >> index_8[5:0];
+  assign _0349_ = index_8[6] ? _0347_ : _0348_;
+  assign _0350_ = index_8[7] ? _0346_ : _0349_;
+  assign _0351_ = select ? _0342_ : _0350_;
+  assign _0352_ = 1'h0 >> index_8[5:0];
+  assign _0353_ = 42'h33330ccc666 >> index_8[5:0];
   assign _0354_ = index_8[6] ? _0352_ : _0353_;
-  assign _0355_ = index_8[7] ? _0351_ : _0354_;
-  assign _0357_ = 1'h0 >> index_8[5:0];
-  assign _0358_ = 7'h66 >> index_8[5:0];
-  assign _0359_ = index_8[6] ? _0357_ : _0358_;
-  assign _0360_ = 63'h66999ccce666664c >> index_8[5:0];
-  assign _0361_ = 64'hc998cc6666cd9cc8 >> index_8[5:0];
+  assign _0355_ = 62'h3331999999999332 >> index_8[5:0];
+  assign _0357_ = 63'h66198663333330cc >> index_8[5:0];
+  assign _0358_ = index_8[6] ? _0355_ : _0357_;
+  assign _0359_ = index_8[7] ? _0354_ : _0358_;
+  assign _0360_ = 1'h0 >> index_8[5:0];
+  assign _0361_ = 9'h199 >> index_8[5:0];
   assign _0362_ = index_8[6] ? _0360_ : _0361_;
-  assign _0363_ = index_8[7] ? _0359_ : _0362_;
-  assign _0364_ = select ? _0355_ : _0363_;
-  assign _0365_ = 1'h0 >> index_8[5:0];
-  assign _0366_ = 46'h3c3c30f0c3c3 >> index_8[5:0];
-  assign _0368_ = index_8[6] ? _0365_ : _0366_;
-  assign _0369_ = 60'hf087843c03c03c0 >> index_8[5:0];
-  assign _0370_ = 63'h780f03c1e1e1c300 >> index_8[5:0];
+  assign _0363_ = 64'h9ccce666664cc999 >> index_8[5:0];
+  assign _0364_ = 62'h33198cc66cd9a732 >> index_8[5:0];
+  assign _0365_ = index_8[6] ? _0363_ : _0364_;
+  assign _0366_ = index_8[7] ? _0362_ : _0365_;
+  assign _0368_ = select ? _0359_ : _0366_;
+  assign _0369_ = 1'h0 >> index_8[5:0];
+  assign _0370_ = 42'h3c3c30f0878 >> index_8[5:0];
   assign _0371_ = index_8[6] ? _0369_ : _0370_;
-  assign _0372_ = index_8[7] ? _0368_ : _0371_;
-  assign _0373_ = 1'h0 >> index_8[5:0];
-  assign _0374_ = 7'h78 >> index_8[5:0];
-  assign _0375_ = index_8[6] ? _0373_ : _0374_;
-  assign _0376_ = 63'h78e1e70f387987b0 >> index_8[5:0];
-  assign _0377_ = 64'hf61f0f87870e18c8 >> index_8[5:0];
+  assign _0372_ = 63'h43c21e01e01e03c0 >> index_8[5:0];
+  assign _0373_ = 63'h781e0783c3c3c300 >> index_8[5:0];
+  assign _0374_ = index_8[6] ? _0372_ : _0373_;
+  assign _0375_ = index_8[7] ? _0371_ : _0374_;
+  assign _0376_ = 1'h0 >> index_8[5:0];
+  assign _0377_ = 9'h1e1 >> index_8[5:0];
   assign _0379_ = index_8[6] ? _0376_ : _0377_;
-  assign _0380_ = index_8[7] ? _0375_ : _0379_;
-  assign _0381_ = select ? _0372_ : _0380_;
-  assign _0382_ = 1'h0 >> index_8[5:0];
-  assign _0383_ = 46'h3fc03f00fc03 >> index_8[5:0];
-  assign _0384_ = index_8[6] ? _0382_ : _0383_;
-  assign _0385_ = 64'hf00f807c03c03c03 >> index_8[5:0];
-  assign _0386_ = 64'h80700c0200000000 >> index_8[5:0];
-  assign _0387_ = index_8[6] ? _0385_ : _0386_;
-  assign _0388_ = index_8[7] ? _0384_ : _0387_;
-  assign _0390_ = 1'h0 >> index_8[5:0];
+  assign _0380_ = 64'he70f387987b0f61e >> index_8[5:0];
+  assign _0381_ = 64'hc3e1f0f870e1c632 >> index_8[5:0];
+  assign _0382_ = index_8[6] ? _0380_ : _0381_;
+  assign _0383_ = index_8[7] ? _0379_ : _0382_;
+  assign _0384_ = select ? _0375_ : _0383_;
+  assign _0385_ = 1'h0 >> index_8[5:0];
+  assign _0386_ = 42'h3fc03f00f80 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
-    if (_0001_) begin
-      _0465_ = 17'h00000;
-    end else if (_0211_) begin
-      _0465_ = _0494_[16:0];
+    if (_0012_) begin
+      _0469_ = 17'h00000;
+    end else if (_0223_) begin
+      _0469_ = _0499_[16:0];
     end else begin
-      _0465_ = _0505_[16:0];
+      _0469_ = _0512_[16:0];
     end
-    if (rst) begin
-      _0465_ = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0466_ = reached_0;
-    if (rst) begin
-      _0466_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0468_ = value_0;
-    if (rst) begin
-      _0468_ = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0469_ = _0004_;
     if (rst) begin
       _0469_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0470_ = { index_1, reached_1 };
+    _0470_ = reached_0;
     if (rst) begin
-      _0470_ = 2'h0;
+      _0470_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0471_ = value_1;
+    _0471_ = value_0;
     if (rst) begin
       _0471_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0472_ = _0042_;
+    _0472_ = _0007_;
     if (rst) begin
       _0472_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0473_ = { index_2, reached_2 };
+    _0473_ = { index_1, reached_1 };
     if (rst) begin
-      _0473_ = 3'h0;
+      _0473_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0474_ = value_2;
+    _0474_ = value_1;
     if (rst) begin
       _0474_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0475_ = _0081_;
+    _0475_ = _0046_;
     if (rst) begin
       _0475_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0476_ = { index_3, reached_3 };
+    _0476_ = { index_2, reached_2 };
     if (rst) begin
-      _0476_ = 4'h0;
+      _0476_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0477_ = value_3;
+    _0477_ = value_2;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0479_ = _0120_;
+    _0479_ = _0084_;
     if (rst) begin
       _0479_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0480_ = { index_4, reached_4 };
+    _0480_ = { index_3, reached_3 };
     if (rst) begin
-      _0480_ = 5'h00;
+      _0480_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0481_ = value_4;
+    _0481_ = value_3;
     if (rst) begin
       _0481_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0482_ = _0159_;
+    _0482_ = _0124_;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0483_ = { index_5, reached_5 };
+    _0483_ = { index_4, reached_4 };
     if (rst) begin
-      _0483_ = 6'h00;
+      _0483_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0484_ = value_5;
+    _0484_ = value_4;
     if (rst) begin
       _0484_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0485_ = _0197_;
+    _0485_ = _0162_;
     if (rst) begin
       _0485_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0486_ = { index_6, reached_6 };
+    _0486_ = { index_5, reached_5 };
     if (rst) begin
-      _0486_ = 7'h00;
+      _0486_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0487_ = value_6;
+    _0487_ = value_5;
     if (rst) begin
       _0487_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0488_ = _0312_;
+    _0488_ = _0201_;
     if (rst) begin
       _0488_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0490_ = { index_7, reached_7 };
+    _0490_ = { index_6, reached_6 };
     if (rst) begin
-      _0490_ = 8'h00;
+      _0490_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0491_ = value_7;
+    _0491_ = value_6;
     if (rst) begin
       _0491_ = 17'h00000;
     end
   end
-  assign code = { _0464_, _0448_, _0430_, _0414_, _0397_, _0381_, _0364_, _0348_ };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0492_ = _0315_;
+    if (rst) begin
+      _0492_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0493_ = { index_7, reached_7 };
+    if (rst) begin
+      _0493_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0494_ = value_7;
+    if (rst) begin
+      _0494_ = 17'h00000;
+    end
+  end
+  assign code = { _0468_, _0451_, _0434_, _0417_, _0401_, _0384_, _0368_, _0351_ };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -8056,8 +8006,8 @@ module power_activation_1(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -8080,7 +8030,7 @@ module power_activation_1(clk, rst, code, value);
   wire _019_;
   wire _020_;
   wire _021_;
-  wire [22:0] _022_;
+  wire [21:0] _022_;
   wire _023_;
   wire _024_;
   wire _025_;
@@ -8159,57 +8109,57 @@ module power_activation_1(clk, rst, code, value);
   assign _009_ = 1'h1 >> index_1;
   assign _010_ = 2'h2 >> index_1;
   assign _012_ = 2'h2 >> index_1;
-  assign _013_ = 2'h2 >> index_1;
-  assign _014_ = 2'h3 >> index_1;
-  assign _015_ = 2'h3 >> index_1;
+  assign _013_ = 2'h3 >> index_1;
+  assign _014_ = 1'h0 >> index_1;
+  assign _015_ = 1'h1 >> index_1;
   assign _016_ = 2'h2 >> index_1;
   assign _017_ = 1'h1 >> index_1;
-  assign _018_ = 2'h2 >> index_1;
-  assign _019_ = 2'h2 >> index_1;
+  assign _018_ = 1'h1 >> index_1;
+  assign _019_ = 1'h1 >> index_1;
   assign _020_ = 1'h1 >> index_1;
-  assign _021_ = 1'h0 >> index_1;
-  assign _023_ = 2'h2 >> index_1;
+  assign _021_ = 2'h3 >> index_1;
+  assign _023_ = 1'h0 >> index_1;
   assign _024_ = 2'h3 >> index_1;
-  assign _025_ = 1'h0 >> index_1;
+  assign _025_ = 2'h2 >> index_1;
   assign _026_ = 2'h2 >> index_1;
   assign _027_ = 2'h2 >> index_1;
   assign _028_ = 2'h2 >> index_1;
   assign _029_ = 1'h0 >> index_1;
   assign _030_ = reached_1 ? { _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _081_, _077_, _066_, _055_, _044_ } : { _029_, _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_ };
-  assign _031_ = 3'h7 >> index_2;
-  assign _032_ = 1'h0 >> index_2;
-  assign _034_ = 2'h2 >> index_2;
-  assign _035_ = 4'hc >> index_2;
-  assign _036_ = 1'h1 >> index_2;
+  assign _031_ = 3'h6 >> index_2;
+  assign _032_ = 4'h8 >> index_2;
+  assign _034_ = 3'h6 >> index_2;
+  assign _035_ = 4'hd >> index_2;
+  assign _036_ = 4'hb >> index_2;
   assign _037_ = 3'h7 >> index_2;
-  assign _038_ = 2'h3 >> index_2;
-  assign _039_ = 1'h1 >> index_2;
-  assign _040_ = 4'h9 >> index_2;
-  assign _041_ = 2'h3 >> index_2;
-  assign _042_ = 3'h6 >> index_2;
-  assign _043_ = 3'h7 >> index_2;
-  assign _045_ = 4'ha >> index_2;
-  assign _046_ = 4'ha >> index_2;
-  assign _047_ = 4'h8 >> index_2;
+  assign _038_ = 2'h2 >> index_2;
+  assign _039_ = 4'hb >> index_2;
+  assign _040_ = 4'h8 >> index_2;
+  assign _041_ = 3'h5 >> index_2;
+  assign _042_ = 2'h3 >> index_2;
+  assign _043_ = 1'h1 >> index_2;
+  assign _045_ = 4'hc >> index_2;
+  assign _046_ = 4'h8 >> index_2;
+  assign _047_ = 4'ha >> index_2;
   assign _048_ = 4'hc >> index_2;
   assign _049_ = 4'hd >> index_2;
-  assign _050_ = 1'h0 >> index_2;
-  assign _051_ = 1'h0 >> index_2;
-  assign _052_ = 2'h2 >> index_2;
+  assign _050_ = 3'h4 >> index_2;
+  assign _051_ = 4'ha >> index_2;
+  assign _052_ = 4'ha >> index_2;
   assign _053_ = 3'h6 >> index_2;
-  assign _054_ = 4'hc >> index_2;
+  assign _054_ = 2'h2 >> index_2;
   assign _056_ = 4'ha >> index_2;
   assign _057_ = 4'h8 >> index_2;
-  assign _058_ = 4'ha >> index_2;
-  assign _059_ = 4'hc >> index_2;
-  assign _060_ = 1'h0 >> index_2;
-  assign _061_ = 4'h8 >> index_2;
+  assign _058_ = 4'hc >> index_2;
+  assign _059_ = 4'ha >> index_2;
+  assign _060_ = 4'ha >> index_2;
+  assign _061_ = 4'hc >> index_2;
   assign _062_ = 4'h8 >> index_2;
   assign _063_ = 4'he >> index_2;
   assign _064_ = 3'h4 >> index_2;
   assign _065_ = 4'h8 >> index_2;
   assign _067_ = reached_2 ? { _048_, _047_, _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_ } : { _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _056_, _054_, _053_, _052_, _051_, _050_, _049_ };
-  assign reached_0 = value_0 >= 15'h4f7e;
+  assign reached_0 = value_0 >= 15'h565b;
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
   assign reached_3 = value_3 >= threshold_3;
@@ -8237,30 +8187,30 @@ module power_activation_1(clk, rst, code, value);
     index_4 <= _079_;
   always @(posedge clk)
     value_4 <= _080_;
-  assign _000_ = $signed(value) <= $signed(9'h0de);
-  assign _011_ = $signed(value) >= $signed(17'h0f1e6);
-  assign _022_ = $signed(value) - $signed(9'h0de);
-  assign _033_ = reached_0 ? 16'ha352 : 16'h159c;
-  assign _044_ = 2'h3 >> index_1;
+  assign _000_ = $signed(value) <= $signed(10'h155);
+  assign _011_ = $signed(value) >= $signed(17'h0f2ef);
+  assign _022_ = $signed(value) - $signed(10'h155);
+  assign _033_ = reached_0 ? 16'ha872 : 16'h19ab;
+  assign _044_ = 1'h0 >> index_1;
   assign _055_ = 2'h3 >> index_1;
-  assign _066_ = 1'h0 >> index_1;
-  assign _077_ = 2'h3 >> index_1;
-  assign _081_ = 1'h1 >> index_1;
-  assign _001_ = 1'h1 >> index_1;
-  assign _002_ = 2'h3 >> index_1;
-  assign _003_ = 2'h3 >> index_1;
-  assign _004_ = 2'h2 >> index_1;
-  assign _005_ = 1'h1 >> index_1;
-  assign _006_ = 2'h3 >> index_1;
-  assign _007_ = 1'h1 >> index_1;
-  assign _008_ = 2'h2 >> index_1;
+  assign _066_ = 1'h1 >> index_1;
+  assign _077_ = 1'h0 >> index_1;
+  assign _081_ = 2'h3 >> index_1;
+  assign _001_ = 2'h3 >> index_1;
+  assign _002_ = 1'h1 >> index_1;
+  assign _003_ = 1'h1 >> index_1;
+  assign _004_ = 1'h0 >> index_1;
+  assign _005_ = 1'h0 >> index_1;
+  assign _006_ = 1'h1 >> index_1;
+  assign _007_ = 2'h2 >> index_1;
+  assign _008_ = 2'h3 >> index_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _068_ = 16'h0000;
     end else if (_011_) begin
-      _068_ = 16'hf108;
+      _068_ = 16'hf19a;
     end else begin
       _068_ = _022_[15:0];
     end
@@ -8351,8 +8301,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
-  input [69:0] parameters;
-  wire [69:0] parameters;
+  input [68:0] parameters;
+  wire [68:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -8365,8 +8315,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire clk;
   input rst;
   wire rst;
-  output signed [21:0] value;
-  reg signed [21:0] value = 22'h000000;
+  output signed [20:0] value;
+  reg signed [20:0] value = 21'h000000;
   input signed [30:0] acc;
   wire signed [30:0] acc;
   wire [31:0] _00_;
@@ -8393,40 +8343,40 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [26:0] _21_;
   wire [61:0] _22_;
   wire [33:0] _23_;
-  wire [47:0] _24_;
-  wire [46:0] _25_;
-  wire [46:0] _26_;
-  wire [46:0] _27_;
-  wire [46:0] _28_;
-  wire [46:0] _29_;
+  wire [46:0] _24_;
+  wire [45:0] _25_;
+  wire [45:0] _26_;
+  wire [45:0] _27_;
+  wire [45:0] _28_;
+  wire [45:0] _29_;
   reg [31:0] _30_;
   reg [30:0] _31_;
   reg [46:0] _32_;
   wire [62:0] _33_;
-  reg [37:0] _34_;
-  reg [37:0] _35_;
-  reg [46:0] _36_;
+  reg [36:0] _34_;
+  reg [36:0] _35_;
+  reg [45:0] _36_;
   reg [10:0] _37_;
   reg [15:0] _38_;
   reg [26:0] _39_;
   reg [26:0] _40_;
-  reg [46:0] _41_;
+  reg [45:0] _41_;
   reg [2:0] _42_;
   reg [2:0] _43_;
   wire [47:0] _44_;
   reg [2:0] _45_;
   reg [2:0] _46_;
-  reg [21:0] _47_;
+  reg [20:0] _47_;
   wire _48_;
   wire _49_;
   wire _50_;
   wire _51_;
-  reg signed [46:0] \$signal  = 47'h000000000000;
+  reg signed [45:0] \$signal  = 46'h000000000000;
   reg [15:0] \$signal$16  = 16'h0000;
   reg [26:0] \$signal$17  = 27'h0000000;
-  reg signed [37:0] bias_0 = 38'h0000000000;
-  reg signed [37:0] bias_1 = 38'h0000000000;
-  wire signed [37:0] \parameters.bias ;
+  reg signed [36:0] bias_0 = 37'h0000000000;
+  reg signed [36:0] bias_1 = 37'h0000000000;
+  wire signed [36:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [15:0] \parameters.residual ;
   reg signed [46:0] product = 47'h000000000000;
@@ -8438,7 +8388,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [46:0] total = 47'h000000000000;
+  reg signed [45:0] total = 46'h000000000000;
   always @(posedge clk)
     \$signal  <= _36_;
   always @(posedge clk)
@@ -8465,14 +8415,14 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _11_ = $signed(acc[30:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _48_ = 16'hac6e >> skip_0;
-  assign _49_ = 16'h85a6 >> skip_0;
-  assign _50_ = 16'ha7c8 >> skip_0;
-  assign _51_ = 16'h80c2 >> skip_0;
-  assign _01_ = 16'hc2d0 >> skip_0;
-  assign _02_ = 16'hab34 >> skip_0;
-  assign _03_ = 16'h9958 >> skip_0;
-  assign _04_ = 16'hd260 >> skip_0;
+  assign _48_ = 16'h9dbc >> skip_0;
+  assign _49_ = 16'h85a0 >> skip_0;
+  assign _50_ = 16'hb01c >> skip_0;
+  assign _51_ = 16'hc8e4 >> skip_0;
+  assign _01_ = 16'hfaea >> skip_0;
+  assign _02_ = 16'hace4 >> skip_0;
+  assign _03_ = 16'h9a48 >> skip_0;
+  assign _04_ = 16'hd370 >> skip_0;
   assign _05_ = 16'he380 >> skip_0;
   assign _06_ = 16'hfc00 >> skip_0;
   assign _07_ = 1'h0 >> skip_0;
@@ -8509,7 +8459,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = parameters[69:54];
+    _38_ = parameters[68:53];
     if (rst) begin
       _38_ = 16'h0000;
     end
@@ -8530,9 +8480,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = _24_[46:0];
+    _41_ = _24_[45:0];
     if (rst) begin
-      _41_ = 47'h000000000000;
+      _41_ = 46'h000000000000;
     end
   end
   always @* begin
@@ -8568,18 +8518,18 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     _47_ = value;
     casez (shift_select_3)
       3'h0:
-          _47_ = _25_[21:0];
+          _47_ = _25_[20:0];
       3'h1:
-          _47_ = _26_[21:0];
+          _47_ = _26_[20:0];
       3'h2:
-          _47_ = _27_[21:0];
+          _47_ = _27_[20:0];
       3'h3:
-          _47_ = _28_[21:0];
+          _47_ = _28_[20:0];
       3'h4:
-          _47_ = _29_[21:0];
+          _47_ = _29_[20:0];
     endcase
     if (rst) begin
-      _47_ = 22'h000000;
+      _47_ = 21'h000000;
     end
   end
   always @* begin
@@ -8605,33 +8555,33 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = parameters[53:16];
+    _34_ = parameters[52:16];
     if (rst) begin
-      _34_ = 38'h0000000000;
+      _34_ = 37'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _35_ = bias_0;
     if (rst) begin
-      _35_ = 38'h0000000000;
+      _35_ = 37'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = _44_[46:0];
+    _36_ = _44_[45:0];
     if (rst) begin
-      _36_ = 47'h000000000000;
+      _36_ = 46'h000000000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[53:16];
-  assign \parameters.residual  = parameters[69:54];
+  assign \parameters.bias  = parameters[52:16];
+  assign \parameters.residual  = parameters[68:53];
   assign _22_ = { product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1, 16'h0000 };
   assign _23_ = { 2'h0, product_2, 5'h00 };
-  assign _25_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:13] };
-  assign _26_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:15] };
-  assign _27_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:16] };
-  assign _28_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:22] };
-  assign _29_ = { total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46], total[46:25] };
+  assign _25_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:13] };
+  assign _26_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:15] };
+  assign _27_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:16] };
+  assign _28_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:18] };
+  assign _29_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:25] };
 endmodule

@@ -21,25 +21,27 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire [31:0] _00_;
-  reg _01_;
-  reg _02_;
+  reg [31:0] _01_;
+  reg [31:0] _02_;
   reg _03_;
   reg _04_;
-  reg [15:0] _05_;
-  reg [15:0] _06_;
+  reg _05_;
+  reg _06_;
   reg [15:0] _07_;
-  reg [5:0] _08_;
-  reg [5:0] _09_;
+  reg [15:0] _08_;
+  reg [15:0] _09_;
   reg [5:0] _10_;
   wire _11_;
-  wire [23:0] _12_;
-  wire _13_;
-  wire _14_;
+  reg [5:0] _12_;
+  reg [5:0] _13_;
+  wire [7:0] _14_;
   wire _15_;
-  wire [15:0] _16_;
-  reg [11:0] _17_;
-  reg [31:0] _18_;
-  reg [31:0] _19_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [15:0] _20_;
+  reg [11:0] _21_;
   wire [12:0] address;
   wire [12:0] \address$77 ;
   wire bank;
@@ -86,7 +88,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [10:0] port__addr;
   wire [8:0] \port__addr$31 ;
   wire [31:0] port__data;
-  wire [31:0] \port__data$82 ;
+  wire [31:0] \port__data$81 ;
   wire port__en;
   wire \port__en$32 ;
   wire [12:0] read_address;
@@ -126,7 +128,6 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] word = 16'h0000;
   wire [15:0] \word$72 ;
   wire [15:0] word_0;
-  wire [15:0] word_1;
   wire write;
   wire \write$76 ;
   reg [12:0] write_0__address;
@@ -137,50 +138,50 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] write_1__word;
   reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [31:0] _43_;
+  reg [31:0] _45_;
   always @(posedge clk) begin
-    _43_ <= weights[weight_address_0[10:0]];
+    _45_ <= weights[weight_address_0[10:0]];
   end
-  assign port__data = _43_;
-  reg [31:0] weights_1 [439:0];
+  assign port__data = _45_;
+  reg [31:0] weights_1 [487:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [31:0] _44_;
+  reg [31:0] _46_;
   always @(posedge clk) begin
-    _44_ <= weights_1[weight_address_0[8:0]];
+    _46_ <= weights_1[weight_address_0[8:0]];
   end
-  assign \port__data$82  = _44_;
+  assign \port__data$81  = _46_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
   assign _11_ = ~ flags_2[5];
   assign \i__valid$43  = flags_2[0] & _11_;
-  assign _13_ = ! bank;
-  assign _15_ = weight_address_0[11:9] == 3'h4;
-  assign _16_ = pad_1 ? pad_word_1 : read_word;
+  assign _15_ = ! bank;
+  assign _19_ = weight_address_0[11:9] == 3'h4;
+  assign _20_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    weight_address_0 <= _17_;
+    weight_address_0 <= _21_;
   always @(posedge clk)
-    weights_word <= _18_;
+    weights_word <= _01_;
   always @(posedge clk)
-    weights_1_word <= _19_;
+    weights_1_word <= _02_;
   always @(posedge clk)
-    weights_1_chosen_0 <= _01_;
+    weights_1_chosen_0 <= _03_;
   always @(posedge clk)
-    weights_1_chosen_1 <= _02_;
+    weights_1_chosen_1 <= _04_;
   always @(posedge clk)
-    pad_0 <= _03_;
+    pad_0 <= _05_;
   always @(posedge clk)
-    pad_1 <= _04_;
+    pad_1 <= _06_;
   always @(posedge clk)
-    pad_word_0 <= _05_;
+    pad_word_0 <= _07_;
   always @(posedge clk)
-    pad_word_1 <= _06_;
+    pad_word_1 <= _08_;
   always @(posedge clk)
-    word <= _07_;
+    word <= _09_;
   always @(posedge clk)
-    flags_0 <= _08_;
+    flags_0 <= _10_;
   always @(posedge clk)
-    flags_1 <= _09_;
+    flags_1 <= _12_;
   always @(posedge clk)
-    flags_2 <= _10_;
+    flags_2 <= _13_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -228,7 +229,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_12_),
+    .window(_14_),
     .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
@@ -278,10 +279,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _13_;
+      write_0__enable = _15_;
     end
     if (\write$76 ) begin
-      write_0__enable = 1'h1;
+      write_0__enable = _17_;
     end
   end
   always @* begin
@@ -301,17 +302,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_0__word = { 4'h0, _12_[23:20], _12_[15:12], _12_[7:4] };
+      write_0__word = { 8'h00, _14_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _14_;
+      write_1__enable = _16_;
     end
     if (\write$76 ) begin
-      write_1__enable = 1'h1;
+      write_1__enable = _18_;
     end
   end
   always @* begin
@@ -331,98 +332,98 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_1__word = { 4'h0, _12_[19:16], _12_[11:8], _12_[3:0] };
+      write_1__word = { 8'h00, _14_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _17_ = walk__weight_address;
+    _21_ = walk__weight_address;
     if (rst) begin
-      _17_ = 12'h000;
+      _21_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _18_ = port__data;
+    _01_ = port__data;
     if (rst) begin
-      _18_ = 32'd0;
+      _01_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _19_ = \port__data$82 ;
+    _02_ = \port__data$81 ;
     if (rst) begin
-      _19_ = 32'd0;
+      _02_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = _15_;
-    if (rst) begin
-      _01_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = weights_1_chosen_0;
-    if (rst) begin
-      _02_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = walk__pad;
+    _03_ = _19_;
     if (rst) begin
       _03_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = pad_0;
+    _04_ = weights_1_chosen_0;
     if (rst) begin
       _04_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = walk__pad_word;
+    _05_ = walk__pad;
     if (rst) begin
-      _05_ = 16'h0000;
+      _05_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = pad_word_0;
+    _06_ = pad_0;
     if (rst) begin
-      _06_ = 16'h0000;
+      _06_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = _16_;
+    _07_ = walk__pad_word;
     if (rst) begin
       _07_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _08_ = pad_word_0;
     if (rst) begin
-      _08_ = 6'h00;
+      _08_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = flags_0;
+    _09_ = _20_;
     if (rst) begin
-      _09_ = 6'h00;
+      _09_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = flags_1;
+    _10_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
       _10_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _12_ = flags_0;
+    if (rst) begin
+      _12_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _13_ = flags_1;
+    if (rst) begin
+      _13_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -456,8 +457,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$61  = high;
   assign \low$63  = low;
   assign \two_digits$65  = two_digits;
-  assign word_0 = { 4'h0, _12_[23:20], _12_[15:12], _12_[7:4] };
-  assign word_1 = { 4'h0, _12_[19:16], _12_[11:8], _12_[3:0] };
+  assign word_0 = { 8'h00, _14_ };
   assign is_pool = 1'h0;
   assign \i__payload$37.x  = \i__payload$37 [15:0];
   assign \i__payload$37.w  = \i__payload$37 [47:16];
@@ -469,7 +469,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$37 [48] = flags_2[1];
   assign \i__payload$37 [47:16] = _00_;
   assign \i__payload$37 [15:0] = word;
-  assign _14_ = bank;
+  assign _16_ = bank;
+  assign _17_ = 1'h1;
+  assign _18_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -507,62 +509,43 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire _00_;
   wire [12:0] _01_;
   wire _02_;
-  wire _03_;
-  wire _04_;
-  wire [12:0] _05_;
+  wire [15:0] _03_;
+  wire [15:0] _04_;
+  wire _05_;
   wire _06_;
-  wire [15:0] _07_;
-  wire [15:0] _08_;
-  wire [15:0] _09_;
-  wire [15:0] _10_;
+  wire [12:0] _07_;
+  wire _08_;
+  reg [15:0] _09_;
+  reg [15:0] _10_;
   wire _11_;
-  wire _12_;
-  wire _13_;
-  wire [12:0] _14_;
-  wire _15_;
-  wire _16_;
-  wire _17_;
-  wire [12:0] _18_;
-  wire _19_;
-  reg [15:0] _20_;
-  reg [15:0] _21_;
+  reg [15:0] _12_;
+  reg _13_;
+  reg _14_;
+  reg _15_;
+  reg _16_;
+  reg _17_;
+  reg _18_;
+  wire [12:0] _19_;
+  wire _20_;
+  wire _21_;
   wire [12:0] _22_;
-  reg [15:0] _23_;
-  reg _24_;
-  reg _25_;
-  reg [15:0] _26_;
-  reg _27_;
-  reg _28_;
-  reg _29_;
-  reg _30_;
-  reg _31_;
-  reg _32_;
-  wire _33_;
-  wire _34_;
-  wire [12:0] _35_;
-  wire _36_;
-  wire _37_;
-  wire _38_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
   reg [15:0] bank_0_word = 16'h0000;
   reg bank_1_1_chosen_0 = 1'h0;
   reg bank_1_1_chosen_1 = 1'h0;
   reg [15:0] bank_1_1_word = 16'h0000;
-  reg bank_1_2_chosen_0 = 1'h0;
-  reg bank_1_2_chosen_1 = 1'h0;
-  reg [15:0] bank_1_2_word = 16'h0000;
   reg [15:0] bank_1_word = 16'h0000;
   wire [10:0] port__addr;
   wire [11:0] \port__addr$12 ;
   wire [9:0] \port__addr$20 ;
-  wire [8:0] \port__addr$25 ;
   wire [15:0] port__data;
-  wire [15:0] \port__data$43 ;
-  wire [15:0] \port__data$44 ;
-  wire [15:0] \port__data$46 ;
+  wire [15:0] \port__data$36 ;
+  wire [15:0] \port__data$37 ;
   wire port__en;
   wire \port__en$13 ;
   wire \port__en$21 ;
-  wire \port__en$26 ;
   reg read_bank_0 = 1'h0;
   reg read_bank_1 = 1'h0;
   reg residual_bank_0 = 1'h0;
@@ -573,12 +556,9 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire [10:0] write_port__addr;
   wire [11:0] \write_port__addr$17 ;
   wire [9:0] \write_port__addr$23 ;
-  wire [8:0] \write_port__addr$28 ;
   wire [15:0] \write_port__data$24 ;
-  wire [15:0] \write_port__data$29 ;
   wire \write_port__en$14 ;
   wire \write_port__en$22 ;
-  wire \write_port__en$27 ;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_0 [1567:0];
   initial $readmemh("mem/zero.1568x16.mem", bank_0 );
@@ -586,11 +566,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (write_port__en)
       bank_0[write_0__address[10:0]] <= write_port__data;
   end
-  reg [15:0] _90_;
+  reg [15:0] _62_;
   always @(posedge clk) begin
-    _90_ <= bank_0[_22_[10:0]];
+    _62_ <= bank_0[_19_[10:0]];
   end
-  assign port__data = _90_;
+  assign port__data = _62_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_1 [4095:0];
   initial $readmemh("mem/zero.4096x16.mem", bank_1 );
@@ -598,176 +578,128 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$14 )
       bank_1[write_1__address[11:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _91_;
+  reg [15:0] _63_;
   always @(posedge clk) begin
-    _91_ <= bank_1[_35_[11:0]];
+    _63_ <= bank_1[_22_[11:0]];
   end
-  assign \port__data$43  = _91_;
+  assign \port__data$36  = _63_;
   (* no_rw_check = 32'd1 *)
-  reg [15:0] bank_1_1 [1023:0];
-  initial $readmemh("mem/zero.1024x16.mem", bank_1_1 );
+  reg [15:0] bank_1_1 [607:0];
+  initial $readmemh("mem/zero.608x16.mem", bank_1_1 );
   always @(posedge clk) begin
     if (\write_port__en$22 )
       bank_1_1[write_1__address[9:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _92_;
+  reg [15:0] _64_;
   always @(posedge clk) begin
-    _92_ <= bank_1_1[_01_[9:0]];
+    _64_ <= bank_1_1[_01_[9:0]];
   end
-  assign \port__data$44  = _92_;
-  (* no_rw_check = 32'd1 *)
-  reg [15:0] bank_1_2 [367:0];
-  initial $readmemh("mem/zero.368x16.mem", bank_1_2 );
-  always @(posedge clk) begin
-    if (\write_port__en$27 )
-      bank_1_2[write_1__address[8:0]] <= \write_port__data$18 ;
-  end
-  reg [15:0] _93_;
-  always @(posedge clk) begin
-    _93_ <= bank_1_2[_05_[8:0]];
-  end
-  assign \port__data$46  = _93_;
-  always @(posedge clk)
-    read_bank_0 <= _29_;
-  always @(posedge clk)
-    read_bank_1 <= _30_;
-  always @(posedge clk)
-    residual_bank_0 <= _31_;
-  always @(posedge clk)
-    residual_bank_1 <= _32_;
+  assign \port__data$37  = _64_;
   assign _00_ = ! residual_bank;
   assign _11_ = residual_valid & _00_;
-  assign _22_ = _11_ ? residual_address : read_address;
-  assign _34_ = residual_valid & _33_;
-  assign _35_ = _34_ ? residual_address : read_address;
-  assign _36_ = ! write_1__address[12];
-  assign \write_port__en$14  = write_1__enable & _36_;
-  assign _38_ = residual_valid & _37_;
-  assign _01_ = _38_ ? residual_address : read_address;
+  assign _19_ = _11_ ? residual_address : read_address;
+  assign _21_ = residual_valid & _20_;
+  assign _22_ = _21_ ? residual_address : read_address;
+  assign _23_ = ! write_1__address[12];
+  assign \write_port__en$14  = write_1__enable & _23_;
+  assign _25_ = residual_valid & _24_;
+  assign _01_ = _25_ ? residual_address : read_address;
   assign _02_ = write_1__address[12:10] == 3'h4;
   assign \write_port__en$22  = write_1__enable & _02_;
-  assign _04_ = residual_valid & _03_;
-  assign _05_ = _04_ ? residual_address : read_address;
-  assign _06_ = write_1__address[12:9] == 4'ha;
-  assign \write_port__en$27  = write_1__enable & _06_;
-  assign _07_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
-  assign _08_ = bank_1_2_chosen_1 ? bank_1_2_word : _07_;
-  assign read_word = read_bank_1 ? _08_ : bank_0_word;
-  assign _09_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
-  assign _10_ = bank_1_2_chosen_1 ? bank_1_2_word : _09_;
-  assign residual_word = residual_bank_1 ? _10_ : bank_0_word;
-  assign _13_ = residual_valid & _12_;
-  assign _14_ = _13_ ? residual_address : read_address;
-  assign _15_ = _14_[12:10] == 3'h4;
-  assign _17_ = residual_valid & _16_;
-  assign _18_ = _17_ ? residual_address : read_address;
-  assign _19_ = _18_[12:9] == 4'ha;
+  assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign read_word = read_bank_1 ? _03_ : bank_0_word;
+  assign _04_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
+  assign residual_word = residual_bank_1 ? _04_ : bank_0_word;
+  assign _06_ = residual_valid & _05_;
+  assign _07_ = _06_ ? residual_address : read_address;
+  assign _08_ = _07_[12:10] == 3'h4;
   always @(posedge clk)
-    bank_0_word <= _20_;
+    bank_0_word <= _09_;
   always @(posedge clk)
-    bank_1_word <= _21_;
+    bank_1_word <= _10_;
   always @(posedge clk)
-    bank_1_1_word <= _23_;
+    bank_1_1_word <= _12_;
   always @(posedge clk)
-    bank_1_1_chosen_0 <= _24_;
+    bank_1_1_chosen_0 <= _13_;
   always @(posedge clk)
-    bank_1_1_chosen_1 <= _25_;
+    bank_1_1_chosen_1 <= _14_;
   always @(posedge clk)
-    bank_1_2_word <= _26_;
+    read_bank_0 <= _15_;
   always @(posedge clk)
-    bank_1_2_chosen_0 <= _27_;
+    read_bank_1 <= _16_;
   always @(posedge clk)
-    bank_1_2_chosen_1 <= _28_;
+    residual_bank_0 <= _17_;
+  always @(posedge clk)
+    residual_bank_1 <= _18_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _29_ = read_bank;
+    _09_ = port__data;
     if (rst) begin
-      _29_ = 1'h0;
+      _09_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _30_ = read_bank_0;
+    _10_ = \port__data$36 ;
     if (rst) begin
-      _30_ = 1'h0;
+      _10_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _31_ = residual_bank;
+    _12_ = \port__data$37 ;
     if (rst) begin
-      _31_ = 1'h0;
+      _12_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _32_ = residual_bank_0;
+    _13_ = _08_;
     if (rst) begin
-      _32_ = 1'h0;
+      _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _20_ = port__data;
+    _14_ = bank_1_1_chosen_0;
     if (rst) begin
-      _20_ = 16'h0000;
+      _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _21_ = \port__data$43 ;
+    _15_ = read_bank;
     if (rst) begin
-      _21_ = 16'h0000;
+      _15_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _23_ = \port__data$44 ;
+    _16_ = read_bank_0;
     if (rst) begin
-      _23_ = 16'h0000;
+      _16_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _24_ = _15_;
+    _17_ = residual_bank;
     if (rst) begin
-      _24_ = 1'h0;
+      _17_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _25_ = bank_1_1_chosen_0;
+    _18_ = residual_bank_0;
     if (rst) begin
-      _25_ = 1'h0;
+      _18_ = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _26_ = \port__data$46 ;
-    if (rst) begin
-      _26_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _27_ = _19_;
-    if (rst) begin
-      _27_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _28_ = bank_1_2_chosen_0;
-    if (rst) begin
-      _28_ = 1'h0;
-    end
-  end
-  assign port__addr = _22_[10:0];
+  assign port__addr = _19_[10:0];
   assign port__en = 1'h1;
   assign write_0__enable = write_port__en;
   assign write_port__addr = write_0__address[10:0];
   assign write_0__word = write_port__data;
-  assign \port__addr$12  = _35_[11:0];
+  assign \port__addr$12  = _22_[11:0];
   assign \port__en$13  = 1'h1;
   assign \write_port__addr$17  = write_1__address[11:0];
   assign write_1__word = \write_port__data$18 ;
@@ -775,15 +707,9 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign \port__en$21  = 1'h1;
   assign \write_port__addr$23  = write_1__address[9:0];
   assign \write_port__data$24  = \write_port__data$18 ;
-  assign \port__addr$25  = _05_[8:0];
-  assign \port__en$26  = 1'h1;
-  assign \write_port__addr$28  = write_1__address[8:0];
-  assign \write_port__data$29  = \write_port__data$18 ;
-  assign _33_ = residual_bank;
-  assign _37_ = residual_bank;
-  assign _03_ = residual_bank;
-  assign _12_ = residual_bank;
-  assign _16_ = residual_bank;
+  assign _20_ = residual_bank;
+  assign _24_ = residual_bank;
+  assign _05_ = residual_bank;
 endmodule
 
 module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
@@ -2653,9 +2579,341 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _000_;
   wire _001_;
   wire _002_;
-  wire [4:0] _003_;
+  wire _003_;
   wire _004_;
   wire _005_;
+  wire _006_;
+  wire _007_;
+  wire _008_;
+  wire _009_;
+  wire _010_;
+  wire _011_;
+  wire _012_;
+  wire _013_;
+  wire _014_;
+  wire _015_;
+  wire _016_;
+  wire _017_;
+  wire _018_;
+  wire _019_;
+  wire _020_;
+  wire [13:0] _021_;
+  wire _022_;
+  wire [5:0] _023_;
+  wire _024_;
+  wire [13:0] _025_;
+  wire [6:0] _026_;
+  wire [14:0] _027_;
+  wire _028_;
+  wire [10:0] _029_;
+  wire [15:0] _030_;
+  wire [3:0] _031_;
+  wire [5:0] _032_;
+  wire _033_;
+  reg _034_;
+  reg _035_;
+  reg [10:0] _036_;
+  reg [3:0] _037_;
+  reg [3:0] _038_;
+  reg _039_;
+  reg [4:0] _040_;
+  reg _041_;
+  reg [12:0] _042_;
+  reg [4:0] _043_;
+  wire _044_;
+  reg [12:0] _045_;
+  reg [1:0] _046_;
+  reg [1:0] _047_;
+  reg [1:0] _048_;
+  reg [3:0] _049_;
+  reg [3:0] _050_;
+  wire _051_;
+  wire _052_;
+  wire _053_;
+  wire _054_;
+  wire [4:0] _055_;
+  reg [12:0] \$like  = 13'h0000;
+  reg [3:0] \$signal  = 4'h0;
+  wire signed [6:0] at;
+  (* init = 1'h0 *)
+  wire \bank$29 ;
+  wire base;
+  wire chunk_offset;
+  reg [4:0] column = 5'h00;
+  reg [3:0] column_step = 4'h0;
+  reg [3:0] earlier = 4'h0;
+  reg fields_loaded = 1'h0;
+  wire form;
+  wire form_field;
+  reg [4:0] last_column = 5'h00;
+  reg [10:0] plane = 11'h000;
+  reg [3:0] row_step = 4'h0;
+  reg [1:0] select_0 = 2'h0;
+  reg [1:0] select_1 = 2'h0;
+  reg [1:0] select_2 = 2'h0;
+  reg two_digits_field = 1'h0;
+  (* init = 1'h0 *)
+  wire valid;
+  always @(posedge clk)
+    bank <= _035_;
+  always @(posedge clk)
+    plane <= _036_;
+  always @(posedge clk)
+    column_step <= _037_;
+  always @(posedge clk)
+    row_step <= _038_;
+  always @(posedge clk)
+    exists <= _039_;
+  always @(posedge clk)
+    last_column <= _040_;
+  always @(posedge clk)
+    two_digits_field <= _041_;
+  always @(posedge clk)
+    \$like  <= _042_;
+  always @(posedge clk)
+    column <= _043_;
+  always @(posedge clk)
+    address <= _045_;
+  always @(posedge clk)
+    select_0 <= _046_;
+  always @(posedge clk)
+    select_1 <= _047_;
+  always @(posedge clk)
+    select_2 <= _048_;
+  always @(posedge clk)
+    \$signal  <= _049_;
+  always @(posedge clk)
+    earlier <= _050_;
+  assign _000_ = 6'h24 >> layer;
+  assign _011_ = 1'h0 >> layer;
+  assign _022_ = 1'h0 >> layer;
+  assign _033_ = 1'h0 >> layer;
+  assign _044_ = 9'h100 >> layer;
+  assign _051_ = 6'h20 >> layer;
+  assign _052_ = 3'h4 >> layer;
+  assign _053_ = 1'h0 >> layer;
+  assign _054_ = 9'h100 >> layer;
+  assign _001_ = 9'h120 >> layer;
+  assign _002_ = 6'h24 >> layer;
+  assign _003_ = 3'h4 >> layer;
+  assign _004_ = 1'h0 >> layer;
+  assign _005_ = 3'h4 >> layer;
+  assign _006_ = 6'h20 >> layer;
+  assign _007_ = 9'h100 >> layer;
+  assign _008_ = 1'h0 >> layer;
+  assign _009_ = 3'h4 >> layer;
+  assign _010_ = 6'h20 >> layer;
+  assign _012_ = 9'h100 >> layer;
+  assign _013_ = 9'h124 >> layer;
+  assign _014_ = 6'h3f >> layer;
+  assign _015_ = 9'h1c7 >> layer;
+  assign _016_ = 9'h1f8 >> layer;
+  assign _017_ = 6'h3f >> layer;
+  assign _018_ = 3'h7 >> layer;
+  assign _019_ = 9'h124 >> layer;
+  assign _020_ = turn_ends & pixel_ends;
+  assign _021_ = \$like  + column_step;
+  assign _023_ = column + 1'h1;
+  assign _024_ = column == last_column;
+  assign _025_ = \$like  + row_step;
+  assign _027_ = $signed({ 1'h0, \$like  }) + $signed(_026_);
+  assign _028_ = turn_ends & two_digits_field;
+  assign _029_ = _028_ ? plane : 11'h000;
+  assign _030_ = $signed(_027_) + $signed({ 1'h0, _029_ });
+  assign _055_ = select_2 * 3'h4;
+  assign _031_ = word >> _055_;
+  assign _032_ = chunk - 1'h0;
+  assign digits_0 = two_digits_field ? earlier : \$signal ;
+  always @(posedge clk)
+    fields_loaded <= _034_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _035_ = bank;
+    if (start) begin
+      _035_ = _000_;
+    end
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _036_ = plane;
+    if (start) begin
+      _036_ = { _003_, _002_, _001_, _054_, _053_, _052_, _051_, _044_, _033_, _022_, _011_ };
+    end
+    if (rst) begin
+      _036_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _037_ = column_step;
+    if (start) begin
+      _037_ = { _007_, _006_, _005_, _004_ };
+    end
+    if (rst) begin
+      _037_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _038_ = row_step;
+    if (start) begin
+      _038_ = { _012_, _010_, _009_, _008_ };
+    end
+    if (rst) begin
+      _038_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _039_ = exists;
+    if (start) begin
+      _039_ = _013_;
+    end
+    if (rst) begin
+      _039_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _040_ = last_column;
+    if (start) begin
+      _040_ = { _018_, _017_, _016_, _015_, _014_ };
+    end
+    if (rst) begin
+      _040_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _041_ = two_digits_field;
+    if (start) begin
+      _041_ = _019_;
+    end
+    if (rst) begin
+      _041_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _042_ = \$like ;
+    if (fields_loaded) begin
+      _042_ = 13'h0000;
+    end else if (_020_) begin
+      _042_ = _021_[12:0];
+      if (_024_) begin
+        _042_ = _025_[12:0];
+      end
+    end
+    if (rst) begin
+      _042_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _043_ = column;
+    if (fields_loaded) begin
+      _043_ = 5'h00;
+    end else if (_020_) begin
+      _043_ = _023_[4:0];
+      if (_024_) begin
+        _043_ = 5'h00;
+      end
+    end
+    if (rst) begin
+      _043_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _045_ = _030_[12:0];
+    if (rst) begin
+      _045_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _046_ = _032_[1:0];
+    if (rst) begin
+      _046_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _047_ = select_0;
+    if (rst) begin
+      _047_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _048_ = select_1;
+    if (rst) begin
+      _048_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _049_ = _031_;
+    if (rst) begin
+      _049_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _050_ = \$signal ;
+    if (rst) begin
+      _050_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _034_ = start;
+    if (rst) begin
+      _034_ = 1'h0;
+    end
+  end
+  assign base = 1'h0;
+  assign at = { _032_[5], _032_ };
+  assign chunk_offset = 1'h0;
+  assign form_field = 1'h0;
+  assign valid = exists;
+  assign \bank$29  = bank;
+  assign form = 1'h0;
+  assign digits_1 = \$signal ;
+  assign _026_ = { _032_[5], _032_[5], _032_[5], _032_[5:2] };
+endmodule
+
+module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
+  reg \$auto$verilog_backend.cc:2505:dump_module$8  = 0;
+  input i__valid;
+  wire i__valid;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  input loading;
+  wire loading;
+  output i__ready;
+  wire i__ready;
+  output [7:0] window;
+  reg [7:0] window = 8'h00;
+  output write;
+  reg write = 1'h0;
+  output loaded;
+  reg loaded = 1'h0;
+  output [12:0] address;
+  reg [12:0] address = 13'h0000;
+  input [7:0] i__payload;
+  wire [7:0] i__payload;
+  wire _000_;
+  wire _001_;
+  wire _002_;
+  wire [1:0] _003_;
+  wire [10:0] _004_;
+  wire [5:0] _005_;
   wire _006_;
   wire _007_;
   wire _008_;
@@ -2683,376 +2941,12 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _030_;
   wire _031_;
   wire _032_;
-  wire [13:0] _033_;
-  wire _034_;
-  wire [5:0] _035_;
-  wire _036_;
-  wire [13:0] _037_;
-  wire [6:0] _038_;
-  wire [14:0] _039_;
-  wire _040_;
-  wire [10:0] _041_;
-  wire [15:0] _042_;
-  wire [3:0] _043_;
-  wire [5:0] _044_;
-  wire _045_;
-  reg _046_;
-  reg _047_;
-  reg [9:0] _048_;
-  reg [10:0] _049_;
-  reg [3:0] _050_;
-  reg [3:0] _051_;
-  reg _052_;
-  reg [4:0] _053_;
-  reg _054_;
-  reg [12:0] _055_;
-  wire _056_;
-  reg [4:0] _057_;
-  reg [12:0] _058_;
-  reg [1:0] _059_;
-  reg [1:0] _060_;
-  reg [1:0] _061_;
-  reg [3:0] _062_;
-  reg [3:0] _063_;
-  wire _064_;
-  wire _065_;
-  wire _066_;
-  reg [12:0] \$like  = 13'h0000;
-  reg [3:0] \$signal  = 4'h0;
-  wire signed [6:0] at;
-  (* init = 1'h0 *)
-  wire \bank$29 ;
-  reg [9:0] base = 10'h000;
-  wire chunk_offset;
-  reg [4:0] column = 5'h00;
-  reg [3:0] column_step = 4'h0;
-  reg [3:0] earlier = 4'h0;
-  reg fields_loaded = 1'h0;
-  wire form;
-  wire form_field;
-  reg [4:0] last_column = 5'h00;
-  reg [10:0] plane = 11'h000;
-  reg [3:0] row_step = 4'h0;
-  reg [1:0] select_0 = 2'h0;
-  reg [1:0] select_1 = 2'h0;
-  reg [1:0] select_2 = 2'h0;
-  reg two_digits_field = 1'h0;
-  (* init = 1'h0 *)
-  wire valid;
-  assign _028_ = 9'h1f8 >> layer;
-  assign _029_ = 6'h3f >> layer;
-  assign _030_ = 3'h7 >> layer;
-  assign _031_ = 9'h124 >> layer;
-  assign _032_ = turn_ends & pixel_ends;
-  assign _033_ = \$like  + column_step;
-  assign _035_ = column + 1'h1;
-  assign _036_ = column == last_column;
-  assign _037_ = \$like  + row_step;
-  assign _039_ = $signed({ 1'h0, \$like  }) + $signed(_038_);
-  assign _040_ = turn_ends & two_digits_field;
-  assign _041_ = _040_ ? plane : 11'h000;
-  assign _042_ = $signed(_039_) + $signed({ 1'h0, _041_ });
-  assign _003_ = select_2 * 3'h4;
-  assign _043_ = word >> _003_;
-  assign _044_ = chunk - 1'h0;
-  assign digits_0 = two_digits_field ? earlier : \$signal ;
-  always @(posedge clk)
-    fields_loaded <= _046_;
-  always @(posedge clk)
-    bank <= _047_;
-  always @(posedge clk)
-    base <= _048_;
-  always @(posedge clk)
-    plane <= _049_;
-  always @(posedge clk)
-    column_step <= _050_;
-  always @(posedge clk)
-    row_step <= _051_;
-  always @(posedge clk)
-    exists <= _052_;
-  always @(posedge clk)
-    last_column <= _053_;
-  always @(posedge clk)
-    two_digits_field <= _054_;
-  always @(posedge clk)
-    \$like  <= _055_;
-  always @(posedge clk)
-    column <= _057_;
-  always @(posedge clk)
-    address <= _058_;
-  always @(posedge clk)
-    select_0 <= _059_;
-  always @(posedge clk)
-    select_1 <= _060_;
-  always @(posedge clk)
-    select_2 <= _061_;
-  always @(posedge clk)
-    \$signal  <= _062_;
-  always @(posedge clk)
-    earlier <= _063_;
-  assign _000_ = 6'h24 >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _023_ = 1'h0 >> layer;
-  assign _034_ = 1'h0 >> layer;
-  assign _045_ = 1'h0 >> layer;
-  assign _056_ = 3'h4 >> layer;
-  assign _064_ = 1'h0 >> layer;
-  assign _065_ = 1'h0 >> layer;
-  assign _066_ = 1'h0 >> layer;
-  assign _001_ = 3'h4 >> layer;
-  assign _002_ = 3'h4 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 1'h0 >> layer;
-  assign _006_ = 1'h0 >> layer;
-  assign _007_ = 9'h100 >> layer;
-  assign _008_ = 6'h20 >> layer;
-  assign _009_ = 3'h4 >> layer;
-  assign _010_ = 1'h0 >> layer;
-  assign _011_ = 9'h100 >> layer;
-  assign _013_ = 9'h120 >> layer;
-  assign _014_ = 6'h24 >> layer;
-  assign _015_ = 3'h4 >> layer;
-  assign _016_ = 1'h0 >> layer;
-  assign _017_ = 3'h4 >> layer;
-  assign _018_ = 6'h20 >> layer;
-  assign _019_ = 9'h100 >> layer;
-  assign _020_ = 1'h0 >> layer;
-  assign _021_ = 3'h4 >> layer;
-  assign _022_ = 6'h20 >> layer;
-  assign _024_ = 9'h100 >> layer;
-  assign _025_ = 9'h124 >> layer;
-  assign _026_ = 6'h3f >> layer;
-  assign _027_ = 9'h1c7 >> layer;
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = start;
-    if (rst) begin
-      _046_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = bank;
-    if (start) begin
-      _047_ = _000_;
-    end
-    if (rst) begin
-      _047_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _048_ = base;
-    if (start) begin
-      _048_ = { _002_, _001_, _066_, _065_, _064_, _056_, _045_, _034_, _023_, _012_ };
-    end
-    if (rst) begin
-      _048_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _049_ = plane;
-    if (start) begin
-      _049_ = { _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_, _005_, _004_ };
-    end
-    if (rst) begin
-      _049_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _050_ = column_step;
-    if (start) begin
-      _050_ = { _019_, _018_, _017_, _016_ };
-    end
-    if (rst) begin
-      _050_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _051_ = row_step;
-    if (start) begin
-      _051_ = { _024_, _022_, _021_, _020_ };
-    end
-    if (rst) begin
-      _051_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _052_ = exists;
-    if (start) begin
-      _052_ = _025_;
-    end
-    if (rst) begin
-      _052_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _053_ = last_column;
-    if (start) begin
-      _053_ = { _030_, _029_, _028_, _027_, _026_ };
-    end
-    if (rst) begin
-      _053_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _054_ = two_digits_field;
-    if (start) begin
-      _054_ = _031_;
-    end
-    if (rst) begin
-      _054_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _055_ = \$like ;
-    if (fields_loaded) begin
-      _055_ = { 3'h0, base };
-    end else if (_032_) begin
-      _055_ = _033_[12:0];
-      if (_036_) begin
-        _055_ = _037_[12:0];
-      end
-    end
-    if (rst) begin
-      _055_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _057_ = column;
-    if (fields_loaded) begin
-      _057_ = 5'h00;
-    end else if (_032_) begin
-      _057_ = _035_[4:0];
-      if (_036_) begin
-        _057_ = 5'h00;
-      end
-    end
-    if (rst) begin
-      _057_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _058_ = _042_[12:0];
-    if (rst) begin
-      _058_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _059_ = _044_[1:0];
-    if (rst) begin
-      _059_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _060_ = select_0;
-    if (rst) begin
-      _060_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _061_ = select_1;
-    if (rst) begin
-      _061_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _062_ = _043_;
-    if (rst) begin
-      _062_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _063_ = \$signal ;
-    if (rst) begin
-      _063_ = 4'h0;
-    end
-  end
-  assign at = { _044_[5], _044_ };
-  assign chunk_offset = 1'h0;
-  assign form_field = 1'h0;
-  assign valid = exists;
-  assign \bank$29  = bank;
-  assign form = 1'h0;
-  assign digits_1 = \$signal ;
-  assign _038_ = { _044_[5], _044_[5], _044_[5], _044_[5:2] };
-endmodule
-
-module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
-  reg \$auto$verilog_backend.cc:2505:dump_module$8  = 0;
-  input i__valid;
-  wire i__valid;
-  input clk;
-  wire clk;
-  input rst;
-  wire rst;
-  input loading;
-  wire loading;
-  output i__ready;
-  wire i__ready;
-  output [23:0] window;
-  reg [23:0] window = 24'h000000;
-  output write;
-  reg write = 1'h0;
-  output loaded;
-  reg loaded = 1'h0;
-  output [12:0] address;
-  reg [12:0] address = 13'h0000;
-  input [7:0] i__payload;
-  wire [7:0] i__payload;
-  wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [13:0] _011_;
-  wire _012_;
-  reg _013_;
-  reg [9:0] _014_;
-  reg [4:0] _015_;
-  reg _016_;
-  reg _017_;
-  reg _018_;
-  reg _019_;
-  reg [9:0] _020_;
-  reg [7:0] _021_;
-  reg [23:0] _022_;
-  wire _023_;
-  reg _024_;
-  reg _025_;
-  reg [12:0] _026_;
-  wire _027_;
-  wire _028_;
-  wire [1:0] _029_;
-  wire [10:0] _030_;
-  wire [5:0] _031_;
-  wire _032_;
   wire _033_;
   wire _034_;
   wire _035_;
   wire _036_;
   wire _037_;
-  wire _038_;
+  wire [3:0] _038_;
   wire _039_;
   wire _040_;
   wire _041_;
@@ -3084,67 +2978,34 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _067_;
   wire _068_;
   wire _069_;
-  wire _070_;
+  wire [3:0] _070_;
   wire _071_;
   wire _072_;
-  wire _073_;
-  wire _074_;
-  wire _075_;
-  wire _076_;
+  wire [13:0] _073_;
+  reg _074_;
+  reg [9:0] _075_;
+  reg [4:0] _076_;
   wire _077_;
-  wire _078_;
-  wire _079_;
-  wire _080_;
-  wire _081_;
-  wire _082_;
-  wire _083_;
-  wire _084_;
-  wire _085_;
-  wire _086_;
-  wire _087_;
+  reg _078_;
+  reg _079_;
+  reg _080_;
+  reg _081_;
+  reg [9:0] _082_;
+  reg [7:0] _083_;
+  reg [7:0] _084_;
+  reg _085_;
+  reg _086_;
+  reg [12:0] _087_;
   wire _088_;
-  wire _089_;
-  wire _090_;
-  wire _091_;
-  wire _092_;
-  wire _093_;
-  wire _094_;
-  wire [7:0] _095_;
-  wire _096_;
-  wire _097_;
-  wire _098_;
-  wire _099_;
-  wire _100_;
-  wire _101_;
-  wire _102_;
-  wire _103_;
-  wire _104_;
-  wire _105_;
-  wire _106_;
-  wire _107_;
-  wire _108_;
-  wire _109_;
-  wire _110_;
-  wire _111_;
-  wire _112_;
-  wire _113_;
-  wire _114_;
-  wire _115_;
-  wire _116_;
-  wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
   reg [9:0] \$like  = 10'h000;
   wire \$signal ;
   (* init = 1'h0 *)
-  wire \$signal$12 ;
+  wire \$signal$11 ;
   reg \$signal$22  = 1'h0;
   reg \$signal$23  = 1'h0;
   reg \$signal$24  = 1'h0;
   (* init = 13'h0000 *)
-  wire [12:0] \address$14 ;
+  wire [12:0] \address$13 ;
   reg [7:0] codes = 8'h00;
   reg complete = 1'h0;
   wire frame_ends;
@@ -3157,287 +3018,247 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   reg turn = 1'h0;
   wire [15:0] word_0;
   wire [15:0] word_1;
-  assign _000_ = position >= 1'h1;
-  assign _034_ = position < 5'h1d;
-  assign \real  = _000_ & _034_;
-  assign \$signal  = position == 5'h1d;
-  assign _045_ = line == 5'h1b;
-  assign frame_ends = \$signal  & _045_;
-  assign _056_ = ~ complete;
-  assign _067_ = loading & _056_;
-  assign _078_ = ! turn;
-  assign _089_ = _067_ & _078_;
-  assign i__ready = _089_ & \real ;
-  assign _100_ = ~ complete;
-  assign _111_ = loading & _100_;
-  assign _001_ = ! turn;
-  assign _012_ = _111_ & _001_;
-  assign _023_ = ~ \real ;
-  assign _027_ = i__valid | _023_;
-  assign take = _012_ & _027_;
-  assign _029_ = turn - 1'h1;
-  assign _030_ = position + 1'h1;
-  assign _031_ = line + 1'h1;
-  assign _032_ = ~ loading;
-  assign _033_ = 64'hc718ccab9ce4d318 >> i__payload[5:0];
-  assign _035_ = 64'hcc9c7333439cda39 >> i__payload[5:0];
-  assign _036_ = i__payload[6] ? _033_ : _035_;
-  assign _037_ = 64'h99a6332f99921993 >> i__payload[5:0];
-  assign _038_ = 63'h726933436993359c >> i__payload[5:0];
-  assign _039_ = i__payload[6] ? _037_ : _038_;
-  assign _040_ = i__payload[7] ? _036_ : _039_;
-  assign _041_ = 64'hf81f0f301f07181f >> i__payload[5:0];
-  assign _042_ = 60'hf107c3c63e0e33e >> i__payload[5:0];
-  assign _043_ = i__payload[6] ? _041_ : _042_;
-  assign _044_ = 61'h1e37c3cde1e361e2 >> i__payload[5:0];
-  assign _046_ = 64'h838c3c638de24616 >> i__payload[5:0];
-  assign _047_ = i__payload[6] ? _044_ : _046_;
-  assign _048_ = i__payload[7] ? _043_ : _047_;
-  assign _049_ = 64'hffe00fc3e007e3e0 >> i__payload[5:0];
-  assign _050_ = 60'hfe7803f8c00fc40 >> i__payload[5:0];
-  assign _051_ = i__payload[6] ? _049_ : _050_;
-  assign _052_ = 61'h1fc003f001fc01fc >> i__payload[5:0];
-  assign _053_ = 58'h3f03f83f1fc78e0 >> i__payload[5:0];
-  assign _054_ = i__payload[6] ? _052_ : _053_;
-  assign _055_ = i__payload[7] ? _051_ : _054_;
-  assign _057_ = 64'hfffff003fff803ff >> i__payload[5:0];
-  assign _058_ = 64'hf007ffc00fff007f >> i__payload[5:0];
-  assign _059_ = i__payload[6] ? _057_ : _058_;
-  assign _060_ = 64'he007fc01fe007e00 >> i__payload[5:0];
-  assign _061_ = 64'hfc01c00c00000000 >> i__payload[5:0];
-  assign _062_ = i__payload[6] ? _060_ : _061_;
-  assign _063_ = i__payload[7] ? _059_ : _062_;
-  assign _064_ = 64'hfffffffc000003ff >> i__payload[5:0];
-  assign _065_ = 64'hfff800000fffff80 >> i__payload[5:0];
-  assign _066_ = i__payload[6] ? _064_ : _065_;
-  assign _068_ = 51'h7fffe00007fff >> i__payload[5:0];
-  assign _069_ = 49'h1fff001ff80f8 >> i__payload[5:0];
-  assign _070_ = i__payload[6] ? _068_ : _069_;
-  assign _071_ = i__payload[7] ? _066_ : _070_;
-  assign _072_ = 64'hfffffffffffffc00 >> i__payload[5:0];
-  assign _073_ = 28'hfffffff >> i__payload[5:0];
-  assign _074_ = i__payload[6] ? _072_ : _073_;
-  assign _075_ = 64'hfff8000000007fff >> i__payload[5:0];
-  assign _076_ = 64'hfffe000001ffff00 >> i__payload[5:0];
-  assign _077_ = i__payload[6] ? _075_ : _076_;
-  assign _079_ = i__payload[7] ? _074_ : _077_;
-  assign _080_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _081_ = 64'hfffffffff0000000 >> i__payload[5:0];
-  assign _082_ = i__payload[6] ? _080_ : _081_;
-  assign _083_ = 15'h7fff >> i__payload[5:0];
-  assign _084_ = 64'hfffffffffe000000 >> i__payload[5:0];
-  assign _085_ = i__payload[6] ? _083_ : _084_;
-  assign _086_ = i__payload[7] ? _082_ : _085_;
-  assign _087_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _088_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _090_ = i__payload[6] ? _087_ : _088_;
-  assign _091_ = 64'hffffffffffff8000 >> i__payload[5:0];
-  assign _092_ = 1'h0 >> i__payload[5:0];
-  assign _093_ = i__payload[6] ? _091_ : _092_;
-  assign _094_ = i__payload[7] ? _090_ : _093_;
-  assign _095_ = \real  ? { _094_, _086_, _079_, _071_, _063_, _055_, _048_, _040_ } : 8'h78;
-  assign _096_ = 1'h0 >> \$like [5:0];
-  assign _097_ = 1'h0 >> \$like [5:0];
-  assign _098_ = \$like [6] ? _096_ : _097_;
-  assign _099_ = 1'h0 >> \$like [5:0];
-  assign _101_ = 1'h0 >> \$like [5:0];
-  assign _102_ = \$like [6] ? _099_ : _101_;
-  assign _103_ = \$like [7] ? _098_ : _102_;
-  assign _104_ = 1'h0 >> \$like [5:0];
-  assign _105_ = 1'h0 >> \$like [5:0];
-  assign _106_ = \$like [6] ? _104_ : _105_;
-  assign _107_ = 1'h0 >> \$like [5:0];
-  assign _108_ = 1'h0 >> \$like [5:0];
-  assign _109_ = \$like [6] ? _107_ : _108_;
-  assign _110_ = \$like [7] ? _106_ : _109_;
-  assign _112_ = \$like [8] ? _103_ : _110_;
-  assign _113_ = 1'h0 >> \$like [5:0];
-  assign _114_ = 1'h0 >> \$like [5:0];
-  assign _115_ = \$like [6] ? _113_ : _114_;
-  assign _116_ = 1'h0 >> \$like [5:0];
-  assign _117_ = 1'h0 >> \$like [5:0];
-  assign _118_ = \$like [6] ? _116_ : _117_;
-  assign _119_ = \$like [7] ? _115_ : _118_;
-  assign _120_ = 1'h0 >> \$like [5:0];
-  assign _121_ = 1'h0 >> \$like [5:0];
-  assign _002_ = \$like [6] ? _120_ : _121_;
-  assign _003_ = 1'h0 >> \$like [5:0];
-  assign _004_ = 30'h3ffffffc >> \$like [5:0];
-  assign _005_ = \$like [6] ? _003_ : _004_;
-  assign _006_ = \$like [7] ? _002_ : _005_;
-  assign _007_ = \$like [8] ? _119_ : _006_;
-  assign _008_ = \$like [9] ? _112_ : _007_;
-  assign _009_ = \$signal$22  & _008_;
-  assign _010_ = \$signal$22  & \$signal$24 ;
-  assign _011_ = address + 1'h1;
+  assign take = _077_ & _001_;
+  assign _003_ = turn - 1'h1;
+  assign _004_ = position + 1'h1;
+  assign _005_ = line + 1'h1;
+  assign _006_ = ~ loading;
+  assign _007_ = 64'h8000003fffffe000 >> i__payload[5:0];
+  assign _008_ = 53'h1fffffc00001ff >> i__payload[5:0];
+  assign _009_ = i__payload[6] ? _007_ : _008_;
+  assign _010_ = 64'hfff00001ffff8000 >> i__payload[5:0];
+  assign _012_ = 62'h3fff8003ffc00ff0 >> i__payload[5:0];
+  assign _013_ = i__payload[6] ? _010_ : _012_;
+  assign _014_ = i__payload[7] ? _009_ : _013_;
+  assign _015_ = 64'hffffffc000000000 >> i__payload[5:0];
+  assign _016_ = 53'h1ffffffffffe00 >> i__payload[5:0];
+  assign _017_ = i__payload[6] ? _015_ : _016_;
+  assign _018_ = 33'h1ffffffff >> i__payload[5:0];
+  assign _019_ = 64'hc0000003fffff000 >> i__payload[5:0];
+  assign _020_ = i__payload[6] ? _018_ : _019_;
+  assign _021_ = i__payload[7] ? _017_ : _020_;
+  assign _023_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _024_ = 64'hffe0000000000000 >> i__payload[5:0];
+  assign _025_ = i__payload[6] ? _023_ : _024_;
+  assign _026_ = 33'h1ffffffff >> i__payload[5:0];
+  assign _027_ = 64'hfffffffc00000000 >> i__payload[5:0];
+  assign _028_ = i__payload[6] ? _026_ : _027_;
+  assign _029_ = i__payload[7] ? _025_ : _028_;
+  assign _030_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _031_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _032_ = i__payload[6] ? _030_ : _031_;
+  assign _034_ = 64'hfffffffe00000000 >> i__payload[5:0];
+  assign _035_ = 1'h0 >> i__payload[5:0];
+  assign _036_ = i__payload[6] ? _034_ : _035_;
+  assign _037_ = i__payload[7] ? _032_ : _036_;
+  assign _039_ = 63'h4e6364a73332a633 >> i__payload[5:0];
+  assign _040_ = 62'h36ac666d331b2519 >> i__payload[5:0];
+  assign _041_ = i__payload[6] ? _039_ : _040_;
+  assign _042_ = 64'h9b53332acccae66d >> i__payload[5:0];
+  assign _043_ = 63'h4cdab24b64997b44 >> i__payload[5:0];
+  assign _045_ = i__payload[6] ? _042_ : _043_;
+  assign _046_ = i__payload[7] ? _041_ : _045_;
+  assign _047_ = 63'h707c78f83c3cd83c >> i__payload[5:0];
+  assign _048_ = 62'h38d0787183e3c61e >> i__payload[5:0];
+  assign _049_ = i__payload[6] ? _047_ : _048_;
+  assign _050_ = 61'h1c63c3ccf0f37871 >> i__payload[5:0];
+  assign _051_ = 64'hb0e3438c78de6c66 >> i__payload[5:0];
+  assign _052_ = i__payload[6] ? _050_ : _051_;
+  assign _053_ = i__payload[7] ? _049_ : _052_;
+  assign _054_ = 63'h7f807f3fc03f1fc0 >> i__payload[5:0];
+  assign _056_ = 62'h3f1f807e3c03f9e0 >> i__payload[5:0];
+  assign _057_ = i__payload[6] ? _054_ : _056_;
+  assign _058_ = 61'h1f8c03f100fc007e >> i__payload[5:0];
+  assign _059_ = 56'hfc03f07f1f8f88 >> i__payload[5:0];
+  assign _060_ = i__payload[6] ? _058_ : _059_;
+  assign _061_ = i__payload[7] ? _057_ : _060_;
+  assign _062_ = 63'h7fff803fffc01fff >> i__payload[5:0];
+  assign _063_ = 64'hc01fff803ffc01ff >> i__payload[5:0];
+  assign _064_ = i__payload[6] ? _062_ : _063_;
+  assign _065_ = 64'he00ffc01ff007f80 >> i__payload[5:0];
+  assign _067_ = 62'h3f007c0380200000 >> i__payload[5:0];
+  assign _068_ = i__payload[6] ? _065_ : _067_;
+  assign _069_ = i__payload[7] ? _064_ : _068_;
+  assign _072_ = \$signal$22  & \$signal$24 ;
+  assign _073_ = address + 1'h1;
   always @(posedge clk)
-    turn <= _013_;
+    turn <= _074_;
   always @(posedge clk)
-    position <= _014_;
+    position <= _075_;
   always @(posedge clk)
-    line <= _015_;
+    line <= _076_;
   always @(posedge clk)
-    complete <= _016_;
+    complete <= _078_;
   always @(posedge clk)
-    \$signal$22  <= _017_;
+    \$signal$22  <= _079_;
   always @(posedge clk)
-    \$signal$23  <= _018_;
+    \$signal$23  <= _080_;
   always @(posedge clk)
-    \$signal$24  <= _019_;
+    \$signal$24  <= _081_;
   always @(posedge clk)
-    \$like  <= _020_;
+    \$like  <= _082_;
   always @(posedge clk)
-    codes <= _021_;
+    codes <= _083_;
   always @(posedge clk)
-    window <= _022_;
+    window <= _084_;
   always @(posedge clk)
-    write <= _024_;
+    write <= _085_;
   always @(posedge clk)
-    loaded <= _025_;
+    loaded <= _086_;
   always @(posedge clk)
-    address <= _026_;
+    address <= _087_;
+  assign frame_ends = position == 10'h30f;
+  assign _000_ = ~ complete;
+  assign _011_ = loading & _000_;
+  assign _022_ = ! turn;
+  assign _033_ = _011_ & _022_;
+  assign _044_ = ~ complete;
+  assign _055_ = loading & _044_;
+  assign _066_ = ! turn;
+  assign _077_ = _055_ & _066_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _013_ = turn;
-    if (_028_) begin
-      _013_ = _029_[0];
+    _074_ = turn;
+    if (_002_) begin
+      _074_ = _003_[0];
     end
     if (take) begin
-      _013_ = 1'h0;
+      _074_ = 1'h0;
     end
     if (rst) begin
-      _013_ = 1'h0;
+      _074_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _014_ = position;
+    _075_ = position;
     if (take) begin
-      _014_ = _030_[9:0];
-      if (\$signal ) begin
-        _014_ = 10'h000;
-      end
+      _075_ = _004_[9:0];
       if (frame_ends) begin
-        _014_ = 10'h000;
+        _075_ = 10'h000;
       end
     end
     if (rst) begin
-      _014_ = 10'h000;
+      _075_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _015_ = line;
-    if (take) begin
-      if (\$signal ) begin
-        _015_ = _031_[4:0];
-      end
-      if (frame_ends) begin
-        _015_ = 5'h00;
-      end
-    end
-    if (rst) begin
-      _015_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _016_ = complete;
+    _076_ = line;
     if (take) begin
       if (frame_ends) begin
-        _016_ = 1'h1;
+        _076_ = 5'h00;
       end
     end
-    if (_032_) begin
-      _016_ = 1'h0;
-    end
     if (rst) begin
-      _016_ = 1'h0;
+      _076_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _017_ = take;
-    if (rst) begin
-      _017_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _018_ = \real ;
-    if (rst) begin
-      _018_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _019_ = frame_ends;
-    if (rst) begin
-      _019_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _020_ = position;
-    if (rst) begin
-      _020_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _021_ = codes;
+    _078_ = complete;
     if (take) begin
-      _021_ = _095_;
+      if (frame_ends) begin
+        _078_ = 1'h1;
+      end
+    end
+    if (_006_) begin
+      _078_ = 1'h0;
     end
     if (rst) begin
-      _021_ = 8'h00;
+      _078_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _022_ = window;
+    _079_ = take;
+    if (rst) begin
+      _079_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _080_ = 1'h1;
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _081_ = frame_ends;
+    if (rst) begin
+      _081_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _082_ = position;
+    if (rst) begin
+      _082_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _083_ = codes;
+    if (take) begin
+      _083_[3:0] = _038_;
+      _083_[7:4] = _070_;
+    end
+    if (rst) begin
+      _083_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _084_ = window;
     if (\$signal$22 ) begin
-      _022_[23:16] = codes;
-      _022_[7:0] = window[15:8];
-      _022_[15:8] = window[23:16];
+      _084_ = codes;
     end
     if (rst) begin
-      _022_ = 24'h000000;
+      _084_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _024_ = _009_;
+    _085_ = _071_;
     if (rst) begin
-      _024_ = 1'h0;
+      _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _025_ = _010_;
+    _086_ = _072_;
     if (rst) begin
-      _025_ = 1'h0;
+      _086_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _026_ = address;
+    _087_ = address;
     if (write) begin
-      _026_ = _011_[12:0];
+      _087_ = _073_[12:0];
     end
     if (loaded) begin
-      _026_ = 13'h0000;
+      _087_ = 13'h0000;
     end
     if (rst) begin
-      _026_ = 13'h0000;
+      _087_ = 13'h0000;
     end
   end
-  assign \$signal$12  = write;
-  assign \address$14  = address;
-  assign word_0 = { 4'h0, window[23:20], window[15:12], window[7:4] };
-  assign word_1 = { 4'h0, window[19:16], window[11:8], window[3:0] };
+  assign \real  = 1'h1;
+  assign \$signal  = 1'h0;
+  assign \$signal$11  = write;
+  assign \address$13  = address;
+  assign word_0 = { 8'h00, window };
+  assign word_1 = { 8'h00, window };
   assign last = loaded;
-  assign _028_ = turn;
+  assign i__ready = _033_;
+  assign _088_ = 1'h0;
+  assign _001_ = i__valid;
+  assign _038_ = { _037_, _029_, _021_, _014_ };
+  assign _070_ = { _069_, _061_, _053_, _046_ };
+  assign _071_ = \$signal$22 ;
+  assign _002_ = turn;
 endmodule
 
 module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, clk);
@@ -3693,11 +3514,11 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _095_;
   wire _096_;
   wire _097_;
-  wire _098_;
-  wire _099_;
+  wire [7:0] _098_;
+  wire [7:0] _099_;
   wire _100_;
-  wire [7:0] _101_;
-  wire [7:0] _102_;
+  wire _101_;
+  wire _102_;
   wire _103_;
   wire _104_;
   wire _105_;
@@ -3708,46 +3529,46 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _110_;
   wire _111_;
   wire _112_;
-  wire _113_;
+  wire [7:0] _113_;
   wire _114_;
   wire [7:0] _115_;
   wire _116_;
-  wire [7:0] _117_;
-  wire _118_;
+  wire _117_;
+  wire [7:0] _118_;
   wire _119_;
-  wire [7:0] _120_;
-  wire _121_;
+  wire _120_;
+  wire [7:0] _121_;
   wire _122_;
   wire _123_;
-  wire [7:0] _124_;
+  wire _124_;
   wire _125_;
   wire _126_;
   wire _127_;
-  wire _128_;
+  wire [2:0] _128_;
   wire _129_;
-  wire _130_;
-  wire _131_;
+  wire [3:0] _130_;
+  wire [3:0] _131_;
   wire _132_;
   wire _133_;
   wire _134_;
   wire _135_;
-  wire _136_;
-  wire [2:0] _137_;
+  wire [3:0] _136_;
+  wire [3:0] _137_;
   wire _138_;
-  wire [3:0] _139_;
-  wire [3:0] _140_;
+  wire _139_;
+  wire _140_;
   wire _141_;
-  wire _142_;
-  wire _143_;
-  wire [3:0] _144_;
+  wire [3:0] _142_;
+  wire [3:0] _143_;
+  wire _144_;
   wire _145_;
-  wire [3:0] _146_;
+  wire _146_;
   wire _147_;
   wire _148_;
   wire _149_;
-  wire _150_;
-  wire [3:0] _151_;
-  wire [3:0] _152_;
+  wire [1:0] _150_;
+  wire [1:0] _151_;
+  wire _152_;
   wire _153_;
   wire _154_;
   wire _155_;
@@ -3763,67 +3584,67 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _165_;
   wire _166_;
   wire _167_;
-  wire [1:0] _168_;
-  wire [1:0] _169_;
-  wire _170_;
+  wire _168_;
+  wire [4:0] _169_;
+  wire [4:0] _170_;
   wire _171_;
   wire _172_;
   wire _173_;
   wire _174_;
   wire _175_;
   wire _176_;
-  wire [4:0] _177_;
+  wire _177_;
   wire _178_;
-  wire [4:0] _179_;
-  wire _180_;
-  wire _181_;
+  wire _179_;
+  wire [5:0] _180_;
+  wire [5:0] _181_;
   wire _182_;
   wire _183_;
   wire _184_;
   wire _185_;
   wire _186_;
   wire _187_;
-  wire [5:0] _188_;
+  wire _188_;
   wire _189_;
-  wire [5:0] _190_;
+  wire _190_;
   wire _191_;
-  wire _192_;
-  wire _193_;
+  wire [5:0] _192_;
+  wire [5:0] _193_;
   wire _194_;
   wire _195_;
-  wire _196_;
-  wire _197_;
-  wire _198_;
-  wire _199_;
+  wire [10:0] _196_;
+  wire [10:0] _197_;
+  wire [10:0] _198_;
+  wire [11:0] _199_;
   wire _200_;
-  wire [5:0] _201_;
-  wire [5:0] _202_;
-  wire _203_;
-  wire _204_;
-  wire [10:0] _205_;
-  wire [10:0] _206_;
-  wire [10:0] _207_;
+  wire [11:0] _201_;
+  wire [11:0] _202_;
+  wire [11:0] _203_;
+  wire [11:0] _204_;
+  wire [11:0] _205_;
+  wire [11:0] _206_;
+  wire [11:0] _207_;
   wire [11:0] _208_;
   wire [11:0] _209_;
   wire [11:0] _210_;
   wire _211_;
-  wire [11:0] _212_;
-  wire [11:0] _213_;
-  wire [11:0] _214_;
-  wire [11:0] _215_;
-  wire [11:0] _216_;
-  wire [11:0] _217_;
-  wire [11:0] _218_;
-  wire [11:0] _219_;
-  wire [13:0] _220_;
-  wire [12:0] _221_;
+  wire [13:0] _212_;
+  wire [12:0] _213_;
+  wire _214_;
+  wire [6:0] _215_;
+  wire _216_;
+  wire [4:0] _217_;
+  wire [4:0] _218_;
+  wire _219_;
+  wire _220_;
+  wire _221_;
   wire _222_;
   wire _223_;
   wire _224_;
-  wire [6:0] _225_;
+  wire _225_;
   wire _226_;
-  wire [4:0] _227_;
-  wire [4:0] _228_;
+  wire _227_;
+  wire _228_;
   wire _229_;
   wire _230_;
   wire _231_;
@@ -3831,106 +3652,106 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _233_;
   wire _234_;
   wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
-  wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  reg _244_;
+  reg _236_;
+  reg _237_;
+  reg _238_;
+  reg _239_;
+  reg _240_;
+  reg _241_;
+  reg _242_;
+  reg _243_;
+  reg [2:0] _244_;
   wire _245_;
-  reg _246_;
-  reg _247_;
-  reg _248_;
-  reg _249_;
-  reg _250_;
-  reg _251_;
-  reg _252_;
-  reg [2:0] _253_;
-  reg [2:0] _254_;
-  reg [2:0] _255_;
+  reg [2:0] _246_;
+  reg [2:0] _247_;
+  reg [3:0] _248_;
+  reg [4:0] _249_;
+  reg [4:0] _250_;
+  reg [5:0] _251_;
+  reg [10:0] _252_;
+  reg [10:0] _253_;
+  reg [10:0] _254_;
+  reg [10:0] _255_;
   wire _256_;
-  reg [3:0] _257_;
-  reg [4:0] _258_;
-  reg [4:0] _259_;
-  reg [5:0] _260_;
+  reg [9:0] _257_;
+  reg [3:0] _258_;
+  reg [3:0] _259_;
+  reg [7:0] _260_;
   reg [11:0] _261_;
-  reg [10:0] _262_;
-  reg [10:0] _263_;
-  reg [10:0] _264_;
-  reg [9:0] _265_;
-  reg [3:0] _266_;
+  reg [11:0] _262_;
+  reg [1:0] _263_;
+  reg [5:0] _264_;
+  reg [12:0] _265_;
+  reg _266_;
   wire _267_;
-  reg [3:0] _268_;
-  reg [7:0] _269_;
-  reg [11:0] _270_;
-  reg [11:0] _271_;
-  reg [1:0] _272_;
-  reg [5:0] _273_;
-  reg [12:0] _274_;
+  reg [11:0] _268_;
+  reg [1:0] _269_;
+  reg [1:0] _270_;
+  reg [2:0] _271_;
+  reg [2:0] _272_;
+  reg [4:0] _273_;
+  reg [4:0] _274_;
   reg _275_;
-  reg _276_;
-  reg [11:0] _277_;
+  reg [6:0] _276_;
+  reg [6:0] _277_;
   wire _278_;
-  reg [1:0] _279_;
-  reg [1:0] _280_;
-  reg [2:0] _281_;
-  reg [2:0] _282_;
-  reg [4:0] _283_;
-  reg [4:0] _284_;
+  reg _279_;
+  reg _280_;
+  reg _281_;
+  reg _282_;
+  reg _283_;
+  reg _284_;
   reg _285_;
-  reg [6:0] _286_;
-  reg [6:0] _287_;
+  reg [15:0] _286_;
+  reg [1:0] _287_;
   reg _288_;
   wire _289_;
-  reg _290_;
+  reg [2:0] _290_;
   reg _291_;
   reg _292_;
-  reg _293_;
+  reg [2:0] _293_;
   reg _294_;
   reg _295_;
-  reg [15:0] _296_;
-  reg [1:0] _297_;
+  reg [2:0] _296_;
+  reg _297_;
   reg _298_;
-  reg [2:0] _299_;
+  reg _299_;
   wire _300_;
   reg _301_;
   reg _302_;
-  reg [2:0] _303_;
+  reg _303_;
   reg _304_;
   reg _305_;
-  reg [2:0] _306_;
+  reg [3:0] _306_;
   reg _307_;
   reg _308_;
-  reg _309_;
+  reg [4:0] _309_;
   reg _310_;
   wire _311_;
   reg _312_;
-  reg _313_;
+  reg [4:0] _313_;
   reg _314_;
   reg _315_;
-  reg [3:0] _316_;
-  reg _317_;
-  reg _318_;
-  reg [4:0] _319_;
-  reg _320_;
-  reg _321_;
+  reg [12:0] _316_;
+  reg [11:0] _317_;
+  reg [12:0] _318_;
+  reg [11:0] _319_;
+  reg [3:0] _320_;
+  reg [3:0] _321_;
   wire _322_;
-  reg [4:0] _323_;
-  reg _324_;
-  reg _325_;
-  reg [12:0] _326_;
-  reg [11:0] _327_;
-  reg [12:0] _328_;
-  reg [11:0] _329_;
-  reg [3:0] _330_;
-  reg [3:0] _331_;
-  reg [2:0] _332_;
+  reg [2:0] _323_;
+  reg [5:0] _324_;
+  wire _325_;
+  wire _326_;
+  wire _327_;
+  wire _328_;
+  wire _329_;
+  wire _330_;
+  wire _331_;
+  wire _332_;
   wire _333_;
   wire _334_;
-  reg [5:0] _335_;
+  wire _335_;
   wire _336_;
   wire _337_;
   wire _338_;
@@ -3986,15 +3807,6 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _388_;
   wire _389_;
   wire _390_;
-  wire _391_;
-  wire _392_;
-  wire _393_;
-  wire _394_;
-  wire _395_;
-  wire _396_;
-  wire _397_;
-  wire _398_;
-  wire _399_;
   reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
@@ -4002,7 +3814,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire act_delta_0;
   wire act_delta_1;
   reg [5:0] act_delta_2 = 6'h00;
-  reg signed [11:0] act_delta_3 = 12'h000;
+  reg [10:0] act_delta_3 = 11'h000;
   reg signed [10:0] act_delta_4 = 11'h000;
   reg signed [10:0] act_delta_5 = 11'h000;
   reg signed [10:0] act_delta_6 = 11'h000;
@@ -4062,7 +3874,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire paces_once;
   wire pass_starts;
   reg running;
-  reg split = 1'h0;
+  wire split;
   wire step;
   reg [2:0] stride_x = 3'h0;
   reg [2:0] stride_y = 3'h0;
@@ -4082,16 +3894,16 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
   assign _000_ = 1'h1 >> layer;
-  assign _111_ = 8'h91 >> layer;
+  assign _111_ = 8'h90 >> layer;
   assign _222_ = 8'h90 >> layer;
-  assign _333_ = 9'h1fe >> layer;
-  assign _345_ = 9'h1fe >> layer;
-  assign _356_ = 10'h200 >> layer;
-  assign _367_ = 10'h200 >> layer;
-  assign _378_ = 1'h0 >> layer;
-  assign _389_ = 10'h3e0 >> layer;
+  assign _325_ = 9'h1ff >> layer;
+  assign _336_ = 9'h1fe >> layer;
+  assign _347_ = 10'h200 >> layer;
+  assign _358_ = 10'h200 >> layer;
+  assign _369_ = 1'h0 >> layer;
+  assign _380_ = 10'h3e0 >> layer;
   assign _001_ = 10'h300 >> layer;
-  assign _012_ = 10'h36e >> layer;
+  assign _012_ = 10'h36f >> layer;
   assign _023_ = 1'h0 >> layer;
   assign _034_ = 10'h200 >> layer;
   assign _045_ = 10'h36f >> layer;
@@ -4112,606 +3924,675 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _211_ = 6'h3f >> layer;
   assign _223_ = 3'h7 >> layer;
   assign _234_ = 10'h3fe >> layer;
-  assign _245_ = 5'h1e >> layer;
-  assign _256_ = 8'hf1 >> layer;
+  assign _245_ = 5'h1f >> layer;
+  assign _256_ = 8'hf0 >> layer;
   assign _267_ = 7'h61 >> layer;
   assign _278_ = 8'h9f >> layer;
   assign _289_ = 9'h1fe >> layer;
   assign _300_ = 10'h3fe >> layer;
-  assign _311_ = 5'h1e >> layer;
-  assign _322_ = 8'hf0 >> layer;
-  assign _334_ = 8'h9f >> layer;
-  assign _336_ = 7'h70 >> layer;
-  assign _337_ = 4'he >> layer;
-  assign _338_ = 1'h1 >> layer;
-  assign _339_ = 7'h6f >> layer;
-  assign _340_ = 9'h18f >> layer;
-  assign _341_ = 8'hf1 >> layer;
-  assign _342_ = 5'h1f >> layer;
-  assign _343_ = 1'h1 >> layer;
-  assign _344_ = 10'h3fe >> layer;
-  assign _346_ = 5'h1e >> layer;
-  assign _347_ = 8'hf0 >> layer;
-  assign _348_ = 9'h19f >> layer;
-  assign _349_ = 10'h390 >> layer;
-  assign _350_ = 10'h390 >> layer;
-  assign _351_ = 10'h391 >> layer;
-  assign _352_ = 10'h2ff >> layer;
-  assign _353_ = 9'h1ff >> layer;
-  assign _354_ = 9'h1ff >> layer;
-  assign _355_ = 10'h3ff >> layer;
-  assign _357_ = 10'h3fe >> layer;
-  assign _358_ = 5'h1e >> layer;
-  assign _359_ = 8'hf0 >> layer;
-  assign _360_ = 9'h19f >> layer;
-  assign _361_ = 10'h390 >> layer;
-  assign _362_ = 10'h390 >> layer;
-  assign _363_ = 10'h391 >> layer;
-  assign _364_ = 10'h2ff >> layer;
-  assign _365_ = 9'h1ff >> layer;
-  assign _366_ = 9'h1ff >> layer;
-  assign _368_ = 10'h3ff >> layer;
-  assign _369_ = 10'h3ff >> layer;
-  assign _370_ = 5'h18 >> layer;
-  assign _371_ = 8'hce >> layer;
-  assign _372_ = 10'h26f >> layer;
-  assign _373_ = 1'h0 >> layer;
-  assign _374_ = 10'h200 >> layer;
-  assign _375_ = 1'h1 >> layer;
-  assign _376_ = 9'h16f >> layer;
-  assign _377_ = 10'h36f >> layer;
+  assign _311_ = 5'h1f >> layer;
+  assign _322_ = 8'hf1 >> layer;
+  assign _326_ = 8'h9e >> layer;
+  assign _327_ = 7'h71 >> layer;
+  assign _328_ = 4'he >> layer;
+  assign _329_ = 1'h1 >> layer;
+  assign _330_ = 7'h6f >> layer;
+  assign _331_ = 9'h18e >> layer;
+  assign _332_ = 8'hf1 >> layer;
+  assign _333_ = 5'h1e >> layer;
+  assign _334_ = 10'h3fe >> layer;
+  assign _335_ = 5'h1f >> layer;
+  assign _337_ = 8'hf1 >> layer;
+  assign _338_ = 9'h19e >> layer;
+  assign _339_ = 10'h390 >> layer;
+  assign _340_ = 10'h390 >> layer;
+  assign _341_ = 10'h391 >> layer;
+  assign _342_ = 10'h2ff >> layer;
+  assign _343_ = 9'h1ff >> layer;
+  assign _344_ = 9'h1ff >> layer;
+  assign _345_ = 10'h3ff >> layer;
+  assign _346_ = 10'h3fe >> layer;
+  assign _348_ = 5'h1f >> layer;
+  assign _349_ = 8'hf1 >> layer;
+  assign _350_ = 9'h19e >> layer;
+  assign _351_ = 10'h390 >> layer;
+  assign _352_ = 10'h390 >> layer;
+  assign _353_ = 10'h391 >> layer;
+  assign _354_ = 10'h2ff >> layer;
+  assign _355_ = 9'h1ff >> layer;
+  assign _356_ = 9'h1ff >> layer;
+  assign _357_ = 10'h3ff >> layer;
+  assign _359_ = 10'h3ff >> layer;
+  assign _360_ = 5'h19 >> layer;
+  assign _361_ = 8'hcf >> layer;
+  assign _362_ = 10'h26e >> layer;
+  assign _363_ = 1'h0 >> layer;
+  assign _364_ = 10'h200 >> layer;
+  assign _365_ = 1'h1 >> layer;
+  assign _366_ = 9'h16f >> layer;
+  assign _367_ = 10'h36f >> layer;
+  assign _368_ = 9'h16f >> layer;
+  assign _370_ = 10'h36f >> layer;
+  assign _371_ = 10'h3ff >> layer;
+  assign _372_ = 5'h19 >> layer;
+  assign _373_ = 8'hcf >> layer;
+  assign _374_ = 10'h2b6 >> layer;
+  assign _375_ = 10'h290 >> layer;
+  assign _376_ = 10'h290 >> layer;
+  assign _377_ = 10'h249 >> layer;
+  assign _378_ = 9'h16f >> layer;
   assign _379_ = 9'h16f >> layer;
-  assign _380_ = 10'h36f >> layer;
-  assign _381_ = 10'h3ff >> layer;
-  assign _382_ = 5'h18 >> layer;
-  assign _383_ = 8'hce >> layer;
-  assign _384_ = 10'h2b7 >> layer;
-  assign _385_ = 10'h290 >> layer;
-  assign _386_ = 10'h290 >> layer;
-  assign _387_ = 10'h249 >> layer;
-  assign _388_ = 9'h16f >> layer;
-  assign _390_ = 9'h16f >> layer;
-  assign _391_ = 10'h36f >> layer;
-  assign _392_ = 10'h3ff >> layer;
-  assign _393_ = 1'h0 >> layer;
-  assign _394_ = 1'h0 >> layer;
-  assign _395_ = 10'h200 >> layer;
-  assign _396_ = 10'h3ff >> layer;
-  assign _397_ = 1'h0 >> layer;
-  assign _398_ = 1'h0 >> layer;
-  assign _399_ = 10'h200 >> layer;
-  assign _002_ = 10'h3fe >> layer;
-  assign _003_ = 5'h1f >> layer;
-  assign _004_ = 8'hff >> layer;
-  assign _005_ = 10'h3ff >> layer;
-  assign _006_ = 10'h3f1 >> layer;
-  assign _007_ = 10'h39f >> layer;
-  assign _008_ = 10'h2ff >> layer;
+  assign _381_ = 10'h36f >> layer;
+  assign _382_ = 10'h3ff >> layer;
+  assign _383_ = 1'h0 >> layer;
+  assign _384_ = 1'h0 >> layer;
+  assign _385_ = 10'h200 >> layer;
+  assign _386_ = 10'h3ff >> layer;
+  assign _387_ = 1'h0 >> layer;
+  assign _388_ = 1'h0 >> layer;
+  assign _389_ = 10'h200 >> layer;
+  assign _390_ = 10'h3fe >> layer;
+  assign _002_ = 5'h1e >> layer;
+  assign _003_ = 8'hfe >> layer;
+  assign _004_ = 10'h3ff >> layer;
+  assign _005_ = 10'h3f1 >> layer;
+  assign _006_ = 10'h39f >> layer;
+  assign _007_ = 10'h2ff >> layer;
+  assign _008_ = 10'h3ff >> layer;
   assign _009_ = 10'h3ff >> layer;
-  assign _010_ = 10'h3ff >> layer;
+  assign _010_ = 1'h0 >> layer;
   assign _011_ = 1'h0 >> layer;
-  assign _013_ = 1'h0 >> layer;
-  assign _014_ = 3'h7 >> layer;
-  assign _015_ = 10'h21e >> layer;
-  assign _016_ = 10'h23f >> layer;
-  assign _017_ = 8'hf9 >> layer;
-  assign _018_ = 10'h3f7 >> layer;
-  assign _019_ = 10'h3df >> layer;
-  assign _020_ = 10'h3bf >> layer;
-  assign _021_ = 10'h2ff >> layer;
+  assign _013_ = 3'h7 >> layer;
+  assign _014_ = 10'h21f >> layer;
+  assign _015_ = 10'h23f >> layer;
+  assign _016_ = 8'hf8 >> layer;
+  assign _017_ = 10'h3f7 >> layer;
+  assign _018_ = 10'h3df >> layer;
+  assign _019_ = 10'h3bf >> layer;
+  assign _020_ = 10'h2ff >> layer;
+  assign _021_ = 10'h3ff >> layer;
   assign _022_ = 10'h3ff >> layer;
-  assign _024_ = 10'h3ff >> layer;
+  assign _024_ = 1'h0 >> layer;
   assign _025_ = 1'h0 >> layer;
-  assign _026_ = 1'h0 >> layer;
-  assign _027_ = 3'h7 >> layer;
-  assign _028_ = 10'h21e >> layer;
-  assign _029_ = 10'h23f >> layer;
-  assign _030_ = 8'hf9 >> layer;
-  assign _031_ = 10'h3f7 >> layer;
-  assign _032_ = 10'h3df >> layer;
-  assign _033_ = 10'h3bf >> layer;
-  assign _035_ = 10'h2ff >> layer;
-  assign _036_ = 10'h3ff >> layer;
-  assign _037_ = 1'h0 >> layer;
-  assign _038_ = 9'h124 >> layer;
-  assign _039_ = 1'h0 >> layer;
-  assign _040_ = 9'h124 >> layer;
-  assign _041_ = 10'h200 >> layer;
-  assign _042_ = 1'h0 >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _044_ = 9'h1ff >> layer;
-  assign _046_ = 1'h0 >> layer;
-  assign _047_ = 4'he >> layer;
-  assign _048_ = 7'h6f >> layer;
-  assign _049_ = 10'h200 >> layer;
-  assign _050_ = 8'hda >> layer;
-  assign _051_ = 1'h1 >> layer;
-  assign _052_ = 9'h177 >> layer;
-  assign _053_ = 10'h367 >> layer;
-  assign _054_ = 10'h3bd >> layer;
-  assign _055_ = 9'h1ff >> layer;
-  assign _057_ = 9'h13d >> layer;
-  assign _058_ = 9'h13d >> layer;
-  assign _059_ = 9'h125 >> layer;
-  assign _060_ = 10'h31a >> layer;
-  assign _061_ = 1'h1 >> layer;
+  assign _026_ = 3'h7 >> layer;
+  assign _027_ = 10'h21f >> layer;
+  assign _028_ = 10'h23f >> layer;
+  assign _029_ = 8'hf8 >> layer;
+  assign _030_ = 10'h3f7 >> layer;
+  assign _031_ = 10'h3df >> layer;
+  assign _032_ = 10'h3bf >> layer;
+  assign _033_ = 10'h2ff >> layer;
+  assign _035_ = 10'h3ff >> layer;
+  assign _036_ = 1'h0 >> layer;
+  assign _037_ = 9'h124 >> layer;
+  assign _038_ = 1'h0 >> layer;
+  assign _039_ = 9'h124 >> layer;
+  assign _040_ = 10'h200 >> layer;
+  assign _041_ = 1'h0 >> layer;
+  assign _042_ = 10'h200 >> layer;
+  assign _043_ = 9'h1ff >> layer;
+  assign _044_ = 1'h1 >> layer;
+  assign _046_ = 4'hf >> layer;
+  assign _047_ = 7'h6e >> layer;
+  assign _048_ = 10'h200 >> layer;
+  assign _049_ = 8'hc0 >> layer;
+  assign _050_ = 1'h1 >> layer;
+  assign _051_ = 9'h177 >> layer;
+  assign _052_ = 10'h367 >> layer;
+  assign _053_ = 10'h3a7 >> layer;
+  assign _054_ = 9'h1e7 >> layer;
+  assign _055_ = 9'h13f >> layer;
+  assign _057_ = 9'h13f >> layer;
+  assign _058_ = 9'h127 >> layer;
+  assign _059_ = 10'h31a >> layer;
+  assign _060_ = 1'h0 >> layer;
+  assign _061_ = 1'h0 >> layer;
   assign _062_ = 1'h0 >> layer;
-  assign _063_ = 1'h0 >> layer;
-  assign _064_ = 1'h0 >> layer;
-  assign _065_ = 10'h3fa >> layer;
-  assign _066_ = 5'h12 >> layer;
-  assign _068_ = 10'h3dc >> layer;
-  assign _069_ = 10'h364 >> layer;
-  assign _070_ = 9'h188 >> layer;
-  assign _071_ = 10'h230 >> layer;
-  assign _072_ = 7'h40 >> layer;
-  assign _073_ = 9'h180 >> layer;
-  assign _074_ = 10'h200 >> layer;
+  assign _063_ = 10'h3fa >> layer;
+  assign _064_ = 10'h3ec >> layer;
+  assign _065_ = 6'h30 >> layer;
+  assign _066_ = 8'hba >> layer;
+  assign _068_ = 10'h2cc >> layer;
+  assign _069_ = 10'h330 >> layer;
+  assign _070_ = 7'h40 >> layer;
+  assign _071_ = 9'h180 >> layer;
+  assign _072_ = 10'h200 >> layer;
+  assign _073_ = 9'h16f >> layer;
+  assign _074_ = 9'h16f >> layer;
   assign _075_ = 9'h16f >> layer;
   assign _076_ = 9'h16f >> layer;
-  assign _077_ = 9'h16e >> layer;
-  assign _079_ = 9'h16e >> layer;
-  assign _080_ = 10'h327 >> layer;
-  assign _081_ = 10'h2d8 >> layer;
-  assign _082_ = 10'h200 >> layer;
-  assign _083_ = 10'h327 >> layer;
-  assign _084_ = 10'h2d8 >> layer;
-  assign _085_ = 10'h200 >> layer;
-  assign _086_ = 10'h300 >> layer;
-  assign _087_ = 10'h3e0 >> layer;
-  assign _088_ = 10'h3ff >> layer;
-  assign _090_ = 8'hff >> layer;
-  assign _091_ = 5'h1f >> layer;
-  assign _092_ = 10'h300 >> layer;
-  assign _093_ = 10'h3e0 >> layer;
-  assign _094_ = 10'h3ff >> layer;
-  assign _095_ = 8'hff >> layer;
-  assign _096_ = 5'h1f >> layer;
-  assign _097_ = 10'h200 >> layer;
-  assign _098_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _099_ = step & _098_;
-  assign _101_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _102_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _103_ = at_start_1 & at_start_2;
-  assign _105_ = ~ at_start_3;
-  assign _106_ = ~ at_start_4;
-  assign _107_ = once_3 & _106_;
-  assign _108_ = _105_ | _107_;
-  assign _109_ = pass_starts & _108_;
-  assign _113_ = split & counter_3;
-  assign _114_ = act_bank ^ _113_;
+  assign _077_ = 10'h327 >> layer;
+  assign _079_ = 10'h2d8 >> layer;
+  assign _080_ = 10'h200 >> layer;
+  assign _081_ = 10'h327 >> layer;
+  assign _082_ = 10'h2d8 >> layer;
+  assign _083_ = 10'h200 >> layer;
+  assign _084_ = 10'h300 >> layer;
+  assign _085_ = 10'h3e0 >> layer;
+  assign _086_ = 10'h3ff >> layer;
+  assign _087_ = 8'hff >> layer;
+  assign _088_ = 5'h1f >> layer;
+  assign _090_ = 10'h300 >> layer;
+  assign _091_ = 10'h3e0 >> layer;
+  assign _092_ = 10'h3ff >> layer;
+  assign _093_ = 8'hff >> layer;
+  assign _094_ = 5'h1f >> layer;
+  assign _095_ = 10'h200 >> layer;
+  assign _096_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _097_ = step & _096_;
+  assign _098_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _099_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _101_ = at_start_1 & at_start_2;
+  assign _103_ = ~ at_start_3;
+  assign _104_ = ~ at_start_4;
+  assign _105_ = once_3 & _104_;
+  assign _106_ = _103_ | _105_;
+  assign _107_ = pass_starts & _106_;
+  assign _113_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _114_ = $signed(_113_) < $signed(1'h0);
   assign _115_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _116_ = $signed(_115_) < $signed(1'h0);
-  assign _117_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _118_ = $signed(_117_) >= $signed({ 1'h0, height });
-  assign _119_ = _116_ | _118_;
-  assign _120_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _121_ = $signed(_120_) < $signed(1'h0);
-  assign _122_ = _119_ | _121_;
-  assign _124_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _125_ = $signed(_124_) >= $signed({ 1'h0, width });
-  assign _126_ = _122_ | _125_;
-  assign _127_ = ! layer;
-  assign _128_ = ! counter_3;
-  assign _129_ = ! counter_0;
-  assign _130_ = _128_ & _129_;
-  assign _132_ = ! counter_0;
-  assign _133_ = _131_ & _132_;
-  assign _135_ = ~ is_paced;
-  assign _136_ = running & _135_;
-  assign _137_ = paced + 1'h1;
-  assign _138_ = paced == nearly_paced;
-  assign _139_ = counter_0 + 1'h1;
-  assign _140_ = at_end_0 ? 4'h0 : _139_;
-  assign _141_ = counter_0 == nearly_0;
-  assign _142_ = at_end_0 ? once_0 : _141_;
-  assign _144_ = counter_1 + 1'h1;
-  assign _146_ = at_end_1 ? 4'h0 : _144_;
-  assign _147_ = counter_1 == nearly_1;
-  assign _148_ = at_end_1 ? once_1 : _147_;
-  assign _150_ = _149_ & at_end_1;
-  assign _151_ = counter_2 + 1'h1;
-  assign _152_ = at_end_2 ? 4'h0 : _151_;
-  assign _153_ = counter_2 == nearly_2;
-  assign _154_ = at_end_2 ? once_2 : _153_;
-  assign _157_ = _155_ & at_end_1;
-  assign _158_ = _157_ & at_end_2;
-  assign _159_ = counter_3 + 1'h1;
-  assign _160_ = at_end_3 ? 2'h0 : _159_;
-  assign _161_ = ! counter_3;
-  assign _162_ = at_end_3 ? once_3 : _161_;
+  assign _116_ = $signed(_115_) >= $signed({ 1'h0, height });
+  assign _117_ = _114_ | _116_;
+  assign _118_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _119_ = $signed(_118_) < $signed(1'h0);
+  assign _120_ = _117_ | _119_;
+  assign _121_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _122_ = $signed(_121_) >= $signed({ 1'h0, width });
+  assign _124_ = _120_ | _122_;
+  assign _125_ = ! layer;
+  assign _126_ = ~ is_paced;
+  assign _127_ = running & _126_;
+  assign _128_ = paced + 1'h1;
+  assign _129_ = paced == nearly_paced;
+  assign _130_ = counter_0 + 1'h1;
+  assign _131_ = at_end_0 ? 4'h0 : _130_;
+  assign _132_ = counter_0 == nearly_0;
+  assign _133_ = at_end_0 ? once_0 : _132_;
+  assign _136_ = counter_1 + 1'h1;
+  assign _137_ = at_end_1 ? 4'h0 : _136_;
+  assign _138_ = counter_1 == nearly_1;
+  assign _139_ = at_end_1 ? once_1 : _138_;
+  assign _141_ = _140_ & at_end_1;
+  assign _142_ = counter_2 + 1'h1;
+  assign _143_ = at_end_2 ? 4'h0 : _142_;
+  assign _144_ = counter_2 == nearly_2;
+  assign _146_ = at_end_2 ? once_2 : _144_;
+  assign _148_ = _147_ & at_end_1;
+  assign _149_ = _148_ & at_end_2;
+  assign _150_ = counter_3 + 1'h1;
+  assign _151_ = at_end_3 ? 2'h0 : _150_;
+  assign _152_ = ! counter_3;
+  assign _153_ = at_end_3 ? once_3 : _152_;
+  assign _155_ = _154_ & at_end_1;
+  assign _157_ = _155_ & at_end_2;
+  assign _158_ = _157_ & at_end_3;
+  assign _159_ = counter_4 + 1'h1;
+  assign _160_ = at_end_4 ? 2'h0 : _159_;
+  assign _161_ = ! counter_4;
+  assign _162_ = at_end_4 ? once_4 : _161_;
   assign _164_ = _163_ & at_end_1;
   assign _165_ = _164_ & at_end_2;
   assign _166_ = _165_ & at_end_3;
-  assign _168_ = counter_4 + 1'h1;
-  assign _169_ = at_end_4 ? 2'h0 : _168_;
-  assign _170_ = ! counter_4;
-  assign _171_ = at_end_4 ? once_4 : _170_;
-  assign _173_ = _172_ & at_end_1;
-  assign _174_ = _173_ & at_end_2;
-  assign _175_ = _174_ & at_end_3;
-  assign _176_ = _175_ & at_end_4;
-  assign _177_ = counter_5 + 1'h1;
-  assign _179_ = at_end_5 ? 5'h00 : _177_;
-  assign _180_ = counter_5 == nearly_5;
-  assign _181_ = at_end_5 ? 1'h0 : _180_;
-  assign _183_ = _182_ & at_end_1;
-  assign _184_ = _183_ & at_end_2;
-  assign _185_ = _184_ & at_end_3;
-  assign _186_ = _185_ & at_end_4;
-  assign _187_ = _186_ & at_end_5;
-  assign _188_ = counter_6 + 1'h1;
-  assign _190_ = at_end_6 ? 6'h00 : _188_;
-  assign _191_ = counter_6 == nearly_6;
-  assign _192_ = at_end_6 ? once_6 : _191_;
-  assign _194_ = _193_ & at_end_1;
-  assign _195_ = _194_ & at_end_2;
-  assign _196_ = _195_ & at_end_3;
-  assign _197_ = _196_ & at_end_4;
-  assign _198_ = _197_ & at_end_5;
-  assign _199_ = _198_ & at_end_6;
-  assign _201_ = counter_7 + 1'h1;
-  assign _202_ = at_end_7 ? 6'h00 : _201_;
-  assign _203_ = counter_7 == nearly_7;
-  assign _204_ = at_end_7 ? once_7 : _203_;
-  assign _205_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _206_ = at_end_5 ? _205_ : act_delta_5;
-  assign _207_ = at_end_4 ? _206_ : act_delta_4;
-  assign _208_ = at_end_3 ? { _207_[10], _207_ } : act_delta_3;
-  assign _209_ = at_end_2 ? _208_ : { 6'h00, act_delta_2 };
-  assign _210_ = at_end_1 ? _209_ : 12'h001;
-  assign _212_ = at_end_0 ? _210_ : 12'h001;
-  assign _213_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _214_ = at_end_5 ? _213_ : 12'h001;
-  assign _215_ = at_end_4 ? _214_ : 12'h001;
-  assign _216_ = at_end_3 ? _215_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _217_ = at_end_2 ? _216_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _218_ = at_end_1 ? _217_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _219_ = at_end_0 ? _218_ : 12'h001;
-  assign _220_ = walk__act_address + \$like ;
-  assign _221_ = walk__weight_address + way_weight;
-  assign _224_ = step & finished;
-  assign _225_ = \wait  - 1'h1;
-  assign _226_ = ! \wait ;
-  assign _227_ = layer + 1'h1;
-  assign _228_ = status + 1'h1;
+  assign _168_ = _166_ & at_end_4;
+  assign _169_ = counter_5 + 1'h1;
+  assign _170_ = at_end_5 ? 5'h00 : _169_;
+  assign _171_ = counter_5 == nearly_5;
+  assign _172_ = at_end_5 ? 1'h0 : _171_;
+  assign _174_ = _173_ & at_end_1;
+  assign _175_ = _174_ & at_end_2;
+  assign _176_ = _175_ & at_end_3;
+  assign _177_ = _176_ & at_end_4;
+  assign _179_ = _177_ & at_end_5;
+  assign _180_ = counter_6 + 1'h1;
+  assign _181_ = at_end_6 ? 6'h00 : _180_;
+  assign _182_ = counter_6 == nearly_6;
+  assign _183_ = at_end_6 ? once_6 : _182_;
+  assign _185_ = _184_ & at_end_1;
+  assign _186_ = _185_ & at_end_2;
+  assign _187_ = _186_ & at_end_3;
+  assign _188_ = _187_ & at_end_4;
+  assign _190_ = _188_ & at_end_5;
+  assign _191_ = _190_ & at_end_6;
+  assign _192_ = counter_7 + 1'h1;
+  assign _193_ = at_end_7 ? 6'h00 : _192_;
+  assign _194_ = counter_7 == nearly_7;
+  assign _195_ = at_end_7 ? once_7 : _194_;
+  assign _196_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
+  assign _197_ = at_end_5 ? _196_ : act_delta_5;
+  assign _198_ = at_end_4 ? _197_ : act_delta_4;
+  assign _199_ = at_end_3 ? { _198_[10], _198_ } : { 1'h0, act_delta_3 };
+  assign _201_ = at_end_2 ? _199_ : { 6'h00, act_delta_2 };
+  assign _202_ = at_end_1 ? _201_ : 12'h001;
+  assign _203_ = at_end_0 ? _202_ : 12'h001;
+  assign _204_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _205_ = at_end_5 ? _204_ : 12'h001;
+  assign _206_ = at_end_4 ? _205_ : 12'h001;
+  assign _207_ = at_end_3 ? _206_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _208_ = at_end_2 ? _207_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
+  assign _209_ = at_end_1 ? _208_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
+  assign _210_ = at_end_0 ? _209_ : 12'h001;
+  assign _212_ = walk__act_address + \$like ;
+  assign _213_ = walk__weight_address + way_weight;
+  assign _214_ = step & finished;
+  assign _215_ = \wait  - 1'h1;
+  assign _216_ = ! \wait ;
+  assign _217_ = layer + 1'h1;
+  assign _218_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _229_ = ~ is_paced;
-  assign _230_ = sum_ends & _229_;
-  assign _231_ = ~ _230_;
-  assign _232_ = running & _231_;
-  assign _233_ = sum_starts & is_last;
-  assign _235_ = ~ credit;
-  assign _236_ = _233_ & _235_;
-  assign _237_ = ~ _236_;
-  assign step = _232_ & _237_;
-  assign _238_ = step & sum_starts;
-  assign sum_started = _238_ & is_last;
+  assign _219_ = ~ is_paced;
+  assign _220_ = sum_ends & _219_;
+  assign _221_ = ~ _220_;
+  assign _224_ = running & _221_;
+  assign _225_ = sum_starts & is_last;
+  assign _226_ = ~ credit;
+  assign _227_ = _225_ & _226_;
+  assign _228_ = ~ _227_;
+  assign step = _224_ & _228_;
+  assign _229_ = step & sum_starts;
+  assign sum_started = _229_ & is_last;
   assign loading = ! status;
-  assign _239_ = ! fsm_state;
-  assign _240_ = fsm_state == 1'h1;
-  assign _241_ = fsm_state == 2'h2;
-  assign _242_ = fsm_state == 2'h3;
-  assign _243_ = fsm_state == 3'h4;
+  assign _230_ = ! fsm_state;
+  assign _231_ = fsm_state == 1'h1;
+  assign _232_ = fsm_state == 2'h2;
+  assign _233_ = fsm_state == 2'h3;
+  assign _235_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _244_;
+    fields_loaded <= _236_;
   always @(posedge clk)
-    once_0 <= _246_;
+    once_0 <= _237_;
   always @(posedge clk)
-    once_1 <= _247_;
+    once_1 <= _238_;
   always @(posedge clk)
-    once_2 <= _248_;
+    once_2 <= _239_;
   always @(posedge clk)
-    once_3 <= _249_;
+    once_3 <= _240_;
   always @(posedge clk)
-    once_4 <= _250_;
+    once_4 <= _241_;
   always @(posedge clk)
-    once_6 <= _251_;
+    once_6 <= _242_;
   always @(posedge clk)
-    once_7 <= _252_;
+    once_7 <= _243_;
   always @(posedge clk)
-    nearly_0 <= _253_;
+    nearly_0 <= _244_;
   always @(posedge clk)
-    nearly_1 <= _254_;
+    nearly_1 <= _246_;
   always @(posedge clk)
-    nearly_2 <= _255_;
+    nearly_2 <= _247_;
   always @(posedge clk)
-    nearly_5 <= _257_;
+    nearly_5 <= _248_;
   always @(posedge clk)
-    nearly_6 <= _258_;
+    nearly_6 <= _249_;
   always @(posedge clk)
-    nearly_7 <= _259_;
+    nearly_7 <= _250_;
   always @(posedge clk)
-    act_delta_2 <= _260_;
+    act_delta_2 <= _251_;
   always @(posedge clk)
-    act_delta_3 <= _261_;
+    act_delta_3 <= _252_;
   always @(posedge clk)
-    act_delta_4 <= _262_;
+    act_delta_4 <= _253_;
   always @(posedge clk)
-    act_delta_5 <= _263_;
+    act_delta_5 <= _254_;
   always @(posedge clk)
-    act_delta_6 <= _264_;
+    act_delta_6 <= _255_;
   always @(posedge clk)
-    act_delta_7 <= _265_;
+    act_delta_7 <= _257_;
   always @(posedge clk)
-    weight_delta_1 <= _266_;
+    weight_delta_1 <= _258_;
   always @(posedge clk)
-    weight_delta_2 <= _268_;
+    weight_delta_2 <= _259_;
   always @(posedge clk)
-    weight_delta_3 <= _269_;
+    weight_delta_3 <= _260_;
   always @(posedge clk)
-    weight_delta_6 <= _270_;
+    weight_delta_6 <= _261_;
   always @(posedge clk)
-    weight_delta_7 <= _271_;
+    weight_delta_7 <= _262_;
   always @(posedge clk)
-    nearly_paced <= _272_;
+    nearly_paced <= _263_;
   always @(posedge clk)
-    flush <= _273_;
+    flush <= _264_;
   always @(posedge clk)
-    act_base <= _274_;
+    act_base <= _265_;
   always @(posedge clk)
-    act_bank <= _275_;
+    act_bank <= _266_;
   always @(posedge clk)
-    split <= _276_;
+    weight_base <= _268_;
   always @(posedge clk)
-    weight_base <= _277_;
+    origin_y <= _269_;
   always @(posedge clk)
-    origin_y <= _279_;
+    origin_x <= _270_;
   always @(posedge clk)
-    origin_x <= _280_;
+    stride_y <= _271_;
   always @(posedge clk)
-    stride_y <= _281_;
+    stride_x <= _272_;
   always @(posedge clk)
-    stride_x <= _282_;
+    height <= _273_;
   always @(posedge clk)
-    height <= _283_;
+    width <= _274_;
   always @(posedge clk)
-    width <= _284_;
+    is_last <= _275_;
   always @(posedge clk)
-    is_last <= _285_;
+    \$signal  <= _276_;
   always @(posedge clk)
-    \$signal  <= _286_;
+    window_x <= _277_;
   always @(posedge clk)
-    window_x <= _287_;
+    walk__valid <= _279_;
   always @(posedge clk)
-    walk__valid <= _288_;
+    walk__first <= _280_;
   always @(posedge clk)
-    walk__first <= _290_;
+    walk__shift <= _281_;
   always @(posedge clk)
-    walk__shift <= _291_;
+    walk__last <= _282_;
   always @(posedge clk)
-    walk__last <= _292_;
+    walk__digit <= _283_;
   always @(posedge clk)
-    walk__digit <= _293_;
+    walk__act_bank <= _284_;
   always @(posedge clk)
-    walk__act_bank <= _294_;
+    walk__pad <= _285_;
   always @(posedge clk)
-    walk__pad <= _295_;
+    walk__pad_word <= _286_;
   always @(posedge clk)
-    walk__pad_word <= _296_;
+    paced <= _287_;
   always @(posedge clk)
-    paced <= _297_;
+    is_paced <= _288_;
   always @(posedge clk)
-    is_paced <= _298_;
+    counter_0 <= _290_;
   always @(posedge clk)
-    counter_0 <= _299_;
+    at_end_0 <= _291_;
   always @(posedge clk)
-    at_end_0 <= _301_;
+    at_start_0 <= _292_;
   always @(posedge clk)
-    at_start_0 <= _302_;
+    counter_1 <= _293_;
   always @(posedge clk)
-    counter_1 <= _303_;
+    at_end_1 <= _294_;
   always @(posedge clk)
-    at_end_1 <= _304_;
+    at_start_1 <= _295_;
   always @(posedge clk)
-    at_start_1 <= _305_;
+    counter_2 <= _296_;
   always @(posedge clk)
-    counter_2 <= _306_;
+    at_end_2 <= _297_;
   always @(posedge clk)
-    at_end_2 <= _307_;
+    at_start_2 <= _298_;
   always @(posedge clk)
-    at_start_2 <= _308_;
+    counter_3 <= _299_;
   always @(posedge clk)
-    counter_3 <= _309_;
+    at_end_3 <= _301_;
   always @(posedge clk)
-    at_end_3 <= _310_;
+    at_start_3 <= _302_;
   always @(posedge clk)
-    at_start_3 <= _312_;
+    counter_4 <= _303_;
   always @(posedge clk)
-    counter_4 <= _313_;
+    at_end_4 <= _304_;
   always @(posedge clk)
-    at_end_4 <= _314_;
+    at_start_4 <= _305_;
   always @(posedge clk)
-    at_start_4 <= _315_;
+    counter_5 <= _306_;
   always @(posedge clk)
-    counter_5 <= _316_;
+    at_end_5 <= _307_;
   always @(posedge clk)
-    at_end_5 <= _317_;
+    at_start_5 <= _308_;
   always @(posedge clk)
-    at_start_5 <= _318_;
+    counter_6 <= _309_;
   always @(posedge clk)
-    counter_6 <= _319_;
+    at_end_6 <= _310_;
   always @(posedge clk)
-    at_end_6 <= _320_;
+    at_start_6 <= _312_;
   always @(posedge clk)
-    at_start_6 <= _321_;
+    counter_7 <= _313_;
   always @(posedge clk)
-    counter_7 <= _323_;
+    at_end_7 <= _314_;
   always @(posedge clk)
-    at_end_7 <= _324_;
+    at_start_7 <= _315_;
   always @(posedge clk)
-    at_start_7 <= _325_;
+    \$like  <= _316_;
   always @(posedge clk)
-    \$like  <= _326_;
+    way_weight <= _317_;
   always @(posedge clk)
-    way_weight <= _327_;
+    walk__act_address <= _318_;
   always @(posedge clk)
-    walk__act_address <= _328_;
+    walk__weight_address <= _319_;
   always @(posedge clk)
-    walk__weight_address <= _329_;
+    layer <= _320_;
   always @(posedge clk)
-    layer <= _330_;
+    status <= _321_;
   always @(posedge clk)
-    status <= _331_;
+    fsm_state <= _323_;
   always @(posedge clk)
-    fsm_state <= _332_;
-  always @(posedge clk)
-    \wait  <= _335_;
+    \wait  <= _324_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = start;
+    _236_ = start;
     if (rst) begin
-      _244_ = 1'h0;
+      _236_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = once_0;
+    _237_ = once_0;
     if (start) begin
-      _246_ = _000_;
+      _237_ = _000_;
     end
     if (rst) begin
-      _246_ = 1'h0;
+      _237_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = once_1;
+    _238_ = once_1;
     if (start) begin
-      _247_ = _111_;
+      _238_ = _111_;
     end
     if (rst) begin
-      _247_ = 1'h0;
+      _238_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = once_2;
+    _239_ = once_2;
     if (start) begin
-      _248_ = _222_;
+      _239_ = _222_;
     end
     if (rst) begin
-      _248_ = 1'h0;
+      _239_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = once_3;
+    _240_ = once_3;
     if (start) begin
-      _249_ = _333_;
+      _240_ = _325_;
     end
     if (rst) begin
-      _249_ = 1'h0;
+      _240_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = once_4;
+    _241_ = once_4;
     if (start) begin
-      _250_ = _345_;
+      _241_ = _336_;
     end
     if (rst) begin
-      _250_ = 1'h0;
+      _241_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = once_6;
+    _242_ = once_6;
     if (start) begin
-      _251_ = _356_;
+      _242_ = _347_;
     end
     if (rst) begin
-      _251_ = 1'h0;
+      _242_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = once_7;
+    _243_ = once_7;
     if (start) begin
-      _252_ = _367_;
+      _243_ = _358_;
     end
     if (rst) begin
-      _252_ = 1'h0;
+      _243_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = nearly_0;
+    _244_ = nearly_0;
     if (start) begin
-      _253_ = { _001_, _389_, _378_ };
+      _244_ = { _001_, _380_, _369_ };
     end
     if (rst) begin
-      _253_ = 3'h0;
+      _244_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = nearly_1;
+    _246_ = nearly_1;
     if (start) begin
-      _254_ = { _034_, _023_, _012_ };
+      _246_ = { _034_, _023_, _012_ };
     end
     if (rst) begin
-      _254_ = 3'h0;
+      _246_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = nearly_2;
+    _247_ = nearly_2;
     if (start) begin
-      _255_ = { _067_, _056_, _045_ };
+      _247_ = { _067_, _056_, _045_ };
     end
     if (rst) begin
-      _255_ = 3'h0;
+      _247_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = nearly_5;
+    _248_ = nearly_5;
     if (start) begin
-      _257_ = { _112_, _100_, _089_, _078_ };
+      _248_ = { _112_, _100_, _089_, _078_ };
     end
     if (rst) begin
-      _257_ = 4'h0;
+      _248_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = nearly_6;
+    _249_ = nearly_6;
     if (start) begin
-      _258_ = { _167_, _156_, _145_, _134_, _123_ };
+      _249_ = { _167_, _156_, _145_, _134_, _123_ };
     end
     if (rst) begin
-      _258_ = 5'h00;
+      _249_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = nearly_7;
+    _250_ = nearly_7;
     if (start) begin
-      _259_ = { _223_, _211_, _200_, _189_, _178_ };
+      _250_ = { _223_, _211_, _200_, _189_, _178_ };
     end
     if (rst) begin
-      _259_ = 5'h00;
+      _250_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = act_delta_2;
+    _251_ = act_delta_2;
     if (start) begin
-      _260_ = { _289_, _278_, _267_, _256_, _245_, _234_ };
+      _251_ = { _289_, _278_, _267_, _256_, _245_, _234_ };
     end
     if (rst) begin
-      _260_ = 6'h00;
+      _251_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = act_delta_3;
+    _252_ = act_delta_3;
     if (start) begin
-      _261_ = { _343_, _342_, _341_, _340_, _339_, _338_, _337_, _336_, _334_, _322_, _311_, _300_ };
+      _252_ = { _333_, _332_, _331_, _330_, _329_, _328_, _327_, _326_, _322_, _311_, _300_ };
+    end
+    if (rst) begin
+      _252_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _253_ = act_delta_4;
+    if (start) begin
+      _253_ = { _345_, _344_, _343_, _342_, _341_, _340_, _339_, _338_, _337_, _335_, _334_ };
+    end
+    if (rst) begin
+      _253_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _254_ = act_delta_5;
+    if (start) begin
+      _254_ = { _357_, _356_, _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _346_ };
+    end
+    if (rst) begin
+      _254_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _255_ = act_delta_6;
+    if (start) begin
+      _255_ = { _370_, _368_, _367_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_ };
+    end
+    if (rst) begin
+      _255_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _257_ = act_delta_7;
+    if (start) begin
+      _257_ = { _381_, _379_, _378_, _377_, _376_, _375_, _374_, _373_, _372_, _371_ };
+    end
+    if (rst) begin
+      _257_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _258_ = weight_delta_1;
+    if (start) begin
+      _258_ = { _385_, _384_, _383_, _382_ };
+    end
+    if (rst) begin
+      _258_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _259_ = weight_delta_2;
+    if (start) begin
+      _259_ = { _389_, _388_, _387_, _386_ };
+    end
+    if (rst) begin
+      _259_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _260_ = weight_delta_3;
+    if (start) begin
+      _260_ = { _008_, _007_, _006_, _005_, _004_, _003_, _002_, _390_ };
+    end
+    if (rst) begin
+      _260_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _261_ = weight_delta_6;
+    if (start) begin
+      _261_ = { _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_ };
     end
     if (rst) begin
       _261_ = 12'h000;
@@ -4719,129 +4600,129 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = act_delta_4;
+    _262_ = weight_delta_7;
     if (start) begin
-      _262_ = { _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _347_, _346_, _344_ };
+      _262_ = { _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_ };
     end
     if (rst) begin
-      _262_ = 11'h000;
+      _262_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = act_delta_5;
+    _263_ = nearly_paced;
     if (start) begin
-      _263_ = { _368_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_, _358_, _357_ };
+      _263_ = { _037_, _036_ };
     end
     if (rst) begin
-      _263_ = 11'h000;
+      _263_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = act_delta_6;
+    _264_ = flush;
     if (start) begin
-      _264_ = { _380_, _379_, _377_, _376_, _375_, _374_, _373_, _372_, _371_, _370_, _369_ };
+      _264_ = { _043_, _042_, _041_, _040_, _039_, _038_ };
     end
     if (rst) begin
-      _264_ = 11'h000;
+      _264_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = act_delta_7;
+    _265_ = act_base;
     if (start) begin
-      _265_ = { _391_, _390_, _388_, _387_, _386_, _385_, _384_, _383_, _382_, _381_ };
+      _265_ = { _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_ };
     end
     if (rst) begin
-      _265_ = 10'h000;
+      _265_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = weight_delta_1;
+    _266_ = act_bank;
     if (start) begin
-      _266_ = { _395_, _394_, _393_, _392_ };
+      _266_ = _059_;
     end
     if (rst) begin
-      _266_ = 4'h0;
+      _266_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = weight_delta_2;
+    _268_ = weight_base;
     if (start) begin
-      _268_ = { _399_, _398_, _397_, _396_ };
+      _268_ = { _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_, _060_ };
     end
     if (rst) begin
-      _268_ = 4'h0;
+      _268_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = weight_delta_3;
+    _269_ = origin_y;
     if (start) begin
-      _269_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_ };
+      _269_ = { _074_, _073_ };
     end
     if (rst) begin
-      _269_ = 8'h00;
+      _269_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = weight_delta_6;
+    _270_ = origin_x;
     if (start) begin
-      _270_ = { _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
+      _270_ = { _076_, _075_ };
     end
     if (rst) begin
-      _270_ = 12'h000;
+      _270_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = weight_delta_7;
+    _271_ = stride_y;
     if (start) begin
-      _271_ = { _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
+      _271_ = { _080_, _079_, _077_ };
     end
     if (rst) begin
-      _271_ = 12'h000;
+      _271_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = nearly_paced;
+    _272_ = stride_x;
     if (start) begin
-      _272_ = { _038_, _037_ };
+      _272_ = { _083_, _082_, _081_ };
     end
     if (rst) begin
-      _272_ = 2'h0;
+      _272_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = flush;
+    _273_ = height;
     if (start) begin
-      _273_ = { _044_, _043_, _042_, _041_, _040_, _039_ };
+      _273_ = { _088_, _087_, _086_, _085_, _084_ };
     end
     if (rst) begin
-      _273_ = 6'h00;
+      _273_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = act_base;
+    _274_ = width;
     if (start) begin
-      _274_ = { _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_ };
+      _274_ = { _094_, _093_, _092_, _091_, _090_ };
     end
     if (rst) begin
-      _274_ = 13'h0000;
+      _274_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = act_bank;
+    _275_ = is_last;
     if (start) begin
-      _275_ = _060_;
+      _275_ = _095_;
     end
     if (rst) begin
       _275_ = 1'h0;
@@ -4849,196 +4730,238 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = split;
-    if (start) begin
-      _276_ = _061_;
+    _276_ = \$signal ;
+    if (fields_loaded) begin
+      _276_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_097_) begin
+      if (at_end_6) begin
+        _276_ = _099_[6:0];
+      end
     end
     if (rst) begin
-      _276_ = 1'h0;
+      _276_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = weight_base;
-    if (start) begin
-      _277_ = { _074_, _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_ };
+    _277_ = window_x;
+    if (fields_loaded) begin
+      _277_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_097_) begin
+      _277_ = _098_[6:0];
+      if (at_end_6) begin
+        _277_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
     end
     if (rst) begin
-      _277_ = 12'h000;
+      _277_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = origin_y;
-    if (start) begin
-      _279_ = { _076_, _075_ };
-    end
+    _279_ = step;
     if (rst) begin
-      _279_ = 2'h0;
+      _279_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = origin_x;
-    if (start) begin
-      _280_ = { _079_, _077_ };
-    end
+    _280_ = _102_;
     if (rst) begin
-      _280_ = 2'h0;
+      _280_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = stride_y;
-    if (start) begin
-      _281_ = { _082_, _081_, _080_ };
-    end
+    _281_ = _107_;
     if (rst) begin
-      _281_ = 3'h0;
+      _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = stride_x;
-    if (start) begin
-      _282_ = { _085_, _084_, _083_ };
-    end
+    _282_ = sum_ends;
     if (rst) begin
-      _282_ = 3'h0;
+      _282_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = height;
-    if (start) begin
-      _283_ = { _091_, _090_, _088_, _087_, _086_ };
-    end
+    _283_ = _108_;
     if (rst) begin
-      _283_ = 5'h00;
+      _283_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = width;
-    if (start) begin
-      _284_ = { _096_, _095_, _094_, _093_, _092_ };
-    end
+    _284_ = _110_;
     if (rst) begin
-      _284_ = 5'h00;
+      _284_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = is_last;
-    if (start) begin
-      _285_ = _097_;
-    end
+    _285_ = _124_;
     if (rst) begin
       _285_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = \$signal ;
-    if (fields_loaded) begin
-      _286_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_099_) begin
-      if (at_end_6) begin
-        _286_ = _102_[6:0];
-      end
+    _286_ = 16'h0000;
+    if (_125_) begin
+      _286_ = 16'h0096;
     end
     if (rst) begin
-      _286_ = 7'h00;
+      _286_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = window_x;
-    if (fields_loaded) begin
-      _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_099_) begin
-      _287_ = _101_[6:0];
-      if (at_end_6) begin
-        _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    _287_ = paced;
+    if (_127_) begin
+      _287_ = _128_[1:0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _287_ = 2'h0;
       end
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _287_ = 2'h0;
+    endcase
     if (rst) begin
-      _287_ = 7'h00;
+      _287_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = step;
+    _288_ = is_paced;
+    if (_127_) begin
+      _288_ = _129_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _288_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _288_ = 1'h0;
+    endcase
     if (rst) begin
       _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = _104_;
+    _290_ = counter_0;
+    if (step) begin
+      _290_ = _131_[2:0];
+    end
     if (rst) begin
-      _290_ = 1'h0;
+      _290_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = _109_;
+    _291_ = at_end_0;
+    if (step) begin
+      _291_ = _133_;
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _291_ = once_0;
+    endcase
     if (rst) begin
       _291_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = sum_ends;
+    _292_ = at_start_0;
+    if (step) begin
+      _292_ = at_end_0;
+    end
     if (rst) begin
-      _292_ = 1'h0;
+      _292_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = _110_;
+    _293_ = counter_1;
+    if (step) begin
+      if (_135_) begin
+        _293_ = _137_[2:0];
+      end
+    end
     if (rst) begin
-      _293_ = 1'h0;
+      _293_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = _114_;
+    _294_ = at_end_1;
+    if (step) begin
+      if (_135_) begin
+        _294_ = _139_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _294_ = once_1;
+    endcase
     if (rst) begin
       _294_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = _126_;
-    if (rst) begin
-      _295_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = 16'h0000;
-    if (_127_) begin
-      if (_130_) begin
-        _296_ = 16'h0777;
-      end
-      if (_133_) begin
-        _296_ = 16'h0888;
-      end
-    end
-    if (rst) begin
-      _296_ = 16'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = paced;
-    if (_136_) begin
-      _297_ = _137_[1:0];
-    end
+    _295_ = at_start_1;
     if (step) begin
-      if (sum_ends) begin
-        _297_ = 2'h0;
+      if (_135_) begin
+        _295_ = at_end_1;
+      end
+    end
+    if (rst) begin
+      _295_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _296_ = counter_2;
+    if (step) begin
+      if (_141_) begin
+        _296_ = _143_[2:0];
+      end
+    end
+    if (rst) begin
+      _296_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _297_ = at_end_2;
+    if (step) begin
+      if (_141_) begin
+        _297_ = _146_;
       end
     end
     casez (fsm_state)
@@ -5047,21 +4970,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _297_ = 2'h0;
+          _297_ = once_2;
     endcase
     if (rst) begin
-      _297_ = 2'h0;
+      _297_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = is_paced;
-    if (_136_) begin
-      _298_ = _138_;
-    end
+    _298_ = at_start_2;
     if (step) begin
-      if (sum_ends) begin
-        _298_ = 1'h0;
+      if (_141_) begin
+        _298_ = at_end_2;
+      end
+    end
+    if (rst) begin
+      _298_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _299_ = counter_3;
+    if (step) begin
+      if (_149_) begin
+        _299_ = _151_[0];
+      end
+    end
+    if (rst) begin
+      _299_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _301_ = at_end_3;
+    if (step) begin
+      if (_149_) begin
+        _301_ = _153_;
       end
     end
     casez (fsm_state)
@@ -5070,35 +5014,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _298_ = 1'h0;
-    endcase
-    if (rst) begin
-      _298_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = counter_0;
-    if (step) begin
-      _299_ = _140_[2:0];
-    end
-    if (rst) begin
-      _299_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = at_end_0;
-    if (step) begin
-      _301_ = _142_;
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _301_ = once_0;
+          _301_ = once_3;
     endcase
     if (rst) begin
       _301_ = 1'h0;
@@ -5106,9 +5022,11 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_start_0;
+    _302_ = at_start_3;
     if (step) begin
-      _302_ = at_end_0;
+      if (_149_) begin
+        _302_ = at_end_3;
+      end
     end
     if (rst) begin
       _302_ = 1'h1;
@@ -5116,22 +5034,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = counter_1;
+    _303_ = counter_4;
     if (step) begin
-      if (_143_) begin
-        _303_ = _146_[2:0];
+      if (_158_) begin
+        _303_ = _160_[0];
       end
     end
     if (rst) begin
-      _303_ = 3'h0;
+      _303_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = at_end_1;
+    _304_ = at_end_4;
     if (step) begin
-      if (_143_) begin
-        _304_ = _148_;
+      if (_158_) begin
+        _304_ = _162_;
       end
     end
     casez (fsm_state)
@@ -5140,7 +5058,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _304_ = once_1;
+          _304_ = once_4;
     endcase
     if (rst) begin
       _304_ = 1'h0;
@@ -5148,10 +5066,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = at_start_1;
+    _305_ = at_start_4;
     if (step) begin
-      if (_143_) begin
-        _305_ = at_end_1;
+      if (_158_) begin
+        _305_ = at_end_4;
       end
     end
     if (rst) begin
@@ -5160,22 +5078,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = counter_2;
+    _306_ = counter_5;
     if (step) begin
-      if (_150_) begin
-        _306_ = _152_[2:0];
+      if (_168_) begin
+        _306_ = _170_[3:0];
       end
     end
     if (rst) begin
-      _306_ = 3'h0;
+      _306_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = at_end_2;
+    _307_ = at_end_5;
     if (step) begin
-      if (_150_) begin
-        _307_ = _154_;
+      if (_168_) begin
+        _307_ = _172_;
       end
     end
     casez (fsm_state)
@@ -5184,7 +5102,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _307_ = once_2;
+          _307_ = 1'h0;
     endcase
     if (rst) begin
       _307_ = 1'h0;
@@ -5192,10 +5110,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = at_start_2;
+    _308_ = at_start_5;
     if (step) begin
-      if (_150_) begin
-        _308_ = at_end_2;
+      if (_168_) begin
+        _308_ = at_end_5;
       end
     end
     if (rst) begin
@@ -5204,22 +5122,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = counter_3;
+    _309_ = counter_6;
     if (step) begin
-      if (_158_) begin
-        _309_ = _160_[0];
+      if (_179_) begin
+        _309_ = _181_[4:0];
       end
     end
     if (rst) begin
-      _309_ = 1'h0;
+      _309_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = at_end_3;
+    _310_ = at_end_6;
     if (step) begin
-      if (_158_) begin
-        _310_ = _162_;
+      if (_179_) begin
+        _310_ = _183_;
       end
     end
     casez (fsm_state)
@@ -5228,7 +5146,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _310_ = once_3;
+          _310_ = once_6;
     endcase
     if (rst) begin
       _310_ = 1'h0;
@@ -5236,10 +5154,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = at_start_3;
+    _312_ = at_start_6;
     if (step) begin
-      if (_158_) begin
-        _312_ = at_end_3;
+      if (_179_) begin
+        _312_ = at_end_6;
       end
     end
     if (rst) begin
@@ -5248,22 +5166,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = counter_4;
+    _313_ = counter_7;
     if (step) begin
-      if (_166_) begin
-        _313_ = _169_[0];
+      if (_191_) begin
+        _313_ = _193_[4:0];
       end
     end
     if (rst) begin
-      _313_ = 1'h0;
+      _313_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = at_end_4;
+    _314_ = at_end_7;
     if (step) begin
-      if (_166_) begin
-        _314_ = _171_;
+      if (_191_) begin
+        _314_ = _195_;
       end
     end
     casez (fsm_state)
@@ -5272,7 +5190,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _314_ = once_4;
+          _314_ = once_7;
     endcase
     if (rst) begin
       _314_ = 1'h0;
@@ -5280,10 +5198,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = at_start_4;
+    _315_ = at_start_7;
     if (step) begin
-      if (_166_) begin
-        _315_ = at_end_4;
+      if (_191_) begin
+        _315_ = at_end_7;
       end
     end
     if (rst) begin
@@ -5292,155 +5210,23 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = counter_5;
-    if (step) begin
-      if (_176_) begin
-        _316_ = _179_[3:0];
-      end
-    end
+    _316_ = { _203_[11], _203_ };
     if (rst) begin
-      _316_ = 4'h0;
+      _316_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = at_end_5;
-    if (step) begin
-      if (_176_) begin
-        _317_ = _181_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _317_ = 1'h0;
-    endcase
+    _317_ = _210_;
     if (rst) begin
-      _317_ = 1'h0;
+      _317_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = at_start_5;
-    if (step) begin
-      if (_176_) begin
-        _318_ = at_end_5;
-      end
-    end
-    if (rst) begin
-      _318_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = counter_6;
-    if (step) begin
-      if (_187_) begin
-        _319_ = _190_[4:0];
-      end
-    end
-    if (rst) begin
-      _319_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = at_end_6;
-    if (step) begin
-      if (_187_) begin
-        _320_ = _192_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _320_ = once_6;
-    endcase
-    if (rst) begin
-      _320_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = at_start_6;
-    if (step) begin
-      if (_187_) begin
-        _321_ = at_end_6;
-      end
-    end
-    if (rst) begin
-      _321_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = counter_7;
-    if (step) begin
-      if (_199_) begin
-        _323_ = _202_[4:0];
-      end
-    end
-    if (rst) begin
-      _323_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = at_end_7;
-    if (step) begin
-      if (_199_) begin
-        _324_ = _204_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _324_ = once_7;
-    endcase
-    if (rst) begin
-      _324_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = at_start_7;
-    if (step) begin
-      if (_199_) begin
-        _325_ = at_end_7;
-      end
-    end
-    if (rst) begin
-      _325_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = { _212_[11], _212_ };
-    if (rst) begin
-      _326_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = _219_;
-    if (rst) begin
-      _327_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = walk__act_address;
+    _318_ = walk__act_address;
     if (walk__valid) begin
-      _328_ = _220_[12:0];
+      _318_ = _212_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5448,17 +5234,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _328_ = act_base;
+          _318_ = act_base;
     endcase
     if (rst) begin
-      _328_ = 13'h0000;
+      _318_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _329_ = walk__weight_address;
+    _319_ = walk__weight_address;
     if (walk__valid) begin
-      _329_ = _221_[11:0];
+      _319_ = _213_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5466,19 +5252,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _329_ = weight_base;
+          _319_ = weight_base;
     endcase
     if (rst) begin
-      _329_ = 12'h000;
+      _319_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _330_ = layer;
+    _320_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _330_ = 4'h0;
+            _320_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -5487,25 +5273,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_226_) begin
+          if (_216_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _330_ = _227_[3:0];
+              _320_ = _217_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _330_ = 4'h0;
+      _320_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _331_ = status;
+    _321_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _331_ = 4'h1;
+            _321_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -5514,52 +5300,52 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_226_) begin
+          if (_216_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _331_ = 4'h0;
+              _321_ = 4'h0;
             end else begin
-              _331_ = _228_[3:0];
+              _321_ = _218_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _331_ = 4'h0;
+      _321_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _332_ = fsm_state;
+    _323_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _332_ = 3'h1;
+            _323_ = 3'h1;
           end
       3'h1:
-          _332_ = 3'h2;
+          _323_ = 3'h2;
       3'h2:
-          _332_ = 3'h3;
+          _323_ = 3'h3;
       3'h3:
-          if (_224_) begin
-            _332_ = 3'h4;
+          if (_214_) begin
+            _323_ = 3'h4;
           end
       3'h4:
-          if (_226_) begin
+          if (_216_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _332_ = 3'h0;
+              _323_ = 3'h0;
             end else begin
-              _332_ = 3'h1;
+              _323_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _332_ = 3'h0;
+      _323_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _335_ = \wait ;
+    _324_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -5568,14 +5354,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          if (_224_) begin
-            _335_ = flush;
+          if (_214_) begin
+            _324_ = flush;
           end
       3'h4:
-          _335_ = _225_[5:0];
+          _324_ = _215_[5:0];
     endcase
     if (rst) begin
-      _335_ = 6'h00;
+      _324_ = 6'h00;
     end
   end
   always @* begin
@@ -5603,6 +5389,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
     endcase
   end
   assign is_pool = 1'h0;
+  assign split = 1'h0;
   assign nearly_3 = 1'h0;
   assign nearly_4 = 1'h0;
   assign once_5 = 1'h0;
@@ -5612,16 +5399,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _104_ = sum_starts;
-  assign _110_ = counter_3;
-  assign _131_ = counter_3;
-  assign _143_ = at_end_0;
-  assign _149_ = at_end_0;
-  assign _155_ = at_end_0;
+  assign _102_ = sum_starts;
+  assign _108_ = counter_3;
+  assign _109_ = 1'h0;
+  assign _110_ = act_bank;
+  assign _135_ = at_end_0;
+  assign _140_ = at_end_0;
+  assign _147_ = at_end_0;
+  assign _154_ = at_end_0;
   assign _163_ = at_end_0;
-  assign _172_ = at_end_0;
-  assign _182_ = at_end_0;
-  assign _193_ = at_end_0;
+  assign _173_ = at_end_0;
+  assign _184_ = at_end_0;
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
@@ -5703,12 +5491,12 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   assign _11_ = 1'h0 >> layer;
   assign _22_ = 1'h0 >> layer;
   assign _32_ = 9'h100 >> layer;
-  assign _33_ = 6'h25 >> layer;
+  assign _33_ = 6'h20 >> layer;
   assign _34_ = 1'h0 >> layer;
   assign _35_ = 3'h4 >> layer;
   assign _36_ = 9'h100 >> layer;
-  assign _37_ = 9'h125 >> layer;
-  assign _01_ = 6'h25 >> layer;
+  assign _37_ = 9'h120 >> layer;
+  assign _01_ = 6'h20 >> layer;
   assign _02_ = 3'h4 >> layer;
   assign _03_ = 3'h4 >> layer;
   assign _04_ = 1'h0 >> layer;
@@ -5878,20 +5666,20 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _19_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 64'h9212d04a72ccac34 >> { w[1:0], x };
-  assign _11_ = 64'hf1acaa9839e00000 >> { w[1:0], x };
+  assign _00_ = 64'hdace5fa29a7ab034 >> { w[1:0], x };
+  assign _11_ = 64'hccaca598c3e00000 >> { w[1:0], x };
   assign _13_ = w[2] ? _00_ : _11_;
-  assign _14_ = 64'hbbf49fdc71a86558 >> { w[1:0], x };
-  assign _15_ = 64'ha530cce03e000000 >> { w[1:0], x };
+  assign _14_ = 64'hacc49f94792c9558 >> { w[1:0], x };
+  assign _15_ = 63'h693039e0fc000000 >> { w[1:0], x };
   assign _16_ = w[2] ? _14_ : _15_;
-  assign _17_ = 64'h89584a902530b660 >> { w[1:0], x };
-  assign _18_ = 62'h39c00f00c0000000 >> { w[1:0], x };
+  assign _17_ = 64'h9a684ad8adb02660 >> { w[1:0], x };
+  assign _18_ = 63'h71c03e0000000000 >> { w[1:0], x };
   assign _19_ = w[2] ? _17_ : _18_;
-  assign _01_ = 64'hd2606ce0b9c0c780 >> { w[1:0], x };
-  assign _02_ = 62'h3e00f00000000000 >> { w[1:0], x };
+  assign _01_ = 64'hd3706ce031c0c780 >> { w[1:0], x };
+  assign _02_ = 63'h7e00c00000000000 >> { w[1:0], x };
   assign _03_ = w[2] ? _01_ : _02_;
   assign _04_ = 64'he3808f003e00f800 >> { w[1:0], x };
-  assign _05_ = 64'hc000000000000000 >> { w[1:0], x };
+  assign _05_ = 64'h8000000000000000 >> { w[1:0], x };
   assign _06_ = w[2] ? _04_ : _05_;
   assign _07_ = 64'hfc00f000c0000000 >> { w[1:0], x };
   assign _08_ = 1'h0 >> { w[1:0], x };
@@ -6392,129 +6180,129 @@ module power_activation_0(select, clk, rst, code, value);
   assign reached_1 = u_1_1 >= thresholds_1;
   assign reached_0 = u_0_1 >= thresholds_2;
   assign _000_ = 1'h0 >> at_after_0[5:0];
-  assign _048_ = 46'h2aaaaaaaaaaa >> at_after_0[5:0];
+  assign _048_ = 42'h2aaaaaaa555 >> at_after_0[5:0];
   assign _059_ = at_after_0[6] ? _000_ : _048_;
-  assign _070_ = 64'haaa5552aaaaaaaa9 >> at_after_0[5:0];
-  assign _081_ = 63'h552aaaa95554aaaa >> at_after_0[5:0];
+  assign _070_ = 62'h2aa9555555554aa9 >> at_after_0[5:0];
+  assign _081_ = 63'h55555552aaaaaaaa >> at_after_0[5:0];
   assign _092_ = at_after_0[6] ? _070_ : _081_;
   assign _103_ = at_after_0[7] ? _059_ : _092_;
   assign _114_ = 1'h0 >> at_after_0[5:0];
-  assign _125_ = 7'h55 >> at_after_0[5:0];
+  assign _125_ = 9'h155 >> at_after_0[5:0];
   assign _001_ = at_after_0[6] ? _114_ : _125_;
-  assign _012_ = 63'h555552aa9555556a >> at_after_0[5:0];
-  assign _023_ = 64'had54aa5555ab52ac >> at_after_0[5:0];
+  assign _012_ = 63'h52aa9555556aad55 >> at_after_0[5:0];
+  assign _023_ = 64'haa954aa55ab554aa >> at_after_0[5:0];
   assign _034_ = at_after_0[6] ? _012_ : _023_;
   assign _042_ = at_after_0[7] ? _001_ : _034_;
   assign _043_ = select ? _103_ : _042_;
   assign _044_ = 1'h0 >> at_after_0[5:0];
-  assign _045_ = 46'h33330ccc3330 >> at_after_0[5:0];
+  assign _045_ = 42'h33330ccc666 >> at_after_0[5:0];
   assign _046_ = at_after_0[6] ? _044_ : _045_;
-  assign _047_ = 64'hccc6663333333332 >> at_after_0[5:0];
-  assign _049_ = 63'h664cc331999930cc >> at_after_0[5:0];
+  assign _047_ = 62'h3331999999999332 >> at_after_0[5:0];
+  assign _049_ = 63'h66198663333330cc >> at_after_0[5:0];
   assign _050_ = at_after_0[6] ? _047_ : _049_;
   assign _051_ = at_after_0[7] ? _046_ : _050_;
   assign _052_ = 1'h0 >> at_after_0[5:0];
-  assign _053_ = 7'h66 >> at_after_0[5:0];
+  assign _053_ = 9'h199 >> at_after_0[5:0];
   assign _054_ = at_after_0[6] ? _052_ : _053_;
-  assign _055_ = 63'h66999ccce666664c >> at_after_0[5:0];
-  assign _056_ = 64'hc998cc6666cd9cc8 >> at_after_0[5:0];
+  assign _055_ = 64'h9ccce666664cc999 >> at_after_0[5:0];
+  assign _056_ = 62'h33198cc66cd9a732 >> at_after_0[5:0];
   assign _057_ = at_after_0[6] ? _055_ : _056_;
   assign _058_ = at_after_0[7] ? _054_ : _057_;
   assign _060_ = select ? _051_ : _058_;
   assign _061_ = 1'h0 >> at_after_0[5:0];
-  assign _062_ = 46'h3c3c30f0c3c3 >> at_after_0[5:0];
+  assign _062_ = 42'h3c3c30f0878 >> at_after_0[5:0];
   assign _063_ = at_after_0[6] ? _061_ : _062_;
-  assign _064_ = 60'hf087843c03c03c0 >> at_after_0[5:0];
-  assign _065_ = 63'h780f03c1e1e1c300 >> at_after_0[5:0];
+  assign _064_ = 63'h43c21e01e01e03c0 >> at_after_0[5:0];
+  assign _065_ = 63'h781e0783c3c3c300 >> at_after_0[5:0];
   assign _066_ = at_after_0[6] ? _064_ : _065_;
   assign _067_ = at_after_0[7] ? _063_ : _066_;
   assign _068_ = 1'h0 >> at_after_0[5:0];
-  assign _069_ = 7'h78 >> at_after_0[5:0];
+  assign _069_ = 9'h1e1 >> at_after_0[5:0];
   assign _071_ = at_after_0[6] ? _068_ : _069_;
-  assign _072_ = 63'h78e1e70f387987b0 >> at_after_0[5:0];
-  assign _073_ = 64'hf61f0f87870e18c8 >> at_after_0[5:0];
+  assign _072_ = 64'he70f387987b0f61e >> at_after_0[5:0];
+  assign _073_ = 64'hc3e1f0f870e1c632 >> at_after_0[5:0];
   assign _074_ = at_after_0[6] ? _072_ : _073_;
   assign _075_ = at_after_0[7] ? _071_ : _074_;
   assign _076_ = select ? _067_ : _075_;
   assign _077_ = 1'h0 >> at_after_0[5:0];
-  assign _078_ = 46'h3fc03f00fc03 >> at_after_0[5:0];
+  assign _078_ = 42'h3fc03f00f80 >> at_after_0[5:0];
   assign _079_ = at_after_0[6] ? _077_ : _078_;
-  assign _080_ = 64'hf00f807c03c03c03 >> at_after_0[5:0];
-  assign _082_ = 64'h80700c0200000000 >> at_after_0[5:0];
+  assign _080_ = 63'h7c03e01e01e01c03 >> at_after_0[5:0];
+  assign _082_ = 64'h8060180400000000 >> at_after_0[5:0];
   assign _083_ = at_after_0[6] ? _080_ : _082_;
   assign _084_ = at_after_0[7] ? _079_ : _083_;
   assign _085_ = 1'h0 >> at_after_0[5:0];
-  assign _086_ = 7'h7f >> at_after_0[5:0];
+  assign _086_ = 9'h1fe >> at_after_0[5:0];
   assign _087_ = at_after_0[6] ? _085_ : _086_;
-  assign _088_ = 64'h80fe07f03f81f83f >> at_after_0[5:0];
-  assign _089_ = 59'h7e1f0f878f1e737 >> at_after_0[5:0];
+  assign _088_ = 59'h7f03f81f83f07e0 >> at_after_0[5:0];
+  assign _089_ = 64'hfc3e1f0f8f1e39cd >> at_after_0[5:0];
   assign _090_ = at_after_0[6] ? _088_ : _089_;
   assign _091_ = at_after_0[7] ? _087_ : _090_;
   assign _093_ = select ? _084_ : _091_;
   assign _094_ = 1'h0 >> at_after_0[5:0];
-  assign _095_ = 46'h3fffc000fffc >> at_after_0[5:0];
+  assign _095_ = 42'h3fffc000fff >> at_after_0[5:0];
   assign _096_ = at_after_0[6] ? _094_ : _095_;
-  assign _097_ = 52'hfff8003ffc003 >> at_after_0[5:0];
-  assign _098_ = 64'hff800ffc01fe03f0 >> at_after_0[5:0];
+  assign _097_ = 64'h8003ffe001ffe003 >> at_after_0[5:0];
+  assign _098_ = 64'hff801ff803fc03f0 >> at_after_0[5:0];
   assign _099_ = at_after_0[6] ? _097_ : _098_;
   assign _100_ = at_after_0[7] ? _096_ : _099_;
   assign _101_ = 1'h0 >> at_after_0[5:0];
-  assign _102_ = 7'h7f >> at_after_0[5:0];
+  assign _102_ = 9'h1ff >> at_after_0[5:0];
   assign _104_ = at_after_0[6] ? _101_ : _102_;
-  assign _105_ = 64'hff0007ffc001ffc0 >> at_after_0[5:0];
-  assign _106_ = 59'h7fe00ff80fe07c6 >> at_after_0[5:0];
+  assign _105_ = 64'hf8003ffe003ff800 >> at_after_0[5:0];
+  assign _106_ = 64'hffc01ff00fe03e0e >> at_after_0[5:0];
   assign _107_ = at_after_0[6] ? _105_ : _106_;
   assign _108_ = at_after_0[7] ? _104_ : _107_;
   assign _109_ = select ? _100_ : _108_;
   assign _110_ = 1'h0 >> at_after_0[5:0];
-  assign _111_ = 46'h3fffffff0000 >> at_after_0[5:0];
+  assign _111_ = 42'h3fffffff000 >> at_after_0[5:0];
   assign _112_ = at_after_0[6] ? _110_ : _111_;
-  assign _113_ = 52'hffffffc000003 >> at_after_0[5:0];
-  assign _115_ = 64'hfffff00001fffc00 >> at_after_0[5:0];
+  assign _113_ = 50'h3fffffe000003 >> at_after_0[5:0];
+  assign _115_ = 64'hffffe00003fffc00 >> at_after_0[5:0];
   assign _116_ = at_after_0[6] ? _113_ : _115_;
   assign _117_ = at_after_0[7] ? _112_ : _116_;
   assign _118_ = 1'h0 >> at_after_0[5:0];
-  assign _119_ = 7'h7f >> at_after_0[5:0];
+  assign _119_ = 9'h1ff >> at_after_0[5:0];
   assign _120_ = at_after_0[6] ? _118_ : _119_;
-  assign _121_ = 64'hfffff8000001ffff >> at_after_0[5:0];
-  assign _122_ = 64'hf80000ffff0007f8 >> at_after_0[5:0];
+  assign _121_ = 64'hffffc000003fffff >> at_after_0[5:0];
+  assign _122_ = 45'h1ffff0003ff0 >> at_after_0[5:0];
   assign _123_ = at_after_0[6] ? _121_ : _122_;
   assign _124_ = at_after_0[7] ? _120_ : _123_;
   assign _126_ = select ? _117_ : _124_;
   assign _127_ = 1'h0 >> at_after_0[5:0];
-  assign _128_ = 46'h3fffffffffff >> at_after_0[5:0];
+  assign _128_ = 42'h3ffffffffff >> at_after_0[5:0];
   assign _129_ = at_after_0[6] ? _127_ : _128_;
-  assign _130_ = 64'hfff0000000000003 >> at_after_0[5:0];
-  assign _131_ = 64'hfffffffffe000000 >> at_after_0[5:0];
+  assign _130_ = 64'hfffc000000000003 >> at_after_0[5:0];
+  assign _131_ = 64'hfffffffffc000000 >> at_after_0[5:0];
   assign _132_ = at_after_0[6] ? _130_ : _131_;
   assign _133_ = at_after_0[7] ? _129_ : _132_;
   assign _134_ = 1'h0 >> at_after_0[5:0];
-  assign _135_ = 7'h7f >> at_after_0[5:0];
+  assign _135_ = 9'h1ff >> at_after_0[5:0];
   assign _002_ = at_after_0[6] ? _134_ : _135_;
-  assign _003_ = 64'hfffffffffffe0000 >> at_after_0[5:0];
-  assign _004_ = 40'hfffffff800 >> at_after_0[5:0];
+  assign _003_ = 64'hffffffffffc00000 >> at_after_0[5:0];
+  assign _004_ = 45'h1fffffffc000 >> at_after_0[5:0];
   assign _005_ = at_after_0[6] ? _003_ : _004_;
   assign _006_ = at_after_0[7] ? _002_ : _005_;
   assign _007_ = select ? _133_ : _006_;
   assign _008_ = 1'h0 >> at_after_0[5:0];
-  assign _009_ = 46'h3fffffffffff >> at_after_0[5:0];
+  assign _009_ = 42'h3ffffffffff >> at_after_0[5:0];
   assign _010_ = at_after_0[6] ? _008_ : _009_;
   assign _011_ = 64'hfffffffffffffffc >> at_after_0[5:0];
   assign _013_ = 1'h0 >> at_after_0[5:0];
   assign _014_ = at_after_0[6] ? _011_ : _013_;
   assign _015_ = at_after_0[7] ? _010_ : _014_;
   assign _016_ = 1'h0 >> at_after_0[5:0];
-  assign _017_ = 7'h7f >> at_after_0[5:0];
+  assign _017_ = 9'h1ff >> at_after_0[5:0];
   assign _018_ = at_after_0[6] ? _016_ : _017_;
   assign _019_ = 64'hffffffffffffffff >> at_after_0[5:0];
-  assign _020_ = 64'hffffff0000000000 >> at_after_0[5:0];
+  assign _020_ = 64'hffffe00000000000 >> at_after_0[5:0];
   assign _021_ = at_after_0[6] ? _019_ : _020_;
   assign _022_ = at_after_0[7] ? _018_ : _021_;
   assign _024_ = select ? _015_ : _022_;
   assign _025_ = ~ value[20];
   assign _026_ = | value[20:17];
   assign _027_ = _025_ & _026_;
-  assign _029_ = | saturated[16:15];
+  assign _029_ = | saturated[16:13];
   assign _031_ = _029_ ? { 2'h1, saturated[15:11] } : _030_;
   assign _032_ = _028_ ? { 2'h2, saturated[16:12] } : _031_;
   assign _033_ = reached_2 ? 3'h2 : 3'h6;
@@ -6606,7 +6394,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign \port__en$23  = 1'h1;
   assign code = { _024_, _007_, _126_, _109_, _093_, _076_, _060_, _043_ };
   assign _028_ = saturated[16];
-  assign _030_ = { 2'h0, saturated[14:10] };
+  assign _030_ = { 2'h0, saturated[12:8] };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6673,27 +6461,27 @@ module power_activation_1(clk, rst, code, value);
   assign _00_ = ~ value[20];
   assign _11_ = | value[20:16];
   assign _22_ = _00_ & _11_;
-  assign _24_ = | saturated[15:14];
+  assign _24_ = | saturated[15:13];
   assign _26_ = _24_ ? { 1'h1, saturated[15:12] } : _25_;
-  assign _27_ = 30'h36b00e32 >> ranks_0_at_0;
-  assign _28_ = 32'd3342856252 >> ranks_0_at_0;
-  assign _29_ = 32'd4164943808 >> ranks_0_at_0;
+  assign _27_ = 30'h24a83e0e >> ranks_0_at_0;
+  assign _28_ = 32'd3341828080 >> ranks_0_at_0;
+  assign _29_ = 32'd4164927488 >> ranks_0_at_0;
   assign _01_ = 32'd4290772992 >> ranks_0_at_0;
-  assign _02_ = 14'h3765 >> thresholds_0_at_0;
-  assign _03_ = 15'h555d >> thresholds_0_at_0;
-  assign _04_ = 15'h5797 >> thresholds_0_at_0;
-  assign _05_ = 14'h33ad >> thresholds_0_at_0;
-  assign _06_ = 13'h18bb >> thresholds_0_at_0;
-  assign _07_ = 15'h781a >> thresholds_0_at_0;
-  assign _08_ = 15'h42ef >> thresholds_0_at_0;
-  assign _09_ = 15'h7025 >> thresholds_0_at_0;
-  assign _10_ = 15'h4762 >> thresholds_0_at_0;
-  assign _12_ = 14'h2378 >> thresholds_0_at_0;
-  assign _13_ = 14'h3e6e >> thresholds_0_at_0;
-  assign _14_ = 13'h1464 >> thresholds_0_at_0;
-  assign _15_ = 15'h72c8 >> thresholds_0_at_0;
-  assign _16_ = 15'h5b70 >> thresholds_0_at_0;
-  assign _17_ = 15'h6380 >> thresholds_0_at_0;
+  assign _02_ = 15'h6834 >> thresholds_0_at_0;
+  assign _03_ = 15'h7e63 >> thresholds_0_at_0;
+  assign _04_ = 15'h6a05 >> thresholds_0_at_0;
+  assign _05_ = 15'h4366 >> thresholds_0_at_0;
+  assign _06_ = 10'h291 >> thresholds_0_at_0;
+  assign _07_ = 15'h5180 >> thresholds_0_at_0;
+  assign _08_ = 15'h4b73 >> thresholds_0_at_0;
+  assign _09_ = 15'h6c90 >> thresholds_0_at_0;
+  assign _10_ = 14'h3c9b >> thresholds_0_at_0;
+  assign _12_ = 15'h47fa >> thresholds_0_at_0;
+  assign _13_ = 10'h2f2 >> thresholds_0_at_0;
+  assign _14_ = 14'h2b08 >> thresholds_0_at_0;
+  assign _15_ = 15'h66ac >> thresholds_0_at_0;
+  assign _16_ = 15'h4b30 >> thresholds_0_at_0;
+  assign _17_ = 15'h73c0 >> thresholds_0_at_0;
   assign _18_ = 15'h7c00 >> thresholds_0_at_0;
   assign _19_ = reached_0 ? 1'h1 : 1'h0;
   assign _20_ = at_0_1 + _19_;
@@ -6747,7 +6535,7 @@ module power_activation_1(clk, rst, code, value);
   end
   assign distance = value;
   assign code = { 4'h0, at_after_0 };
-  assign _25_ = { 1'h0, saturated[13:10] };
+  assign _25_ = { 1'h0, saturated[12:9] };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6870,14 +6658,14 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _11_ = $signed(acc[21:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _49_ = 16'hac6e >> skip_0;
-  assign _50_ = 16'h85a6 >> skip_0;
-  assign _51_ = 16'ha7c8 >> skip_0;
-  assign _52_ = 16'h80c2 >> skip_0;
-  assign _01_ = 16'hc2d0 >> skip_0;
-  assign _02_ = 16'hab34 >> skip_0;
-  assign _03_ = 16'h9958 >> skip_0;
-  assign _04_ = 16'hd260 >> skip_0;
+  assign _49_ = 16'h9dbc >> skip_0;
+  assign _50_ = 16'h85a0 >> skip_0;
+  assign _51_ = 16'hb01c >> skip_0;
+  assign _52_ = 16'hc8e4 >> skip_0;
+  assign _01_ = 16'hfaea >> skip_0;
+  assign _02_ = 16'hace4 >> skip_0;
+  assign _03_ = 16'h9a48 >> skip_0;
+  assign _04_ = 16'hd370 >> skip_0;
   assign _05_ = 16'he380 >> skip_0;
   assign _06_ = 16'hfc00 >> skip_0;
   assign _07_ = 1'h0 >> skip_0;
@@ -7038,6 +6826,6 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
   assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
   assign _28_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
-  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:13] };
+  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:9] };
   assign _30_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
 endmodule
