@@ -7,6 +7,7 @@ python scripts/results.py ../shared/models --networks resnet20_cifar10 --limit 1
 import argparse
 import json
 import math
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def main() -> None:
     head = " | ".join(f"W{w}A{a}" for w, a in BITS)
     text = f"""# Results
 
-Made by `python scripts/results.py {" ".join(sys.argv[1:])}` with hwquant
+Made by `python scripts/results.py {shlex.join(sys.argv[1:])}` with hwquant
 {__version__}; do not edit. Top-1 in % and, in brackets, the share of images that get float's
 answer. Edge layers 8 bits, static ranges, no data. `n` images; `error` is the sampling error (one
 standard deviation, in points) of one accuracy; rows of one network share images and are paired.
