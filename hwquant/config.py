@@ -93,10 +93,9 @@ class QuantConfig:
             value = getattr(self, name)
             require(value in choices, name, value, ", ".join(str(c or "auto") for c in choices))
         if self.levels == "whole" and self.form == "product":
-            fits = bool(full_scales_of(self.tops, self.product_width))
             least = (self.tops[0] * self.tops[1]).bit_length()
             allowed = f"{least}..{high} with levels=whole"
-            require(fits, "product_bits", self.product_width, allowed)
+            require(self._fits_whole, "product_bits", self.product_width, allowed)
         if self.exponent is not None:
             ranged = LOWEST <= self.exponent <= HIGHEST
             require(ranged, "exponent", self.exponent, f"{LOWEST}..{HIGHEST}, or auto")
@@ -130,8 +129,12 @@ class QuantConfig:
         """Whether the levels of this method's grid are whole numbers."""
         if self.method != "power":
             return "whole" if self.method == "uniform" else "rounded"
-        fits = self.form == "product" and bool(full_scales_of(self.tops, self.product_width))
-        return "whole" if fits and self.levels != "rounded" else "rounded"
+        is_whole = self.form == "product" and self._fits_whole and self.levels != "rounded"
+        return "whole" if is_whole else "rounded"
+
+    @property
+    def _fits_whole(self) -> bool:
+        return bool(full_scales_of(self.tops, self.product_width))
 
     @property
     def search_used(self) -> Search:

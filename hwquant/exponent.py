@@ -102,19 +102,19 @@ def find_grids(
     which blames the activations for where eq. 3 fails. Two exponents, which a table of products may
     undo, and whole levels, which it need not round, are not in the paper.
     """
-    noises = weight_noise(sites), act_noise(sites)
     if exponent is None and search == "weights":
         error = weight_error(sites, tops[0], norm)
         exponent = find_minimum(error, START if norm == 2 else min(STARTS, key=error))
+    if exponent is not None and product_bits is None:
+        return Grid("power", exponent, tops[0]), Grid("power", exponent, tops[1])
+    noises = weight_noise(sites), act_noise(sites)
     if product_bits is not None:
         return _whole_grids(noises, tops, search, exponent, product_bits)
 
     def real(operand: int) -> Callable[[float], float]:
         return lambda at: noises[operand](Grid("power", at, tops[operand]))
 
-    if exponent is not None:
-        exponents = exponent, exponent
-    elif search == "both":
+    if search == "both":
         exponents = (find_minimum(lambda at: real(0)(at) + real(1)(at)),) * 2
     else:
         exponents = find_minimum(real(0)), find_minimum(real(1))
@@ -135,9 +135,12 @@ def _whole_grids(
 
     def trials(operand: int, full_scale: int) -> tuple[list[Grid], FloatArray]:
         grids = [Grid("power", at, tops[operand], full_scale) for at in exponents]
-        permitted = [exponent is not None or g.is_gapless(shift, operand == 0) for g in grids]
-        tried = zip(grids, permitted, strict=True)
-        return grids, np.array([noises[operand](g) if good else math.inf for g, good in tried])
+        known: dict[bytes, float] = {}  # exponents beside each other often have the same levels
+        for grid in grids:
+            if (levels := grid.whole.tobytes()) not in known:
+                is_tried = exponent is not None or grid.is_gapless(shift, operand == 0)
+                known[levels] = noises[operand](grid) if is_tried else math.inf
+        return grids, np.array([known[grid.whole.tobytes()] for grid in grids])
 
     least, best = math.inf, (Grid("uniform", 1.0, tops[0]), Grid("uniform", 1.0, tops[1]))
     for of_weights, of_acts in full_scales_of(tops, product_bits):

@@ -71,7 +71,7 @@ class Grid:
         Where rounding in the code's domain steps up; midway between whole levels.
         """
         if self.full_scale:
-            return _midpoints(self.levels)
+            return (self.whole[1:] + self.whole[:-1]) / (2 * self.full_scale)
         return self._curve(np.arange(1, self.top + 1, dtype=np.float64) - 0.5)
 
     def _curve(self, digits: FloatArray) -> FloatArray:

@@ -140,7 +140,7 @@ def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> 
 
 def search_sites(graph: FloatGraph, config: QuantConfig) -> list[Site]:
     """Layers that `quantize` would choose the exponents for."""
-    return _Quantizer(graph, replace(config, exponent=START)).sites
+    return _Quantizer(graph, replace(config, exponent=START, levels="rounded")).sites
 
 
 class _Quantizer:
