@@ -11,6 +11,7 @@ from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, r
 from hwquant.float_graph import per_input
 from hwquant.ir import FloatArray, Pair
 from hwquant.power import Grid
+from hwquant.rounding import SCALES
 
 LOWEST, HIGHEST = 0.25, 1.0
 START = 0.65  # the paper finds optima about 0.55; scales per channel push them up to 0.75
@@ -65,12 +66,13 @@ class Sorted:
         weights = np.broadcast_to((scale * gain[:, :, None, None]) ** 2, weight.shape)
         return Sorted.of(magnitudes.ravel(), weights.ravel())
 
-    def square_error(self, grid: Grid) -> float:
-        """Squared error of the layer on a grid."""
-        cuts = np.searchsorted(self.magnitudes, grid.edges)
+    def square_error(self, grid: Grid, share: float = 1.0) -> float:
+        """Squared error of the layer on a grid whose largest level is ``share`` of the range."""
+        levels = share * grid.levels
+        cuts = np.searchsorted(self.magnitudes, share * grid.edges)
         ends = np.concatenate([[0], cuts, [len(self.magnitudes)]])
         zeroth, first, second = np.diff(self.moments[:, ends], axis=1)
-        square = grid.levels**2 * zeroth - 2 * grid.levels * first + second
+        square = levels**2 * zeroth - 2 * levels * first + second
         return max(float(square.sum()), 0.0)
 
 
@@ -211,7 +213,10 @@ def weight_noise(sites: Sequence[Site]) -> Noise:
         deviation = site.samples.std(axis=1) * site.scale
         gain = per_input(deviation, site.groups, len(site.weight))
         layers.append((Sorted.of_weights(site.weight, gain), _signal(site)))
-    return _noise(layers)
+    return lambda grid: sum(
+        min(layer.square_error(grid, share) for share in SCALES) / signal
+        for layer, signal in layers
+    )
 
 
 def act_noise(sites: Sequence[Site]) -> Noise:
@@ -221,10 +226,6 @@ def act_noise(sites: Sequence[Site]) -> Noise:
         count = site.samples.shape[1]
         weights = np.repeat(_energy(site) / count, count)
         layers.append((Sorted.of(site.samples.ravel(), weights), _signal(site)))
-    return _noise(layers)
-
-
-def _noise(layers: Sequence[tuple[Sorted, float]]) -> Noise:
     return lambda grid: sum(layer.square_error(grid) / signal for layer, signal in layers)
 
 
