@@ -7,7 +7,7 @@ import numpy as np
 
 from hwquant.activation import Kind
 from hwquant.errors import BadInput
-from hwquant.exponent import HIGHEST, LOWEST, Search, full_scales_of
+from hwquant.exponent import HIGHEST, LOWEST, Search
 from hwquant.ir import FloatArray, Pair
 from hwquant.power import Method
 from hwquant.ranges import Ranges
@@ -18,6 +18,7 @@ Levels = Literal["whole", "rounded"]
 
 MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chosen by default
 PRODUCT_BITS = (4, 16)  # of a product, the least and the most
+LEAST_CHOSEN = 7  # product bits by default; with 6, three bits a code lose accuracy
 
 MAX_CODE_ERROR = 8  # steps of a staircase that a unit may be wrong by
 
@@ -26,9 +27,10 @@ MAX_CODE_ERROR = 8  # steps of a staircase that a unit may be wrong by
 class QuantConfig:
     """How to quantize; where a field may be ``None``, that means: choose.
 
-    ``levels`` says what becomes integers where products come from a table of ``product_bits`` (as
-    many as both operands have): ``whole`` levels, so that every product is exact, or, as in the
-    paper, ``rounded`` products of real levels. Whole ones are chosen wherever they fit.
+    ``levels`` says what becomes integers where products come from a table of ``product_bits`` (by
+    default as many as both operands have, and at least 7): ``whole`` levels, so that every product
+    is exact, or, as in the paper, ``rounded`` products of real levels. Whole ones are chosen
+    wherever they fit.
 
     ``search`` is the error that chosen exponents make least: that of the ``weights`` alone, as in
     the paper (its Lp norm, p = ``norm``), the noise of ``both`` operands, or that of each, with
@@ -120,8 +122,7 @@ class QuantConfig:
     @property
     def product_width(self) -> int:
         """Bits of a product in the table."""
-        low, high = PRODUCT_BITS
-        chosen = min(max(self.weight_bits + self.act_bits, low), high)
+        chosen = min(max(self.weight_bits + self.act_bits, LEAST_CHOSEN), PRODUCT_BITS[1])
         return chosen if self.product_bits is None else self.product_bits
 
     @property
@@ -134,7 +135,7 @@ class QuantConfig:
 
     @property
     def _fits_whole(self) -> bool:
-        return bool(full_scales_of(self.tops, self.product_width))
+        return self.tops[0] * self.tops[1] < 2**self.product_width
 
     @property
     def search_used(self) -> Search:

@@ -1,8 +1,9 @@
 """The search for the network's exponents: the paper's, and one that also sees the activations."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,10 +19,13 @@ START = 0.65  # the paper finds optima about 0.55; scales per channel push them 
 STARTS = tuple(step / 100 for step in range(25, 101))  # large norms have minima beside the least
 TOLERANCE = 1e-3  # of the exponent
 WHOLE_EXPONENTS = tuple(step / 20 for step in range(5, 21))
+LEAST_NOISE = 1e-9  # over signal; less is as good
+FINEST = 4  # of whole levels: the largest is at most so many times the number of levels
 
 Search = Literal["weights", "both", "separate"]
 Error = Callable[[float], float]  # of an exponent
-Noise = Callable[[Grid], float]
+# of n grids: noise over signal of every layer, ``float[n, L]``
+Noise = Callable[[Sequence[Grid]], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +70,18 @@ class Sorted:
         weights = np.broadcast_to((scale * gain[:, :, None, None]) ** 2, weight.shape)
         return Sorted.of(magnitudes.ravel(), weights.ravel())
 
-    def square_error(self, grid: Grid, share: float = 1.0) -> float:
-        """Squared error of the layer on a grid whose largest level is ``share`` of the range."""
-        levels = share * grid.levels
-        cuts = np.searchsorted(self.magnitudes, share * grid.edges)
-        ends = np.concatenate([[0], cuts, [len(self.magnitudes)]])
-        zeroth, first, second = np.diff(self.moments[:, ends], axis=1)
+    def square_errors(self, levels: FloatArray, edges: FloatArray) -> FloatArray:
+        """Squared error of the layer on many grids: ``float[..., n + 1], float[..., n] -> [...]``.
+
+        ``levels`` and ``edges`` are those of `Grid`.
+        """
+        inner = np.searchsorted(self.magnitudes, edges)
+        ends = np.zeros((*inner.shape[:-1], inner.shape[-1] + 2), dtype=np.int64)
+        ends[..., 1:-1] = inner
+        ends[..., -1] = len(self.magnitudes)
+        zeroth, first, second = np.diff(self.moments[:, ends], axis=-1)
         square = levels**2 * zeroth - 2 * levels * first + second
-        return max(float(square.sum()), 0.0)
+        return np.maximum(square.sum(axis=-1), 0.0)
 
 
 def find_grids(
@@ -87,15 +95,14 @@ def find_grids(
     """Grids of least error for weights and for activations, of ``tops`` digits beside 0.
 
     The exponents are between 0.25 and 1. ``weights``: one exponent, by the paper's error: the sum
-    over layers of the L``norm`` of the weights' error. ``both``: one exponent, by the sum over
-    layers of noise over signal at the accumulator, to which rounded weights and rounded activations
-    both add. ``separate``: an exponent each, by their own noise over signal. A given ``exponent``
-    is that of both.
+    over layers of the L``norm`` of the weights' error. ``both``: one exponent, by the noise over
+    signal at the accumulators, to which rounded weights and rounded activations both add: its
+    geometric mean over layers, so that no layer drowns the others. ``separate``: an exponent each,
+    by their own noise over signal. A given ``exponent`` is that of both.
 
-    With ``product_bits`` the levels are whole: of all full scales whose product has that many bits,
-    those with the least noise, and of exponents those on ``WHOLE_EXPONENTS``, for levels rounded to
-    whole numbers change in steps. They must be gapless in codes of two digits, unless the exponent
-    is given.
+    With ``product_bits`` the levels are whole: of `full_scales_of` those with the least noise, and
+    of exponents those on ``WHOLE_EXPONENTS``, for levels rounded to whole numbers change in steps.
+    They must be gapless in codes of two digits, unless the exponent is given.
 
     Source
     ------
@@ -113,13 +120,13 @@ def find_grids(
     if product_bits is not None:
         return _whole_grids(noises, tops, search, exponent, product_bits)
 
-    def real(operand: int) -> Callable[[float], float]:
-        return lambda at: noises[operand](Grid("power", at, tops[operand]))
+    def real(operand: int, at: float) -> FloatArray:
+        return noises[operand]([Grid("power", at, tops[operand])])[0]
 
     if search == "both":
-        exponents = (find_minimum(lambda at: real(0)(at) + real(1)(at)),) * 2
+        exponents = (find_minimum(lambda at: float(mean_log(real(0, at) + real(1, at)))),) * 2
     else:
-        exponents = find_minimum(real(0)), find_minimum(real(1))
+        exponents = [find_minimum(lambda at, i=i: float(mean_log(real(i, at)))) for i in (0, 1)]
     weights, acts = (Grid("power", at, top) for at, top in zip(exponents, tops, strict=True))
     return weights, acts
 
@@ -133,40 +140,56 @@ def _whole_grids(
 ) -> tuple[Grid, Grid]:
     """Choose among whole levels; ``exponent`` is that of both, if there is one already."""
     exponents = WHOLE_EXPONENTS if exponent is None else (exponent,)
-    shift = tops[0].bit_length()
+    beside = full_scales_of(tops, product_bits)
 
-    def trials(operand: int, full_scale: int) -> tuple[list[Grid], FloatArray]:
-        grids = [Grid("power", at, tops[operand], full_scale) for at in exponents]
-        known: dict[bytes, float] = {}  # exponents beside each other often have the same levels
-        for grid in grids:
-            if (levels := grid.whole.tobytes()) not in known:
-                is_tried = exponent is not None or grid.is_gapless(shift, operand == 0)
-                known[levels] = noises[operand](grid) if is_tried else math.inf
-        return grids, np.array([known[grid.whole.tobytes()] for grid in grids])
+    def trials(operand: int, full_scales: Iterable[int]) -> list[Grid]:
+        tried = [Grid("power", at, tops[operand], to) for to in full_scales for at in exponents]
+        if exponent is None:
+            shift, is_signed = tops[0].bit_length(), operand == 0
+            tried = [grid for grid in tried if grid.is_gapless(shift, is_signed)]
+        if search == "separate":  # exponents beside each other often have the same levels
+            tried = list({grid.whole.tobytes(): grid for grid in reversed(tried)}.values())
+        return tried
 
     least, best = math.inf, (Grid("uniform", 1.0, tops[0]), Grid("uniform", 1.0, tops[1]))
-    for of_weights, of_acts in full_scales_of(tops, product_bits):
-        weights, weight_noises = trials(0, of_weights)
-        acts, act_noises = trials(1, of_acts)
-        together = weight_noises + act_noises
-        i, j = (
-            (weight_noises.argmin(), act_noises.argmin())
-            if search == "separate"
-            else (together.argmin(), together.argmin())
-        )
-        noise = float(weight_noises[i] + act_noises[j])
-        if noise < least:
-            least, best = noise, (weights[i], acts[j])
+    of_weights, of_acts = trials(0, beside), trials(1, sorted({*beside.values()}))
+    if not of_weights or not of_acts:
+        return best
+    full_scales = np.array([acts.full_scale for acts in of_acts])
+    act_exponents = np.array([acts.exponent for acts in of_acts])
+    act_noises = noises[1](of_acts)
+    for weights, noise in zip(of_weights, noises[0](of_weights), strict=True):
+        fits = full_scales == beside[weights.full_scale]
+        if search != "separate":
+            fits &= act_exponents == weights.exponent
+        together = np.where(fits, mean_log(noise + act_noises), math.inf)
+        at = int(together.argmin())
+        if together[at] < least:
+            least, best = together[at], (weights, of_acts[at])
     return best
 
 
-def full_scales_of(tops: Pair, product_bits: int) -> list[Pair]:
-    """Full scales of whole levels, weights' and activations', whose product has so many bits.
+def full_scales_of(tops: Pair, product_bits: int) -> dict[int, int]:
+    """Full scales of whole weights, and of each the largest of activations beside it.
 
-    For each of the weights' the largest of the activations'; empty where there is none.
+    So large that their product has ``product_bits``, and not needlessly fine.
     """
-    largest = 2**product_bits - 1
-    return [(of, largest // of) for of in range(tops[0], largest // tops[1] + 1)]
+    largest, (weights, acts) = 2**product_bits - 1, tops
+    most = min(largest // acts, FINEST * weights)
+    return {to: min(largest // to, FINEST * acts) for to in range(weights, most + 1)}
+
+
+def search_errors(
+    sites: Sequence[Site], weights: Grid, acts: Grid, norm: float = 2.0
+) -> dict[str, float]:
+    """Errors that a search may make least: eq. 3's, and means over layers of noise over signal."""
+    of_weights, of_acts = weight_noise(sites)([weights])[0], act_noise(sites)([acts])[0]
+    return {
+        "weight error": weight_error(sites, weights.top, norm)(weights.exponent),
+        "weight noise": math.exp(mean_log(of_weights)),
+        "act noise": math.exp(mean_log(of_acts)),
+        "both noises": math.exp(mean_log(of_weights + of_acts)),
+    }
 
 
 def find_minimum(error: Error, start: float = START) -> float:
@@ -193,9 +216,12 @@ def weight_error(sites: Sequence[Site], top: int, norm: float = 2.0) -> Error:
             for site in sites
         )
     layers = [Sorted.of_weights(site.weight, np.ones(site.weight.shape[:2])) for site in sites]
-    return lambda exponent: sum(
-        layer.square_error(Grid("power", exponent, top)) ** 0.5 for layer in layers
-    )
+
+    def root(exponent: float) -> float:
+        grid = Grid("power", exponent, top)
+        return sum(layer.square_errors(grid.levels, grid.edges).item() ** 0.5 for layer in layers)
+
+    return root
 
 
 def _weight_errors(weight: FloatArray, exponent: float, top: int) -> FloatArray:
@@ -207,26 +233,41 @@ def _weight_errors(weight: FloatArray, exponent: float, top: int) -> FloatArray:
 
 
 def weight_noise(sites: Sequence[Site]) -> Noise:
-    """Return the summed noise over signal that rounded weights make at the accumulators."""
+    """Return the noise over signal that rounded weights make at each layer's accumulators.
+
+    The best of ``rounding.SCALES``, one for a whole layer.
+    """
     layers = list[tuple[Sorted, float]]()
     for site in sites:
         deviation = site.samples.std(axis=1) * site.scale
         gain = per_input(deviation, site.groups, len(site.weight))
         layers.append((Sorted.of_weights(site.weight, gain), _signal(site)))
-    return lambda grid: sum(
-        min(layer.square_error(grid, share) for share in SCALES) / signal
-        for layer, signal in layers
-    )
+    return partial(_noises, layers, np.array(SCALES))
 
 
 def act_noise(sites: Sequence[Site]) -> Noise:
-    """Return the summed noise over signal that rounded activations make at the accumulators."""
+    """Return the noise over signal that rounded activations make at each layer's accumulators."""
     layers = list[tuple[Sorted, float]]()
     for site in sites:
         count = site.samples.shape[1]
         weights = np.repeat(_energy(site) / count, count)
         layers.append((Sorted.of(site.samples.ravel(), weights), _signal(site)))
-    return lambda grid: sum(layer.square_error(grid) / signal for layer, signal in layers)
+    return partial(_noises, layers, np.ones(1))
+
+
+def _noises(
+    layers: Sequence[tuple[Sorted, float]], shares: FloatArray, grids: Sequence[Grid]
+) -> FloatArray:
+    """Noise over signal, ``float[n, L]``, each the least of grids that end at so many shares."""
+    levels = np.array([grid.levels for grid in grids])[:, None] * shares[:, None]
+    edges = np.array([grid.edges for grid in grids])[:, None] * shares[:, None]
+    found = [layer.square_errors(levels, edges).min(axis=1) / signal for layer, signal in layers]
+    return np.stack(found, axis=1)
+
+
+def mean_log(noise: FloatArray) -> FloatArray:
+    """Logarithm of the layers' geometric mean, ``float[..., L] -> float[...]``."""
+    return np.log(np.maximum(noise, LEAST_NOISE)).mean(axis=-1)
 
 
 def _energy(site: Site) -> FloatArray:

@@ -33,7 +33,7 @@ from hwquant.config import QuantConfig
 from hwquant.edges import edge_layers, tensor_codes
 from hwquant.equalize import equalize
 from hwquant.errors import UnsupportedModel
-from hwquant.exponent import START, Site, act_noise, find_grids, weight_error, weight_noise
+from hwquant.exponent import START, Site, find_grids, search_errors
 from hwquant.float_graph import (
     FloatEmbedding,
     FloatGraph,
@@ -129,13 +129,9 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
 
 
 def exponent_errors(graph: FloatGraph, config: QuantConfig, exponent: float) -> dict[str, float]:
-    """Errors that a search may make least, at one exponent: eq. 3's, and noise over signal."""
+    """Errors that a search may make least, at one exponent."""
     build = _Quantizer(graph, replace(config, exponent=exponent))
-    return {
-        "weight error": weight_error(build.sites, build.tops[0], config.norm)(exponent),
-        "weight noise": weight_noise(build.sites)(build.weight_grid),
-        "act noise": act_noise(build.sites)(build.act_grid),
-    }
+    return search_errors(build.sites, build.weight_grid, build.act_grid, config.norm)
 
 
 def search_sites(graph: FloatGraph, config: QuantConfig) -> list[Site]:

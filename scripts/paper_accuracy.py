@@ -63,7 +63,7 @@ def rower(models: Path, entry: dict[str, Any], limit: int) -> tuple[QuantConfig,
         exponent = quantized.provenance.exponent
         found = accuracy.measure(model, graph, quantized, images, lambda *_: None)
         grid = Grid(config.method, exponent, 2 ** (config.weight_bits - 1) - 1)
-        lost = sum(math.sqrt(layer.square_error(grid)) for layer in layers)
+        lost = sum(math.sqrt(layer.square_errors(grid.levels, grid.edges)) for layer in layers)
         error = math.sqrt(found.top1 * (1 - found.top1) / found.n)
         shown = f"{exponent:.3f}" if config.method == "power" else ""
         made = f"| {model.stem} | {found.data} | {found.n} | {found.float_top1:.2%} | {label} "

@@ -1,11 +1,17 @@
 """Claims about the search for exponents."""
 
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pytest
 
 from hwquant.exponent import (
     HIGHEST,
     LOWEST,
+    WHOLE_EXPONENTS,
     Search,
     Site,
     Sorted,
@@ -13,11 +19,13 @@ from hwquant.exponent import (
     find_grids,
     find_minimum,
     full_scales_of,
+    search_errors,
     weight_error,
     weight_noise,
 )
 from hwquant.ir import FloatArray
 from hwquant.power import Grid
+from hwquant.rounding import SCALES
 
 WEIGHT_TOP, ACT_TOP = TOPS = 7, 15
 SWEEP = np.linspace(LOWEST, HIGHEST, 151)
@@ -44,10 +52,18 @@ def dense(of: Site) -> FloatArray:
     return filled
 
 
-def rounded(weight: FloatArray, exponent: float) -> FloatArray:
-    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+def rounded(weight: FloatArray, exponent: float, share: float = 1.0) -> FloatArray:
+    scale = share * np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     grid = Grid("power", exponent, WEIGHT_TOP)
     return np.sign(weight) * grid.levels[grid.encode(np.abs(weight) / scale)] * scale
+
+
+def both_noises(weights: Grid, acts: Grid) -> float:
+    return search_errors(SITES, weights, acts)["both noises"]
+
+
+def geometric_mean(noises: Sequence[float] | FloatArray) -> float:
+    return float(np.prod(noises) ** (1 / len(noises)))
 
 
 def signal(of: Site) -> float:
@@ -58,28 +74,41 @@ def signal(of: Site) -> float:
 
 @pytest.mark.parametrize("exponent", [0.25, 0.5, 0.71, 1.0])
 def test_errors_are_those_of_rounded_weights_and_activations(exponent: float) -> None:
-    errors = [0.0, 0.0, 0.0]
     grid = Grid("power", exponent, ACT_TOP)
+    errors, of_weights, of_acts = list[float](), list[float](), list[float]()
     for of in SITES:
-        lost = rounded(dense(of), exponent) - dense(of)
-        errors[0] += float(np.sqrt((lost**2).sum()))
+        errors.append(float(np.linalg.norm(rounded(dense(of), exponent) - dense(of))))
         power = of.samples.var(axis=1) * of.scale**2
-        errors[1] += float(np.einsum("mckl,c->", lost**2, power)) / signal(of)
+        clipped = [rounded(dense(of), exponent, share) - dense(of) for share in SCALES]
+        made = [float(np.einsum("mckl,c->", lost**2, power)) for lost in clipped]
+        of_weights.append(min(made) / signal(of))
         lost = grid.levels[grid.encode(of.samples)] - of.samples
         noise = (lost**2).mean(axis=1) * of.scale**2
-        errors[2] += float(np.einsum("mckl,c->", dense(of) ** 2, noise)) / signal(of)
-    found = [
-        weight_error(SITES, WEIGHT_TOP)(exponent),
-        weight_noise(SITES)(Grid("power", exponent, WEIGHT_TOP)),
-        act_noise(SITES)(grid),
-    ]
-    np.testing.assert_allclose(found, errors, rtol=1e-9)
+        of_acts.append(float(np.einsum("mckl,c->", dense(of) ** 2, noise)) / signal(of))
+    weights = Grid("power", exponent, WEIGHT_TOP)
+    np.testing.assert_allclose(weight_error(SITES, WEIGHT_TOP)(exponent), sum(errors), rtol=1e-9)
+    np.testing.assert_allclose(weight_noise(SITES)([weights])[0], of_weights, rtol=1e-9)
+    np.testing.assert_allclose(act_noise(SITES)([grid])[0], of_acts, rtol=1e-9)
+    assert search_errors(SITES, weights, grid) == pytest.approx(
+        {
+            "weight error": sum(errors),
+            "weight noise": geometric_mean(of_weights),
+            "act noise": geometric_mean(of_acts),
+            "both noises": geometric_mean(np.add(of_weights, of_acts)),
+        },
+        rel=1e-9,
+    )
 
 
-def test_square_error_of_weights_on_the_grid_is_zero() -> None:
-    grid = Grid("power", 0.6, WEIGHT_TOP)
-    weight = np.tile(grid.levels, 4).reshape(4, 8, 1, 1)
-    assert Sorted.of_weights(weight, np.ones((4, 8))).square_error(grid) < 1e-12
+def test_errors_of_many_grids_are_those_of_each() -> None:
+    grids = [Grid("power", 0.4, 7), Grid("uniform", 1.0, 7), Grid("power", 0.6, 7, 10)]
+    layer = Sorted.of_weights(SITES[0].weight, np.ones((16, 8)))
+    levels, edges = np.array([g.levels for g in grids]), np.array([g.edges for g in grids])
+    each = [layer.square_errors(grid.levels, grid.edges) for grid in grids]
+    assert layer.square_errors(levels, edges).tolist() == each
+    noises = weight_noise(SITES)(grids)
+    assert noises.shape == (3, len(SITES))
+    np.testing.assert_array_equal(noises[2:], weight_noise(SITES)(grids[2:]))
 
 
 @pytest.mark.parametrize("search", ["weights", "both", "separate"])
@@ -87,16 +116,14 @@ def test_chosen_exponents_make_the_least_error_of_a_sweep(search: Search) -> Non
     weights, acts = (grid.exponent for grid in find_grids(SITES, TOPS, search))
     paper = weight_error(SITES, WEIGHT_TOP)
 
-    def of_weights(at: float) -> float:
-        return weight_noise(SITES)(Grid("power", at, WEIGHT_TOP))
-
-    def of_acts(at: float) -> float:
-        return act_noise(SITES)(Grid("power", at, ACT_TOP))
+    def of(name: str, at: float) -> float:
+        grids = Grid("power", at, WEIGHT_TOP), Grid("power", at, ACT_TOP)
+        return search_errors(SITES, *grids)[name]
 
     pairs = {
         "weights": [(paper, weights)],
-        "both": [(lambda a: of_weights(a) + of_acts(a), weights)],
-        "separate": [(of_weights, weights), (of_acts, acts)],
+        "both": [(partial(of, "both noises"), weights)],
+        "separate": [(partial(of, "weight noise"), weights), (partial(of, "act noise"), acts)],
     }
     for error, exponent in pairs[search]:
         assert LOWEST <= exponent <= HIGHEST
@@ -113,7 +140,7 @@ def test_noise_over_signal_does_not_depend_on_units() -> None:
     scaled = [Site(100 * of.weight, of.groups, of.samples, of.scale / 7) for of in SITES]
     for noise, top in ((weight_noise, WEIGHT_TOP), (act_noise, ACT_TOP)):
         grid = Grid("power", 0.6, top)
-        np.testing.assert_allclose(noise(SITES)(grid), noise(scaled)(grid), rtol=1e-9)
+        np.testing.assert_allclose(noise(SITES)([grid]), noise(scaled)([grid]), rtol=1e-9)
 
 
 def test_layer_of_zeros_does_not_spoil_the_search() -> None:
@@ -146,24 +173,36 @@ def test_whole_levels_of_least_noise_fit_the_product(search: Search, product_bit
     assert weights.is_gapless(3, is_signed=True) or search == "weights"
     assert acts.is_gapless(3, is_signed=False) or search == "weights"
     assert (weights.exponent == acts.exponent) or search == "separate"
-    noise = weight_noise(SITES)(weights) + act_noise(SITES)(acts)
     uniform = Grid("uniform", 1.0, WEIGHT_TOP), Grid("uniform", 1.0, ACT_TOP)
-    assert noise <= weight_noise(SITES)(uniform[0]) + act_noise(SITES)(uniform[1])
+    assert both_noises(weights, acts) <= both_noises(*uniform)
 
 
-def test_more_product_bits_make_no_more_noise() -> None:
-    found = [find_grids(SITES, TOPS, "separate", product_bits=bits) for bits in (7, 8, 9, 10)]
-    noises = [weight_noise(SITES)(w) + act_noise(SITES)(a) for w, a in found]
-    assert noises == sorted(noises, reverse=True)
+@pytest.mark.parametrize("search", ["both", "separate"])
+@pytest.mark.parametrize("product_bits", [7, 8, 9])
+def test_whole_levels_have_the_least_noise_of_all_pairs(search: Search, product_bits: int) -> None:
+    least = math.inf
+    for full_scales in full_scales_of(TOPS, product_bits).items():
+        tried = [
+            [Grid("power", at, top, to) for at in WHOLE_EXPONENTS]
+            for top, to in zip(TOPS, full_scales, strict=True)
+        ]
+        for weights, acts in product(*tried):
+            is_gapless = weights.is_gapless(3, is_signed=True) and acts.is_gapless(
+                3, is_signed=False
+            )
+            if is_gapless and (search == "separate" or weights.exponent == acts.exponent):
+                least = min(least, both_noises(weights, acts))
+    found = find_grids(SITES, TOPS, search, product_bits=product_bits)
+    assert both_noises(*found) == pytest.approx(least, rel=1e-12)
+
+
+def test_full_scales_are_the_largest_that_fit() -> None:
+    assert full_scales_of((7, 15), 7) == {7: 18, 8: 15}
+    assert full_scales_of((7, 15), 6) == {}
+    assert full_scales_of((1, 3), 4) == {1: 12, 2: 7, 3: 5, 4: 3}
 
 
 def test_given_exponent_is_that_of_both_grids() -> None:
     for product_bits in (None, 8):
         grids = find_grids(SITES, TOPS, "both", exponent=0.55, product_bits=product_bits)
         assert [grid.exponent for grid in grids] == [0.55, 0.55]
-
-
-def test_full_scales_are_the_largest_that_fit() -> None:
-    assert full_scales_of((7, 15), 7) == [(7, 18), (8, 15)]
-    assert full_scales_of((7, 15), 6) == []
-    assert full_scales_of((1, 3), 4)[0] == (1, 15)

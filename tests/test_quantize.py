@@ -283,8 +283,7 @@ def test_chosen_exponents_are_in_the_provenance_and_least_of_a_sweep(search: Sea
         case "weights":
             found = [(of_weights["weight error"], [e["weight error"] for e in sweep.values()])]
         case "both":
-            both = [e["weight noise"] + e["act noise"] for e in sweep.values()]
-            found = [(of_weights["weight noise"] + of_weights["act noise"], both)]
+            found = [(of_weights["both noises"], [e["both noises"] for e in sweep.values()])]
         case "separate":
             found = [
                 (of_weights["weight noise"], [e["weight noise"] for e in sweep.values()]),

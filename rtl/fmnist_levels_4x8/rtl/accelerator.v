@@ -792,7 +792,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _085_;
   reg _086_;
   reg [5:0] _087_;
-  reg [275:0] _088_;
+  reg [279:0] _088_;
   wire _089_;
   reg [2:0] _090_;
   reg _091_;
@@ -925,27 +925,27 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire \o__ready$194 ;
   wire \o__valid$196 ;
   reg [5:0] parameter_base = 6'h00;
-  reg [275:0] parameter_memory_word = 276'h000000000000000000000000000000000000000000000000000000000000000000000;
+  reg [279:0] parameter_memory_word = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
   reg parameter_restart_0 = 1'h0;
   reg parameter_restart_1 = 1'h0;
   reg parameter_turn_0 = 1'h0;
   reg parameter_turn_1 = 1'h0;
-  (* init = 276'h000000000000000000000000000000000000000000000000000000000000000000000 *)
-  wire [275:0] parameters;
-  wire [68:0] \parameters$129 ;
-  wire signed [36:0] \parameters$129.bias ;
+  (* init = 280'h0000000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [279:0] parameters;
+  wire [69:0] \parameters$129 ;
+  wire signed [37:0] \parameters$129.bias ;
   wire [15:0] \parameters$129.multiplier ;
   wire [15:0] \parameters$129.residual ;
-  wire [68:0] \parameters$146 ;
-  wire signed [36:0] \parameters$146.bias ;
+  wire [69:0] \parameters$146 ;
+  wire signed [37:0] \parameters$146.bias ;
   wire [15:0] \parameters$146.multiplier ;
   wire [15:0] \parameters$146.residual ;
-  wire [68:0] \parameters$158 ;
-  wire signed [36:0] \parameters$158.bias ;
+  wire [69:0] \parameters$158 ;
+  wire signed [37:0] \parameters$158.bias ;
   wire [15:0] \parameters$158.multiplier ;
   wire [15:0] \parameters$158.residual ;
-  wire [68:0] \parameters$170 ;
-  wire signed [36:0] \parameters$170.bias ;
+  wire [69:0] \parameters$170 ;
+  wire signed [37:0] \parameters$170.bias ;
   wire [15:0] \parameters$170.multiplier ;
   wire [15:0] \parameters$170.residual ;
   wire pixel_ends;
@@ -991,7 +991,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_9 = 1'h0;
   (* init = 6'h00 *)
   wire [5:0] port__addr;
-  wire [275:0] port__data;
+  wire [279:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
   wire [31:0] residual_word;
@@ -1042,9 +1042,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire signed [20:0] \value$163 ;
   wire signed [20:0] \value$164 ;
   wire signed [20:0] \value$166 ;
-  reg [275:0] parameter_memory [44:0];
+  reg [279:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [275:0] _264_;
+  reg [279:0] _264_;
   always @(posedge clk) begin
     _264_ <= parameter_memory[address];
   end
@@ -1338,7 +1338,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[30:0]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[68:0]),
+    .parameters(parameter_memory_word[69:0]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[3:0]),
@@ -1349,7 +1349,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[61:31]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[137:69]),
+    .parameters(parameter_memory_word[139:70]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[7:4]),
@@ -1360,7 +1360,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[92:62]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[206:138]),
+    .parameters(parameter_memory_word[209:140]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[11:8]),
@@ -1371,7 +1371,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .acc(front_3[123:93]),
     .clk(clk),
     .form(1'h0),
-    .parameters(parameter_memory_word[275:207]),
+    .parameters(parameter_memory_word[279:210]),
     .rst(rst),
     .shift_select(shift_select),
     .skip_0(digits_0[15:12]),
@@ -1566,7 +1566,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     _088_ = port__data;
     if (rst) begin
-      _088_ = 276'h000000000000000000000000000000000000000000000000000000000000000000000;
+      _088_ = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
     end
   end
   always @* begin
@@ -2156,7 +2156,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign select = record_select;
   assign \value$125  = value;
   assign acc = front_3[30:0];
-  assign \parameters$129  = parameter_memory_word[68:0];
+  assign \parameters$129  = parameter_memory_word[69:0];
   assign \shift_select$130  = shift_select;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
@@ -2166,7 +2166,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$141  = record_select;
   assign \value$142  = \value$139 ;
   assign \acc$145  = front_3[61:31];
-  assign \parameters$146  = parameter_memory_word[137:69];
+  assign \parameters$146  = parameter_memory_word[139:70];
   assign \shift_select$147  = shift_select;
   assign \skip_0$148  = digits_0[7:4];
   assign \skip_1$149  = digits_1[7:4];
@@ -2175,7 +2175,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$153  = record_select;
   assign \value$154  = \value$151 ;
   assign \acc$157  = front_3[92:62];
-  assign \parameters$158  = parameter_memory_word[206:138];
+  assign \parameters$158  = parameter_memory_word[209:140];
   assign \shift_select$159  = shift_select;
   assign \skip_0$160  = digits_0[11:8];
   assign \skip_1$161  = digits_1[11:8];
@@ -2184,7 +2184,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \select$165  = record_select;
   assign \value$166  = \value$163 ;
   assign \acc$169  = front_3[123:93];
-  assign \parameters$170  = parameter_memory_word[275:207];
+  assign \parameters$170  = parameter_memory_word[279:210];
   assign \shift_select$171  = shift_select;
   assign \skip_0$172  = digits_0[15:12];
   assign \skip_1$173  = digits_1[15:12];
@@ -2202,17 +2202,17 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \o__ready$194  = o__ready;
   assign \o__valid$196  = o__valid;
   assign \parameters$129.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$129.bias  = parameter_memory_word[52:16];
-  assign \parameters$129.residual  = parameter_memory_word[68:53];
-  assign \parameters$146.multiplier  = parameter_memory_word[84:69];
-  assign \parameters$146.bias  = parameter_memory_word[121:85];
-  assign \parameters$146.residual  = parameter_memory_word[137:122];
-  assign \parameters$158.multiplier  = parameter_memory_word[153:138];
-  assign \parameters$158.bias  = parameter_memory_word[190:154];
-  assign \parameters$158.residual  = parameter_memory_word[206:191];
-  assign \parameters$170.multiplier  = parameter_memory_word[222:207];
-  assign \parameters$170.bias  = parameter_memory_word[259:223];
-  assign \parameters$170.residual  = parameter_memory_word[275:260];
+  assign \parameters$129.bias  = parameter_memory_word[53:16];
+  assign \parameters$129.residual  = parameter_memory_word[69:54];
+  assign \parameters$146.multiplier  = parameter_memory_word[85:70];
+  assign \parameters$146.bias  = parameter_memory_word[123:86];
+  assign \parameters$146.residual  = parameter_memory_word[139:124];
+  assign \parameters$158.multiplier  = parameter_memory_word[155:140];
+  assign \parameters$158.bias  = parameter_memory_word[193:156];
+  assign \parameters$158.residual  = parameter_memory_word[209:194];
+  assign \parameters$170.multiplier  = parameter_memory_word[225:210];
+  assign \parameters$170.bias  = parameter_memory_word[263:226];
+  assign \parameters$170.residual  = parameter_memory_word[279:264];
   assign codes[31:24] = code_3;
   assign codes[23:16] = code_2;
   assign codes[15:8] = code_1;
@@ -3145,64 +3145,64 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   assign _031_ = position + 1'h1;
   assign _032_ = line + 1'h1;
   assign _033_ = ~ loading;
-  assign _034_ = 64'h8000003fffffe000 >> i__payload[5:0];
-  assign _036_ = 53'h1fffffc00001ff >> i__payload[5:0];
+  assign _034_ = 64'h800000fffffc0000 >> i__payload[5:0];
+  assign _036_ = 60'hfffff800003ffff >> i__payload[5:0];
   assign _037_ = i__payload[6] ? _034_ : _036_;
-  assign _038_ = 64'hfff00001ffff8000 >> i__payload[5:0];
-  assign _039_ = 62'h3fff8003ffc00ff0 >> i__payload[5:0];
+  assign _038_ = 64'hc00007fffe0000ff >> i__payload[5:0];
+  assign _039_ = 64'hff0003fff000ff80 >> i__payload[5:0];
   assign _040_ = i__payload[6] ? _038_ : _039_;
   assign _041_ = i__payload[7] ? _037_ : _040_;
-  assign _042_ = 64'hffffffc000000000 >> i__payload[5:0];
-  assign _043_ = 53'h1ffffffffffe00 >> i__payload[5:0];
+  assign _042_ = 64'hffffff0000000000 >> i__payload[5:0];
+  assign _043_ = 60'hffffffffffc0000 >> i__payload[5:0];
   assign _044_ = i__payload[6] ? _042_ : _043_;
-  assign _045_ = 33'h1ffffffff >> i__payload[5:0];
-  assign _047_ = 64'hc0000003fffff000 >> i__payload[5:0];
+  assign _045_ = 43'h7ffffffff00 >> i__payload[5:0];
+  assign _047_ = 42'h3ffffff0000 >> i__payload[5:0];
   assign _048_ = i__payload[6] ? _045_ : _047_;
   assign _049_ = i__payload[7] ? _044_ : _048_;
   assign _050_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _051_ = 64'hffe0000000000000 >> i__payload[5:0];
+  assign _051_ = 64'hf000000000000000 >> i__payload[5:0];
   assign _052_ = i__payload[6] ? _050_ : _051_;
-  assign _053_ = 33'h1ffffffff >> i__payload[5:0];
-  assign _054_ = 64'hfffffffc00000000 >> i__payload[5:0];
+  assign _053_ = 43'h7ffffffffff >> i__payload[5:0];
+  assign _054_ = 64'hfffffc0000000000 >> i__payload[5:0];
   assign _055_ = i__payload[6] ? _053_ : _054_;
   assign _056_ = i__payload[7] ? _052_ : _055_;
   assign _058_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _059_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _060_ = i__payload[6] ? _058_ : _059_;
-  assign _061_ = 64'hfffffffe00000000 >> i__payload[5:0];
+  assign _061_ = 64'hfffff80000000000 >> i__payload[5:0];
   assign _062_ = 1'h0 >> i__payload[5:0];
   assign _063_ = i__payload[6] ? _061_ : _062_;
   assign _064_ = i__payload[7] ? _060_ : _063_;
   assign _065_ = \real  ? { _064_, _056_, _049_, _041_ } : 4'h6;
-  assign _066_ = 63'h4e6364a73332a633 >> i__payload[5:0];
-  assign _067_ = 62'h36ac666d331b2519 >> i__payload[5:0];
+  assign _066_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
+  assign _067_ = 63'h5666cab326972649 >> i__payload[5:0];
   assign _069_ = i__payload[6] ? _066_ : _067_;
-  assign _070_ = 64'h9b53332acccae66d >> i__payload[5:0];
-  assign _071_ = 63'h4cdab24b64997b44 >> i__payload[5:0];
+  assign _070_ = 62'h2cc9633258992499 >> i__payload[5:0];
+  assign _071_ = 62'h24325c9b59254bac >> i__payload[5:0];
   assign _072_ = i__payload[6] ? _070_ : _071_;
   assign _073_ = i__payload[7] ? _069_ : _072_;
-  assign _074_ = 63'h707c78f83c3cd83c >> i__payload[5:0];
-  assign _075_ = 62'h38d0787183e3c61e >> i__payload[5:0];
+  assign _074_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
+  assign _075_ = 63'h6878f343c7183871 >> i__payload[5:0];
   assign _076_ = i__payload[6] ? _074_ : _075_;
-  assign _077_ = 61'h1c63c3ccf0f37871 >> i__payload[5:0];
-  assign _078_ = 64'hb0e3438c78de6c66 >> i__payload[5:0];
+  assign _077_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
+  assign _078_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
   assign _080_ = i__payload[6] ? _077_ : _078_;
   assign _081_ = i__payload[7] ? _076_ : _080_;
-  assign _082_ = 63'h7f807f3fc03f1fc0 >> i__payload[5:0];
-  assign _083_ = 62'h3f1f807e3c03f9e0 >> i__payload[5:0];
+  assign _082_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
+  assign _083_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
   assign _084_ = i__payload[6] ? _082_ : _083_;
-  assign _085_ = 61'h1f8c03f100fc007e >> i__payload[5:0];
-  assign _086_ = 56'hfc03f07f1f8f88 >> i__payload[5:0];
+  assign _085_ = 62'h300f8403e101f801 >> i__payload[5:0];
+  assign _086_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
   assign _087_ = i__payload[6] ? _085_ : _086_;
   assign _088_ = i__payload[7] ? _084_ : _087_;
-  assign _089_ = 63'h7fff803fffc01fff >> i__payload[5:0];
-  assign _091_ = 64'hc01fff803ffc01ff >> i__payload[5:0];
+  assign _089_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
+  assign _091_ = 60'hfff007ff803ff80 >> i__payload[5:0];
   assign _092_ = i__payload[6] ? _089_ : _091_;
-  assign _093_ = 64'he00ffc01ff007f80 >> i__payload[5:0];
-  assign _094_ = 62'h3f007c0380200000 >> i__payload[5:0];
+  assign _093_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
+  assign _094_ = 56'hfc03e00e008000 >> i__payload[5:0];
   assign _095_ = i__payload[6] ? _093_ : _094_;
   assign _096_ = i__payload[7] ? _092_ : _095_;
-  assign _097_ = \real  ? { _096_, _088_, _081_, _073_ } : 4'h9;
+  assign _097_ = \real  ? { _096_, _088_, _081_, _073_ } : 4'h2;
   assign _098_ = 1'h0 >> \$like [5:0];
   assign _099_ = 1'h0 >> \$like [5:0];
   assign _100_ = \$like [6] ? _098_ : _099_;
@@ -3535,43 +3535,43 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [63:0] \x$25 ;
   (* init = 64'h0000000000000000 *)
   wire [63:0] \x$31 ;
-  assign _019_ = 16'hfaea >> i__payload[15:12];
-  assign _020_ = 16'hace4 >> i__payload[15:12];
-  assign _021_ = 16'h9a48 >> i__payload[15:12];
-  assign _023_ = 16'hd370 >> i__payload[15:12];
-  assign _024_ = 16'he380 >> i__payload[15:12];
+  assign _019_ = 16'h8a0a >> i__payload[15:12];
+  assign _020_ = 16'hd3f8 >> i__payload[15:12];
+  assign _021_ = 16'hb6ac >> i__payload[15:12];
+  assign _023_ = 16'hdb30 >> i__payload[15:12];
+  assign _024_ = 16'he3c0 >> i__payload[15:12];
   assign _025_ = 16'hfc00 >> i__payload[15:12];
-  assign _026_ = 16'hd1bc >> i__payload[19:16];
-  assign _027_ = 16'h88e4 >> i__payload[19:16];
-  assign _028_ = 16'hfaea >> i__payload[19:16];
-  assign _029_ = 16'hace4 >> i__payload[19:16];
-  assign _030_ = 16'h9a48 >> i__payload[19:16];
-  assign _031_ = 16'hd370 >> i__payload[19:16];
-  assign _032_ = 16'he380 >> i__payload[19:16];
+  assign _026_ = 16'hb190 >> i__payload[19:16];
+  assign _027_ = 16'h9f02 >> i__payload[19:16];
+  assign _028_ = 16'h8a0a >> i__payload[19:16];
+  assign _029_ = 16'hd3f8 >> i__payload[19:16];
+  assign _030_ = 16'hb6ac >> i__payload[19:16];
+  assign _031_ = 16'hdb30 >> i__payload[19:16];
+  assign _032_ = 16'he3c0 >> i__payload[19:16];
   assign _034_ = 16'hfc00 >> i__payload[19:16];
-  assign _035_ = 16'hd1bc >> i__payload[23:20];
-  assign _036_ = 16'h88e4 >> i__payload[23:20];
-  assign _037_ = 16'hfaea >> i__payload[23:20];
-  assign _038_ = 16'hace4 >> i__payload[23:20];
-  assign _039_ = 16'h9a48 >> i__payload[23:20];
-  assign _040_ = 16'hd370 >> i__payload[23:20];
-  assign _041_ = 16'he380 >> i__payload[23:20];
+  assign _035_ = 16'hb190 >> i__payload[23:20];
+  assign _036_ = 16'h9f02 >> i__payload[23:20];
+  assign _037_ = 16'h8a0a >> i__payload[23:20];
+  assign _038_ = 16'hd3f8 >> i__payload[23:20];
+  assign _039_ = 16'hb6ac >> i__payload[23:20];
+  assign _040_ = 16'hdb30 >> i__payload[23:20];
+  assign _041_ = 16'he3c0 >> i__payload[23:20];
   assign _042_ = 16'hfc00 >> i__payload[23:20];
-  assign _043_ = 16'hd1bc >> i__payload[27:24];
-  assign _045_ = 16'h88e4 >> i__payload[27:24];
-  assign _046_ = 16'hfaea >> i__payload[27:24];
-  assign _047_ = 16'hace4 >> i__payload[27:24];
-  assign _048_ = 16'h9a48 >> i__payload[27:24];
-  assign _049_ = 16'hd370 >> i__payload[27:24];
-  assign _050_ = 16'he380 >> i__payload[27:24];
+  assign _043_ = 16'hb190 >> i__payload[27:24];
+  assign _045_ = 16'h9f02 >> i__payload[27:24];
+  assign _046_ = 16'h8a0a >> i__payload[27:24];
+  assign _047_ = 16'hd3f8 >> i__payload[27:24];
+  assign _048_ = 16'hb6ac >> i__payload[27:24];
+  assign _049_ = 16'hdb30 >> i__payload[27:24];
+  assign _050_ = 16'he3c0 >> i__payload[27:24];
   assign _051_ = 16'hfc00 >> i__payload[27:24];
-  assign _052_ = 16'hd1bc >> i__payload[31:28];
-  assign _053_ = 16'h88e4 >> i__payload[31:28];
-  assign _054_ = 16'hfaea >> i__payload[31:28];
-  assign _056_ = 16'hace4 >> i__payload[31:28];
-  assign _057_ = 16'h9a48 >> i__payload[31:28];
-  assign _058_ = 16'hd370 >> i__payload[31:28];
-  assign _059_ = 16'he380 >> i__payload[31:28];
+  assign _052_ = 16'hb190 >> i__payload[31:28];
+  assign _053_ = 16'h9f02 >> i__payload[31:28];
+  assign _054_ = 16'h8a0a >> i__payload[31:28];
+  assign _056_ = 16'hd3f8 >> i__payload[31:28];
+  assign _057_ = 16'hb6ac >> i__payload[31:28];
+  assign _058_ = 16'hdb30 >> i__payload[31:28];
+  assign _059_ = 16'he3c0 >> i__payload[31:28];
   assign _060_ = 16'hfc00 >> i__payload[31:28];
   assign _061_ = i__payload[162] & i__valid;
   always @(posedge clk)
@@ -3590,32 +3590,32 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
     flags_4 <= _069_;
   always @(posedge clk)
     o__valid <= _070_;
-  assign _000_ = 16'hd1bc >> i__payload[3:0];
-  assign _011_ = 16'h88e4 >> i__payload[3:0];
-  assign _022_ = 16'hfaea >> i__payload[3:0];
-  assign _033_ = 16'hace4 >> i__payload[3:0];
-  assign _044_ = 16'h9a48 >> i__payload[3:0];
-  assign _055_ = 16'hd370 >> i__payload[3:0];
-  assign _066_ = 16'he380 >> i__payload[3:0];
+  assign _000_ = 16'hb190 >> i__payload[3:0];
+  assign _011_ = 16'h9f02 >> i__payload[3:0];
+  assign _022_ = 16'h8a0a >> i__payload[3:0];
+  assign _033_ = 16'hd3f8 >> i__payload[3:0];
+  assign _044_ = 16'hb6ac >> i__payload[3:0];
+  assign _055_ = 16'hdb30 >> i__payload[3:0];
+  assign _066_ = 16'he3c0 >> i__payload[3:0];
   assign _071_ = 16'hfc00 >> i__payload[3:0];
-  assign _072_ = 16'hd1bc >> i__payload[7:4];
-  assign _001_ = 16'h88e4 >> i__payload[7:4];
-  assign _002_ = 16'hfaea >> i__payload[7:4];
-  assign _003_ = 16'hace4 >> i__payload[7:4];
-  assign _004_ = 16'h9a48 >> i__payload[7:4];
-  assign _005_ = 16'hd370 >> i__payload[7:4];
-  assign _006_ = 16'he380 >> i__payload[7:4];
+  assign _072_ = 16'hb190 >> i__payload[7:4];
+  assign _001_ = 16'h9f02 >> i__payload[7:4];
+  assign _002_ = 16'h8a0a >> i__payload[7:4];
+  assign _003_ = 16'hd3f8 >> i__payload[7:4];
+  assign _004_ = 16'hb6ac >> i__payload[7:4];
+  assign _005_ = 16'hdb30 >> i__payload[7:4];
+  assign _006_ = 16'he3c0 >> i__payload[7:4];
   assign _007_ = 16'hfc00 >> i__payload[7:4];
-  assign _008_ = 16'hd1bc >> i__payload[11:8];
-  assign _009_ = 16'h88e4 >> i__payload[11:8];
-  assign _010_ = 16'hfaea >> i__payload[11:8];
-  assign _012_ = 16'hace4 >> i__payload[11:8];
-  assign _013_ = 16'h9a48 >> i__payload[11:8];
-  assign _014_ = 16'hd370 >> i__payload[11:8];
-  assign _015_ = 16'he380 >> i__payload[11:8];
+  assign _008_ = 16'hb190 >> i__payload[11:8];
+  assign _009_ = 16'h9f02 >> i__payload[11:8];
+  assign _010_ = 16'h8a0a >> i__payload[11:8];
+  assign _012_ = 16'hd3f8 >> i__payload[11:8];
+  assign _013_ = 16'hb6ac >> i__payload[11:8];
+  assign _014_ = 16'hdb30 >> i__payload[11:8];
+  assign _015_ = 16'he3c0 >> i__payload[11:8];
   assign _016_ = 16'hfc00 >> i__payload[11:8];
-  assign _017_ = 16'hd1bc >> i__payload[15:12];
-  assign _018_ = 16'h88e4 >> i__payload[15:12];
+  assign _017_ = 16'hb190 >> i__payload[15:12];
+  assign _018_ = 16'h9f02 >> i__payload[15:12];
   mac_row row_0 (
     .acc(acc),
     .clk(clk),
@@ -5144,7 +5144,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
     _264_ = 32'd0;
     if (_102_) begin
-      _264_ = 32'd9868950;
+      _264_ = 32'd2500134;
     end
     if (rst) begin
       _264_ = 32'd0;
@@ -5986,11 +5986,11 @@ module mac_product(w, clk, rst, product, negative, x);
   reg [14:0] _09_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 8'hb0 >> w[2:0];
-  assign _02_ = 8'hae >> w[2:0];
-  assign _03_ = 8'hd2 >> w[2:0];
-  assign _04_ = 8'ha0 >> w[2:0];
-  assign _05_ = 8'h94 >> w[2:0];
+  assign _00_ = 8'hda >> w[2:0];
+  assign _02_ = 8'hdc >> w[2:0];
+  assign _03_ = 8'hcc >> w[2:0];
+  assign _04_ = 8'h92 >> w[2:0];
+  assign _05_ = 8'hb4 >> w[2:0];
   assign _06_ = 8'hd8 >> w[2:0];
   assign _07_ = 8'he0 >> w[2:0];
   assign _08_ = { _07_, _06_, _05_, _04_, _03_, _02_, _00_ } * x;
@@ -6671,10 +6671,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0001_;
   wire _0002_;
   wire _0003_;
-  wire _0004_;
+  wire [16:0] _0004_;
   wire _0005_;
   wire _0006_;
-  wire [16:0] _0007_;
+  wire _0007_;
   wire _0008_;
   wire _0009_;
   wire _0010_;
@@ -6709,11 +6709,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0039_;
   wire _0040_;
   wire _0041_;
-  wire _0042_;
+  wire [16:0] _0042_;
   wire _0043_;
   wire _0044_;
   wire _0045_;
-  wire [16:0] _0046_;
+  wire _0046_;
   wire _0047_;
   wire _0048_;
   wire _0049_;
@@ -6748,10 +6748,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0078_;
   wire _0079_;
   wire _0080_;
-  wire _0081_;
+  wire [16:0] _0081_;
   wire _0082_;
   wire _0083_;
-  wire [16:0] _0084_;
+  wire _0084_;
   wire _0085_;
   wire _0086_;
   wire _0087_;
@@ -6787,11 +6787,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0117_;
   wire _0118_;
   wire _0119_;
-  wire _0120_;
+  wire [16:0] _0120_;
   wire _0121_;
   wire _0122_;
   wire _0123_;
-  wire [16:0] _0124_;
+  wire _0124_;
   wire _0125_;
   wire _0126_;
   wire _0127_;
@@ -6826,10 +6826,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0156_;
   wire _0157_;
   wire _0158_;
-  wire _0159_;
+  wire [16:0] _0159_;
   wire _0160_;
   wire _0161_;
-  wire [16:0] _0162_;
+  wire _0162_;
   wire _0163_;
   wire _0164_;
   wire _0165_;
@@ -6864,11 +6864,11 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0194_;
   wire _0195_;
   wire _0196_;
-  wire _0197_;
+  wire [16:0] _0197_;
   wire _0198_;
   wire _0199_;
   wire _0200_;
-  wire [16:0] _0201_;
+  wire _0201_;
   wire _0202_;
   wire _0203_;
   wire _0204_;
@@ -6979,10 +6979,10 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0309_;
   wire _0310_;
   wire _0311_;
-  wire _0312_;
+  wire [16:0] _0312_;
   wire _0313_;
   wire _0314_;
-  wire [16:0] _0315_;
+  wire _0315_;
   wire _0316_;
   wire _0317_;
   wire _0318_;
@@ -7132,54 +7132,54 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0462_;
   wire _0463_;
   wire _0464_;
-  wire _0465_;
-  wire _0466_;
+  reg [16:0] _0465_;
+  reg _0466_;
   wire _0467_;
-  wire _0468_;
+  reg [16:0] _0468_;
   reg [16:0] _0469_;
-  reg _0470_;
+  reg [1:0] _0470_;
   reg [16:0] _0471_;
   reg [16:0] _0472_;
-  reg [1:0] _0473_;
+  reg [2:0] _0473_;
   reg [16:0] _0474_;
   reg [16:0] _0475_;
-  reg [2:0] _0476_;
+  reg [3:0] _0476_;
   reg [16:0] _0477_;
   wire _0478_;
   reg [16:0] _0479_;
-  reg [3:0] _0480_;
+  reg [4:0] _0480_;
   reg [16:0] _0481_;
   reg [16:0] _0482_;
-  reg [4:0] _0483_;
+  reg [5:0] _0483_;
   reg [16:0] _0484_;
   reg [16:0] _0485_;
-  reg [5:0] _0486_;
+  reg [6:0] _0486_;
   reg [16:0] _0487_;
   reg [16:0] _0488_;
   wire _0489_;
-  reg [6:0] _0490_;
+  reg [7:0] _0490_;
   reg [16:0] _0491_;
-  reg [16:0] _0492_;
-  reg [7:0] _0493_;
-  reg [16:0] _0494_;
+  wire _0492_;
+  wire _0493_;
+  wire [18:0] _0494_;
   wire _0495_;
   wire _0496_;
   wire _0497_;
   wire _0498_;
-  wire [18:0] _0499_;
+  wire _0499_;
   wire _0500_;
   wire _0501_;
   wire _0502_;
   wire _0503_;
   wire _0504_;
-  wire _0505_;
+  wire [21:0] _0505_;
   wire _0506_;
   wire _0507_;
   wire _0508_;
   wire _0509_;
   wire _0510_;
   wire _0511_;
-  wire [21:0] _0512_;
+  wire _0512_;
   wire _0513_;
   wire _0514_;
   wire _0515_;
@@ -7208,9 +7208,6 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0538_;
   wire _0539_;
   wire _0540_;
-  wire _0541_;
-  wire _0542_;
-  wire _0543_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -7243,528 +7240,519 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
-  assign _0387_ = index_8[6] ? _0385_ : _0386_;
-  assign _0388_ = 63'h7c03e01e01e01c03 >> index_8[5:0];
-  assign _0390_ = 64'h8060180400000000 >> index_8[5:0];
-  assign _0391_ = index_8[6] ? _0388_ : _0390_;
-  assign _0392_ = index_8[7] ? _0387_ : _0391_;
-  assign _0393_ = 1'h0 >> index_8[5:0];
-  assign _0394_ = 9'h1fe >> index_8[5:0];
+  assign _0391_ = 26'h3fc0fe0 >> index_8[5:0];
+  assign _0392_ = index_8[6] ? _0390_ : _0391_;
+  assign _0393_ = 63'h7f03f81fc1f83f07 >> index_8[5:0];
+  assign _0394_ = 64'he0fc3e1f0f8f1e73 >> index_8[5:0];
   assign _0395_ = index_8[6] ? _0393_ : _0394_;
-  assign _0396_ = 59'h7f03f81f83f07e0 >> index_8[5:0];
-  assign _0397_ = 64'hfc3e1f0f8f1e39cd >> index_8[5:0];
-  assign _0398_ = index_8[6] ? _0396_ : _0397_;
-  assign _0399_ = index_8[7] ? _0395_ : _0398_;
-  assign _0401_ = select ? _0392_ : _0399_;
-  assign _0402_ = 1'h0 >> index_8[5:0];
-  assign _0403_ = 42'h3fffc000fff >> index_8[5:0];
+  assign _0396_ = index_8[7] ? _0392_ : _0395_;
+  assign _0397_ = select ? _0388_ : _0396_;
+  assign _0398_ = 1'h0 >> index_8[5:0];
+  assign _0399_ = 37'h1fffe001ff >> index_8[5:0];
+  assign _0401_ = index_8[6] ? _0398_ : _0399_;
+  assign _0402_ = 64'he001ffe003ff800f >> index_8[5:0];
+  assign _0403_ = 64'hfc00ffc01ff00fe0 >> index_8[5:0];
   assign _0404_ = index_8[6] ? _0402_ : _0403_;
-  assign _0405_ = 64'h8003ffe001ffe003 >> index_8[5:0];
-  assign _0406_ = 64'hff801ff803fc03f0 >> index_8[5:0];
-  assign _0407_ = index_8[6] ? _0405_ : _0406_;
-  assign _0408_ = index_8[7] ? _0404_ : _0407_;
-  assign _0409_ = 1'h0 >> index_8[5:0];
-  assign _0410_ = 9'h1ff >> index_8[5:0];
+  assign _0405_ = index_8[7] ? _0401_ : _0404_;
+  assign _0406_ = 1'h0 >> index_8[5:0];
+  assign _0407_ = 26'h3fff000 >> index_8[5:0];
+  assign _0408_ = index_8[6] ? _0406_ : _0407_;
+  assign _0409_ = 63'h7ffc001ffe003ff8 >> index_8[5:0];
+  assign _0410_ = 56'hffc01ff00fe07c >> index_8[5:0];
   assign _0412_ = index_8[6] ? _0409_ : _0410_;
-  assign _0413_ = 64'hf8003ffe003ff800 >> index_8[5:0];
-  assign _0414_ = 64'hffc01ff00fe03e0e >> index_8[5:0];
-  assign _0415_ = index_8[6] ? _0413_ : _0414_;
-  assign _0416_ = index_8[7] ? _0412_ : _0415_;
-  assign _0417_ = select ? _0408_ : _0416_;
-  assign _0418_ = 1'h0 >> index_8[5:0];
-  assign _0419_ = 42'h3fffffff000 >> index_8[5:0];
+  assign _0413_ = index_8[7] ? _0408_ : _0412_;
+  assign _0414_ = select ? _0405_ : _0413_;
+  assign _0415_ = 1'h0 >> index_8[5:0];
+  assign _0416_ = 37'h1ffffffe00 >> index_8[5:0];
+  assign _0417_ = index_8[6] ? _0415_ : _0416_;
+  assign _0418_ = 49'h1fffffc00000f >> index_8[5:0];
+  assign _0419_ = 64'hffff00001ffff000 >> index_8[5:0];
   assign _0420_ = index_8[6] ? _0418_ : _0419_;
-  assign _0421_ = 50'h3fffffe000003 >> index_8[5:0];
-  assign _0423_ = 64'hffffe00003fffc00 >> index_8[5:0];
-  assign _0424_ = index_8[6] ? _0421_ : _0423_;
-  assign _0425_ = index_8[7] ? _0420_ : _0424_;
-  assign _0426_ = 1'h0 >> index_8[5:0];
-  assign _0427_ = 9'h1ff >> index_8[5:0];
+  assign _0421_ = index_8[7] ? _0417_ : _0420_;
+  assign _0423_ = 1'h0 >> index_8[5:0];
+  assign _0424_ = 26'h3ffffff >> index_8[5:0];
+  assign _0425_ = index_8[6] ? _0423_ : _0424_;
+  assign _0426_ = 64'h8000001fffffc000 >> index_8[5:0];
+  assign _0427_ = 56'hffffe0000fff80 >> index_8[5:0];
   assign _0428_ = index_8[6] ? _0426_ : _0427_;
-  assign _0429_ = 64'hffffc000003fffff >> index_8[5:0];
-  assign _0430_ = 45'h1ffff0003ff0 >> index_8[5:0];
-  assign _0431_ = index_8[6] ? _0429_ : _0430_;
-  assign _0432_ = index_8[7] ? _0428_ : _0431_;
-  assign _0434_ = select ? _0425_ : _0432_;
-  assign _0435_ = 1'h0 >> index_8[5:0];
-  assign _0436_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _0429_ = index_8[7] ? _0425_ : _0428_;
+  assign _0430_ = select ? _0421_ : _0429_;
+  assign _0431_ = 1'h0 >> index_8[5:0];
+  assign _0432_ = 37'h1fffffffff >> index_8[5:0];
+  assign _0434_ = index_8[6] ? _0431_ : _0432_;
+  assign _0435_ = 64'hfffe00000000000f >> index_8[5:0];
+  assign _0436_ = 64'hffffffffe0000000 >> index_8[5:0];
   assign _0437_ = index_8[6] ? _0435_ : _0436_;
-  assign _0438_ = 64'hfffc000000000003 >> index_8[5:0];
-  assign _0439_ = 64'hfffffffffc000000 >> index_8[5:0];
-  assign _0440_ = index_8[6] ? _0438_ : _0439_;
-  assign _0441_ = index_8[7] ? _0437_ : _0440_;
-  assign _0442_ = 1'h0 >> index_8[5:0];
-  assign _0443_ = 9'h1ff >> index_8[5:0];
+  assign _0438_ = index_8[7] ? _0434_ : _0437_;
+  assign _0439_ = 1'h0 >> index_8[5:0];
+  assign _0440_ = 26'h3ffffff >> index_8[5:0];
+  assign _0441_ = index_8[6] ? _0439_ : _0440_;
+  assign _0442_ = 64'hffffffe000000000 >> index_8[5:0];
+  assign _0443_ = 56'hfffffffff00000 >> index_8[5:0];
   assign _0446_ = index_8[6] ? _0442_ : _0443_;
-  assign _0447_ = 64'hffffffffffc00000 >> index_8[5:0];
-  assign _0448_ = 45'h1fffffffc000 >> index_8[5:0];
-  assign _0449_ = index_8[6] ? _0447_ : _0448_;
-  assign _0450_ = index_8[7] ? _0446_ : _0449_;
-  assign _0451_ = select ? _0441_ : _0450_;
-  assign _0452_ = 1'h0 >> index_8[5:0];
-  assign _0453_ = 42'h3ffffffffff >> index_8[5:0];
+  assign _0447_ = index_8[7] ? _0441_ : _0446_;
+  assign _0448_ = select ? _0438_ : _0447_;
+  assign _0449_ = 1'h0 >> index_8[5:0];
+  assign _0450_ = 37'h1fffffffff >> index_8[5:0];
+  assign _0451_ = index_8[6] ? _0449_ : _0450_;
+  assign _0452_ = 64'hfffffffffffffff0 >> index_8[5:0];
+  assign _0453_ = 1'h0 >> index_8[5:0];
   assign _0454_ = index_8[6] ? _0452_ : _0453_;
-  assign _0455_ = 64'hfffffffffffffffc >> index_8[5:0];
+  assign _0455_ = index_8[7] ? _0451_ : _0454_;
   assign _0457_ = 1'h0 >> index_8[5:0];
-  assign _0458_ = index_8[6] ? _0455_ : _0457_;
-  assign _0459_ = index_8[7] ? _0454_ : _0458_;
-  assign _0460_ = 1'h0 >> index_8[5:0];
-  assign _0461_ = 9'h1ff >> index_8[5:0];
+  assign _0458_ = 26'h3ffffff >> index_8[5:0];
+  assign _0459_ = index_8[6] ? _0457_ : _0458_;
+  assign _0460_ = 64'hffffffffffffffff >> index_8[5:0];
+  assign _0461_ = 64'hff00000000000000 >> index_8[5:0];
   assign _0462_ = index_8[6] ? _0460_ : _0461_;
-  assign _0463_ = 64'hffffffffffffffff >> index_8[5:0];
-  assign _0464_ = 64'hffffe00000000000 >> index_8[5:0];
-  assign _0465_ = index_8[6] ? _0463_ : _0464_;
-  assign _0466_ = index_8[7] ? _0462_ : _0465_;
-  assign _0468_ = select ? _0459_ : _0466_;
+  assign _0463_ = index_8[7] ? _0459_ : _0462_;
+  assign _0464_ = select ? _0455_ : _0463_;
   always @(posedge clk)
-    value_0 <= _0469_;
+    value_0 <= _0465_;
   always @(posedge clk)
-    index_1 <= _0470_;
+    index_1 <= _0466_;
   always @(posedge clk)
-    value_1 <= _0471_;
+    value_1 <= _0468_;
   always @(posedge clk)
-    threshold_1 <= _0472_;
+    threshold_1 <= _0469_;
   always @(posedge clk)
-    index_2 <= _0473_;
+    index_2 <= _0470_;
   always @(posedge clk)
-    value_2 <= _0474_;
+    value_2 <= _0471_;
   always @(posedge clk)
-    threshold_2 <= _0475_;
+    threshold_2 <= _0472_;
   always @(posedge clk)
-    index_3 <= _0476_;
+    index_3 <= _0473_;
   always @(posedge clk)
-    value_3 <= _0477_;
+    value_3 <= _0474_;
   always @(posedge clk)
-    threshold_3 <= _0479_;
+    threshold_3 <= _0475_;
   always @(posedge clk)
-    index_4 <= _0480_;
+    index_4 <= _0476_;
   always @(posedge clk)
-    value_4 <= _0481_;
+    value_4 <= _0477_;
   always @(posedge clk)
-    threshold_4 <= _0482_;
+    threshold_4 <= _0479_;
   always @(posedge clk)
-    index_5 <= _0483_;
+    index_5 <= _0480_;
   always @(posedge clk)
-    value_5 <= _0484_;
+    value_5 <= _0481_;
   always @(posedge clk)
-    threshold_5 <= _0485_;
+    threshold_5 <= _0482_;
   always @(posedge clk)
-    index_6 <= _0486_;
+    index_6 <= _0483_;
   always @(posedge clk)
-    value_6 <= _0487_;
+    value_6 <= _0484_;
   always @(posedge clk)
-    threshold_6 <= _0488_;
+    threshold_6 <= _0485_;
   always @(posedge clk)
-    index_7 <= _0490_;
+    index_7 <= _0486_;
   always @(posedge clk)
-    value_7 <= _0491_;
+    value_7 <= _0487_;
   always @(posedge clk)
-    threshold_7 <= _0492_;
+    threshold_7 <= _0488_;
   always @(posedge clk)
-    index_8 <= _0493_;
+    index_8 <= _0490_;
   always @(posedge clk)
-    value_8 <= _0494_;
-  assign _0000_ = 2'h3 >> select;
+    value_8 <= _0491_;
+  assign _0000_ = 1'h0 >> select;
   assign _0111_ = 2'h2 >> select;
-  assign _0222_ = 2'h3 >> select;
+  assign _0222_ = 2'h2 >> select;
   assign _0333_ = 1'h0 >> select;
-  assign _0444_ = 2'h3 >> select;
-  assign _0500_ = 2'h2 >> select;
-  assign _0511_ = 1'h1 >> select;
-  assign _0522_ = 1'h0 >> select;
-  assign _0533_ = 1'h1 >> select;
-  assign _0001_ = 1'h0 >> select;
-  assign _0012_ = $signed(value) <= $signed({ _0001_, _0533_, _0522_, _0511_, _0500_, _0444_, _0333_, _0222_, _0111_, _0000_ });
-  assign _0023_ = 1'h0 >> select;
-  assign _0034_ = 1'h0 >> select;
-  assign _0045_ = 1'h1 >> select;
-  assign _0056_ = 1'h0 >> select;
-  assign _0067_ = 2'h2 >> select;
-  assign _0078_ = 1'h0 >> select;
-  assign _0089_ = 1'h0 >> select;
-  assign _0100_ = 2'h2 >> select;
-  assign _0112_ = 1'h1 >> select;
+  assign _0444_ = 2'h2 >> select;
+  assign _0497_ = 1'h1 >> select;
+  assign _0508_ = 2'h3 >> select;
+  assign _0519_ = 1'h1 >> select;
+  assign _0530_ = 1'h0 >> select;
+  assign _0001_ = $signed(value) <= $signed({ _0530_, _0519_, _0508_, _0497_, _0444_, _0333_, _0222_, _0111_, _0000_ });
+  assign _0012_ = 2'h3 >> select;
+  assign _0023_ = 1'h1 >> select;
+  assign _0034_ = 2'h2 >> select;
+  assign _0045_ = 1'h0 >> select;
+  assign _0056_ = 2'h2 >> select;
+  assign _0067_ = 2'h3 >> select;
+  assign _0078_ = 1'h1 >> select;
+  assign _0089_ = 2'h2 >> select;
+  assign _0100_ = 1'h1 >> select;
+  assign _0112_ = 2'h3 >> select;
   assign _0123_ = 2'h2 >> select;
   assign _0134_ = 2'h3 >> select;
-  assign _0145_ = 2'h3 >> select;
+  assign _0145_ = 2'h2 >> select;
   assign _0156_ = 2'h2 >> select;
   assign _0167_ = 2'h2 >> select;
   assign _0178_ = 2'h2 >> select;
-  assign _0189_ = 2'h2 >> select;
-  assign _0200_ = 1'h1 >> select;
-  assign _0211_ = 1'h0 >> select;
-  assign _0223_ = $signed(value) >= $signed({ _0211_, _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_ });
-  assign _0234_ = 1'h0 >> select;
-  assign _0245_ = 1'h0 >> select;
-  assign _0256_ = 1'h1 >> select;
-  assign _0267_ = 1'h0 >> select;
-  assign _0278_ = 2'h2 >> select;
-  assign _0289_ = 1'h0 >> select;
-  assign _0300_ = 1'h0 >> select;
-  assign _0311_ = 2'h2 >> select;
-  assign _0322_ = 1'h1 >> select;
+  assign _0189_ = 1'h1 >> select;
+  assign _0200_ = 1'h0 >> select;
+  assign _0211_ = $signed(value) >= $signed({ _0200_, _0189_, _0178_, _0167_, _0156_, _0145_, _0134_, _0123_, _0112_, _0100_, _0089_, _0078_, _0067_, _0056_, _0045_, _0034_, _0023_, _0012_ });
+  assign _0223_ = 2'h3 >> select;
+  assign _0234_ = 1'h1 >> select;
+  assign _0245_ = 2'h2 >> select;
+  assign _0256_ = 1'h0 >> select;
+  assign _0267_ = 2'h2 >> select;
+  assign _0278_ = 2'h3 >> select;
+  assign _0289_ = 1'h1 >> select;
+  assign _0300_ = 2'h2 >> select;
+  assign _0311_ = 1'h1 >> select;
+  assign _0322_ = 2'h3 >> select;
   assign _0334_ = 2'h2 >> select;
   assign _0345_ = 2'h3 >> select;
-  assign _0356_ = 2'h3 >> select;
+  assign _0356_ = 2'h2 >> select;
   assign _0367_ = 2'h2 >> select;
   assign _0378_ = 2'h2 >> select;
   assign _0389_ = 2'h2 >> select;
-  assign _0400_ = 2'h2 >> select;
-  assign _0411_ = 1'h1 >> select;
+  assign _0400_ = 1'h1 >> select;
+  assign _0411_ = 1'h0 >> select;
   assign _0422_ = 1'h0 >> select;
-  assign _0433_ = 2'h3 >> select;
+  assign _0433_ = 2'h2 >> select;
   assign _0445_ = 2'h2 >> select;
-  assign _0456_ = 2'h3 >> select;
-  assign _0467_ = 1'h0 >> select;
-  assign _0478_ = 2'h3 >> select;
-  assign _0489_ = 2'h2 >> select;
-  assign _0495_ = 1'h1 >> select;
-  assign _0496_ = 1'h0 >> select;
-  assign _0497_ = 1'h1 >> select;
-  assign _0498_ = 1'h0 >> select;
-  assign _0499_ = $signed({ _0422_, _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_ }) - $signed({ _0498_, _0497_, _0496_, _0495_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_ });
-  assign _0501_ = 2'h3 >> select;
-  assign _0502_ = 2'h2 >> select;
-  assign _0503_ = 2'h3 >> select;
+  assign _0456_ = 1'h0 >> select;
+  assign _0467_ = 2'h2 >> select;
+  assign _0478_ = 1'h1 >> select;
+  assign _0489_ = 2'h3 >> select;
+  assign _0492_ = 1'h1 >> select;
+  assign _0493_ = 1'h0 >> select;
+  assign _0494_ = $signed({ _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_, _0223_ }) - $signed({ _0493_, _0492_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_, _0422_ });
+  assign _0495_ = 1'h0 >> select;
+  assign _0496_ = 2'h2 >> select;
+  assign _0498_ = 2'h2 >> select;
+  assign _0499_ = 1'h0 >> select;
+  assign _0500_ = 2'h2 >> select;
+  assign _0501_ = 1'h1 >> select;
+  assign _0502_ = 2'h3 >> select;
+  assign _0503_ = 1'h1 >> select;
   assign _0504_ = 1'h0 >> select;
-  assign _0505_ = 2'h3 >> select;
-  assign _0506_ = 2'h2 >> select;
-  assign _0507_ = 1'h1 >> select;
-  assign _0508_ = 1'h0 >> select;
-  assign _0509_ = 1'h1 >> select;
+  assign _0505_ = $signed(value) - $signed({ _0504_, _0503_, _0502_, _0501_, _0500_, _0499_, _0498_, _0496_, _0495_ });
+  assign _0506_ = 1'h0 >> select;
+  assign _0507_ = 1'h0 >> select;
+  assign _0509_ = 2'h3 >> select;
   assign _0510_ = 1'h0 >> select;
-  assign _0512_ = $signed(value) - $signed({ _0510_, _0509_, _0508_, _0507_, _0506_, _0505_, _0504_, _0503_, _0502_, _0501_ });
+  assign _0511_ = 1'h0 >> select;
+  assign _0512_ = 1'h0 >> select;
   assign _0513_ = 1'h0 >> select;
-  assign _0514_ = 1'h0 >> select;
+  assign _0514_ = 2'h3 >> select;
   assign _0515_ = 1'h0 >> select;
-  assign _0516_ = 1'h0 >> select;
-  assign _0517_ = 2'h3 >> select;
+  assign _0516_ = 2'h3 >> select;
+  assign _0517_ = 1'h0 >> select;
   assign _0518_ = 2'h3 >> select;
-  assign _0519_ = 1'h0 >> select;
-  assign _0520_ = 2'h3 >> select;
-  assign _0521_ = 2'h3 >> select;
-  assign _0523_ = 2'h3 >> select;
-  assign _0524_ = 1'h0 >> select;
-  assign _0525_ = 2'h3 >> select;
-  assign _0526_ = 1'h0 >> select;
-  assign _0527_ = 1'h0 >> select;
-  assign _0528_ = 1'h0 >> select;
+  assign _0520_ = 1'h0 >> select;
+  assign _0521_ = 1'h0 >> select;
+  assign _0522_ = 1'h0 >> select;
+  assign _0523_ = 1'h0 >> select;
+  assign _0524_ = 2'h3 >> select;
+  assign _0525_ = 2'h2 >> select;
+  assign _0526_ = 2'h3 >> select;
+  assign _0527_ = 1'h1 >> select;
+  assign _0528_ = 2'h2 >> select;
   assign _0529_ = 1'h0 >> select;
-  assign _0530_ = 2'h3 >> select;
-  assign _0531_ = 1'h1 >> select;
-  assign _0532_ = 1'h0 >> select;
+  assign _0531_ = 2'h3 >> select;
+  assign _0532_ = 1'h1 >> select;
+  assign _0533_ = 1'h1 >> select;
   assign _0534_ = 1'h0 >> select;
-  assign _0535_ = 1'h1 >> select;
-  assign _0536_ = 2'h2 >> select;
-  assign _0537_ = 2'h2 >> select;
-  assign _0538_ = 1'h0 >> select;
-  assign _0539_ = 2'h2 >> select;
+  assign _0535_ = 2'h3 >> select;
+  assign _0536_ = 2'h3 >> select;
+  assign _0537_ = 1'h1 >> select;
+  assign _0538_ = 2'h2 >> select;
+  assign _0539_ = 1'h1 >> select;
   assign _0540_ = 2'h3 >> select;
-  assign _0541_ = 1'h0 >> select;
-  assign _0542_ = 1'h1 >> select;
-  assign _0543_ = 1'h1 >> select;
-  assign _0002_ = 2'h3 >> select;
-  assign _0003_ = 1'h1 >> select;
-  assign _0004_ = 2'h3 >> select;
-  assign _0005_ = 1'h0 >> select;
-  assign _0006_ = 1'h0 >> select;
-  assign _0007_ = reached_0 ? { _0530_, _0529_, _0528_, _0527_, _0526_, _0525_, _0524_, _0523_, _0521_, _0520_, _0519_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_ } : { _0006_, _0005_, _0004_, _0003_, _0002_, _0543_, _0542_, _0541_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0532_, _0531_ };
+  assign _0002_ = 1'h0 >> select;
+  assign _0003_ = 1'h0 >> select;
+  assign _0004_ = reached_0 ? { _0524_, _0523_, _0522_, _0521_, _0520_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_, _0512_, _0511_, _0510_, _0509_, _0507_, _0506_ } : { _0003_, _0002_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0533_, _0532_, _0531_, _0529_, _0528_, _0527_, _0526_, _0525_ };
+  assign _0005_ = 3'h4 >> { select, index_1 };
+  assign _0006_ = 3'h4 >> { select, index_1 };
+  assign _0007_ = 4'hb >> { select, index_1 };
   assign _0008_ = 3'h4 >> { select, index_1 };
-  assign _0009_ = 1'h0 >> { select, index_1 };
+  assign _0009_ = 3'h4 >> { select, index_1 };
   assign _0010_ = 3'h4 >> { select, index_1 };
   assign _0011_ = 1'h0 >> { select, index_1 };
-  assign _0013_ = 4'he >> { select, index_1 };
-  assign _0014_ = 4'he >> { select, index_1 };
-  assign _0015_ = 1'h0 >> { select, index_1 };
-  assign _0016_ = 4'ha >> { select, index_1 };
+  assign _0013_ = 4'hf >> { select, index_1 };
+  assign _0014_ = 1'h0 >> { select, index_1 };
+  assign _0015_ = 4'ha >> { select, index_1 };
+  assign _0016_ = 1'h0 >> { select, index_1 };
   assign _0017_ = 4'hf >> { select, index_1 };
-  assign _0018_ = 4'ha >> { select, index_1 };
+  assign _0018_ = 1'h0 >> { select, index_1 };
   assign _0019_ = 1'h1 >> { select, index_1 };
-  assign _0020_ = 4'hb >> { select, index_1 };
-  assign _0021_ = 1'h1 >> { select, index_1 };
-  assign _0022_ = 1'h1 >> { select, index_1 };
-  assign _0024_ = 1'h0 >> { select, index_1 };
-  assign _0025_ = 3'h5 >> { select, index_1 };
-  assign _0026_ = 4'ha >> { select, index_1 };
-  assign _0027_ = 4'hd >> { select, index_1 };
-  assign _0028_ = 3'h5 >> { select, index_1 };
-  assign _0029_ = 4'hd >> { select, index_1 };
-  assign _0030_ = 1'h0 >> { select, index_1 };
-  assign _0031_ = 3'h6 >> { select, index_1 };
-  assign _0032_ = 4'ha >> { select, index_1 };
-  assign _0033_ = 4'hd >> { select, index_1 };
-  assign _0035_ = 2'h3 >> { select, index_1 };
-  assign _0036_ = 4'hf >> { select, index_1 };
-  assign _0037_ = 3'h6 >> { select, index_1 };
-  assign _0038_ = 1'h1 >> { select, index_1 };
-  assign _0039_ = 4'hb >> { select, index_1 };
-  assign _0040_ = 1'h1 >> { select, index_1 };
-  assign _0041_ = 4'hd >> { select, index_1 };
-  assign _0042_ = 4'h8 >> { select, index_1 };
-  assign _0043_ = 4'h8 >> { select, index_1 };
-  assign _0044_ = 2'h2 >> { select, index_1 };
-  assign _0046_ = reached_1 ? { _0026_, _0025_, _0024_, _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_ } : { _0044_, _0043_, _0042_, _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_ };
-  assign _0047_ = 6'h30 >> { select, index_2 };
-  assign _0048_ = 5'h11 >> { select, index_2 };
-  assign _0049_ = 6'h33 >> { select, index_2 };
-  assign _0050_ = 5'h11 >> { select, index_2 };
-  assign _0051_ = 8'hec >> { select, index_2 };
-  assign _0052_ = 8'hcc >> { select, index_2 };
-  assign _0053_ = 5'h12 >> { select, index_2 };
-  assign _0054_ = 8'hdf >> { select, index_2 };
-  assign _0055_ = 8'hee >> { select, index_2 };
-  assign _0057_ = 8'hce >> { select, index_2 };
-  assign _0058_ = 6'h21 >> { select, index_2 };
-  assign _0059_ = 8'hff >> { select, index_2 };
-  assign _0060_ = 6'h33 >> { select, index_2 };
-  assign _0061_ = 5'h10 >> { select, index_2 };
-  assign _0062_ = 2'h3 >> { select, index_2 };
-  assign _0063_ = 6'h22 >> { select, index_2 };
-  assign _0064_ = 8'hcc >> { select, index_2 };
-  assign _0065_ = 6'h20 >> { select, index_2 };
-  assign _0066_ = 7'h71 >> { select, index_2 };
-  assign _0068_ = 2'h2 >> { select, index_2 };
-  assign _0069_ = 7'h63 >> { select, index_2 };
+  assign _0020_ = 1'h0 >> { select, index_1 };
+  assign _0021_ = 3'h5 >> { select, index_1 };
+  assign _0022_ = 4'ha >> { select, index_1 };
+  assign _0024_ = 4'h8 >> { select, index_1 };
+  assign _0025_ = 4'hc >> { select, index_1 };
+  assign _0026_ = 3'h6 >> { select, index_1 };
+  assign _0027_ = 4'h9 >> { select, index_1 };
+  assign _0028_ = 4'hd >> { select, index_1 };
+  assign _0029_ = 3'h4 >> { select, index_1 };
+  assign _0030_ = 1'h1 >> { select, index_1 };
+  assign _0031_ = 4'he >> { select, index_1 };
+  assign _0032_ = 1'h0 >> { select, index_1 };
+  assign _0033_ = 3'h7 >> { select, index_1 };
+  assign _0035_ = 4'hd >> { select, index_1 };
+  assign _0036_ = 2'h2 >> { select, index_1 };
+  assign _0037_ = 4'h9 >> { select, index_1 };
+  assign _0038_ = 4'hd >> { select, index_1 };
+  assign _0039_ = 4'h8 >> { select, index_1 };
+  assign _0040_ = 4'h8 >> { select, index_1 };
+  assign _0041_ = 2'h2 >> { select, index_1 };
+  assign _0042_ = reached_1 ? { _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_, _0007_, _0006_, _0005_ } : { _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_, _0026_, _0025_, _0024_ };
+  assign _0043_ = 6'h21 >> { select, index_2 };
+  assign _0044_ = 1'h1 >> { select, index_2 };
+  assign _0046_ = 8'hce >> { select, index_2 };
+  assign _0047_ = 6'h21 >> { select, index_2 };
+  assign _0048_ = 5'h12 >> { select, index_2 };
+  assign _0049_ = 5'h10 >> { select, index_2 };
+  assign _0050_ = 6'h20 >> { select, index_2 };
+  assign _0051_ = 8'hdc >> { select, index_2 };
+  assign _0052_ = 6'h32 >> { select, index_2 };
+  assign _0053_ = 8'hde >> { select, index_2 };
+  assign _0054_ = 6'h31 >> { select, index_2 };
+  assign _0055_ = 8'hdc >> { select, index_2 };
+  assign _0057_ = 5'h11 >> { select, index_2 };
+  assign _0058_ = 6'h30 >> { select, index_2 };
+  assign _0059_ = 2'h3 >> { select, index_2 };
+  assign _0060_ = 6'h22 >> { select, index_2 };
+  assign _0061_ = 8'hcc >> { select, index_2 };
+  assign _0062_ = 3'h5 >> { select, index_2 };
+  assign _0063_ = 6'h26 >> { select, index_2 };
+  assign _0064_ = 8'hbe >> { select, index_2 };
+  assign _0065_ = 5'h16 >> { select, index_2 };
+  assign _0066_ = 6'h25 >> { select, index_2 };
+  assign _0068_ = 3'h7 >> { select, index_2 };
+  assign _0069_ = 6'h21 >> { select, index_2 };
   assign _0070_ = 8'hdd >> { select, index_2 };
-  assign _0071_ = 8'hbe >> { select, index_2 };
-  assign _0072_ = 7'h71 >> { select, index_2 };
-  assign _0073_ = 8'hbd >> { select, index_2 };
-  assign _0074_ = 8'hdc >> { select, index_2 };
-  assign _0075_ = 8'hdc >> { select, index_2 };
-  assign _0076_ = 7'h53 >> { select, index_2 };
-  assign _0077_ = 8'hff >> { select, index_2 };
-  assign _0079_ = 2'h3 >> { select, index_2 };
-  assign _0080_ = 6'h20 >> { select, index_2 };
-  assign _0081_ = 7'h60 >> { select, index_2 };
-  assign _0082_ = 7'h42 >> { select, index_2 };
-  assign _0083_ = 8'h8c >> { select, index_2 };
-  assign _0084_ = reached_2 ? { _0064_, _0063_, _0062_, _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_ } : { _0083_, _0082_, _0081_, _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_ };
-  assign _0085_ = 11'h400 >> { select, index_3 };
-  assign _0086_ = 11'h403 >> { select, index_3 };
-  assign _0087_ = 13'h1807 >> { select, index_3 };
-  assign _0088_ = 4'hc >> { select, index_3 };
-  assign _0090_ = 16'hf2f4 >> { select, index_3 };
-  assign _0091_ = 16'hf0f6 >> { select, index_3 };
-  assign _0092_ = 9'h10e >> { select, index_3 };
-  assign _0093_ = 16'he5ff >> { select, index_3 };
-  assign _0094_ = 16'hfcfa >> { select, index_3 };
-  assign _0095_ = 16'hfef8 >> { select, index_3 };
-  assign _0096_ = 13'h1e07 >> { select, index_3 };
-  assign _0097_ = 16'hf1ff >> { select, index_3 };
-  assign _0098_ = 13'h1500 >> { select, index_3 };
-  assign _0099_ = 12'hc0f >> { select, index_3 };
-  assign _0101_ = 13'h160a >> { select, index_3 };
-  assign _0102_ = 13'h180c >> { select, index_3 };
-  assign _0103_ = 16'he0f0 >> { select, index_3 };
-  assign _0104_ = 14'h301c >> { select, index_3 };
-  assign _0105_ = 14'h3f1d >> { select, index_3 };
-  assign _0106_ = 14'h3d1e >> { select, index_3 };
-  assign _0107_ = 12'h81b >> { select, index_3 };
-  assign _0108_ = 16'hccee >> { select, index_3 };
-  assign _0109_ = 16'hcef6 >> { select, index_3 };
-  assign _0110_ = 12'hf0e >> { select, index_3 };
-  assign _0113_ = 16'he6f8 >> { select, index_3 };
-  assign _0114_ = 16'he6f1 >> { select, index_3 };
-  assign _0115_ = 16'hfdf0 >> { select, index_3 };
-  assign _0116_ = 12'hb0f >> { select, index_3 };
-  assign _0117_ = 16'heeff >> { select, index_3 };
-  assign _0118_ = 14'h2400 >> { select, index_3 };
-  assign _0119_ = 14'h2200 >> { select, index_3 };
-  assign _0120_ = 14'h340a >> { select, index_3 };
-  assign _0121_ = 14'h380c >> { select, index_3 };
-  assign _0122_ = 16'hc0f0 >> { select, index_3 };
-  assign _0124_ = reached_3 ? { _0103_, _0102_, _0101_, _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_ } : { _0122_, _0121_, _0120_, _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_ };
-  assign _0125_ = 26'h23900c0 >> { select, index_4 };
-  assign _0126_ = 23'h5e0037 >> { select, index_4 };
-  assign _0127_ = 25'h1950026 >> { select, index_4 };
-  assign _0128_ = 20'h900bc >> { select, index_4 };
-  assign _0129_ = 32'd4281466663 >> { select, index_4 };
-  assign _0130_ = 32'd4264820735 >> { select, index_4 };
-  assign _0131_ = 25'h11c006f >> { select, index_4 };
-  assign _0132_ = 32'd4233232363 >> { select, index_4 };
-  assign _0133_ = 32'd4256497544 >> { select, index_4 };
-  assign _0135_ = 32'd4256956288 >> { select, index_4 };
-  assign _0136_ = 26'h2c6007f >> { select, index_4 };
-  assign _0137_ = 32'd4255907584 >> { select, index_4 };
-  assign _0138_ = 23'h6600ff >> { select, index_4 };
-  assign _0139_ = 26'h2b400aa >> { select, index_4 };
-  assign _0140_ = 26'h33800cc >> { select, index_4 };
-  assign _0141_ = 26'h3c000f0 >> { select, index_4 };
-  assign _0142_ = 32'd4227923712 >> { select, index_4 };
-  assign _0143_ = 24'hff0155 >> { select, index_4 };
-  assign _0144_ = 27'h7af00a0 >> { select, index_4 };
-  assign _0146_ = 27'h6a401f7 >> { select, index_4 };
-  assign _0147_ = 24'he20162 >> { select, index_4 };
-  assign _0148_ = 32'd4194958943 >> { select, index_4 };
-  assign _0149_ = 32'd4247125813 >> { select, index_4 };
-  assign _0150_ = 27'h4f800d7 >> { select, index_4 };
-  assign _0151_ = 32'd4194303951 >> { select, index_4 };
-  assign _0152_ = 32'd4240899969 >> { select, index_4 };
-  assign _0153_ = 32'd4215013248 >> { select, index_4 };
-  assign _0154_ = 26'h238007f >> { select, index_4 };
-  assign _0155_ = 32'd4184669696 >> { select, index_4 };
-  assign _0157_ = 27'h71a0000 >> { select, index_4 };
-  assign _0158_ = 27'h5ac00aa >> { select, index_4 };
-  assign _0159_ = 27'h63000cc >> { select, index_4 };
-  assign _0160_ = 27'h7c000f0 >> { select, index_4 };
-  assign _0161_ = 32'd4160814848 >> { select, index_4 };
-  assign _0162_ = reached_4 ? { _0142_, _0141_, _0140_, _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_ } : { _0161_, _0160_, _0159_, _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_ };
-  assign _0163_ = 53'h10b9c700004af7 >> { select, index_5 };
-  assign _0164_ = 52'hc8f220001ff5a >> { select, index_5 };
-  assign _0165_ = 52'hbf1e00001592c >> { select, index_5 };
-  assign _0166_ = 53'h1a418700019ab3 >> { select, index_5 };
-  assign _0168_ = 64'hfff8ce6dfffe3d50 >> { select, index_5 };
-  assign _0169_ = 64'hfff655a6ffffaf92 >> { select, index_5 };
-  assign _0170_ = 52'hcdf5a00005d98 >> { select, index_5 };
-  assign _0171_ = 64'hffe0fdc6ffffd8ae >> { select, index_5 };
-  assign _0172_ = 64'hffe2cab4ffffc0cb >> { select, index_5 };
-  assign _0173_ = 64'hfffdc670ffffc000 >> { select, index_5 };
-  assign _0174_ = 53'h1b1aa70001c000 >> { select, index_5 };
-  assign _0175_ = 64'hffe73992fffe3fff >> { select, index_5 };
-  assign _0176_ = 53'h15ad240000aaaa >> { select, index_5 };
-  assign _0177_ = 53'h19ce380000cccc >> { select, index_5 };
-  assign _0179_ = 53'h1e0fc00000f0f0 >> { select, index_5 };
-  assign _0180_ = 53'h1ff0000000ff00 >> { select, index_5 };
-  assign _0181_ = 64'hffe00000ffff0000 >> { select, index_5 };
-  assign _0182_ = 53'h1486c90000ccee >> { select, index_5 };
-  assign _0183_ = 53'h100309000000cc >> { select, index_5 };
-  assign _0184_ = 52'h8443e00015de8 >> { select, index_5 };
-  assign _0185_ = 53'h1a9f9e00019e74 >> { select, index_5 };
-  assign _0186_ = 64'hfffa9948fffe1b27 >> { select, index_5 };
-  assign _0187_ = 64'hffecf3c7ffff2fa2 >> { select, index_5 };
-  assign _0188_ = 51'h441680000fbb6 >> { select, index_5 };
-  assign _0190_ = 64'hffe2ce85fffff8df >> { select, index_5 };
-  assign _0191_ = 64'hfff83ff2ffffc091 >> { select, index_5 };
-  assign _0192_ = 64'hffee86d4ffffc000 >> { select, index_5 };
-  assign _0193_ = 53'h1213980001c000 >> { select, index_5 };
-  assign _0194_ = 64'hfff18e4affffc000 >> { select, index_5 };
-  assign _0195_ = 51'h52b6c00016aaa >> { select, index_5 };
-  assign _0196_ = 53'h19cc7000018ccc >> { select, index_5 };
-  assign _0197_ = 53'h1e0f800001f0f0 >> { select, index_5 };
-  assign _0198_ = 53'h1ff0000001ff00 >> { select, index_5 };
-  assign _0199_ = 64'hffe00000fffe0000 >> { select, index_5 };
-  assign _0201_ = reached_5 ? { _0181_, _0180_, _0179_, _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_ } : { _0199_, _0198_, _0197_, _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_ };
-  assign _0202_ = 42'h37e57a66868 >> index_6;
-  assign _0203_ = 24'hfef9e5 >> index_6;
+  assign _0071_ = 7'h53 >> { select, index_2 };
+  assign _0072_ = 8'hce >> { select, index_2 };
+  assign _0073_ = 7'h40 >> { select, index_2 };
+  assign _0074_ = 8'h8f >> { select, index_2 };
+  assign _0075_ = 7'h75 >> { select, index_2 };
+  assign _0076_ = 6'h24 >> { select, index_2 };
+  assign _0077_ = 7'h64 >> { select, index_2 };
+  assign _0079_ = 7'h46 >> { select, index_2 };
+  assign _0080_ = 8'h88 >> { select, index_2 };
+  assign _0081_ = reached_2 ? { _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_, _0046_, _0044_, _0043_ } : { _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_, _0064_, _0063_, _0062_ };
+  assign _0082_ = 13'h1f1e >> { select, index_3 };
+  assign _0083_ = 13'h1913 >> { select, index_3 };
+  assign _0084_ = 16'heee1 >> { select, index_3 };
+  assign _0085_ = 12'hf02 >> { select, index_3 };
+  assign _0086_ = 11'h70f >> { select, index_3 };
+  assign _0087_ = 13'h1605 >> { select, index_3 };
+  assign _0088_ = 12'hc1a >> { select, index_3 };
+  assign _0090_ = 16'hfef0 >> { select, index_3 };
+  assign _0091_ = 13'h1807 >> { select, index_3 };
+  assign _0092_ = 16'heae0 >> { select, index_3 };
+  assign _0093_ = 13'h1d00 >> { select, index_3 };
+  assign _0094_ = 16'heff5 >> { select, index_3 };
+  assign _0095_ = 11'h50c >> { select, index_3 };
+  assign _0096_ = 13'h1c03 >> { select, index_3 };
+  assign _0097_ = 13'h160a >> { select, index_3 };
+  assign _0098_ = 13'h180c >> { select, index_3 };
+  assign _0099_ = 16'he0f0 >> { select, index_3 };
+  assign _0101_ = 13'h1808 >> { select, index_3 };
+  assign _0102_ = 13'h1312 >> { select, index_3 };
+  assign _0103_ = 16'hf6e0 >> { select, index_3 };
+  assign _0104_ = 10'h312 >> { select, index_3 };
+  assign _0105_ = 12'hf19 >> { select, index_3 };
+  assign _0106_ = 11'h716 >> { select, index_3 };
+  assign _0107_ = 13'h1d01 >> { select, index_3 };
+  assign _0108_ = 16'hf6e6 >> { select, index_3 };
+  assign _0109_ = 13'h1108 >> { select, index_3 };
+  assign _0110_ = 16'hffe0 >> { select, index_3 };
+  assign _0113_ = 12'h91f >> { select, index_3 };
+  assign _0114_ = 16'hf0f5 >> { select, index_3 };
+  assign _0115_ = 12'ha0c >> { select, index_3 };
+  assign _0116_ = 11'h61c >> { select, index_3 };
+  assign _0117_ = 13'h1416 >> { select, index_3 };
+  assign _0118_ = 13'h1818 >> { select, index_3 };
+  assign _0119_ = 16'he0e0 >> { select, index_3 };
+  assign _0120_ = reached_3 ? { _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_, _0084_, _0083_, _0082_ } : { _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_, _0103_, _0102_, _0101_ };
+  assign _0121_ = 26'h24601e1 >> { select, index_4 };
+  assign _0122_ = 25'h1fd00f2 >> { select, index_4 };
+  assign _0124_ = 32'd4233625102 >> { select, index_4 };
+  assign _0125_ = 24'hd00106 >> { select, index_4 };
+  assign _0126_ = 26'h3e200c3 >> { select, index_4 };
+  assign _0127_ = 26'h387011c >> { select, index_4 };
+  assign _0128_ = 25'h1690189 >> { select, index_4 };
+  assign _0129_ = 32'd4251254334 >> { select, index_4 };
+  assign _0130_ = 18'h301bf >> { select, index_4 };
+  assign _0131_ = 32'd4231200671 >> { select, index_4 };
+  assign _0132_ = 26'h24100ca >> { select, index_4 };
+  assign _0133_ = 32'd4275437126 >> { select, index_4 };
+  assign _0135_ = 25'h1cc01c1 >> { select, index_4 };
+  assign _0136_ = 26'h296016a >> { select, index_4 };
+  assign _0137_ = 26'h318018c >> { select, index_4 };
+  assign _0138_ = 26'h3e001f0 >> { select, index_4 };
+  assign _0139_ = 32'd4227923456 >> { select, index_4 };
+  assign _0140_ = 27'h590021d >> { select, index_4 };
+  assign _0141_ = 27'h6130050 >> { select, index_4 };
+  assign _0142_ = 32'd4245683290 >> { select, index_4 };
+  assign _0143_ = 27'h731011c >> { select, index_4 };
+  assign _0144_ = 27'h51301b5 >> { select, index_4 };
+  assign _0146_ = 26'h22b0122 >> { select, index_4 };
+  assign _0147_ = 27'h7e70287 >> { select, index_4 };
+  assign _0148_ = 32'd4199218768 >> { select, index_4 };
+  assign _0149_ = 26'h3af03de >> { select, index_4 };
+  assign _0150_ = 32'd4280024168 >> { select, index_4 };
+  assign _0151_ = 27'h6360155 >> { select, index_4 };
+  assign _0152_ = 32'd4271176908 >> { select, index_4 };
+  assign _0153_ = 27'h672003c >> { select, index_4 };
+  assign _0154_ = 27'h4a40156 >> { select, index_4 };
+  assign _0155_ = 27'h7380198 >> { select, index_4 };
+  assign _0157_ = 27'h7c001e0 >> { select, index_4 };
+  assign _0158_ = 32'd4160814592 >> { select, index_4 };
+  assign _0159_ = reached_4 ? { _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_, _0124_, _0122_, _0121_ } : { _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_, _0142_, _0141_, _0140_ };
+  assign _0160_ = 52'hfeb0500032abc >> { select, index_5 };
+  assign _0161_ = 51'h6e98c00062a69 >> { select, index_5 };
+  assign _0162_ = 64'hfffe5ba5fffa82cc >> { select, index_5 };
+  assign _0163_ = 51'h6dc8400030270 >> { select, index_5 };
+  assign _0164_ = 52'h8d5e60003f42f >> { select, index_5 };
+  assign _0165_ = 52'hbfc7f000305b6 >> { select, index_5 };
+  assign _0166_ = 50'h32ff70004c28b >> { select, index_5 };
+  assign _0168_ = 64'hfff6a4dafff9f46d >> { select, index_5 };
+  assign _0169_ = 51'h7080500063fb5 >> { select, index_5 };
+  assign _0170_ = 64'hfff782c2fffaa2eb >> { select, index_5 };
+  assign _0171_ = 49'h15a6b00066e67 >> { select, index_5 };
+  assign _0172_ = 64'hfff0c626fff9e1e0 >> { select, index_5 };
+  assign _0173_ = 52'ha94b40002b54a >> { select, index_5 };
+  assign _0174_ = 52'hce7380003398c >> { select, index_5 };
+  assign _0175_ = 52'hf07c00003c1f0 >> { select, index_5 };
+  assign _0176_ = 52'hff8000003fe00 >> { select, index_5 };
+  assign _0177_ = 64'hfff00000fffc0000 >> { select, index_5 };
+  assign _0179_ = 53'h1adc560003173a >> { select, index_5 };
+  assign _0180_ = 53'h10a4f30003ad2c >> { select, index_5 };
+  assign _0181_ = 64'hfff76842fff955c9 >> { select, index_5 };
+  assign _0182_ = 50'h37d2c00024470 >> { select, index_5 };
+  assign _0183_ = 53'h1281b60003e01f >> { select, index_5 };
+  assign _0184_ = 52'h84d9b000307ad >> { select, index_5 };
+  assign _0185_ = 53'h13afaf00048197 >> { select, index_5 };
+  assign _0186_ = 64'hffef9915fffba45a >> { select, index_5 };
+  assign _0187_ = 53'h15e17800038057 >> { select, index_5 };
+  assign _0188_ = 64'hffe7c68afffecd42 >> { select, index_5 };
+  assign _0190_ = 50'h352ac00065cce >> { select, index_5 };
+  assign _0191_ = 64'hffff319afffe3c3e >> { select, index_5 };
+  assign _0192_ = 53'h15a52c0004a954 >> { select, index_5 };
+  assign _0193_ = 53'h19c63000073198 >> { select, index_5 };
+  assign _0194_ = 53'h1e07c00007c1e0 >> { select, index_5 };
+  assign _0195_ = 53'h1ff8000007fe00 >> { select, index_5 };
+  assign _0196_ = 64'hffe00000fff80000 >> { select, index_5 };
+  assign _0197_ = reached_5 ? { _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_, _0162_, _0161_, _0160_ } : { _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_, _0181_, _0180_, _0179_ };
+  assign _0198_ = 40'hcaeaaf4a9d >> index_6;
+  assign _0199_ = 37'h1ef0381fe5 >> index_6;
+  assign _0201_ = select ? _0198_ : _0199_;
+  assign _0202_ = 41'h10cfccb9cae >> index_6;
+  assign _0203_ = 38'h2c5554acd0 >> index_6;
   assign _0204_ = select ? _0202_ : _0203_;
-  assign _0205_ = 41'h1fb87c64f19 >> index_6;
-  assign _0206_ = 34'h2d2aa54ca >> index_6;
+  assign _0205_ = 64'hfffffe9d36390707 >> index_6;
+  assign _0206_ = 64'hffffffc81998f0e0 >> index_6;
   assign _0207_ = select ? _0205_ : _0206_;
-  assign _0208_ = 41'h151db8cdbac >> index_6;
-  assign _0209_ = 34'h31bd77ef0 >> index_6;
+  assign _0208_ = 40'hd6db2e3704 >> index_6;
+  assign _0209_ = 36'hf10193f00 >> index_6;
   assign _0210_ = select ? _0208_ : _0209_;
-  assign _0212_ = 41'h1e07df6d195 >> index_6;
-  assign _0213_ = 34'h3e3fc9f1a >> index_6;
+  assign _0212_ = 41'h1e4e3549231 >> index_6;
+  assign _0213_ = 36'hfee2001fd >> index_6;
   assign _0214_ = select ? _0212_ : _0213_;
-  assign _0215_ = 64'hfffffe270c4ecf8f >> index_6;
-  assign _0216_ = 64'hfffffffc43e3061d >> index_6;
+  assign _0215_ = 38'h3c6068d53c >> index_6;
+  assign _0216_ = 36'hf803fc678 >> index_6;
   assign _0217_ = select ? _0215_ : _0216_;
-  assign _0218_ = 64'hfffffd3bbdfd27b0 >> index_6;
-  assign _0219_ = 64'hffffffff84ffe604 >> index_6;
+  assign _0218_ = 41'h1e06070e742 >> index_6;
+  assign _0219_ = 36'hf8fff3e62 >> index_6;
   assign _0220_ = select ? _0218_ : _0219_;
-  assign _0221_ = 42'h282618a6a18 >> index_6;
-  assign _0224_ = 30'h3fe3e79c >> index_6;
+  assign _0221_ = 64'hffffff1fe17a2eb0 >> index_6;
+  assign _0224_ = 64'hffffffc871c70787 >> index_6;
   assign _0225_ = select ? _0221_ : _0224_;
-  assign _0226_ = 64'hfffffee2ce0ce9d1 >> index_6;
-  assign _0227_ = 64'hffffffffffe0f9fd >> index_6;
+  assign _0226_ = 41'h11feeda43c0 >> index_6;
+  assign _0227_ = 38'h255b6d9536 >> index_6;
   assign _0228_ = select ? _0226_ : _0227_;
-  assign _0229_ = 64'hfffffdc7b3bc9ce3 >> index_6;
-  assign _0230_ = 64'hfffffffff800e183 >> index_6;
+  assign _0229_ = 64'hffffffc48db85d33 >> index_6;
+  assign _0230_ = 64'hffffffe336e34b71 >> index_6;
   assign _0231_ = select ? _0229_ : _0230_;
-  assign _0232_ = 64'hfffffdca0dcb8c3c >> index_6;
-  assign _0233_ = 64'hfffffffc07ffffff >> index_6;
+  assign _0232_ = 38'h3c6389cc96 >> index_6;
+  assign _0233_ = 38'h20f1e0c0f0 >> index_6;
   assign _0235_ = select ? _0232_ : _0233_;
-  assign _0236_ = 41'h1bae3b9ba6a >> index_6;
-  assign _0237_ = 1'h0 >> index_6;
+  assign _0236_ = 64'hffffff56b52d6924 >> index_6;
+  assign _0237_ = 64'hffffffcaa54a955a >> index_6;
   assign _0238_ = select ? _0236_ : _0237_;
-  assign _0239_ = 64'hffffff2f4ad2d34c >> index_6;
-  assign _0240_ = 64'hfffffffeaaaaaaaa >> index_6;
+  assign _0239_ = 41'h198c6318e38 >> index_6;
+  assign _0240_ = 36'hcc673199c >> index_6;
   assign _0241_ = select ? _0239_ : _0240_;
-  assign _0242_ = 42'h2338ce31c70 >> index_6;
-  assign _0243_ = 32'd3435973836 >> index_6;
+  assign _0242_ = 41'h1e0f83e0fc0 >> index_6;
+  assign _0243_ = 36'hf0783e1e0 >> index_6;
   assign _0244_ = select ? _0242_ : _0243_;
-  assign _0246_ = 42'h3c3f0fc1f80 >> index_6;
-  assign _0247_ = 32'd4042322160 >> index_6;
+  assign _0246_ = 41'h1ff003ff000 >> index_6;
+  assign _0247_ = 36'hff803fe00 >> index_6;
   assign _0248_ = select ? _0246_ : _0247_;
-  assign _0249_ = 42'h3fc00ffe000 >> index_6;
-  assign _0250_ = 32'd4278255360 >> index_6;
+  assign _0249_ = 41'h1ffffc00000 >> index_6;
+  assign _0250_ = 36'hffffc0000 >> index_6;
   assign _0251_ = select ? _0249_ : _0250_;
-  assign _0252_ = 42'h3ffff000000 >> index_6;
-  assign _0253_ = 32'd4294901760 >> index_6;
+  assign _0252_ = 64'hfffffe0000000000 >> index_6;
+  assign _0253_ = 64'hfffffff000000000 >> index_6;
   assign _0254_ = select ? _0252_ : _0253_;
-  assign _0255_ = 64'hfffffc0000000000 >> index_6;
-  assign _0257_ = 64'hffffffff00000000 >> index_6;
+  assign _0255_ = 41'h15ca01bcfcf >> index_6;
+  assign _0257_ = 39'h439d8fc231 >> index_6;
   assign _0258_ = select ? _0255_ : _0257_;
-  assign _0259_ = 43'h611129f37e3 >> index_6;
-  assign _0260_ = 34'h3ff030e13 >> index_6;
+  assign _0259_ = 41'h18a3493196e >> index_6;
+  assign _0260_ = 39'h6dc8db64ca >> index_6;
   assign _0261_ = select ? _0259_ : _0260_;
-  assign _0262_ = 42'h22ef0a9c066 >> index_6;
-  assign _0263_ = 33'h124a95ad8 >> index_6;
+  assign _0262_ = 64'hfffffff049dad96a >> index_6;
+  assign _0263_ = 64'hffffff891313bae8 >> index_6;
   assign _0264_ = select ? _0262_ : _0263_;
-  assign _0265_ = 42'h356b7e59d4a >> index_6;
-  assign _0266_ = 34'h237f254e0 >> index_6;
+  assign _0265_ = 41'h14d240c6b68 >> index_6;
+  assign _0266_ = 36'he00123f00 >> index_6;
   assign _0268_ = select ? _0265_ : _0266_;
-  assign _0269_ = 43'h7efd06e0f90 >> index_6;
-  assign _0270_ = 34'h3c7fc9f36 >> index_6;
+  assign _0269_ = 37'h1f0d1aaf20 >> index_6;
+  assign _0270_ = 36'hffe2203f6 >> index_6;
   assign _0271_ = select ? _0269_ : _0270_;
-  assign _0272_ = 64'hfffffe068e2e459e >> index_6;
-  assign _0273_ = 64'hfffffffc06c72e3c >> index_6;
+  assign _0272_ = 41'h1b5b672be56 >> index_6;
+  assign _0273_ = 36'hf023dcc78 >> index_6;
   assign _0274_ = select ? _0272_ : _0273_;
-  assign _0275_ = 64'hfffffba60d97cc1e >> index_6;
-  assign _0276_ = 64'hffffffff88ffc62c >> index_6;
+  assign _0275_ = 41'h11aca02cc84 >> index_6;
+  assign _0276_ = 36'hf1fbe3c60 >> index_6;
   assign _0277_ = select ? _0275_ : _0276_;
-  assign _0279_ = 43'h450eaa1a602 >> index_6;
-  assign _0280_ = 31'h7fc7cfb8 >> index_6;
+  assign _0279_ = 64'hffffff04ff044466 >> index_6;
+  assign _0280_ = 64'hfffffff71c71f078 >> index_6;
   assign _0281_ = select ? _0279_ : _0280_;
-  assign _0282_ = 64'hfffffa587627e87c >> index_6;
-  assign _0283_ = 64'hffffffffffc0f1dc >> index_6;
+  assign _0282_ = 39'h56c472a650 >> index_6;
+  assign _0283_ = 38'h2da8ea9ab0 >> index_6;
   assign _0284_ = select ? _0282_ : _0283_;
-  assign _0285_ = 64'hfffffbc19747859e >> index_6;
-  assign _0286_ = 64'hfffffffff100c182 >> index_6;
+  assign _0285_ = 64'hffffffe93f620e18 >> index_6;
+  assign _0286_ = 64'hffffffe365e64676 >> index_6;
   assign _0287_ = select ? _0285_ : _0286_;
-  assign _0288_ = 64'hffffff013f1bdece >> index_6;
-  assign _0290_ = 64'hfffffffc0ffffffe >> index_6;
+  assign _0288_ = 41'h1c71cee62ca >> index_6;
+  assign _0290_ = 37'h1f1c1e3e0e >> index_6;
   assign _0291_ = select ? _0288_ : _0290_;
-  assign _0292_ = 43'h48f1c8e4da4 >> index_6;
-  assign _0293_ = 34'h3fffffffe >> index_6;
+  assign _0292_ = 64'hfffffe95a94b4b6c >> index_6;
+  assign _0293_ = 64'hffffffd5a954ab54 >> index_6;
   assign _0294_ = select ? _0292_ : _0293_;
-  assign _0295_ = 64'hfffffd2a56d496c8 >> index_6;
-  assign _0296_ = 64'hfffffffd55555554 >> index_6;
+  assign _0295_ = 41'h119ce738c70 >> index_6;
+  assign _0296_ = 37'h19ce673398 >> index_6;
   assign _0297_ = select ? _0295_ : _0296_;
-  assign _0298_ = 43'h63398e718f0 >> index_6;
-  assign _0299_ = 33'h199999998 >> index_6;
+  assign _0298_ = 41'h1e1f07c0f80 >> index_6;
+  assign _0299_ = 37'h1e0f87c3e0 >> index_6;
   assign _0301_ = select ? _0298_ : _0299_;
-  assign _0302_ = 43'h7c3e0f81f00 >> index_6;
-  assign _0303_ = 33'h1e1e1e1e0 >> index_6;
+  assign _0302_ = 41'h1fe007ff000 >> index_6;
+  assign _0303_ = 37'h1ff007fc00 >> index_6;
   assign _0304_ = select ? _0302_ : _0303_;
-  assign _0305_ = 43'h7fc00ffe000 >> index_6;
-  assign _0306_ = 33'h1fe01fe00 >> index_6;
+  assign _0305_ = 41'h1ffff800000 >> index_6;
+  assign _0306_ = 37'h1ffff80000 >> index_6;
   assign _0307_ = select ? _0305_ : _0306_;
-  assign _0308_ = 43'h7ffff000000 >> index_6;
-  assign _0309_ = 33'h1fffe0000 >> index_6;
+  assign _0308_ = 64'hfffffe0000000000 >> index_6;
+  assign _0309_ = 64'hffffffe000000000 >> index_6;
   assign _0310_ = select ? _0308_ : _0309_;
-  assign _0312_ = 64'hfffff80000000000 >> index_6;
-  assign _0313_ = 64'hfffffffe00000000 >> index_6;
-  assign _0314_ = select ? _0312_ : _0313_;
-  assign _0315_ = reached_6 ? { _0258_, _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_ } : { _0314_, _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_ };
-  assign _0316_ = 2'h3 >> select;
-  assign _0317_ = 2'h3 >> select;
-  assign _0318_ = 2'h2 >> select;
-  assign _0319_ = 1'h1 >> select;
-  assign _0320_ = 1'h0 >> select;
-  assign _0321_ = 2'h3 >> select;
-  assign _0323_ = 2'h2 >> select;
-  assign _0324_ = 1'h1 >> select;
-  assign _0325_ = 1'h1 >> select;
+  assign _0312_ = reached_6 ? { _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_, _0201_ } : { _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_, _0258_ };
+  assign _0313_ = 2'h2 >> select;
+  assign _0314_ = 2'h3 >> select;
+  assign _0315_ = 2'h3 >> select;
+  assign _0316_ = 2'h2 >> select;
+  assign _0317_ = 1'h1 >> select;
+  assign _0318_ = 1'h1 >> select;
+  assign _0319_ = 2'h2 >> select;
+  assign _0320_ = 2'h2 >> select;
+  assign _0321_ = 1'h0 >> select;
+  assign _0323_ = 1'h1 >> select;
+  assign _0324_ = 2'h3 >> select;
+  assign _0325_ = 2'h3 >> select;
   assign _0326_ = 2'h3 >> select;
   assign _0327_ = 2'h2 >> select;
   assign _0328_ = 1'h1 >> select;
   assign _0329_ = 2'h3 >> select;
-  assign _0330_ = 2'h3 >> select;
-  assign _0331_ = 1'h1 >> select;
-  assign _0332_ = 2'h3 >> select;
-  assign _0335_ = 1'h0 >> select;
-  assign reached_0 = value_0 >= { _0335_, _0332_, _0331_, _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_ };
+  assign _0330_ = 1'h0 >> select;
+  assign reached_0 = value_0 >= { _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_, _0315_, _0314_, _0313_ };
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
   assign reached_3 = value_3 >= threshold_3;
@@ -7772,229 +7760,235 @@ module power_activation_0(select, clk, rst, code, value);
   assign reached_5 = value_5 >= threshold_5;
   assign reached_6 = value_6 >= threshold_6;
   assign reached_7 = value_7 >= threshold_7;
-  assign _0336_ = 1'h0 >> index_8[5:0];
-  assign _0337_ = 42'h2aaaaaaa555 >> index_8[5:0];
+  assign _0331_ = 1'h0 >> index_8[5:0];
+  assign _0332_ = 37'h1555555555 >> index_8[5:0];
+  assign _0335_ = index_8[6] ? _0331_ : _0332_;
+  assign _0336_ = 63'h5555554aa9552aaa >> index_8[5:0];
+  assign _0337_ = 64'haaaaaa954aaaa54a >> index_8[5:0];
   assign _0338_ = index_8[6] ? _0336_ : _0337_;
-  assign _0339_ = 62'h2aa9555555554aa9 >> index_8[5:0];
-  assign _0340_ = 63'h55555552aaaaaaaa >> index_8[5:0];
-  assign _0341_ = index_8[6] ? _0339_ : _0340_;
-  assign _0342_ = index_8[7] ? _0338_ : _0341_;
-  assign _0343_ = 1'h0 >> index_8[5:0];
-  assign _0344_ = 9'h155 >> index_8[5:0];
+  assign _0339_ = index_8[7] ? _0335_ : _0338_;
+  assign _0340_ = 1'h0 >> index_8[5:0];
+  assign _0341_ = 26'h2aaa555 >> index_8[5:0];
+  assign _0342_ = index_8[6] ? _0340_ : _0341_;
+  assign _0343_ = 62'h2aa9554aab556aad >> index_8[5:0];
+  assign _0344_ = 63'h55aa954aa55ab52a >> index_8[5:0];
   assign _0346_ = index_8[6] ? _0343_ : _0344_;
-  assign _0347_ = 63'h52aa9555556aad55 >> index_8[5:0];
-  assign _0348_ = 64'haa954aa55ab554aa >> index_8[5:0];
-  assign _0349_ = index_8[6] ? _0347_ : _0348_;
-  assign _0350_ = index_8[7] ? _0346_ : _0349_;
-  assign _0351_ = select ? _0342_ : _0350_;
-  assign _0352_ = 1'h0 >> index_8[5:0];
-  assign _0353_ = 42'h33330ccc666 >> index_8[5:0];
+  assign _0347_ = index_8[7] ? _0342_ : _0346_;
+  assign _0348_ = select ? _0339_ : _0347_;
+  assign _0349_ = 1'h0 >> index_8[5:0];
+  assign _0350_ = 37'h1999999999 >> index_8[5:0];
+  assign _0351_ = index_8[6] ? _0349_ : _0350_;
+  assign _0352_ = 64'h9999999332664cc3 >> index_8[5:0];
+  assign _0353_ = 62'h30cc33198cccc98c >> index_8[5:0];
   assign _0354_ = index_8[6] ? _0352_ : _0353_;
-  assign _0355_ = 62'h3331999999999332 >> index_8[5:0];
-  assign _0357_ = 63'h66198663333330cc >> index_8[5:0];
-  assign _0358_ = index_8[6] ? _0355_ : _0357_;
-  assign _0359_ = index_8[7] ? _0354_ : _0358_;
-  assign _0360_ = 1'h0 >> index_8[5:0];
-  assign _0361_ = 9'h199 >> index_8[5:0];
+  assign _0355_ = index_8[7] ? _0351_ : _0354_;
+  assign _0357_ = 1'h0 >> index_8[5:0];
+  assign _0358_ = 26'h3333999 >> index_8[5:0];
+  assign _0359_ = index_8[6] ? _0357_ : _0358_;
+  assign _0360_ = 64'hccce667332664cc9 >> index_8[5:0];
+  assign _0361_ = 64'h9933198cc66cd9cc >> index_8[5:0];
   assign _0362_ = index_8[6] ? _0360_ : _0361_;
-  assign _0363_ = 64'h9ccce666664cc999 >> index_8[5:0];
-  assign _0364_ = 62'h33198cc66cd9a732 >> index_8[5:0];
-  assign _0365_ = index_8[6] ? _0363_ : _0364_;
-  assign _0366_ = index_8[7] ? _0362_ : _0365_;
-  assign _0368_ = select ? _0359_ : _0366_;
-  assign _0369_ = 1'h0 >> index_8[5:0];
-  assign _0370_ = 42'h3c3c30f0878 >> index_8[5:0];
+  assign _0363_ = index_8[7] ? _0359_ : _0362_;
+  assign _0364_ = select ? _0355_ : _0363_;
+  assign _0365_ = 1'h0 >> index_8[5:0];
+  assign _0366_ = 37'h1e1e01e01e >> index_8[5:0];
+  assign _0368_ = index_8[6] ? _0365_ : _0366_;
+  assign _0369_ = 57'h1e01e03c0780f03 >> index_8[5:0];
+  assign _0370_ = 64'hc0f03c1e0f0f0e10 >> index_8[5:0];
   assign _0371_ = index_8[6] ? _0369_ : _0370_;
-  assign _0372_ = 63'h43c21e01e01e03c0 >> index_8[5:0];
-  assign _0373_ = 63'h781e0783c3c3c300 >> index_8[5:0];
-  assign _0374_ = index_8[6] ? _0372_ : _0373_;
-  assign _0375_ = index_8[7] ? _0371_ : _0374_;
-  assign _0376_ = 1'h0 >> index_8[5:0];
-  assign _0377_ = 9'h1e1 >> index_8[5:0];
+  assign _0372_ = index_8[7] ? _0368_ : _0371_;
+  assign _0373_ = 1'h0 >> index_8[5:0];
+  assign _0374_ = 26'h3c3ce1e >> index_8[5:0];
+  assign _0375_ = index_8[6] ? _0373_ : _0374_;
+  assign _0376_ = 63'h70f3879c3d87b0f6 >> index_8[5:0];
+  assign _0377_ = 61'h1ec3e1f0f870e18c >> index_8[5:0];
   assign _0379_ = index_8[6] ? _0376_ : _0377_;
-  assign _0380_ = 64'he70f387987b0f61e >> index_8[5:0];
-  assign _0381_ = 64'hc3e1f0f870e1c632 >> index_8[5:0];
-  assign _0382_ = index_8[6] ? _0380_ : _0381_;
-  assign _0383_ = index_8[7] ? _0379_ : _0382_;
-  assign _0384_ = select ? _0375_ : _0383_;
-  assign _0385_ = 1'h0 >> index_8[5:0];
-  assign _0386_ = 42'h3fc03f00f80 >> index_8[5:0];
+  assign _0380_ = index_8[7] ? _0375_ : _0379_;
+  assign _0381_ = select ? _0372_ : _0380_;
+  assign _0382_ = 1'h0 >> index_8[5:0];
+  assign _0383_ = 37'h1fe01e01e0 >> index_8[5:0];
+  assign _0384_ = index_8[6] ? _0382_ : _0383_;
+  assign _0385_ = 61'h1e01e01c0380700c >> index_8[5:0];
+  assign _0386_ = 58'h300c02010000000 >> index_8[5:0];
+  assign _0387_ = index_8[6] ? _0385_ : _0386_;
+  assign _0388_ = index_8[7] ? _0384_ : _0387_;
+  assign _0390_ = 1'h0 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     (* full_case = 32'd1 *)
-    if (_0012_) begin
-      _0469_ = 17'h00000;
-    end else if (_0223_) begin
-      _0469_ = _0499_[16:0];
+    if (_0001_) begin
+      _0465_ = 17'h00000;
+    end else if (_0211_) begin
+      _0465_ = _0494_[16:0];
     end else begin
-      _0469_ = _0512_[16:0];
+      _0465_ = _0505_[16:0];
     end
+    if (rst) begin
+      _0465_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0466_ = reached_0;
+    if (rst) begin
+      _0466_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0468_ = value_0;
+    if (rst) begin
+      _0468_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _0469_ = _0004_;
     if (rst) begin
       _0469_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0470_ = reached_0;
+    _0470_ = { index_1, reached_1 };
     if (rst) begin
-      _0470_ = 1'h0;
+      _0470_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0471_ = value_0;
+    _0471_ = value_1;
     if (rst) begin
       _0471_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0472_ = _0007_;
+    _0472_ = _0042_;
     if (rst) begin
       _0472_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0473_ = { index_1, reached_1 };
+    _0473_ = { index_2, reached_2 };
     if (rst) begin
-      _0473_ = 2'h0;
+      _0473_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0474_ = value_1;
+    _0474_ = value_2;
     if (rst) begin
       _0474_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0475_ = _0046_;
+    _0475_ = _0081_;
     if (rst) begin
       _0475_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0476_ = { index_2, reached_2 };
+    _0476_ = { index_3, reached_3 };
     if (rst) begin
-      _0476_ = 3'h0;
+      _0476_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0477_ = value_2;
+    _0477_ = value_3;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0479_ = _0084_;
+    _0479_ = _0120_;
     if (rst) begin
       _0479_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0480_ = { index_3, reached_3 };
+    _0480_ = { index_4, reached_4 };
     if (rst) begin
-      _0480_ = 4'h0;
+      _0480_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0481_ = value_3;
+    _0481_ = value_4;
     if (rst) begin
       _0481_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0482_ = _0124_;
+    _0482_ = _0159_;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0483_ = { index_4, reached_4 };
+    _0483_ = { index_5, reached_5 };
     if (rst) begin
-      _0483_ = 5'h00;
+      _0483_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0484_ = value_4;
+    _0484_ = value_5;
     if (rst) begin
       _0484_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0485_ = _0162_;
+    _0485_ = _0197_;
     if (rst) begin
       _0485_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0486_ = { index_5, reached_5 };
+    _0486_ = { index_6, reached_6 };
     if (rst) begin
-      _0486_ = 6'h00;
+      _0486_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0487_ = value_5;
+    _0487_ = value_6;
     if (rst) begin
       _0487_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0488_ = _0201_;
+    _0488_ = _0312_;
     if (rst) begin
       _0488_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0490_ = { index_6, reached_6 };
+    _0490_ = { index_7, reached_7 };
     if (rst) begin
-      _0490_ = 7'h00;
+      _0490_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0491_ = value_6;
+    _0491_ = value_7;
     if (rst) begin
       _0491_ = 17'h00000;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0492_ = _0315_;
-    if (rst) begin
-      _0492_ = 17'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0493_ = { index_7, reached_7 };
-    if (rst) begin
-      _0493_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _0494_ = value_7;
-    if (rst) begin
-      _0494_ = 17'h00000;
-    end
-  end
-  assign code = { _0468_, _0451_, _0434_, _0417_, _0401_, _0384_, _0368_, _0351_ };
+  assign code = { _0464_, _0448_, _0430_, _0414_, _0397_, _0381_, _0364_, _0348_ };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -8109,57 +8103,57 @@ module power_activation_1(clk, rst, code, value);
   assign _009_ = 1'h1 >> index_1;
   assign _010_ = 2'h2 >> index_1;
   assign _012_ = 2'h2 >> index_1;
-  assign _013_ = 2'h3 >> index_1;
+  assign _013_ = 1'h1 >> index_1;
   assign _014_ = 1'h0 >> index_1;
-  assign _015_ = 1'h1 >> index_1;
-  assign _016_ = 2'h2 >> index_1;
-  assign _017_ = 1'h1 >> index_1;
-  assign _018_ = 1'h1 >> index_1;
-  assign _019_ = 1'h1 >> index_1;
-  assign _020_ = 1'h1 >> index_1;
-  assign _021_ = 2'h3 >> index_1;
+  assign _015_ = 2'h3 >> index_1;
+  assign _016_ = 2'h3 >> index_1;
+  assign _017_ = 2'h2 >> index_1;
+  assign _018_ = 1'h0 >> index_1;
+  assign _019_ = 2'h3 >> index_1;
+  assign _020_ = 2'h2 >> index_1;
+  assign _021_ = 2'h2 >> index_1;
   assign _023_ = 1'h0 >> index_1;
-  assign _024_ = 2'h3 >> index_1;
-  assign _025_ = 2'h2 >> index_1;
-  assign _026_ = 2'h2 >> index_1;
-  assign _027_ = 2'h2 >> index_1;
-  assign _028_ = 2'h2 >> index_1;
-  assign _029_ = 1'h0 >> index_1;
+  assign _024_ = 2'h2 >> index_1;
+  assign _025_ = 1'h1 >> index_1;
+  assign _026_ = 1'h0 >> index_1;
+  assign _027_ = 1'h0 >> index_1;
+  assign _028_ = 1'h0 >> index_1;
+  assign _029_ = 2'h2 >> index_1;
   assign _030_ = reached_1 ? { _012_, _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _001_, _081_, _077_, _066_, _055_, _044_ } : { _029_, _028_, _027_, _026_, _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_ };
-  assign _031_ = 3'h6 >> index_2;
-  assign _032_ = 4'h8 >> index_2;
-  assign _034_ = 3'h6 >> index_2;
-  assign _035_ = 4'hd >> index_2;
-  assign _036_ = 4'hb >> index_2;
-  assign _037_ = 3'h7 >> index_2;
-  assign _038_ = 2'h2 >> index_2;
-  assign _039_ = 4'hb >> index_2;
-  assign _040_ = 4'h8 >> index_2;
-  assign _041_ = 3'h5 >> index_2;
-  assign _042_ = 2'h3 >> index_2;
-  assign _043_ = 1'h1 >> index_2;
-  assign _045_ = 4'hc >> index_2;
+  assign _031_ = 3'h5 >> index_2;
+  assign _032_ = 4'hd >> index_2;
+  assign _034_ = 4'hc >> index_2;
+  assign _035_ = 3'h6 >> index_2;
+  assign _036_ = 4'h9 >> index_2;
+  assign _037_ = 4'h9 >> index_2;
+  assign _038_ = 4'ha >> index_2;
+  assign _039_ = 4'h8 >> index_2;
+  assign _040_ = 4'h9 >> index_2;
+  assign _041_ = 3'h7 >> index_2;
+  assign _042_ = 2'h2 >> index_2;
+  assign _043_ = 3'h6 >> index_2;
+  assign _045_ = 4'hd >> index_2;
   assign _046_ = 4'h8 >> index_2;
   assign _047_ = 4'ha >> index_2;
   assign _048_ = 4'hc >> index_2;
-  assign _049_ = 4'hd >> index_2;
-  assign _050_ = 3'h4 >> index_2;
-  assign _051_ = 4'ha >> index_2;
+  assign _049_ = 4'hf >> index_2;
+  assign _050_ = 2'h2 >> index_2;
+  assign _051_ = 3'h4 >> index_2;
   assign _052_ = 4'ha >> index_2;
-  assign _053_ = 3'h6 >> index_2;
-  assign _054_ = 2'h2 >> index_2;
-  assign _056_ = 4'ha >> index_2;
+  assign _053_ = 3'h4 >> index_2;
+  assign _054_ = 4'he >> index_2;
+  assign _056_ = 3'h4 >> index_2;
   assign _057_ = 4'h8 >> index_2;
-  assign _058_ = 4'hc >> index_2;
-  assign _059_ = 4'ha >> index_2;
+  assign _058_ = 1'h0 >> index_2;
+  assign _059_ = 3'h6 >> index_2;
   assign _060_ = 4'ha >> index_2;
-  assign _061_ = 4'hc >> index_2;
-  assign _062_ = 4'h8 >> index_2;
-  assign _063_ = 4'he >> index_2;
-  assign _064_ = 3'h4 >> index_2;
+  assign _061_ = 2'h2 >> index_2;
+  assign _062_ = 3'h4 >> index_2;
+  assign _063_ = 3'h6 >> index_2;
+  assign _064_ = 4'hc >> index_2;
   assign _065_ = 4'h8 >> index_2;
   assign _067_ = reached_2 ? { _048_, _047_, _046_, _045_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _034_, _032_, _031_ } : { _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _056_, _054_, _053_, _052_, _051_, _050_, _049_ };
-  assign reached_0 = value_0 >= 15'h565b;
+  assign reached_0 = value_0 >= 15'h5fe8;
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
   assign reached_3 = value_3 >= threshold_3;
@@ -8187,22 +8181,22 @@ module power_activation_1(clk, rst, code, value);
     index_4 <= _079_;
   always @(posedge clk)
     value_4 <= _080_;
-  assign _000_ = $signed(value) <= $signed(10'h155);
-  assign _011_ = $signed(value) >= $signed(17'h0f2ef);
-  assign _022_ = $signed(value) - $signed(10'h155);
-  assign _033_ = reached_0 ? 16'ha872 : 16'h19ab;
+  assign _000_ = $signed(value) <= $signed(11'h253);
+  assign _011_ = $signed(value) >= $signed(17'h0f449);
+  assign _022_ = $signed(value) - $signed(11'h253);
+  assign _033_ = reached_0 ? 16'haf01 : 16'h1ff1;
   assign _044_ = 1'h0 >> index_1;
   assign _055_ = 2'h3 >> index_1;
-  assign _066_ = 1'h1 >> index_1;
-  assign _077_ = 1'h0 >> index_1;
-  assign _081_ = 2'h3 >> index_1;
+  assign _066_ = 2'h2 >> index_1;
+  assign _077_ = 2'h3 >> index_1;
+  assign _081_ = 2'h2 >> index_1;
   assign _001_ = 2'h3 >> index_1;
-  assign _002_ = 1'h1 >> index_1;
-  assign _003_ = 1'h1 >> index_1;
-  assign _004_ = 1'h0 >> index_1;
-  assign _005_ = 1'h0 >> index_1;
+  assign _002_ = 2'h2 >> index_1;
+  assign _003_ = 2'h3 >> index_1;
+  assign _004_ = 1'h1 >> index_1;
+  assign _005_ = 2'h2 >> index_1;
   assign _006_ = 1'h1 >> index_1;
-  assign _007_ = 2'h2 >> index_1;
+  assign _007_ = 2'h3 >> index_1;
   assign _008_ = 2'h3 >> index_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
@@ -8210,7 +8204,7 @@ module power_activation_1(clk, rst, code, value);
     if (_000_) begin
       _068_ = 16'h0000;
     end else if (_011_) begin
-      _068_ = 16'hf19a;
+      _068_ = 16'hf1f6;
     end else begin
       _068_ = _022_[15:0];
     end
@@ -8301,8 +8295,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
-  input [68:0] parameters;
-  wire [68:0] parameters;
+  input [69:0] parameters;
+  wire [69:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -8353,8 +8347,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [30:0] _31_;
   reg [46:0] _32_;
   wire [62:0] _33_;
-  reg [36:0] _34_;
-  reg [36:0] _35_;
+  reg [37:0] _34_;
+  reg [37:0] _35_;
   reg [45:0] _36_;
   reg [10:0] _37_;
   reg [15:0] _38_;
@@ -8374,9 +8368,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg signed [45:0] \$signal  = 46'h000000000000;
   reg [15:0] \$signal$16  = 16'h0000;
   reg [26:0] \$signal$17  = 27'h0000000;
-  reg signed [36:0] bias_0 = 37'h0000000000;
-  reg signed [36:0] bias_1 = 37'h0000000000;
-  wire signed [36:0] \parameters.bias ;
+  reg signed [37:0] bias_0 = 38'h0000000000;
+  reg signed [37:0] bias_1 = 38'h0000000000;
+  wire signed [37:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [15:0] \parameters.residual ;
   reg signed [46:0] product = 47'h000000000000;
@@ -8415,23 +8409,23 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _11_ = $signed(acc[30:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _48_ = 16'h9dbc >> skip_0;
-  assign _49_ = 16'h85a0 >> skip_0;
-  assign _50_ = 16'hb01c >> skip_0;
-  assign _51_ = 16'hc8e4 >> skip_0;
-  assign _01_ = 16'hfaea >> skip_0;
-  assign _02_ = 16'hace4 >> skip_0;
-  assign _03_ = 16'h9a48 >> skip_0;
-  assign _04_ = 16'hd370 >> skip_0;
-  assign _05_ = 16'he380 >> skip_0;
+  assign _48_ = 16'ha39c >> skip_0;
+  assign _49_ = 16'he80c >> skip_0;
+  assign _50_ = 16'ha19c >> skip_0;
+  assign _51_ = 16'h8f0e >> skip_0;
+  assign _01_ = 16'h9a06 >> skip_0;
+  assign _02_ = 16'hd3fc >> skip_0;
+  assign _03_ = 16'hb6a8 >> skip_0;
+  assign _04_ = 16'hdb30 >> skip_0;
+  assign _05_ = 16'he3c0 >> skip_0;
   assign _06_ = 16'hfc00 >> skip_0;
   assign _07_ = 1'h0 >> skip_0;
-  assign _08_ = 1'h0 >> skip_1;
-  assign _09_ = 1'h0 >> skip_1;
-  assign _10_ = 1'h0 >> skip_1;
-  assign _12_ = 16'haaaa >> skip_1;
-  assign _13_ = 16'hcccc >> skip_1;
-  assign _14_ = 16'hf0f0 >> skip_1;
+  assign _08_ = 16'haaaa >> skip_1;
+  assign _09_ = 15'h6666 >> skip_1;
+  assign _10_ = 13'h1e1e >> skip_1;
+  assign _12_ = 15'h54ab >> skip_1;
+  assign _13_ = 16'h98cc >> skip_1;
+  assign _14_ = 16'he0f0 >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
   assign _17_ = 8'hff >> skip_1;
@@ -8459,7 +8453,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = parameters[68:53];
+    _38_ = parameters[69:54];
     if (rst) begin
       _38_ = 16'h0000;
     end
@@ -8555,16 +8549,16 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = parameters[52:16];
+    _34_ = parameters[53:16];
     if (rst) begin
-      _34_ = 37'h0000000000;
+      _34_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
     _35_ = bias_0;
     if (rst) begin
-      _35_ = 37'h0000000000;
+      _35_ = 38'h0000000000;
     end
   end
   always @* begin
@@ -8575,8 +8569,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[52:16];
-  assign \parameters.residual  = parameters[68:53];
+  assign \parameters.bias  = parameters[53:16];
+  assign \parameters.residual  = parameters[69:54];
   assign _22_ = { product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1, 16'h0000 };
   assign _23_ = { 2'h0, product_2, 5'h00 };
   assign _25_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:13] };

@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -76,7 +76,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \loading$17 ;
   wire [15:0] low;
   wire [15:0] \low$63 ;
-  wire [20:0] \o__payload$12 ;
+  wire [21:0] \o__payload$12 ;
   wire [43:0] \o__payload$45 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
@@ -722,8 +722,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire sum_started;
   output credit;
   wire credit;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -953,13 +953,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_8 = 1'h0;
   reg [43:0] held = 44'h00000000000;
   wire [15:0] \high$154 ;
-  wire [20:0] \i__payload$133 ;
+  wire [21:0] \i__payload$133 ;
   wire \i__valid$141 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
   wire [3:0] \layer$111 ;
   wire [15:0] \low$156 ;
-  wire [20:0] \o__payload$158 ;
+  wire [21:0] \o__payload$158 ;
   wire \o__ready$160 ;
   wire \o__valid$162 ;
   reg [7:0] parameter_base = 8'h00;
@@ -1049,9 +1049,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire valid;
   (* init = 1'h0 *)
   wire \valid$146 ;
-  wire signed [20:0] value;
-  wire signed [20:0] \value$125 ;
-  wire signed [20:0] \value$127 ;
+  wire signed [21:0] value;
+  wire signed [21:0] \value$125 ;
+  wire signed [21:0] \value$127 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [57:0] _283_;
@@ -2269,10 +2269,10 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire w_en;
   output credit;
   wire credit;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
-  input [20:0] w_data;
-  wire [20:0] w_data;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
+  input [21:0] w_data;
+  wire [21:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -2289,11 +2289,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [2:0] group = 3'h0;
-  wire [20:0] i__payload;
+  wire [21:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [20:0] r_data;
+  wire [21:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1e;
   assign _00_ = group == 3'h4;
@@ -2350,10 +2350,10 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire rst;
   input w_en;
   wire w_en;
-  output [20:0] r_data;
-  wire [20:0] r_data;
-  input [20:0] w_port__data;
-  wire [20:0] w_port__data;
+  output [21:0] r_data;
+  wire [21:0] r_data;
+  input [21:0] w_port__data;
+  wire [21:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -2400,52 +2400,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [20:0] r_port__data;
+  wire [21:0] r_port__data;
   wire r_port__en;
-  wire [20:0] w_data;
+  wire [21:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [20:0] storage [30:0];
+  reg [21:0] storage [30:0];
   initial begin
-    storage[0] = 21'h000000;
-    storage[1] = 21'h000000;
-    storage[2] = 21'h000000;
-    storage[3] = 21'h000000;
-    storage[4] = 21'h000000;
-    storage[5] = 21'h000000;
-    storage[6] = 21'h000000;
-    storage[7] = 21'h000000;
-    storage[8] = 21'h000000;
-    storage[9] = 21'h000000;
-    storage[10] = 21'h000000;
-    storage[11] = 21'h000000;
-    storage[12] = 21'h000000;
-    storage[13] = 21'h000000;
-    storage[14] = 21'h000000;
-    storage[15] = 21'h000000;
-    storage[16] = 21'h000000;
-    storage[17] = 21'h000000;
-    storage[18] = 21'h000000;
-    storage[19] = 21'h000000;
-    storage[20] = 21'h000000;
-    storage[21] = 21'h000000;
-    storage[22] = 21'h000000;
-    storage[23] = 21'h000000;
-    storage[24] = 21'h000000;
-    storage[25] = 21'h000000;
-    storage[26] = 21'h000000;
-    storage[27] = 21'h000000;
-    storage[28] = 21'h000000;
-    storage[29] = 21'h000000;
-    storage[30] = 21'h000000;
+    storage[0] = 22'h000000;
+    storage[1] = 22'h000000;
+    storage[2] = 22'h000000;
+    storage[3] = 22'h000000;
+    storage[4] = 22'h000000;
+    storage[5] = 22'h000000;
+    storage[6] = 22'h000000;
+    storage[7] = 22'h000000;
+    storage[8] = 22'h000000;
+    storage[9] = 22'h000000;
+    storage[10] = 22'h000000;
+    storage[11] = 22'h000000;
+    storage[12] = 22'h000000;
+    storage[13] = 22'h000000;
+    storage[14] = 22'h000000;
+    storage[15] = 22'h000000;
+    storage[16] = 22'h000000;
+    storage[17] = 22'h000000;
+    storage[18] = 22'h000000;
+    storage[19] = 22'h000000;
+    storage[20] = 22'h000000;
+    storage[21] = 22'h000000;
+    storage[22] = 22'h000000;
+    storage[23] = 22'h000000;
+    storage[24] = 22'h000000;
+    storage[25] = 22'h000000;
+    storage[26] = 22'h000000;
+    storage[27] = 22'h000000;
+    storage[28] = 22'h000000;
+    storage[29] = 22'h000000;
+    storage[30] = 22'h000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [20:0] _74_;
+  reg [21:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -3023,60 +3023,60 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   assign _004_ = position + 1'h1;
   assign _005_ = line + 1'h1;
   assign _006_ = ~ loading;
-  assign _007_ = 64'h8000003fffffe000 >> i__payload[5:0];
-  assign _008_ = 53'h1fffffc00001ff >> i__payload[5:0];
+  assign _007_ = 64'h800000fffffc0000 >> i__payload[5:0];
+  assign _008_ = 60'hfffff800003ffff >> i__payload[5:0];
   assign _009_ = i__payload[6] ? _007_ : _008_;
-  assign _010_ = 64'hfff00001ffff8000 >> i__payload[5:0];
-  assign _012_ = 62'h3fff8003ffc00ff0 >> i__payload[5:0];
+  assign _010_ = 64'hc00007fffe0000ff >> i__payload[5:0];
+  assign _012_ = 64'hff0003fff000ff80 >> i__payload[5:0];
   assign _013_ = i__payload[6] ? _010_ : _012_;
   assign _014_ = i__payload[7] ? _009_ : _013_;
-  assign _015_ = 64'hffffffc000000000 >> i__payload[5:0];
-  assign _016_ = 53'h1ffffffffffe00 >> i__payload[5:0];
+  assign _015_ = 64'hffffff0000000000 >> i__payload[5:0];
+  assign _016_ = 60'hffffffffffc0000 >> i__payload[5:0];
   assign _017_ = i__payload[6] ? _015_ : _016_;
-  assign _018_ = 33'h1ffffffff >> i__payload[5:0];
-  assign _019_ = 64'hc0000003fffff000 >> i__payload[5:0];
+  assign _018_ = 43'h7ffffffff00 >> i__payload[5:0];
+  assign _019_ = 42'h3ffffff0000 >> i__payload[5:0];
   assign _020_ = i__payload[6] ? _018_ : _019_;
   assign _021_ = i__payload[7] ? _017_ : _020_;
   assign _023_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _024_ = 64'hffe0000000000000 >> i__payload[5:0];
+  assign _024_ = 64'hf000000000000000 >> i__payload[5:0];
   assign _025_ = i__payload[6] ? _023_ : _024_;
-  assign _026_ = 33'h1ffffffff >> i__payload[5:0];
-  assign _027_ = 64'hfffffffc00000000 >> i__payload[5:0];
+  assign _026_ = 43'h7ffffffffff >> i__payload[5:0];
+  assign _027_ = 64'hfffffc0000000000 >> i__payload[5:0];
   assign _028_ = i__payload[6] ? _026_ : _027_;
   assign _029_ = i__payload[7] ? _025_ : _028_;
   assign _030_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _031_ = 64'hffffffffffffffff >> i__payload[5:0];
   assign _032_ = i__payload[6] ? _030_ : _031_;
-  assign _034_ = 64'hfffffffe00000000 >> i__payload[5:0];
+  assign _034_ = 64'hfffff80000000000 >> i__payload[5:0];
   assign _035_ = 1'h0 >> i__payload[5:0];
   assign _036_ = i__payload[6] ? _034_ : _035_;
   assign _037_ = i__payload[7] ? _032_ : _036_;
-  assign _039_ = 63'h4e6364a73332a633 >> i__payload[5:0];
-  assign _040_ = 62'h36ac666d331b2519 >> i__payload[5:0];
+  assign _039_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
+  assign _040_ = 63'h5666cab326972649 >> i__payload[5:0];
   assign _041_ = i__payload[6] ? _039_ : _040_;
-  assign _042_ = 64'h9b53332acccae66d >> i__payload[5:0];
-  assign _043_ = 63'h4cdab24b64997b44 >> i__payload[5:0];
+  assign _042_ = 62'h2cc9633258992499 >> i__payload[5:0];
+  assign _043_ = 62'h24325c9b59254bac >> i__payload[5:0];
   assign _045_ = i__payload[6] ? _042_ : _043_;
   assign _046_ = i__payload[7] ? _041_ : _045_;
-  assign _047_ = 63'h707c78f83c3cd83c >> i__payload[5:0];
-  assign _048_ = 62'h38d0787183e3c61e >> i__payload[5:0];
+  assign _047_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
+  assign _048_ = 63'h6878f343c7183871 >> i__payload[5:0];
   assign _049_ = i__payload[6] ? _047_ : _048_;
-  assign _050_ = 61'h1c63c3ccf0f37871 >> i__payload[5:0];
-  assign _051_ = 64'hb0e3438c78de6c66 >> i__payload[5:0];
+  assign _050_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
+  assign _051_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
   assign _052_ = i__payload[6] ? _050_ : _051_;
   assign _053_ = i__payload[7] ? _049_ : _052_;
-  assign _054_ = 63'h7f807f3fc03f1fc0 >> i__payload[5:0];
-  assign _056_ = 62'h3f1f807e3c03f9e0 >> i__payload[5:0];
+  assign _054_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
+  assign _056_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
   assign _057_ = i__payload[6] ? _054_ : _056_;
-  assign _058_ = 61'h1f8c03f100fc007e >> i__payload[5:0];
-  assign _059_ = 56'hfc03f07f1f8f88 >> i__payload[5:0];
+  assign _058_ = 62'h300f8403e101f801 >> i__payload[5:0];
+  assign _059_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
   assign _060_ = i__payload[6] ? _058_ : _059_;
   assign _061_ = i__payload[7] ? _057_ : _060_;
-  assign _062_ = 63'h7fff803fffc01fff >> i__payload[5:0];
-  assign _063_ = 64'hc01fff803ffc01ff >> i__payload[5:0];
+  assign _062_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
+  assign _063_ = 60'hfff007ff803ff80 >> i__payload[5:0];
   assign _064_ = i__payload[6] ? _062_ : _063_;
-  assign _065_ = 64'he00ffc01ff007f80 >> i__payload[5:0];
-  assign _067_ = 62'h3f007c0380200000 >> i__payload[5:0];
+  assign _065_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
+  assign _067_ = 56'hfc03e00e008000 >> i__payload[5:0];
   assign _068_ = i__payload[6] ? _065_ : _067_;
   assign _069_ = i__payload[7] ? _064_ : _068_;
   assign _072_ = \$signal$22  & \$signal$24 ;
@@ -4810,7 +4810,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
     _286_ = 16'h0000;
     if (_125_) begin
-      _286_ = 16'h0096;
+      _286_ = 16'h0026;
     end
     if (rst) begin
       _286_ = 16'h0000;
@@ -5666,22 +5666,22 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _19_;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 64'hdace5fa29a7ab034 >> { w[1:0], x };
-  assign _11_ = 64'hccaca598c3e00000 >> { w[1:0], x };
+  assign _00_ = 64'hca0a9f2615629c1a >> { w[1:0], x };
+  assign _11_ = 60'hc94a94c18f00000 >> { w[1:0], x };
   assign _13_ = w[2] ? _00_ : _11_;
-  assign _14_ = 64'hacc49f94792c9558 >> { w[1:0], x };
-  assign _15_ = 63'h693039e0fc000000 >> { w[1:0], x };
+  assign _14_ = 64'h93f8e0ec0cd44aac >> { w[1:0], x };
+  assign _15_ = 63'h56d8ce701f000000 >> { w[1:0], x };
   assign _16_ = w[2] ? _14_ : _15_;
-  assign _17_ = 64'h9a684ad8adb02660 >> { w[1:0], x };
-  assign _18_ = 63'h71c03e0000000000 >> { w[1:0], x };
+  assign _17_ = 64'hb6ac554856989330 >> { w[1:0], x };
+  assign _18_ = 64'h98e00f80e0000000 >> { w[1:0], x };
   assign _19_ = w[2] ? _17_ : _18_;
-  assign _01_ = 64'hd3706ce031c0c780 >> { w[1:0], x };
-  assign _02_ = 63'h7e00c00000000000 >> { w[1:0], x };
+  assign _01_ = 64'hdb30667098e0e3c0 >> { w[1:0], x };
+  assign _02_ = 61'h1f00f00000000000 >> { w[1:0], x };
   assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'he3808f003e00f800 >> { w[1:0], x };
-  assign _05_ = 64'h8000000000000000 >> { w[1:0], x };
+  assign _04_ = 64'he3c087801f00fc00 >> { w[1:0], x };
+  assign _05_ = 64'he000000000000000 >> { w[1:0], x };
   assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'hfc00f000c0000000 >> { w[1:0], x };
+  assign _07_ = 64'hfc00f800e0000000 >> { w[1:0], x };
   assign _08_ = 1'h0 >> { w[1:0], x };
   assign _09_ = w[2] ? _07_ : _08_;
   always @(posedge clk)
@@ -5971,8 +5971,8 @@ module power_activation_0(select, clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -6118,7 +6118,7 @@ module power_activation_0(select, clk, rst, code, value);
   reg [7:0] at_after_0 = 8'h00;
   reg [7:0] at_after_1 = 8'h00;
   reg [7:0] at_after_2 = 8'h00;
-  wire signed [20:0] distance;
+  wire signed [21:0] distance;
   reg [16:0] not_below = 17'h00000;
   reg over = 1'h0;
   wire [7:0] port__addr;
@@ -6180,129 +6180,129 @@ module power_activation_0(select, clk, rst, code, value);
   assign reached_1 = u_1_1 >= thresholds_1;
   assign reached_0 = u_0_1 >= thresholds_2;
   assign _000_ = 1'h0 >> at_after_0[5:0];
-  assign _048_ = 42'h2aaaaaaa555 >> at_after_0[5:0];
+  assign _048_ = 37'h1555555555 >> at_after_0[5:0];
   assign _059_ = at_after_0[6] ? _000_ : _048_;
-  assign _070_ = 62'h2aa9555555554aa9 >> at_after_0[5:0];
-  assign _081_ = 63'h55555552aaaaaaaa >> at_after_0[5:0];
+  assign _070_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
+  assign _081_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
   assign _092_ = at_after_0[6] ? _070_ : _081_;
   assign _103_ = at_after_0[7] ? _059_ : _092_;
   assign _114_ = 1'h0 >> at_after_0[5:0];
-  assign _125_ = 9'h155 >> at_after_0[5:0];
+  assign _125_ = 26'h2aaa555 >> at_after_0[5:0];
   assign _001_ = at_after_0[6] ? _114_ : _125_;
-  assign _012_ = 63'h52aa9555556aad55 >> at_after_0[5:0];
-  assign _023_ = 64'haa954aa55ab554aa >> at_after_0[5:0];
+  assign _012_ = 62'h2aa9554aab556aad >> at_after_0[5:0];
+  assign _023_ = 63'h55aa954aa55ab52a >> at_after_0[5:0];
   assign _034_ = at_after_0[6] ? _012_ : _023_;
   assign _042_ = at_after_0[7] ? _001_ : _034_;
   assign _043_ = select ? _103_ : _042_;
   assign _044_ = 1'h0 >> at_after_0[5:0];
-  assign _045_ = 42'h33330ccc666 >> at_after_0[5:0];
+  assign _045_ = 37'h1999999999 >> at_after_0[5:0];
   assign _046_ = at_after_0[6] ? _044_ : _045_;
-  assign _047_ = 62'h3331999999999332 >> at_after_0[5:0];
-  assign _049_ = 63'h66198663333330cc >> at_after_0[5:0];
+  assign _047_ = 64'h9999999332664cc3 >> at_after_0[5:0];
+  assign _049_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
   assign _050_ = at_after_0[6] ? _047_ : _049_;
   assign _051_ = at_after_0[7] ? _046_ : _050_;
   assign _052_ = 1'h0 >> at_after_0[5:0];
-  assign _053_ = 9'h199 >> at_after_0[5:0];
+  assign _053_ = 26'h3333999 >> at_after_0[5:0];
   assign _054_ = at_after_0[6] ? _052_ : _053_;
-  assign _055_ = 64'h9ccce666664cc999 >> at_after_0[5:0];
-  assign _056_ = 62'h33198cc66cd9a732 >> at_after_0[5:0];
+  assign _055_ = 64'hccce667332664cc9 >> at_after_0[5:0];
+  assign _056_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
   assign _057_ = at_after_0[6] ? _055_ : _056_;
   assign _058_ = at_after_0[7] ? _054_ : _057_;
   assign _060_ = select ? _051_ : _058_;
   assign _061_ = 1'h0 >> at_after_0[5:0];
-  assign _062_ = 42'h3c3c30f0878 >> at_after_0[5:0];
+  assign _062_ = 37'h1e1e01e01e >> at_after_0[5:0];
   assign _063_ = at_after_0[6] ? _061_ : _062_;
-  assign _064_ = 63'h43c21e01e01e03c0 >> at_after_0[5:0];
-  assign _065_ = 63'h781e0783c3c3c300 >> at_after_0[5:0];
+  assign _064_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
+  assign _065_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
   assign _066_ = at_after_0[6] ? _064_ : _065_;
   assign _067_ = at_after_0[7] ? _063_ : _066_;
   assign _068_ = 1'h0 >> at_after_0[5:0];
-  assign _069_ = 9'h1e1 >> at_after_0[5:0];
+  assign _069_ = 26'h3c3ce1e >> at_after_0[5:0];
   assign _071_ = at_after_0[6] ? _068_ : _069_;
-  assign _072_ = 64'he70f387987b0f61e >> at_after_0[5:0];
-  assign _073_ = 64'hc3e1f0f870e1c632 >> at_after_0[5:0];
+  assign _072_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
+  assign _073_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
   assign _074_ = at_after_0[6] ? _072_ : _073_;
   assign _075_ = at_after_0[7] ? _071_ : _074_;
   assign _076_ = select ? _067_ : _075_;
   assign _077_ = 1'h0 >> at_after_0[5:0];
-  assign _078_ = 42'h3fc03f00f80 >> at_after_0[5:0];
+  assign _078_ = 37'h1fe01e01e0 >> at_after_0[5:0];
   assign _079_ = at_after_0[6] ? _077_ : _078_;
-  assign _080_ = 63'h7c03e01e01e01c03 >> at_after_0[5:0];
-  assign _082_ = 64'h8060180400000000 >> at_after_0[5:0];
+  assign _080_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
+  assign _082_ = 58'h300c02010000000 >> at_after_0[5:0];
   assign _083_ = at_after_0[6] ? _080_ : _082_;
   assign _084_ = at_after_0[7] ? _079_ : _083_;
   assign _085_ = 1'h0 >> at_after_0[5:0];
-  assign _086_ = 9'h1fe >> at_after_0[5:0];
+  assign _086_ = 26'h3fc0fe0 >> at_after_0[5:0];
   assign _087_ = at_after_0[6] ? _085_ : _086_;
-  assign _088_ = 59'h7f03f81f83f07e0 >> at_after_0[5:0];
-  assign _089_ = 64'hfc3e1f0f8f1e39cd >> at_after_0[5:0];
+  assign _088_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
+  assign _089_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
   assign _090_ = at_after_0[6] ? _088_ : _089_;
   assign _091_ = at_after_0[7] ? _087_ : _090_;
   assign _093_ = select ? _084_ : _091_;
   assign _094_ = 1'h0 >> at_after_0[5:0];
-  assign _095_ = 42'h3fffc000fff >> at_after_0[5:0];
+  assign _095_ = 37'h1fffe001ff >> at_after_0[5:0];
   assign _096_ = at_after_0[6] ? _094_ : _095_;
-  assign _097_ = 64'h8003ffe001ffe003 >> at_after_0[5:0];
-  assign _098_ = 64'hff801ff803fc03f0 >> at_after_0[5:0];
+  assign _097_ = 64'he001ffe003ff800f >> at_after_0[5:0];
+  assign _098_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
   assign _099_ = at_after_0[6] ? _097_ : _098_;
   assign _100_ = at_after_0[7] ? _096_ : _099_;
   assign _101_ = 1'h0 >> at_after_0[5:0];
-  assign _102_ = 9'h1ff >> at_after_0[5:0];
+  assign _102_ = 26'h3fff000 >> at_after_0[5:0];
   assign _104_ = at_after_0[6] ? _101_ : _102_;
-  assign _105_ = 64'hf8003ffe003ff800 >> at_after_0[5:0];
-  assign _106_ = 64'hffc01ff00fe03e0e >> at_after_0[5:0];
+  assign _105_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
+  assign _106_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
   assign _107_ = at_after_0[6] ? _105_ : _106_;
   assign _108_ = at_after_0[7] ? _104_ : _107_;
   assign _109_ = select ? _100_ : _108_;
   assign _110_ = 1'h0 >> at_after_0[5:0];
-  assign _111_ = 42'h3fffffff000 >> at_after_0[5:0];
+  assign _111_ = 37'h1ffffffe00 >> at_after_0[5:0];
   assign _112_ = at_after_0[6] ? _110_ : _111_;
-  assign _113_ = 50'h3fffffe000003 >> at_after_0[5:0];
-  assign _115_ = 64'hffffe00003fffc00 >> at_after_0[5:0];
+  assign _113_ = 49'h1fffffc00000f >> at_after_0[5:0];
+  assign _115_ = 64'hffff00001ffff000 >> at_after_0[5:0];
   assign _116_ = at_after_0[6] ? _113_ : _115_;
   assign _117_ = at_after_0[7] ? _112_ : _116_;
   assign _118_ = 1'h0 >> at_after_0[5:0];
-  assign _119_ = 9'h1ff >> at_after_0[5:0];
+  assign _119_ = 26'h3ffffff >> at_after_0[5:0];
   assign _120_ = at_after_0[6] ? _118_ : _119_;
-  assign _121_ = 64'hffffc000003fffff >> at_after_0[5:0];
-  assign _122_ = 45'h1ffff0003ff0 >> at_after_0[5:0];
+  assign _121_ = 64'h8000001fffffc000 >> at_after_0[5:0];
+  assign _122_ = 56'hffffe0000fff80 >> at_after_0[5:0];
   assign _123_ = at_after_0[6] ? _121_ : _122_;
   assign _124_ = at_after_0[7] ? _120_ : _123_;
   assign _126_ = select ? _117_ : _124_;
   assign _127_ = 1'h0 >> at_after_0[5:0];
-  assign _128_ = 42'h3ffffffffff >> at_after_0[5:0];
+  assign _128_ = 37'h1fffffffff >> at_after_0[5:0];
   assign _129_ = at_after_0[6] ? _127_ : _128_;
-  assign _130_ = 64'hfffc000000000003 >> at_after_0[5:0];
-  assign _131_ = 64'hfffffffffc000000 >> at_after_0[5:0];
+  assign _130_ = 64'hfffe00000000000f >> at_after_0[5:0];
+  assign _131_ = 64'hffffffffe0000000 >> at_after_0[5:0];
   assign _132_ = at_after_0[6] ? _130_ : _131_;
   assign _133_ = at_after_0[7] ? _129_ : _132_;
   assign _134_ = 1'h0 >> at_after_0[5:0];
-  assign _135_ = 9'h1ff >> at_after_0[5:0];
+  assign _135_ = 26'h3ffffff >> at_after_0[5:0];
   assign _002_ = at_after_0[6] ? _134_ : _135_;
-  assign _003_ = 64'hffffffffffc00000 >> at_after_0[5:0];
-  assign _004_ = 45'h1fffffffc000 >> at_after_0[5:0];
+  assign _003_ = 64'hffffffe000000000 >> at_after_0[5:0];
+  assign _004_ = 56'hfffffffff00000 >> at_after_0[5:0];
   assign _005_ = at_after_0[6] ? _003_ : _004_;
   assign _006_ = at_after_0[7] ? _002_ : _005_;
   assign _007_ = select ? _133_ : _006_;
   assign _008_ = 1'h0 >> at_after_0[5:0];
-  assign _009_ = 42'h3ffffffffff >> at_after_0[5:0];
+  assign _009_ = 37'h1fffffffff >> at_after_0[5:0];
   assign _010_ = at_after_0[6] ? _008_ : _009_;
-  assign _011_ = 64'hfffffffffffffffc >> at_after_0[5:0];
+  assign _011_ = 64'hfffffffffffffff0 >> at_after_0[5:0];
   assign _013_ = 1'h0 >> at_after_0[5:0];
   assign _014_ = at_after_0[6] ? _011_ : _013_;
   assign _015_ = at_after_0[7] ? _010_ : _014_;
   assign _016_ = 1'h0 >> at_after_0[5:0];
-  assign _017_ = 9'h1ff >> at_after_0[5:0];
+  assign _017_ = 26'h3ffffff >> at_after_0[5:0];
   assign _018_ = at_after_0[6] ? _016_ : _017_;
   assign _019_ = 64'hffffffffffffffff >> at_after_0[5:0];
-  assign _020_ = 64'hffffe00000000000 >> at_after_0[5:0];
+  assign _020_ = 64'hff00000000000000 >> at_after_0[5:0];
   assign _021_ = at_after_0[6] ? _019_ : _020_;
   assign _022_ = at_after_0[7] ? _018_ : _021_;
   assign _024_ = select ? _015_ : _022_;
-  assign _025_ = ~ value[20];
-  assign _026_ = | value[20:17];
+  assign _025_ = ~ value[21];
+  assign _026_ = | value[21:17];
   assign _027_ = _025_ & _026_;
-  assign _029_ = | saturated[16:13];
+  assign _029_ = | saturated[16:11];
   assign _031_ = _029_ ? { 2'h1, saturated[15:11] } : _030_;
   assign _032_ = _028_ ? { 2'h2, saturated[16:12] } : _031_;
   assign _033_ = reached_2 ? 3'h2 : 3'h6;
@@ -6372,7 +6372,7 @@ module power_activation_0(select, clk, rst, code, value);
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
     _040_ = value[16:0];
-    if (value[20]) begin
+    if (value[21]) begin
       _040_ = 17'h00000;
     end
   end
@@ -6394,7 +6394,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign \port__en$23  = 1'h1;
   assign code = { _024_, _007_, _126_, _109_, _093_, _076_, _060_, _043_ };
   assign _028_ = saturated[16];
-  assign _030_ = { 2'h0, saturated[12:8] };
+  assign _030_ = { 2'h0, saturated[10:6] };
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6406,8 +6406,8 @@ module power_activation_1(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _00_;
   wire _01_;
   wire _02_;
@@ -6426,22 +6426,20 @@ module power_activation_1(clk, rst, code, value);
   wire _15_;
   wire _16_;
   wire _17_;
-  wire _18_;
-  wire _19_;
-  wire [4:0] _20_;
-  reg [15:0] _21_;
-  wire _22_;
-  reg [15:0] _23_;
+  wire [4:0] _18_;
+  reg [15:0] _19_;
+  reg [15:0] _20_;
+  wire _21_;
+  wire [4:0] _22_;
+  wire _23_;
   wire _24_;
-  wire [4:0] _25_;
-  wire [4:0] _26_;
+  wire _25_;
+  wire _26_;
   wire _27_;
-  wire _28_;
-  wire _29_;
   reg [3:0] at_0_0 = 4'h0;
   reg [3:0] at_0_1 = 4'h0;
   reg [3:0] at_after_0 = 4'h0;
-  wire signed [20:0] distance;
+  wire signed [21:0] distance;
   reg [15:0] not_below = 16'h0000;
   reg over = 1'h0;
   reg [3:0] ranks_0 = 4'h0;
@@ -6458,45 +6456,43 @@ module power_activation_1(clk, rst, code, value);
   reg [15:0] u_2 = 16'hffff;
   reg [15:0] u_after_0_0 = 16'hffff;
   assign reached_0 = u_0_1 >= thresholds_0;
-  assign _00_ = ~ value[20];
-  assign _11_ = | value[20:16];
-  assign _22_ = _00_ & _11_;
-  assign _24_ = | saturated[15:13];
-  assign _26_ = _24_ ? { 1'h1, saturated[15:12] } : _25_;
-  assign _27_ = 30'h24a83e0e >> ranks_0_at_0;
-  assign _28_ = 32'd3341828080 >> ranks_0_at_0;
-  assign _29_ = 32'd4164927488 >> ranks_0_at_0;
-  assign _01_ = 32'd4290772992 >> ranks_0_at_0;
-  assign _02_ = 15'h6834 >> thresholds_0_at_0;
-  assign _03_ = 15'h7e63 >> thresholds_0_at_0;
-  assign _04_ = 15'h6a05 >> thresholds_0_at_0;
-  assign _05_ = 15'h4366 >> thresholds_0_at_0;
-  assign _06_ = 10'h291 >> thresholds_0_at_0;
-  assign _07_ = 15'h5180 >> thresholds_0_at_0;
-  assign _08_ = 15'h4b73 >> thresholds_0_at_0;
-  assign _09_ = 15'h6c90 >> thresholds_0_at_0;
-  assign _10_ = 14'h3c9b >> thresholds_0_at_0;
-  assign _12_ = 15'h47fa >> thresholds_0_at_0;
-  assign _13_ = 10'h2f2 >> thresholds_0_at_0;
-  assign _14_ = 14'h2b08 >> thresholds_0_at_0;
-  assign _15_ = 15'h66ac >> thresholds_0_at_0;
-  assign _16_ = 15'h4b30 >> thresholds_0_at_0;
-  assign _17_ = 15'h73c0 >> thresholds_0_at_0;
-  assign _18_ = 15'h7c00 >> thresholds_0_at_0;
-  assign _19_ = reached_0 ? 1'h1 : 1'h0;
-  assign _20_ = at_0_1 + _19_;
+  assign _00_ = ~ value[21];
+  assign _11_ = | value[21:16];
+  assign _21_ = _00_ & _11_;
+  assign _23_ = 28'he73989a >> ranks_0_at_0;
+  assign _24_ = 32'd4034666268 >> ranks_0_at_0;
+  assign _25_ = 32'd4286586848 >> ranks_0_at_0;
+  assign _26_ = 32'd4294959104 >> ranks_0_at_0;
+  assign _27_ = 15'h62e0 >> thresholds_0_at_0;
+  assign _01_ = 11'h6d4 >> thresholds_0_at_0;
+  assign _02_ = 13'h1a3d >> thresholds_0_at_0;
+  assign _03_ = 15'h53f0 >> thresholds_0_at_0;
+  assign _04_ = 14'h38f1 >> thresholds_0_at_0;
+  assign _05_ = 13'h16b2 >> thresholds_0_at_0;
+  assign _06_ = 15'h7d39 >> thresholds_0_at_0;
+  assign _07_ = 13'h1166 >> thresholds_0_at_0;
+  assign _08_ = 14'h2824 >> thresholds_0_at_0;
+  assign _09_ = 13'h10ab >> thresholds_0_at_0;
+  assign _10_ = 15'h7524 >> thresholds_0_at_0;
+  assign _12_ = 14'h2622 >> thresholds_0_at_0;
+  assign _13_ = 15'h6d74 >> thresholds_0_at_0;
+  assign _14_ = 15'h49b8 >> thresholds_0_at_0;
+  assign _15_ = 15'h71c0 >> thresholds_0_at_0;
+  assign _16_ = 15'h7e00 >> thresholds_0_at_0;
+  assign _17_ = reached_0 ? 1'h1 : 1'h0;
+  assign _18_ = at_0_1 + _17_;
   always @(posedge clk)
-    not_below <= _21_;
+    not_below <= _19_;
   always @(posedge clk)
-    over <= _22_;
+    over <= _21_;
   always @(posedge clk)
-    saturated <= _23_;
+    saturated <= _20_;
   always @(posedge clk)
-    segment <= _26_;
+    segment <= _22_;
   always @(posedge clk)
     ranks_0_at_0 <= segment;
   always @(posedge clk)
-    ranks_0 <= { _01_, _29_, _28_, _27_ };
+    ranks_0 <= { _26_, _25_, _24_, _23_ };
   always @(posedge clk)
     u_0 <= saturated;
   always @(posedge clk)
@@ -6506,7 +6502,7 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     thresholds_0_at_0 <= ranks_0;
   always @(posedge clk)
-    thresholds_0 <= { _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_ };
+    thresholds_0 <= { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _27_ };
   always @(posedge clk)
     at_0_0 <= ranks_0;
   always @(posedge clk)
@@ -6516,26 +6512,26 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     u_0_1 <= u_0_0;
   always @(posedge clk)
-    at_after_0 <= _20_[3:0];
+    at_after_0 <= _18_[3:0];
   always @(posedge clk)
     u_after_0_0 <= u_0_1;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _21_ = value[15:0];
-    if (value[20]) begin
-      _21_ = 16'h0000;
+    _19_ = value[15:0];
+    if (value[21]) begin
+      _19_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _23_ = not_below;
+    _20_ = not_below;
     if (over) begin
-      _23_ = 16'hffff;
+      _20_ = 16'hffff;
     end
   end
   assign distance = value;
   assign code = { 4'h0, at_after_0 };
-  assign _25_ = { 1'h0, saturated[12:9] };
+  assign _22_ = saturated[15:11];
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6555,8 +6551,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire clk;
   input rst;
   wire rst;
-  output signed [20:0] value;
-  reg signed [20:0] value = 21'h000000;
+  output signed [21:0] value;
+  reg signed [21:0] value = 22'h000000;
   input signed [21:0] acc;
   wire signed [21:0] acc;
   wire [31:0] _00_;
@@ -6583,36 +6579,36 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [23:0] _21_;
   wire [52:0] _22_;
   wire [24:0] _23_;
-  wire [37:0] _24_;
-  wire [36:0] _25_;
-  wire [36:0] _26_;
-  wire [36:0] _27_;
-  wire [36:0] _28_;
-  wire [36:0] _29_;
-  wire [36:0] _30_;
+  wire [38:0] _24_;
+  wire [37:0] _25_;
+  wire [37:0] _26_;
+  wire [37:0] _27_;
+  wire [37:0] _28_;
+  wire [37:0] _29_;
+  wire [37:0] _30_;
   reg [31:0] _31_;
   reg [21:0] _32_;
   wire [53:0] _33_;
   reg [37:0] _34_;
   reg [28:0] _35_;
   reg [28:0] _36_;
-  reg [36:0] _37_;
+  reg [37:0] _37_;
   reg [10:0] _38_;
   reg [12:0] _39_;
   reg [23:0] _40_;
   reg [23:0] _41_;
-  reg [36:0] _42_;
+  reg [37:0] _42_;
   reg [2:0] _43_;
   wire [38:0] _44_;
   reg [2:0] _45_;
   reg [2:0] _46_;
   reg [2:0] _47_;
-  reg [20:0] _48_;
+  reg [21:0] _48_;
   wire _49_;
   wire _50_;
   wire _51_;
   wire _52_;
-  reg signed [36:0] \$signal  = 37'h0000000000;
+  reg signed [37:0] \$signal  = 38'h0000000000;
   reg [12:0] \$signal$16  = 13'h0000;
   reg [23:0] \$signal$17  = 24'h000000;
   reg signed [28:0] bias_0 = 29'h00000000;
@@ -6629,7 +6625,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [36:0] total = 37'h0000000000;
+  reg signed [37:0] total = 38'h0000000000;
   always @(posedge clk)
     bias_1 <= _36_;
   always @(posedge clk)
@@ -6658,23 +6654,23 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _11_ = $signed(acc[21:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _49_ = 16'h9dbc >> skip_0;
-  assign _50_ = 16'h85a0 >> skip_0;
-  assign _51_ = 16'hb01c >> skip_0;
-  assign _52_ = 16'hc8e4 >> skip_0;
-  assign _01_ = 16'hfaea >> skip_0;
-  assign _02_ = 16'hace4 >> skip_0;
-  assign _03_ = 16'h9a48 >> skip_0;
-  assign _04_ = 16'hd370 >> skip_0;
-  assign _05_ = 16'he380 >> skip_0;
+  assign _49_ = 16'ha39c >> skip_0;
+  assign _50_ = 16'he80c >> skip_0;
+  assign _51_ = 16'ha19c >> skip_0;
+  assign _52_ = 16'h8f0e >> skip_0;
+  assign _01_ = 16'h9a06 >> skip_0;
+  assign _02_ = 16'hd3fc >> skip_0;
+  assign _03_ = 16'hb6a8 >> skip_0;
+  assign _04_ = 16'hdb30 >> skip_0;
+  assign _05_ = 16'he3c0 >> skip_0;
   assign _06_ = 16'hfc00 >> skip_0;
   assign _07_ = 1'h0 >> skip_0;
-  assign _08_ = 1'h0 >> skip_1;
-  assign _09_ = 1'h0 >> skip_1;
-  assign _10_ = 1'h0 >> skip_1;
-  assign _12_ = 16'haaaa >> skip_1;
-  assign _13_ = 16'hcccc >> skip_1;
-  assign _14_ = 16'hf0f0 >> skip_1;
+  assign _08_ = 16'haaaa >> skip_1;
+  assign _09_ = 15'h6666 >> skip_1;
+  assign _10_ = 13'h1e1e >> skip_1;
+  assign _12_ = 15'h54ab >> skip_1;
+  assign _13_ = 16'h98cc >> skip_1;
+  assign _14_ = 16'he0f0 >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
   assign _17_ = 8'hff >> skip_1;
@@ -6693,9 +6689,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     bias_0 <= _35_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = _44_[36:0];
+    _37_ = _44_[37:0];
     if (rst) begin
-      _37_ = 37'h0000000000;
+      _37_ = 38'h0000000000;
     end
   end
   always @* begin
@@ -6728,9 +6724,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = _24_[36:0];
+    _42_ = _24_[37:0];
     if (rst) begin
-      _42_ = 37'h0000000000;
+      _42_ = 38'h0000000000;
     end
   end
   always @* begin
@@ -6766,20 +6762,20 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     _48_ = value;
     casez (shift_select_3)
       3'h0:
-          _48_ = _25_[20:0];
+          _48_ = _25_[21:0];
       3'h1:
-          _48_ = _26_[20:0];
+          _48_ = _26_[21:0];
       3'h2:
-          _48_ = _27_[20:0];
+          _48_ = _27_[21:0];
       3'h3:
-          _48_ = _28_[20:0];
+          _48_ = _28_[21:0];
       3'h4:
-          _48_ = _29_[20:0];
+          _48_ = _29_[21:0];
       3'h5:
-          _48_ = _30_[20:0];
+          _48_ = _30_[21:0];
     endcase
     if (rst) begin
-      _48_ = 21'h000000;
+      _48_ = 22'h000000;
     end
   end
   always @* begin
@@ -6822,10 +6818,10 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign \parameters.residual  = parameters[57:45];
   assign _22_ = { product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1, 16'h0000 };
   assign _23_ = { 1'h0, product_2 };
-  assign _25_ = { total[36], total[36], total[36], total[36], total[36:4] };
-  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
-  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
-  assign _28_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
-  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:9] };
-  assign _30_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
+  assign _25_ = { total[37], total[37], total[37], total[37], total[37:4] };
+  assign _26_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37:6] };
+  assign _27_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:7] };
+  assign _28_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:8] };
+  assign _29_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:9] };
+  assign _30_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:16] };
 endmodule
