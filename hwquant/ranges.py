@@ -65,11 +65,11 @@ class Coding:
 
     def decode(self, ranks: Ranks) -> Values:
         """Real value of every code, all digits read: ``float32[C, N, H, W]``."""
-        return self._real(self.book.values[ranks])
+        return self._real(self.book.values, ranks)
 
     def decode_read(self, ranks: Ranks) -> Values:
         """Real value of every code as a MAC layer reads it: ``float32[C, N, H, W]``."""
-        return self._real(self.book.read_values[ranks])
+        return self._real(self.book.read_values, ranks)
 
     def pad_ranks(self) -> IntArray:
         """Rank of the code of real zero in each channel (saturating)."""
@@ -79,8 +79,8 @@ class Coding:
         """Real value, ``float[C]``, that a MAC layer reads where a window hangs over the image."""
         return self.zero + self.scale * self.book.read_values[self.pad_ranks()]
 
-    def _real(self, values: FloatArray) -> Values:
-        single: Values = values.astype(np.float32)
+    def _real(self, values: FloatArray, ranks: Ranks) -> Values:
+        single: Values = values.astype(np.float32)[ranks]
         return single * column(self.scale, single) + column(self.zero, single)
 
 
