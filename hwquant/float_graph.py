@@ -62,6 +62,23 @@ class LeakyRelu:
 
 
 @dataclass(frozen=True)
+class Elu:
+    """``x``, and ``slope * (exp(x) - 1)`` where x < 0; ``slope > 0``."""
+
+    slope: float
+
+
+@dataclass(frozen=True)
+class Softplus:
+    """``log(1 + exp(x))``."""
+
+
+@dataclass(frozen=True)
+class Mish:
+    """``x * tanh(softplus(x))``."""
+
+
+@dataclass(frozen=True)
 class Silu:
     """``x * sigmoid(x)``."""
 
@@ -96,7 +113,19 @@ class Tanh:
     """Hyperbolic tangent."""
 
 
-Function = Relu | LeakyRelu | Silu | Gelu | HardSwish | HardSigmoid | Sigmoid | Tanh
+Function = (
+    Relu
+    | LeakyRelu
+    | Elu
+    | Softplus
+    | Silu
+    | Mish
+    | Gelu
+    | HardSwish
+    | HardSigmoid
+    | Sigmoid
+    | Tanh
+)
 
 
 @dataclass(frozen=True)

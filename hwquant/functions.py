@@ -8,14 +8,17 @@ import numpy.typing as npt
 from scipy.special import erf, expit  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.float_graph import (
+    Elu,
     Function,
     Gelu,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 
@@ -25,6 +28,7 @@ GELU_CUBIC = 0.044715  # of the approximation by tanh
 
 # (x, f(x)) where a function that falls first and rises then turns
 _SILU_TURN = (-1.2784645427610737, -0.2784645427610738)
+_MISH_TURN = (-1.1924312145154952, -0.3088434130172504)
 _GELU_TURN = (-0.7517915246935645, -0.16997120747990366)
 _GELU_TANH_TURN = (-0.7524614220710163, -0.17004075057125406)
 _HARD_SWISH_TURN = (-1.5, -0.375)
@@ -41,8 +45,14 @@ def _evaluate(function: Function, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return np.clip(x, 0, function.ceiling)
         case LeakyRelu():
             return np.maximum(x, x * function.slope)
+        case Elu():
+            return np.where(x < 0, np.expm1(np.minimum(x, 0)) * function.slope, x)
+        case Softplus():
+            return np.logaddexp(x, 0)
         case Silu():
             return x * expit(x)
+        case Mish():
+            return x * np.tanh(np.logaddexp(x, 0))
         case Gelu(is_tanh=False):
             return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
         case Gelu():
@@ -72,7 +82,11 @@ def bounds(function: Function) -> tuple[float, float]:
             return 0.0, math.inf if function.ceiling is None else function.ceiling
         case LeakyRelu():
             return -math.inf, math.inf
-        case Silu() | Gelu() | HardSwish():
+        case Elu():
+            return -function.slope, math.inf
+        case Softplus():
+            return 0.0, math.inf
+        case Silu() | Mish() | Gelu() | HardSwish():
             return _turn(function)[1], math.inf
         case HardSigmoid() | Sigmoid():
             return 0.0, 1.0
@@ -85,18 +99,20 @@ def bounds(function: Function) -> tuple[float, float]:
 def turning_point(function: Function) -> float | None:
     """Return the x where the function stops falling and rises; ``None`` if it never falls."""
     match function:
-        case Silu() | Gelu() | HardSwish():
+        case Silu() | Mish() | Gelu() | HardSwish():
             return _turn(function)[0]
-        case Relu() | LeakyRelu() | HardSigmoid() | Sigmoid() | Tanh():
+        case Relu() | LeakyRelu() | Elu() | Softplus() | HardSigmoid() | Sigmoid() | Tanh():
             return None
         case _:
             assert_never(function)
 
 
-def _turn(function: Silu | Gelu | HardSwish) -> tuple[float, float]:
+def _turn(function: Silu | Mish | Gelu | HardSwish) -> tuple[float, float]:
     match function:
         case Silu():
             return _SILU_TURN
+        case Mish():
+            return _MISH_TURN
         case Gelu():
             return _GELU_TANH_TURN if function.is_tanh else _GELU_TURN
         case HardSwish():

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import erf, expit  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.float_graph import (
+    Elu,
     FloatActivation,
     FloatAdd,
     Function,
@@ -23,9 +24,11 @@ from hwquant.float_graph import (
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 from hwquant.functions import evaluate
@@ -34,8 +37,9 @@ from hwquant.onnx_fold import depthwise, fold
 from hwquant.onnx_graph import Conversion, OnnxNode, View
 
 HANDLED = (
-    "ReLU (from 0 to any ceiling), LeakyReLU and PReLU with one slope between 0 and 1, SiLU, GELU, "
-    "HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), Sigmoid and Tanh"
+    "ReLU (from 0 to any ceiling), LeakyReLU and PReLU with one slope between 0 and 1, ELU, "
+    "Softplus, SiLU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), Sigmoid and "
+    "Tanh"
 )
 _FLOAT_MAX = 3.4e38  # what exporters write where they mean "no maximum"
 _TOLERANCE = 2e-6  # per 1 + |x|: ONNX rounds the constants of a chain to float32
@@ -43,7 +47,16 @@ _FAR = 1e4
 _GRID = np.concatenate(
     [[-_FAR, -1e3, -1e2], np.linspace(-12, 12, 2401), [1e2, 1e3, _FAR]], dtype=np.float64
 )
-_FIXED = (Silu(), Gelu(is_tanh=False), Gelu(is_tanh=True), HardSwish(), Sigmoid(), Tanh())
+_FIXED = (
+    Softplus(),
+    Silu(),
+    Mish(),
+    Gelu(is_tanh=False),
+    Gelu(is_tanh=True),
+    HardSwish(),
+    Sigmoid(),
+    Tanh(),
+)
 
 Curve = Callable[[FloatArray], FloatArray]
 
@@ -244,11 +257,13 @@ def recognize(curve: Curve) -> Function | None:
 def _candidates(curve: Curve) -> Iterator[Function]:
     yield Relu(None)
     yield from _FIXED
-    minus, zero, far = curve(np.array([-1.0, 0.0, _FAR]))
+    lowest, minus, zero, far = curve(np.array([-_FAR, -1.0, 0.0, _FAR]))
     if 0 < far < _FAR:
         yield Relu(float(far))
     if 0 < -minus < 1:
         yield LeakyRelu(float(-minus))
+    if 0 < -lowest < _FAR:
+        yield Elu(float(-lowest))
     # a long step tells the slope best, a short one saturates less
     steps = np.array([0.5**power for power in range(16)])
     yield from (
@@ -285,6 +300,9 @@ _UNARY: dict[str, Callable[[Conversion, OnnxNode, FloatArray], FloatArray]] = {
     "Relu": lambda _state, _node, x: np.maximum(x, 0),
     "Clip": _clip,
     "LeakyRelu": _leaky_relu,
+    "Elu": lambda _state, node, x: evaluate(Elu(node.floats.get("alpha", 1.0)), x),
+    "Softplus": lambda _state, _node, x: evaluate(Softplus(), x),
+    "Mish": lambda _state, _node, x: evaluate(Mish(), x),
     "PRelu": lambda state, node, x: np.where(x < 0, _slope(state, node) * x, x),
     "Sigmoid": lambda _state, _node, x: np.asarray(expit(x)),
     "HardSigmoid": _hard_sigmoid,

@@ -21,7 +21,7 @@ from hwquant.float_graph import (
     FloatShortcut,
 )
 from hwquant.functions import bounds
-from hwquant.ir import Layout
+from hwquant.ir import Layout, Pair
 from hwquant.lower import sources
 from hwquant.onnx_fold import arithmetic, batch_norm, convolution, fully_connected, window_of
 from hwquant.onnx_function import ELEMENTWISE, settle, waits
@@ -217,15 +217,11 @@ def _matrix_product(state: Conversion, node: OnnxNode) -> None:
 
 def _global_pool(state: Conversion, node: OnnxNode) -> None:
     view, (channels, height, width) = state.image(node)
-    window = (height, width)
-    if node.op == "GlobalMaxPool":
-        made = FloatMaxPool(node.name, view.source, window, window, pads=NO_PADS)
-    else:
-        made = FloatAveragePool(node.name, view.source, window, window)
+    made = _whole_pool(node, view.source, (height, width))
     state.emit_image(made, node, (channels, 1, 1))
 
 
-def _reduce_mean(state: Conversion, node: OnnxNode) -> None:
+def _reduced(state: Conversion, node: OnnxNode) -> None:
     view = state.view(node)
     shape = state.shapes[view.source]
     rank = len(view.axes)
@@ -233,15 +229,20 @@ def _reduce_mean(state: Conversion, node: OnnxNode) -> None:
     letters = sorted("".join(view.axes[axis] for axis in reduced))
     if letters != [letter for letter in axes_of("HW", shape) if letter]:
         node.refuse(
-            f"ReduceMean over axes {sorted(reduced)} of shape {state.shape(node, node.inputs[0])}; "
-            "hwquant handles the mean over height and width"
+            f"{node.op} over axes {sorted(reduced)} of shape {state.shape(node, node.inputs[0])}; "
+            "hwquant handles height and width together"
         )
     kept = [(axis, "" if axis in reduced else group) for axis, group in enumerate(view.axes)]
     axes = tuple(
         group for axis, group in kept if node.integer("keepdims", 1) or axis not in reduced
     )
-    made = FloatAveragePool(node.name, view.source, shape[1:], shape[1:])
-    state.emit(made, node, (shape[0], 1, 1), axes)
+    state.emit(_whole_pool(node, view.source, shape[1:]), node, (shape[0], 1, 1), axes)
+
+
+def _whole_pool(node: OnnxNode, source: str, window: Pair) -> FloatMaxPool | FloatAveragePool:
+    if node.op in ("GlobalMaxPool", "ReduceMax"):
+        return FloatMaxPool(node.name, source, window, window, pads=NO_PADS)
+    return FloatAveragePool(node.name, source, window, window)
 
 
 def _slice(state: Conversion, node: OnnxNode) -> None:
@@ -366,7 +367,8 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "AveragePool": _pool,
     "GlobalMaxPool": _global_pool,
     "GlobalAveragePool": _global_pool,
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reduced,
+    "ReduceMax": _reduced,
     "Slice": _slice,
     "Pad": _pad,
     "Reshape": _reshape,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hwquant.float_graph import (
+    Elu,
     FloatActivation,
     FloatAdd,
     FloatAveragePool,
@@ -17,10 +18,12 @@ from hwquant.float_graph import (
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Moments,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 from hwquant.ir import INPUT
@@ -33,7 +36,10 @@ FUNCTIONS = {
     "relu": Relu(None),
     "relu6": Relu(1.0),
     "leaky": LeakyRelu(0.1),
+    "elu": Elu(1.0),
+    "softplus": Softplus(),
     "silu": Silu(),
+    "mish": Mish(),
     "gelu": Gelu(is_tanh=False),
     "gelu tanh": Gelu(is_tanh=True),
     "hard swish": HardSwish(),

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import erf
 
 from hwquant.float_graph import (
+    Elu,
     FloatActivation,
     FloatAdd,
     FloatAveragePool,
@@ -26,9 +27,11 @@ from hwquant.float_graph import (
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 from hwquant.ir import INPUT, FloatArray, Pads, Pair
@@ -115,8 +118,14 @@ def function(kind: Function, x: FloatArray) -> FloatArray:
             return np.minimum(np.maximum(x, 0), np.inf if kind.ceiling is None else kind.ceiling)
         case LeakyRelu():
             return np.where(x > 0, x, kind.slope * x)
+        case Elu():
+            return np.where(x > 0, x, kind.slope * (np.exp(x) - 1))
+        case Softplus():
+            return np.log1p(np.exp(x))
         case Silu():
             return x / (1 + np.exp(-x))
+        case Mish():
+            return x * np.tanh(np.log1p(np.exp(x)))
         case Gelu(is_tanh=True):
             return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
         case Gelu():

@@ -5,14 +5,17 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from hwquant.float_graph import (
+    Elu,
     Function,
     Gelu,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 from hwquant.functions import bounds, evaluate, turning_point
@@ -23,7 +26,11 @@ FUNCTIONS: tuple[Function, ...] = (
     Relu(6.0),
     Relu(0.5),
     LeakyRelu(0.1),
+    Elu(1.0),
+    Elu(2.5),
+    Softplus(),
     Silu(),
+    Mish(),
     Gelu(is_tanh=False),
     Gelu(is_tanh=True),
     HardSwish(),

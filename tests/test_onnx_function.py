@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwquant.float_graph import (
+    Elu,
     FloatActivation,
     FloatAdd,
     FloatConv,
@@ -15,9 +16,11 @@ from hwquant.float_graph import (
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    Mish,
     Relu,
     Sigmoid,
     Silu,
+    Softplus,
     Tanh,
 )
 from hwquant.ir import INPUT
@@ -54,6 +57,10 @@ CHAINS: dict[str, tuple[Function, str]] = {
     "LeakyReLU": (LeakyRelu(0.25), "y = LeakyRelu<alpha=0.25>(x)"),
     "LeakyReLU as Max": (LeakyRelu(0.25), "m = Mul(x, quarter) y = Max(m, x)"),
     "PReLU": (LeakyRelu(0.25), "y = PRelu(x, quarter)"),
+    "ELU": (Elu(1.0), "y = Elu(x)"),
+    "ELU, steep": (Elu(1.5), "y = Elu<alpha=1.5>(x)"),
+    "Softplus": (Softplus(), "y = Softplus(x)"),
+    "Mish": (Mish(), "p = Softplus(x) t = Tanh(p) y = Mul(x, t)"),
     "Sigmoid of Exp": (Sigmoid(), "n = Neg(x) e = Exp(n) p = Add(e, one) y = Reciprocal(p)"),
     "SiLU": (Silu(), "s = Sigmoid(x) y = Mul(x, s)"),
     "SiLU, other order": (Silu(), "s = Sigmoid(x) y = Mul(s, x)"),

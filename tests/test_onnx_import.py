@@ -94,6 +94,7 @@ IMAGES = {
     "GlobalAveragePool": "y = GlobalAveragePool(x)",
     "GlobalMaxPool": "y = GlobalMaxPool(x)",
     "ReduceMean": "y = ReduceMean<axes=[2,-1]>(x)",
+    "ReduceMax": "m = ReduceMax<axes=[2,3]>(x) y = Relu(m)",
     "Slice": "z = Constant<value_ints=[0,-9]>() e = Constant<value_ints=[99,99]>() "
     "a = Constant<value_ints=[3,2]>() s = Constant<value_ints=[2,2]>() y = Slice(x, z, e, a, s)",
     "Slice and Pad": "z = Constant<value_ints=[0,0]>() e = Constant<value_ints=[99,99]>() "

@@ -104,8 +104,8 @@ REFUSED = [
     ("y = ReduceMean<axes=[1]>(x)", "ReduceMean_0: ReduceMean over axes [1] of shape (1, 3, 9, 8)"),
     ("y = ReduceMean<axes=[2]>(x)", "ReduceMean_0: ReduceMean over axes [2] of shape (1, 3, 9, 8)"),
     (
-        "y = ReduceMax<axes=[2,3]>(x)",
-        "ReduceMax_0: operator ReduceMax is not supported; hwquant hand",
+        "y = ReduceMin<axes=[2,3]>(x)",
+        "ReduceMin_0: operator ReduceMin is not supported; hwquant hand",
     ),
     (
         (
