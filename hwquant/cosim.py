@@ -42,17 +42,18 @@ WAIVED = (
     "CASEOVERLAP",
 )
 
-# What it says about yosys' models of cells: timing left out, ports that synthesis leaves open, our
-# model in the place of a black box, constructs that cost simulation speed.
-_WAIVED_IN_MODELS = (
-    "SPECIFYIGN",
-    "PINMISSING",
-    "MODDUP",
-    "INITIALDLY",
-    "COMBDLY",
-    "UNOPTFLAT",
-    "TIMESCALEMOD",
-    "MULTIDRIVEN",
+# Of a netlist with yosys' models of cells: it says timing left out, ports that synthesis leaves
+# open, our model in the place of a black box, constructs that cost simulation speed.
+NETLIST_OPTIONS = (
+    "-DNO_INCLUDES",
+    "-Wno-SPECIFYIGN",
+    "-Wno-PINMISSING",
+    "-Wno-MODDUP",
+    "-Wno-INITIALDLY",
+    "-Wno-COMBDLY",
+    "-Wno-UNOPTFLAT",
+    "-Wno-TIMESCALEMOD",
+    "-Wno-MULTIDRIVEN",
 )
 
 # Two-state simulation from known values. The runner's own --public-flat-rw would make every signal
@@ -316,8 +317,8 @@ def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Non
     sources = [rtl / name for name in design["verilog"]]
     options: list[str] = list(_OPTIONS)
     if netlist is not None:
-        sources = [netlist.resolve(), *_models(netlist, folder)]
-        options += ["-DNO_INCLUDES", *(f"-Wno-{rule}" for rule in _WAIVED_IN_MODELS)]
+        sources = [netlist.resolve(), *models_of(netlist, folder)]
+        options += NETLIST_OPTIONS
     if sum(source.stat().st_size for source in sources) > _LARGE:
         options += _PIECES
     control.write_text("\n".join(["`verilator_config", *rules, *public]) + "\n")
@@ -379,8 +380,14 @@ def _cocotb_version() -> str:
     return importlib.metadata.version("cocotb")
 
 
-def _models(netlist: Path, folder: Path) -> list[Path]:
-    """Return the models of the cells of ``DIR/synth/DEVICE/netlist.v``."""
+def models_of(netlist: Path, folder: Path) -> list[Path]:
+    """Return the Verilog of the cells of ``DIR/synth/DEVICE/netlist.v``, ours in ``folder``.
+
+    Raises
+    ------
+    BadInput
+        If there is no such netlist, or a cell in it has no model.
+    """
     if not netlist.is_file():
         raise BadInput(f"{netlist}: no netlist; hwquant synth writes one")
     family = find_device(netlist.resolve().parent.name).family

@@ -169,14 +169,19 @@ def _pins(name: str, count: int) -> str:
 _INITS = [f"INITVAL_{row:02X}" for row in range(64)]
 
 # Models of the two ECP5 cells that yosys 0.70 has as black boxes, for the modes in which it uses
-# them (share/lattice/brams_map_16kd.v, dsp_map_18x18.v); any other mode ends the simulation.
+# them (share/lattice/brams_map_16kd.v, dsp_map_18x18.v) and for those of `output_registers`; any
+# other mode ends the simulation or, as a parameter or pin that is missing here, stops Verilator.
 _ECP5_CELLS = f"""
 module MULT18X18D (input {_pins("A", 18)}, input {_pins("B", 18)}, input {_pins("C", 18)},
-    input SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, output {_pins("P", 36)});
+    input SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, CLK0, CE0, RST0, output {_pins("P", 36)});
+  parameter REG_OUTPUT_CLK = "NONE", REG_OUTPUT_CE = "CE0", REG_OUTPUT_RST = "RST0";
+  parameter GSR = "ENABLED";
   wire signed [18:0] a = {{SIGNEDA & A17, {_pins("A", 18)}}};
   wire signed [18:0] b = {{SIGNEDB & B17, {_pins("B", 18)}}};
   wire signed [37:0] p = a * b;
-  assign {{{_pins("P", 36)}}} = p[35:0];
+  reg [35:0] q = 0;
+  always @(posedge CLK0) if (RST0) q <= 0; else if (CE0) q <= p[35:0];
+  assign {{{_pins("P", 36)}}} = REG_OUTPUT_CLK == "CLK0" ? q : p[35:0];
 endmodule
 
 module DP16KD (
@@ -194,17 +199,23 @@ module DP16KD (
   wire [20479:0] init = {{{", ".join(reversed(_INITS))}}};  // 20 bits a word, of which 18 count
   integer k;
   initial for (k = 0; k < 2048; k = k + 1) mem[k] = init[(k / 2) * 20 + (k % 2) * 9 +: 9];
-  initial if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || CLKAMUX != "CLKA"
-      || CLKBMUX != "CLKB" || CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
+  localparam ISREG_A = REGMODE_A == "OUTREG", ISREG_B = REGMODE_B == "OUTREG";
+  localparam ISWIDE = DATA_WIDTH_B == 36;  // port B reads through the outputs of both
+  initial if (CLKAMUX != "CLKA" || CLKBMUX != "CLKB" || CSDECODE_A != "0b000"
+      || CSDECODE_B != "0b000" || !ISREG_A && REGMODE_A != "NOREG"
+      || !ISREG_B && REGMODE_B != "NOREG" || ISWIDE && ISREG_A != ISREG_B)
     $fatal(1, "DP16KD: a mode without a model");
 
   wire [13:0] ada = {{{_pins("ADA", 14)}}}, adb = {{{_pins("ADB", 14)}}};
   wire [17:0] dia = {{{_pins("DIA", 18)}}}, dib = {{{_pins("DIB", 18)}}};
   wire [35:0] da = {{dib, dia}}, db = {{18'b0, dib}};
   wire ena = CEA & ~CSA2 & ~CSA1 & ~CSA0, enb = CEB & ~CSB2 & ~CSB1 & ~CSB0;
-  reg [35:0] qa = 0, qb = 0;
-  assign {{{_pins("DOA", 18)}}} = DATA_WIDTH_B == 36 ? qb[17:0] : qa[17:0];
-  assign {{{_pins("DOB", 18)}}} = DATA_WIDTH_B == 36 ? qb[35:18] : qb[17:0];
+  reg [35:0] qa = 0, qb = 0, ra = 0, rb = 0;
+  always @(posedge CLKA) if (RSTA) ra <= 0; else if (OCEA) ra <= qa;
+  always @(posedge CLKB) if (RSTB) rb <= 0; else if (OCEB) rb <= qb;
+  wire [35:0] oa = ISREG_A ? ra : qa, ob = ISREG_B ? rb : qb;
+  assign {{{_pins("DOA", 18)}}} = ISWIDE ? ob[17:0] : oa[17:0];
+  assign {{{_pins("DOB", 18)}}} = ISWIDE ? ob[35:18] : ob[17:0];
 
   function [35:0] get(input [13:0] a, input integer w);
     case (w)

@@ -14,6 +14,7 @@ from typing import TypedDict, cast
 
 from hwquant.devices import Counts, Device, count_cells, find_device
 from hwquant.errors import BadInput, ToolFailed
+from hwquant.output_registers import Netlist, absorb
 from hwquant.toolchain import (
     nextpnr_ecp5_version,
     run_nextpnr_ecp5,
@@ -77,7 +78,8 @@ def synthesize(
 ) -> SynthResult:
     """Synthesize ``top`` (default: the design's) and the MAC array for a device.
 
-    The array is counted without DSP blocks unless ``array_dsp``, so that arrays compare.
+    The array is counted without DSP blocks unless ``array_dsp``, so that arrays compare. Registers
+    of an ECP5 design move into its blocks (`output_registers`), but not those of the array alone.
 
     Raises
     ------
@@ -90,12 +92,14 @@ def synthesize(
     design = _read_design(directory)
     rtl, folder = directory.resolve() / "rtl", directory.resolve() / "synth" / device
     folder.mkdir(parents=True, exist_ok=True)
-    command = f"{target.synth} {target.with_dsp}"
-    _run(rtl, folder, design["verilog"], top or design["top"], command, "stat", target.flat)
+    whole, command = top or design["top"], f"{target.synth} {target.with_dsp}"
+    mapping = _mapping(design["verilog"], whole, command, target.flat)
+    _write_netlist(rtl, folder, mapping, whole, target)
     array = design.get("mac_array")
     if array is not None:
         command = f"{target.synth} {target.with_dsp if array_dsp else target.no_dsp}"
-        _run(rtl, folder, array["verilog"], array["top"], command, "mac_array", target.flat)
+        mapping = _mapping(array["verilog"], array["top"], command, target.flat)
+        _count_array(rtl, folder, mapping)
     return read_synthesis(directory, device)
 
 
@@ -152,36 +156,46 @@ def _read_design(directory: Path) -> Entry:
     return cast(Entry, design)
 
 
-def _run(
-    rtl: Path, folder: Path, verilog: Sequence[str], top: str, command: str, stat: str, flat: bool
+def _mapping(verilog: Sequence[str], top: str, command: str, flat: bool) -> list[str]:
+    """Return the commands that make a flat netlist; ``$readmemh`` finds its files in ``rtl``."""
+    return [
+        *(f"read_verilog {name}" for name in verilog),
+        f"hierarchy -check -top {top}",
+        *(["setattr -mod -unset keep_hierarchy"] if flat else []),
+        f"{command.strip()} -top {top}",
+        # modules that were kept apart have been mapped once; now they multiply
+        "setattr -mod -unset keep_hierarchy",
+        "flatten",
+        "clean",
+    ]
+
+
+def _write_netlist(
+    rtl: Path, folder: Path, mapping: Sequence[str], top: str, target: Device
 ) -> None:
-    """Synthesize one top in ``rtl``, where ``$readmemh`` finds its files."""
+    """Map the design; what is placed, counted and simulated are one netlist."""
+    draft = folder / "new.netlist.json"
     there = f"../synth/{folder.name}"  # relative: yosys takes no spaces in a path
-    outputs = [f"{stat}.json"]
-    writers = [f"tee -q -o {there}/new.{stat}.json stat -json"]
-    if stat == "stat":
-        outputs += ["netlist.v", "netlist.json"]
-        writers += [
-            f"write_verilog -noattr {there}/new.netlist.v",
-            f"write_json {there}/new.netlist.json",
-        ]
-    run_yosys(
-        [
-            *(f"read_verilog {name}" for name in verilog),
-            f"hierarchy -check -top {top}",
-            *(["setattr -mod -unset keep_hierarchy"] if flat else []),
-            f"{command.strip()} -top {top}",
-            # modules that were kept apart have been mapped once; now they multiply
-            "setattr -mod -unset keep_hierarchy",
-            "flatten",
-            "clean",
-            *writers,
-        ],
-        log=folder / f"{stat}.log",
-        cwd=rtl,
-    )
-    for name in outputs:
+    commands = [*mapping, f"write_json {there}/{draft.name}"]
+    run_yosys(commands, log=folder / "stat.log", cwd=rtl)
+    if target.family == "ecp5":
+        netlist = cast(Netlist, json.loads(draft.read_text()))
+        absorb(netlist, top)
+        draft.write_text(json.dumps(netlist))
+    commands = [
+        f"read_json {draft.name}",
+        "tee -q -o new.stat.json stat -json",
+        "write_verilog -noattr new.netlist.v",
+    ]
+    run_yosys(commands, log=folder / "netlist.log", cwd=folder)
+    for name in ("stat.json", "netlist.v", "netlist.json"):
         (folder / f"new.{name}").rename(folder / name)
+
+
+def _count_array(rtl: Path, folder: Path, mapping: Sequence[str]) -> None:
+    count = f"tee -q -o ../synth/{folder.name}/new.mac_array.json stat -json"
+    run_yosys([*mapping, count], log=folder / "mac_array.log", cwd=rtl)
+    (folder / "new.mac_array.json").rename(folder / "mac_array.json")
 
 
 def _counts(stat: Path, target: Device) -> Counts:

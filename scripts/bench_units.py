@@ -25,6 +25,7 @@ from hwquant.synth import place_and_route, synthesize
 from hwquant.toolchain import verilog_from_rtlil
 
 DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
+KINDS = get_args(activation.Kind)[:-1]  # but auto
 VALUE_BITS = 20
 HEAD = ("function", "bits", "kind", "largest error", "cycles", "model", "ROM kbit")
 
@@ -71,23 +72,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 4, 6, 8])
     parser.add_argument("--functions", nargs="+", default=["ReLU", "SiLU"])
-    parser.add_argument("--max-code-error", type=int, default=0)
+    parser.add_argument("--max-code-error", type=int, nargs="+", default=[0])
+    parser.add_argument("--kinds", nargs="+", default=["tree", *KINDS])
     parser.add_argument("--seeds", type=int, default=0, help="of nextpnr, for Fmax on ECP5")
     options = parser.parse_args()
     cells = [f"{name} LUT / carry / FF / BRAM / DSP" for name in DEVICES]
     columns = [*HEAD, *cells, *["ECP5 MHz"] * bool(options.seeds)]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for name, bits in product(options.functions, options.bits):
+    for name, bits, kind in product(options.functions, options.bits, options.kinds):
         given = oracle(name, bits)
         v = np.arange(given.thresholds[0] - 1, given.thresholds[-1] + 1)
-        for kind in ("tree", *get_args(activation.Kind)[:-1]):
-            made, row, unit = given, [2, ""], Tree(given, bits)
-            if kind != "tree":
-                made = activation.fit([given], kind, options.max_code_error)[0]
-                row = [activation_delay(made), activation.cost(made)]
-                unit = create([made], VALUE_BITS, bits)
+        for most in options.max_code_error if kind in KINDS[1:] else [0]:
+            made = given if kind == "tree" else activation.fit([given], kind, most)[0]
             if kind in ("pade", "newton") and made is given:
                 continue
+            unit = Tree(given, bits) if kind == "tree" else create([made], VALUE_BITS, bits)
+            row = [2, ""] if kind == "tree" else [activation_delay(made), activation.cost(made)]
             codes, exact = (staircase_of(u)(v.copy()).astype(int) for u in (made, given))
             with tempfile.TemporaryDirectory() as folder:
                 row += price(unit, Path(folder), options.seeds)

@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant import cosim, golden, model_file
+from hwquant import cosim, golden, model_file, packaged
+from hwquant.activation import Kind
 from hwquant.config import QuantConfig
 from hwquant.emit import emit
-from hwquant.ir import IntArray, MacLayer, ProductTable, QuantGraph, Thresholds
+from hwquant.ir import (
+    IntArray,
+    MacLayer,
+    PowerNewton,
+    PowerPade,
+    ProductTable,
+    QuantGraph,
+    Thresholds,
+)
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
 from hwquant.quantize import quantize
+from hwquant.synth import synthesize
 from tests.placeable import altered_depthwise, altered_detail, altered_gate, placeable_graph
 from tests.random_graphs import Limits, random_images
 
@@ -112,6 +122,23 @@ def test_a_frame_of_small_networks_equals_golden(name: str, shared: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("kind", "unit"), [("pade", PowerPade), ("newton", PowerNewton)])
+def test_units_that_no_reference_design_has_equal_golden_in_the_network_that_ships(
+    kind: Kind, unit: type, tmp_path: Path
+) -> None:
+    mean, std = packaged.normalisation()
+    config = QuantConfig(mean=mean, std=std, activation=kind)
+    graph = quantize(load(packaged.model_path()), config)
+    units = [la.activation for la in graph.layers if isinstance(la, MacLayer) and la.activation]
+    assert all(isinstance(activation, unit) for activation in units)
+    emit(graph, Plan(8, 8, 2), tmp_path)
+    images = random_images(np.random.default_rng(1), graph, 1)
+    result = cosim.verify(tmp_path, images, expected(graph, images))
+    assert result.mismatches == 0, result.first
+    assert result.layer_cycles == planned(tmp_path)
+
+
+@pytest.mark.slow
 def test_three_frames_of_resnet8_equal_golden(shared: Path, tmp_path: Path) -> None:
     graph = quantize(load(shared / "models" / "mlperf_ic_resnet8.onnx"), QuantConfig())
     program = emit(graph, Plan(16, 16, 4), tmp_path)
@@ -188,3 +215,21 @@ def test_sabotage_is_seen(alter: Callable[[QuantGraph], QuantGraph], tmp_path: P
     emit(alter(graph), Plan(4, 4, 2), tmp_path)
     images = random_images(np.random.default_rng(6), graph, 1)
     assert cosim.verify(tmp_path, images, expected(graph, images)).mismatches
+
+
+@pytest.mark.synth
+@pytest.mark.slow
+def test_a_netlist_with_registers_in_its_blocks_equals_golden(tmp_path: Path) -> None:
+    graph, images = wide_network(Plan(2, 4, 1), 3)
+    emit(graph, Plan(2, 4, 1), tmp_path)
+    synthesize(tmp_path, "lfe5u-25f")
+    netlist = tmp_path / "synth" / "lfe5u-25f" / "netlist.v"
+    text = netlist.read_text()
+    assert '.REGMODE_B("OUTREG")' in text
+    assert '.REG_OUTPUT_CLK("CLK0")' in text
+    result = cosim.verify(tmp_path, images, expected(graph, images), netlist=netlist)
+    assert (result.mismatches, result.layer_cycles) == (0, planned(tmp_path))
+    stalled = cosim.verify(
+        tmp_path, images, expected(graph, images), netlist=netlist, stalls=5, reset_midway=True
+    )
+    assert stalled.mismatches == 0, stalled.first

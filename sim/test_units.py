@@ -1,4 +1,6 @@
-"""Power-activation units equal golden over all of 2**18 values, as Verilator runs their Verilog."""
+"""Power-activation units equal golden over all of 2**18 values, as Verilator runs their Verilog
+and the netlists that yosys makes of it.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from hwquant.activation import FULL_SCALE, Kind, fit, function_thresholds, thresholds
-from hwquant.cosim import WAIVED
+from hwquant.cosim import NETLIST_OPTIONS, WAIVED, models_of
 from hwquant.float_graph import Silu
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
@@ -19,7 +21,9 @@ from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Activation, Thresholds
 from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
+from hwquant.synth import synthesize
 from hwquant.toolchain import run_tool, verilator_env, verilog_from_rtlil
+from tests.gateware.test_power_activation import sabotaged
 
 pytestmark = [pytest.mark.cosim, pytest.mark.slow]
 
@@ -67,21 +71,30 @@ class Units(Component):
         return m
 
 
-def simulated(records: list[Activation], folder: Path) -> np.ndarray:
-    """Return the codes of all values, ``int[values, units]``."""
+def simulated(records: list[Activation], folder: Path, device: str | None = None) -> np.ndarray:
+    """Return the codes of all values, ``int[values, units]``, of the netlist for a device."""
     dut = Units(records)
-    verilog_from_rtlil(to_rtlil(dut, "units", Library()), folder / "units.v", memories="mem")
+    rtl = folder / "rtl"
+    verilog_from_rtlil(to_rtlil(dut, "units", Library()), rtl / "units.v", memories="mem")
     (folder / "bench.cpp").write_text(BENCH % (VALUE_BITS, dut.delay))
     rules = [f"lint_off -rule {rule}" for rule in WAIVED]
     (folder / "waivers.vlt").write_text("\n".join(["`verilator_config", *rules]) + "\n")
-    sources = ["waivers.vlt", "units.v", "bench.cpp"]
+    sources, options = [rtl / "units.v"], ["-O3", "--top-module", "units"]
+    if device is not None:
+        (folder / "design.json").write_text('{"schema": 1, "top": "units", "verilog": ["units.v"]}')
+        synthesize(folder, device)
+        netlist = folder / "synth" / device / "netlist.v"
+        sources, options = [netlist, *models_of(netlist, folder)], [*options, *NETLIST_OPTIONS]
+    options += [f"-I{folder}" for folder in sorted({source.parent for source in sources})]
+    files = [str(file) for file in (folder / "waivers.vlt", *sources, folder / "bench.cpp")]
+    model = folder / "model"
     run_tool(
-        ["verilator", "--cc", "--exe", "--build", "-O3", "--top-module", "units", *sources],
+        ["verilator", "--cc", "--exe", "--build", *options, "--Mdir", str(model), *files],
         log=folder / "build.log",
-        cwd=folder,
+        cwd=rtl,
         env=verilator_env(),
     )
-    run_tool([str(folder / "obj_dir" / "Vunits")], log=folder / "codes.bin", cwd=folder)
+    run_tool([str(model / "Vunits")], log=folder / "codes.bin", cwd=rtl)
     read = np.fromfile(folder / "codes.bin", np.uint8)
     return read.reshape(1 << VALUE_BITS, -1)[:, : len(records)]
 
@@ -127,3 +140,26 @@ def test_one_changed_threshold_is_seen(tmp_path: Path) -> None:
     values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
     wrong = values[got != staircase_of(oracle)(values.copy())]
     assert wrong.tolist() == [oracle.thresholds[7]]
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize("device", ["lfe5u-25f", "xc7a35t", "ice40hx8k"])
+def test_netlists_of_units_equal_golden_and_wrong_ones_do_not(device: str, tmp_path: Path) -> None:
+    """Of 4 bits, and of 8 bits tables in block RAM, which yosys has no model of for xc7."""
+    oracle = {
+        bits: thresholds(activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0), bits)
+        for bits in (4, 8)
+    }
+    records = [fit([oracle[4]], kind)[0] for kind in KINDS]
+    assert len(set(map(type, records))) == len(KINDS)
+    if device != "xc7a35t":
+        records += fit([oracle[8]], "table")
+    changed = [sabotaged(record) for record in records]
+    got = simulated([*records, *changed], tmp_path, device)
+    values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+    golden = np.stack([staircase_of(record)(values.copy()) for record in records], axis=1)
+    np.testing.assert_array_equal(got[:, : len(records)], golden)
+    assert (got[:, len(records) :] != golden).any(axis=0).all()
+    netlist = (tmp_path / "synth" / device / "netlist.v").read_text()
+    registered = [netlist.count('"OUTREG"'), netlist.count('REG_OUTPUT_CLK("CLK0")')]
+    assert all(registered) == (device == "lfe5u-25f")

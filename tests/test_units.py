@@ -113,6 +113,13 @@ def test_auto_takes_the_cheapest(bits: int) -> None:
     assert cost(chosen) < cost(given)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+@pytest.mark.parametrize("name", ["relu", "silu"])
+def test_auto_takes_what_has_the_fewest_luts_in_the_price_table(name: str, bits: int) -> None:
+    (chosen,) = fit([oracle(0.55, bits, "plain", name)], "auto")
+    assert isinstance(chosen, PowerTable)
+
+
 def test_every_layer_gets_the_unit_of_its_staircase() -> None:
     graph = random_graph(np.random.default_rng(4))
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]

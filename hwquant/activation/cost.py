@@ -4,17 +4,21 @@ from typing import assert_never
 
 from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Thresholds, Window
 
-ROM_BITS = 16  # that one LUT4 holds; a block RAM's bits count alike
+LOGIC_BITS = 512  # of a table that becomes logic; more become a memory
+ROM_BITS = 16  # that one LUT4 holds
+# of a memory, to one LUT: devices have 42 (ECP5) to 88 (xc7) bits of block RAM for each LUT
+MEMORY_BITS = 64
 
 
 def cost(activation: Activation) -> int:
     """LUT4 of a unit that has this activation alone, DSP blocks and block RAMs as LUTs.
 
-    The logic of `logic_cost`, a product one for each pair of bits, a read-only memory one for
-    ``ROM_BITS``.
+    The logic of `logic_cost`, a product one for each pair of bits, a table one for ``ROM_BITS`` or,
+    if it becomes a memory, for ``MEMORY_BITS``.
     """
     products = sum(a * b for a, b in factors(activation))
-    return logic_cost(activation) + products + _rom_bits(activation) // ROM_BITS
+    logic, memory = _rom_bits(activation)
+    return logic_cost(activation) + products + logic // ROM_BITS + memory // MEMORY_BITS
 
 
 def logic_cost(activation: Activation) -> int:
@@ -69,15 +73,18 @@ def _divider(quotient_bits: int, divisor_bits: int) -> int:
     return quotient_bits * (divisor_bits + 1)
 
 
-def _rom_bits(activation: Activation) -> int:
+def _rom_bits(activation: Activation) -> tuple[int, int]:
+    """Return the bits of tables that become logic, and of those that become memories."""
     codes = activation.codes
     is_rank = codes == tuple(range(len(codes)))
     decoder = 0 if is_rank else len(codes) * max(codes).bit_length()
     match activation:
         case Thresholds(steps, _):
-            return decoder + len(steps) * (steps[-1] - steps[0] + 1).bit_length()
+            return decoder + len(steps) * (steps[-1] - steps[0] + 1).bit_length(), 0
         case PowerTable() | PowerPade() | PowerNewton():
-            return decoder + sum(words * bits for words, bits in tables(activation.window))
+            sizes = [words * bits for words, bits in tables(activation.window)]
+            logic = sum(size for size in sizes if size <= LOGIC_BITS)
+            return decoder + logic, sum(sizes) - logic
         case _:
             assert_never(activation)
 

@@ -41,7 +41,7 @@ def add_memory(
         )
         m.submodules[label] = store
         port = store.read_port(domain="sync")
-        read = Signal(bits, name=f"{label}_word")
+        read = Signal(bits, name=f"{label}_word", reset_less=True)
         m.d.comb += [port.addr.eq(address), port.en.eq(1)]
         m.d.sync += read.eq(port.data)
         if write is not None:

@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.divider import divide
+from hwquant.gateware.multiply import limbs
 from hwquant.gateware.unit_data import chosen
 from hwquant.ir import PowerNewton, PowerPade, PowerTable
 from hwquant.plan import HORNER_DELAY, log2_ceil, newton_quotient_bits
@@ -47,19 +48,26 @@ def _polynomial(
     select: Value | None,
     name: str,
 ) -> Value:
-    """Evaluate by Horner's scheme, one product at a time, ``degree`` times ``HORNER_DELAY``."""
+    """Evaluate by Horner's scheme, one product at a time, ``degree`` times ``HORNER_DELAY``.
+
+    A wide factor is cut, so that each product's register is that of its multiplier block.
+    """
     own = len(records[0]) - 1
     x = delayed(m, x, HORNER_DELAY * (degree - own), f"{name}_early")
     total = Value.cast(chosen([terms[-1] for terms in records], select))
     largest = max(1, *(terms[-1] for terms in records))
     for at in reversed(range(own)):
-        product = Signal(
-            range((largest << len(x)) + 1), name=f"{name}_{at}_product", reset_less=True
-        )
+        product: Value = Const(0, 0)
+        for part in limbs(len(total)):
+            partial = Signal(
+                part.stop - part.start + len(x), name=f"{name}_{at}_{part.start}", reset_less=True
+            )
+            m.d.sync += partial.eq(total[part] * x)
+            product = product + (partial << part.start)
         largest += max(terms[at] for terms in records)
         following = Signal(range(largest + 1), name=f"{name}_{at}", reset_less=True)
         term = chosen([terms[at] for terms in records], select)
-        m.d.sync += [product.eq(total * x), following.eq((product >> len(x)) + term)]
+        m.d.sync += following.eq((product >> len(x)) + term)
         total, x = following, delayed(m, x, HORNER_DELAY, f"{name}_{at}_x")
     return total
 

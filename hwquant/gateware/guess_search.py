@@ -10,7 +10,7 @@ from hwquant.gateware.delay import delayed
 from hwquant.gateware.guess import quotient, root, segment
 from hwquant.gateware.unit_data import Rom, chosen, decode, joined, unit_ports
 from hwquant.ir import Guess, PowerNewton, PowerPade, PowerTable
-from hwquant.plan import READ_DELAY, guess_delay
+from hwquant.plan import COMPARE_DELAY, READ_DELAY, guess_delay
 
 
 class GuessSearch(Component):
@@ -97,11 +97,15 @@ class GuessSearch(Component):
             threshold = rom.read(at if select is None else Cat(at, select))
             at = delayed(m, at, READ_DELAY, f"at_{stage}")
             u = delayed(m, u, READ_DELAY, f"u_{stage}")
-            reached = Signal(name=f"reached_{stage}")
-            m.d.comb += reached.eq(u >= threshold)
+            reached = Signal(name=f"reached_{stage}", reset_less=True)
             following = Signal(rank_bits, name=f"at_after_{stage}", reset_less=True)
-            # from the middle of a window to that of its half; in the end to the rank itself
+            # from the middle of a window to that of its half; in the end to the rank itself; two
+            # carry chains, a cycle each
             half = 1 << stage >> 1
-            m.d.sync += following.eq(at + Mux(reached, max(half, 1), -half))
-            at, u = following, delayed(m, u, 1, f"u_after_{stage}")
+            held = delayed(m, at, COMPARE_DELAY - 1, f"held_{stage}")
+            m.d.sync += [
+                reached.eq(u >= threshold),
+                following.eq(held + Mux(reached, max(half, 1), -half)),
+            ]
+            at, u = following, delayed(m, u, COMPARE_DELAY, f"u_after_{stage}")
         return at

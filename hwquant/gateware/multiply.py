@@ -23,7 +23,7 @@ def multiplied(m: Module, a: Value, b: Value, name: str) -> Value:
     for at, part in enumerate(parts):
         factor = a[part].as_signed() if part is parts[-1] else a[part]
         product = factor * b
-        register = Signal(product.shape(), name=f"{name}_{at}")
+        register = Signal(product.shape(), name=f"{name}_{at}", reset_less=True)
         m.d.sync += register.eq(product)
         total = total + (register << part.start) if at else register
     result = Signal(signed(len(a) + len(b)), name=name)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from hwquant.activation.cost import tables
+from hwquant.activation.cost import LOGIC_BITS, tables
 from hwquant.gateware.component import Component
 from hwquant.gateware.guess_search import GuessSearch
 from hwquant.gateware.threshold_search import ThresholdSearch
-from hwquant.gateware.unit_data import LOGIC_BITS
 from hwquant.ir import (
     Activation,
     MacLayer,

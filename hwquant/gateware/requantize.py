@@ -127,7 +127,7 @@ class Requantize(Component):
         skip = Signal(len(given))
         factor, product, product_2 = (
             Signal(len(multiplier)),
-            Signal(len(skip) + len(multiplier)),
+            Signal(len(skip) + len(multiplier), reset_less=True),
             Signal(len(skip) + len(multiplier)),
         )
         m.d.sync += [

@@ -6,11 +6,10 @@ from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import memory
 from amaranth.lib.wiring import In, Member, Out
 
+from hwquant.activation.cost import LOGIC_BITS
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import Activation
-
-LOGIC_BITS = 512  # of a table that becomes logic; more become a memory
 
 
 def unit_ports(records: int, value_bits: int, code_bits: int) -> dict[str, Member]:

@@ -21,22 +21,21 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _00_;
-  reg _01_;
+  reg [31:0] _01_;
   reg [31:0] _02_;
   reg [31:0] _03_;
-  reg [31:0] _04_;
+  reg [5:0] _04_;
   reg [5:0] _05_;
   reg [5:0] _06_;
-  reg [5:0] _07_;
-  wire [23:0] _08_;
+  wire [23:0] _07_;
+  wire _08_;
   wire _09_;
   wire _10_;
   wire _11_;
-  wire _12_;
-  wire [31:0] _13_;
-  reg [9:0] _14_;
-  reg [127:0] _15_;
-  reg _16_;
+  wire [31:0] _12_;
+  reg [9:0] _13_;
+  reg _14_;
+  reg _15_;
   wire [11:0] address;
   wire [11:0] \address$73 ;
   wire bank;
@@ -128,35 +127,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] write_1__word;
   reg [127:0] weights [631:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [127:0] _33_;
+  reg [127:0] _32_;
   always @(posedge clk) begin
-    _33_ <= weights[port__addr];
+    _32_ <= weights[port__addr];
   end
-  assign port__data = _33_;
+  assign port__data = _32_;
   assign _00_ = ~ flags_2[5];
   assign \i__valid$39  = flags_2[0] & _00_;
-  assign _09_ = ! bank;
-  assign _13_ = pad_1 ? pad_word_1 : read_word;
+  assign _08_ = ! bank;
+  assign _12_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    port__addr <= _14_;
+    port__addr <= _13_;
   always @(posedge clk)
-    weights_word <= _15_;
+    weights_word <= port__data;
   always @(posedge clk)
-    pad_0 <= _16_;
+    pad_0 <= _14_;
   always @(posedge clk)
-    pad_1 <= _01_;
+    pad_1 <= _15_;
   always @(posedge clk)
-    pad_word_0 <= _02_;
+    pad_word_0 <= _01_;
   always @(posedge clk)
-    pad_word_1 <= _03_;
+    pad_word_1 <= _02_;
   always @(posedge clk)
-    word <= _04_;
+    word <= _03_;
   always @(posedge clk)
-    flags_0 <= _05_;
+    flags_0 <= _04_;
   always @(posedge clk)
-    flags_1 <= _06_;
+    flags_1 <= _05_;
   always @(posedge clk)
-    flags_2 <= _07_;
+    flags_2 <= _06_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -204,7 +203,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_08_),
+    .window(_07_),
     .write(\write$72 )
   );
   \accelerator.mac_array  mac_array (
@@ -254,10 +253,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _09_;
+      write_0__enable = _08_;
     end
     if (\write$72 ) begin
-      write_0__enable = _11_;
+      write_0__enable = _10_;
     end
   end
   always @* begin
@@ -277,17 +276,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_0__word = { 8'h00, _08_ };
+      write_0__word = { 8'h00, _07_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _10_;
+      write_1__enable = _09_;
     end
     if (\write$72 ) begin
-      write_1__enable = _12_;
+      write_1__enable = _11_;
     end
   end
   always @* begin
@@ -307,77 +306,70 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$68 ;
     end
     if (\write$72 ) begin
-      write_1__word = { 8'h00, _08_ };
+      write_1__word = { 8'h00, _07_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _14_ = walk__weight_address;
+    _13_ = walk__weight_address;
     if (rst) begin
-      _14_ = 10'h000;
+      _13_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _15_ = port__data;
+    _14_ = walk__pad;
     if (rst) begin
-      _15_ = 128'h00000000000000000000000000000000;
+      _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _16_ = walk__pad;
+    _15_ = pad_0;
     if (rst) begin
-      _16_ = 1'h0;
+      _15_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = pad_0;
+    _01_ = walk__pad_word;
     if (rst) begin
-      _01_ = 1'h0;
+      _01_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = walk__pad_word;
+    _02_ = pad_word_0;
     if (rst) begin
       _02_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = pad_word_0;
+    _03_ = _12_;
     if (rst) begin
       _03_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = _13_;
+    _04_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _04_ = 32'd0;
+      _04_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _05_ = flags_0;
     if (rst) begin
       _05_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = flags_0;
+    _06_ = flags_1;
     if (rst) begin
       _06_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = flags_1;
-    if (rst) begin
-      _07_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -409,7 +401,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$57  = high;
   assign \low$59  = low;
   assign \two_digits$61  = two_digits;
-  assign word_0 = { 8'h00, _08_ };
+  assign word_0 = { 8'h00, _07_ };
   assign is_pool = 1'h0;
   assign \i__payload$35.x  = \i__payload$35 [31:0];
   assign \i__payload$35.w  = \i__payload$35 [159:32];
@@ -421,9 +413,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$35 [160] = flags_2[1];
   assign \i__payload$35 [159:32] = weights_word;
   assign \i__payload$35 [31:0] = word;
-  assign _10_ = bank;
-  assign _11_ = 1'h1;
-  assign _12_ = 1'h0;
+  assign _09_ = bank;
+  assign _10_ = 1'h1;
+  assign _11_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -467,23 +459,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire _06_;
   wire [11:0] _07_;
   wire _08_;
-  reg [31:0] _09_;
-  reg [31:0] _10_;
+  reg _09_;
+  reg _10_;
   wire _11_;
-  reg [31:0] _12_;
+  reg _12_;
   reg _13_;
   reg _14_;
   reg _15_;
-  reg _16_;
-  reg _17_;
-  reg _18_;
+  wire [11:0] _16_;
+  wire _17_;
+  wire _18_;
   wire [11:0] _19_;
   wire _20_;
   wire _21_;
-  wire [11:0] _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
+  wire _22_;
   reg [31:0] bank_0_word = 32'd0;
   reg bank_1_1_chosen_0 = 1'h0;
   reg bank_1_1_chosen_1 = 1'h0;
@@ -518,11 +507,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (write_port__en)
       bank_0[write_0__address[9:0]] <= write_port__data;
   end
-  reg [31:0] _62_;
+  reg [31:0] _59_;
   always @(posedge clk) begin
-    _62_ <= bank_0[_19_[9:0]];
+    _59_ <= bank_0[_16_[9:0]];
   end
-  assign port__data = _62_;
+  assign port__data = _59_;
   (* no_rw_check = 32'd1 *)
   reg [31:0] bank_1 [2047:0];
   initial $readmemh("mem/zero.2048x32.mem", bank_1 );
@@ -530,11 +519,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$14 )
       bank_1[write_1__address[10:0]] <= \write_port__data$18 ;
   end
-  reg [31:0] _63_;
+  reg [31:0] _60_;
   always @(posedge clk) begin
-    _63_ <= bank_1[_22_[10:0]];
+    _60_ <= bank_1[_19_[10:0]];
   end
-  assign \port__data$36  = _63_;
+  assign \port__data$36  = _60_;
   (* no_rw_check = 32'd1 *)
   reg [31:0] bank_1_1 [303:0];
   initial $readmemh("mem/zero.304x32.mem", bank_1_1 );
@@ -542,20 +531,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$22 )
       bank_1_1[write_1__address[8:0]] <= \write_port__data$18 ;
   end
-  reg [31:0] _64_;
+  reg [31:0] _61_;
   always @(posedge clk) begin
-    _64_ <= bank_1_1[_01_[8:0]];
+    _61_ <= bank_1_1[_01_[8:0]];
   end
-  assign \port__data$37  = _64_;
+  assign \port__data$37  = _61_;
   assign _00_ = ! residual_bank;
   assign _11_ = residual_valid & _00_;
-  assign _19_ = _11_ ? residual_address : read_address;
-  assign _21_ = residual_valid & _20_;
-  assign _22_ = _21_ ? residual_address : read_address;
-  assign _23_ = ! write_1__address[11];
-  assign \write_port__en$14  = write_1__enable & _23_;
-  assign _25_ = residual_valid & _24_;
-  assign _01_ = _25_ ? residual_address : read_address;
+  assign _16_ = _11_ ? residual_address : read_address;
+  assign _18_ = residual_valid & _17_;
+  assign _19_ = _18_ ? residual_address : read_address;
+  assign _20_ = ! write_1__address[11];
+  assign \write_port__en$14  = write_1__enable & _20_;
+  assign _22_ = residual_valid & _21_;
+  assign _01_ = _22_ ? residual_address : read_address;
   assign _02_ = write_1__address[11:9] == 3'h4;
   assign \write_port__en$22  = write_1__enable & _02_;
   assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
@@ -566,92 +555,71 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _07_ = _06_ ? residual_address : read_address;
   assign _08_ = _07_[11:9] == 3'h4;
   always @(posedge clk)
-    bank_0_word <= _09_;
+    bank_0_word <= port__data;
   always @(posedge clk)
-    bank_1_word <= _10_;
+    bank_1_word <= \port__data$36 ;
   always @(posedge clk)
-    bank_1_1_word <= _12_;
+    bank_1_1_word <= \port__data$37 ;
   always @(posedge clk)
-    bank_1_1_chosen_0 <= _13_;
+    bank_1_1_chosen_0 <= _09_;
   always @(posedge clk)
-    bank_1_1_chosen_1 <= _14_;
+    bank_1_1_chosen_1 <= _10_;
   always @(posedge clk)
-    read_bank_0 <= _15_;
+    read_bank_0 <= _12_;
   always @(posedge clk)
-    read_bank_1 <= _16_;
+    read_bank_1 <= _13_;
   always @(posedge clk)
-    residual_bank_0 <= _17_;
+    residual_bank_0 <= _14_;
   always @(posedge clk)
-    residual_bank_1 <= _18_;
+    residual_bank_1 <= _15_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _09_ = port__data;
+    _09_ = _08_;
     if (rst) begin
-      _09_ = 32'd0;
+      _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _10_ = \port__data$36 ;
+    _10_ = bank_1_1_chosen_0;
     if (rst) begin
-      _10_ = 32'd0;
+      _10_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _12_ = \port__data$37 ;
+    _12_ = read_bank;
     if (rst) begin
-      _12_ = 32'd0;
+      _12_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _13_ = _08_;
+    _13_ = read_bank_0;
     if (rst) begin
       _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _14_ = bank_1_1_chosen_0;
+    _14_ = residual_bank;
     if (rst) begin
       _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _15_ = read_bank;
+    _15_ = residual_bank_0;
     if (rst) begin
       _15_ = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _16_ = read_bank_0;
-    if (rst) begin
-      _16_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _17_ = residual_bank;
-    if (rst) begin
-      _17_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _18_ = residual_bank_0;
-    if (rst) begin
-      _18_ = 1'h0;
-    end
-  end
-  assign port__addr = _19_[9:0];
+  assign port__addr = _16_[9:0];
   assign port__en = 1'h1;
   assign write_0__enable = write_port__en;
   assign write_port__addr = write_0__address[9:0];
   assign write_0__word = write_port__data;
-  assign \port__addr$12  = _22_[10:0];
+  assign \port__addr$12  = _19_[10:0];
   assign \port__en$13  = 1'h1;
   assign \write_port__addr$17  = write_1__address[10:0];
   assign write_1__word = \write_port__data$18 ;
@@ -659,8 +627,8 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign \port__en$21  = 1'h1;
   assign \write_port__addr$23  = write_1__address[8:0];
   assign \write_port__data$24  = \write_port__data$18 ;
-  assign _20_ = residual_bank;
-  assign _24_ = residual_bank;
+  assign _17_ = residual_bank;
+  assign _21_ = residual_bank;
   assign _05_ = residual_bank;
 endmodule
 
@@ -742,10 +710,10 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _035_;
   reg _036_;
   reg _037_;
-  reg _038_;
+  wire _038_;
   wire _039_;
-  wire _040_;
-  wire [123:0] _041_;
+  wire [123:0] _040_;
+  wire _041_;
   wire _042_;
   wire _043_;
   wire _044_;
@@ -755,8 +723,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _048_;
   wire _049_;
   wire _050_;
-  wire _051_;
-  wire [6:0] _052_;
+  wire [6:0] _051_;
+  wire _052_;
   wire _053_;
   wire _054_;
   wire _055_;
@@ -773,38 +741,38 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _066_;
   wire _067_;
   wire _068_;
-  wire _069_;
-  reg _070_;
-  reg [2:0] _071_;
+  reg _069_;
+  reg [2:0] _070_;
+  reg _071_;
   reg _072_;
-  reg _073_;
-  reg [2:0] _074_;
-  reg _075_;
+  reg [2:0] _073_;
+  reg _074_;
+  reg [123:0] _075_;
   reg [123:0] _076_;
-  reg [123:0] _077_;
-  wire _078_;
+  wire _077_;
+  reg [123:0] _078_;
   reg [123:0] _079_;
   reg [123:0] _080_;
-  reg [123:0] _081_;
-  reg [5:0] _082_;
+  reg [5:0] _081_;
+  reg _082_;
   reg _083_;
   reg _084_;
   reg _085_;
-  reg _086_;
-  reg [5:0] _087_;
-  reg [279:0] _088_;
-  wire _089_;
-  reg [2:0] _090_;
+  reg [5:0] _086_;
+  reg [2:0] _087_;
+  wire _088_;
+  reg _089_;
+  reg _090_;
   reg _091_;
-  reg _092_;
-  reg _093_;
+  reg [7:0] _092_;
+  reg [7:0] _093_;
   reg [7:0] _094_;
   reg [7:0] _095_;
   reg [7:0] _096_;
   reg [7:0] _097_;
   reg [7:0] _098_;
-  reg [7:0] _099_;
-  wire _100_;
+  wire _099_;
+  reg [7:0] _100_;
   reg [7:0] _101_;
   reg [7:0] _102_;
   reg [7:0] _103_;
@@ -813,9 +781,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg [7:0] _106_;
   reg [7:0] _107_;
   reg [7:0] _108_;
-  reg [7:0] _109_;
-  reg [7:0] _110_;
-  wire _111_;
+  reg _109_;
+  wire _110_;
+  reg _111_;
   reg _112_;
   reg _113_;
   reg _114_;
@@ -825,8 +793,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _118_;
   reg _119_;
   reg _120_;
-  reg _121_;
-  wire _122_;
+  wire _121_;
+  reg _122_;
   reg _123_;
   reg _124_;
   reg _125_;
@@ -836,7 +804,6 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _129_;
   reg _130_;
   reg _131_;
-  reg _132_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [30:0] acc;
@@ -1044,232 +1011,232 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire signed [20:0] \value$166 ;
   reg [279:0] parameter_memory [44:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [279:0] _264_;
+  reg [279:0] _263_;
   always @(posedge clk) begin
-    _264_ <= parameter_memory[address];
+    _263_ <= parameter_memory[address];
   end
-  assign port__data = _264_;
+  assign port__data = _263_;
   assign _000_ = 9'h1ff >> layer;
-  assign _045_ = 10'h3f8 >> layer;
-  assign _056_ = 9'h1c0 >> layer;
-  assign _067_ = 9'h124 >> layer;
-  assign _078_ = ~ \$signal$8 ;
-  assign _089_ = chunk == last_chunk;
-  assign _122_ = _078_ & _111_;
+  assign _044_ = 10'h3f8 >> layer;
+  assign _055_ = 9'h1c0 >> layer;
+  assign _066_ = 9'h124 >> layer;
+  assign _077_ = ~ \$signal$8 ;
+  assign _088_ = chunk == last_chunk;
+  assign _121_ = _077_ & _110_;
   assign _001_ = chunk == last_chunk;
   assign _012_ = chunk + 1'h1;
   assign _023_ = _001_ ? 4'h0 : _012_;
-  assign _039_ = chunk == last_chunk;
-  assign _042_ = 1'h0 >> layer;
-  assign _043_ = 10'h3fa >> layer;
-  assign _044_ = 6'h2c >> layer;
-  assign _046_ = 10'h2b0 >> layer;
-  assign _047_ = 8'hc0 >> layer;
-  assign _048_ = 10'h300 >> layer;
-  assign _049_ = chunk == last_chunk;
-  assign _050_ = turn_ends & _049_;
-  assign _051_ = fields_loaded | _050_;
-  assign _052_ = address + 1'h1;
-  assign _053_ = 8'hfd >> layer;
-  assign _054_ = 9'h101 >> layer;
-  assign _055_ = 10'h200 >> layer;
-  assign _057_ = 7'h6e >> layer;
-  assign _058_ = 9'h100 >> layer;
-  assign _059_ = 10'h200 >> layer;
-  assign _060_ = ~ is_last;
-  assign _061_ = has_value_8 & _060_;
-  assign _062_ = ! chunk;
+  assign _038_ = chunk == last_chunk;
+  assign _041_ = 1'h0 >> layer;
+  assign _042_ = 10'h3fa >> layer;
+  assign _043_ = 6'h2c >> layer;
+  assign _045_ = 10'h2b0 >> layer;
+  assign _046_ = 8'hc0 >> layer;
+  assign _047_ = 10'h300 >> layer;
+  assign _048_ = chunk == last_chunk;
+  assign _049_ = turn_ends & _048_;
+  assign _050_ = fields_loaded | _049_;
+  assign _051_ = address + 1'h1;
+  assign _052_ = 8'hfd >> layer;
+  assign _053_ = 9'h101 >> layer;
+  assign _054_ = 10'h200 >> layer;
+  assign _056_ = 7'h6e >> layer;
+  assign _057_ = 9'h100 >> layer;
+  assign _058_ = 10'h200 >> layer;
+  assign _059_ = ~ is_last;
+  assign _060_ = has_value_8 & _059_;
+  assign _061_ = ! chunk;
+  assign _062_ = chunk == last_chunk;
   assign _063_ = chunk == last_chunk;
-  assign _064_ = chunk == last_chunk;
-  assign _068_ = ~ _066_;
-  assign _069_ = \$signal$8  | _068_;
-  assign turn_ends = \$signal  & _069_;
+  assign _067_ = ~ _065_;
+  assign _068_ = \$signal$8  | _067_;
+  assign turn_ends = \$signal  & _068_;
   assign pixel_ends = chunk == last_chunk;
   assign \i__valid$175  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _070_;
+    fields_loaded <= _069_;
   always @(posedge clk)
-    last_chunk <= _071_;
+    last_chunk <= _070_;
   always @(posedge clk)
-    two_cycles <= _072_;
+    two_cycles <= _071_;
   always @(posedge clk)
-    \$signal$8  <= _073_;
+    \$signal$8  <= _072_;
   always @(posedge clk)
-    chunk <= _074_;
+    chunk <= _073_;
   always @(posedge clk)
-    \$signal  <= _075_;
+    \$signal  <= _074_;
   always @(posedge clk)
-    held <= _076_;
+    held <= _075_;
   always @(posedge clk)
-    front_0 <= _077_;
+    front_0 <= _076_;
   always @(posedge clk)
-    front_1 <= _079_;
+    front_1 <= _078_;
   always @(posedge clk)
-    front_2 <= _080_;
+    front_2 <= _079_;
   always @(posedge clk)
-    front_3 <= _081_;
+    front_3 <= _080_;
   always @(posedge clk)
-    parameter_base <= _082_;
+    parameter_base <= _081_;
   always @(posedge clk)
-    parameter_turn_0 <= _083_;
+    parameter_turn_0 <= _082_;
   always @(posedge clk)
-    parameter_turn_1 <= _084_;
+    parameter_turn_1 <= _083_;
   always @(posedge clk)
-    parameter_restart_0 <= _085_;
+    parameter_restart_0 <= _084_;
   always @(posedge clk)
-    parameter_restart_1 <= _086_;
+    parameter_restart_1 <= _085_;
   always @(posedge clk)
-    address <= _087_;
+    address <= _086_;
   always @(posedge clk)
-    parameter_memory_word <= _088_;
+    parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _090_;
+    shift_select <= _087_;
   always @(posedge clk)
-    unit_select <= _091_;
+    unit_select <= _089_;
   always @(posedge clk)
-    record_select <= _092_;
+    record_select <= _090_;
   always @(posedge clk)
-    is_last <= _093_;
+    is_last <= _091_;
   always @(posedge clk)
-    code_1_0_0 <= _094_;
+    code_1_0_0 <= _092_;
   always @(posedge clk)
-    code_1_0_1 <= _095_;
+    code_1_0_1 <= _093_;
   always @(posedge clk)
-    code_1_0_2 <= _096_;
+    code_1_0_2 <= _094_;
   always @(posedge clk)
-    code_1_0_3 <= _097_;
+    code_1_0_3 <= _095_;
   always @(posedge clk)
-    code_1_1_0 <= _098_;
+    code_1_1_0 <= _096_;
   always @(posedge clk)
-    code_1_1_1 <= _099_;
+    code_1_1_1 <= _097_;
   always @(posedge clk)
-    code_1_1_2 <= _101_;
+    code_1_1_2 <= _098_;
   always @(posedge clk)
-    code_1_1_3 <= _102_;
+    code_1_1_3 <= _100_;
   always @(posedge clk)
-    code_1_2_0 <= _103_;
+    code_1_2_0 <= _101_;
   always @(posedge clk)
-    code_1_2_1 <= _104_;
+    code_1_2_1 <= _102_;
   always @(posedge clk)
-    code_1_2_2 <= _105_;
+    code_1_2_2 <= _103_;
   always @(posedge clk)
-    code_1_2_3 <= _106_;
+    code_1_2_3 <= _104_;
   always @(posedge clk)
-    code_1_3_0 <= _107_;
+    code_1_3_0 <= _105_;
   always @(posedge clk)
-    code_1_3_1 <= _108_;
+    code_1_3_1 <= _106_;
   always @(posedge clk)
-    code_1_3_2 <= _109_;
+    code_1_3_2 <= _107_;
   always @(posedge clk)
-    code_1_3_3 <= _110_;
+    code_1_3_3 <= _108_;
   always @(posedge clk)
-    has_value_0 <= _112_;
+    has_value_0 <= _109_;
   always @(posedge clk)
-    has_value_1 <= _113_;
+    has_value_1 <= _111_;
   always @(posedge clk)
-    has_value_2 <= _114_;
+    has_value_2 <= _112_;
   always @(posedge clk)
-    has_value_3 <= _115_;
+    has_value_3 <= _113_;
   always @(posedge clk)
-    has_value_4 <= _116_;
+    has_value_4 <= _114_;
   always @(posedge clk)
-    has_value_5 <= _117_;
+    has_value_5 <= _115_;
   always @(posedge clk)
-    has_value_6 <= _118_;
+    has_value_6 <= _116_;
   always @(posedge clk)
-    has_value_7 <= _119_;
+    has_value_7 <= _117_;
   always @(posedge clk)
-    has_value_8 <= _120_;
+    has_value_8 <= _118_;
   always @(posedge clk)
-    has_code_0 <= _121_;
+    has_code_0 <= _119_;
   always @(posedge clk)
-    has_code_1 <= _123_;
+    has_code_1 <= _120_;
   always @(posedge clk)
-    has_code_2 <= _124_;
+    has_code_2 <= _122_;
   always @(posedge clk)
-    has_code_3 <= _125_;
+    has_code_3 <= _123_;
   always @(posedge clk)
-    has_code_4 <= _126_;
+    has_code_4 <= _124_;
   always @(posedge clk)
-    has_code_5 <= _127_;
+    has_code_5 <= _125_;
   always @(posedge clk)
-    has_code_6 <= _128_;
+    has_code_6 <= _126_;
   always @(posedge clk)
-    has_code_7 <= _129_;
+    has_code_7 <= _127_;
   always @(posedge clk)
-    has_code_8 <= _130_;
+    has_code_8 <= _128_;
   always @(posedge clk)
-    pixel_starts_0 <= _131_;
+    pixel_starts_0 <= _129_;
   always @(posedge clk)
-    pixel_starts_1 <= _132_;
+    pixel_starts_1 <= _130_;
   always @(posedge clk)
-    pixel_starts_2 <= _002_;
+    pixel_starts_2 <= _131_;
   always @(posedge clk)
-    pixel_starts_3 <= _003_;
+    pixel_starts_3 <= _002_;
   always @(posedge clk)
-    pixel_starts_4 <= _004_;
+    pixel_starts_4 <= _003_;
   always @(posedge clk)
-    pixel_starts_5 <= _005_;
+    pixel_starts_5 <= _004_;
   always @(posedge clk)
-    pixel_starts_6 <= _006_;
+    pixel_starts_6 <= _005_;
   always @(posedge clk)
-    pixel_starts_7 <= _007_;
+    pixel_starts_7 <= _006_;
   always @(posedge clk)
-    pixel_starts_8 <= _008_;
+    pixel_starts_8 <= _007_;
   always @(posedge clk)
-    pixel_starts_9 <= _009_;
+    pixel_starts_9 <= _008_;
   always @(posedge clk)
-    pixel_starts_10 <= _010_;
+    pixel_starts_10 <= _009_;
   always @(posedge clk)
-    pixel_starts_11 <= _011_;
+    pixel_starts_11 <= _010_;
   always @(posedge clk)
-    pixel_starts_12 <= _013_;
+    pixel_starts_12 <= _011_;
   always @(posedge clk)
-    pixel_starts_13 <= _014_;
+    pixel_starts_13 <= _013_;
   always @(posedge clk)
-    pixel_starts_14 <= _015_;
+    pixel_starts_14 <= _014_;
   always @(posedge clk)
-    pixel_starts_15 <= _016_;
+    pixel_starts_15 <= _015_;
   always @(posedge clk)
-    pixel_starts_16 <= _017_;
+    pixel_starts_16 <= _016_;
   always @(posedge clk)
-    pixel_starts_17 <= _018_;
+    pixel_starts_17 <= _017_;
   always @(posedge clk)
-    pixel_ends_0 <= _019_;
+    pixel_ends_0 <= _018_;
   always @(posedge clk)
-    pixel_ends_1 <= _020_;
+    pixel_ends_1 <= _019_;
   always @(posedge clk)
-    pixel_ends_2 <= _021_;
+    pixel_ends_2 <= _020_;
   always @(posedge clk)
-    pixel_ends_3 <= _022_;
+    pixel_ends_3 <= _021_;
   always @(posedge clk)
-    pixel_ends_4 <= _024_;
+    pixel_ends_4 <= _022_;
   always @(posedge clk)
-    pixel_ends_5 <= _025_;
+    pixel_ends_5 <= _024_;
   always @(posedge clk)
-    pixel_ends_6 <= _026_;
+    pixel_ends_6 <= _025_;
   always @(posedge clk)
-    pixel_ends_7 <= _027_;
+    pixel_ends_7 <= _026_;
   always @(posedge clk)
-    pixel_ends_8 <= _028_;
+    pixel_ends_8 <= _027_;
   always @(posedge clk)
-    pixel_ends_9 <= _029_;
+    pixel_ends_9 <= _028_;
   always @(posedge clk)
-    pixel_ends_10 <= _030_;
+    pixel_ends_10 <= _029_;
   always @(posedge clk)
-    pixel_ends_11 <= _031_;
+    pixel_ends_11 <= _030_;
   always @(posedge clk)
-    pixel_ends_12 <= _032_;
+    pixel_ends_12 <= _031_;
   always @(posedge clk)
-    pixel_ends_13 <= _033_;
+    pixel_ends_13 <= _032_;
   always @(posedge clk)
-    pixel_ends_14 <= _035_;
+    pixel_ends_14 <= _033_;
   always @(posedge clk)
-    pixel_ends_15 <= _036_;
+    pixel_ends_15 <= _035_;
   always @(posedge clk)
-    pixel_ends_16 <= _037_;
+    pixel_ends_16 <= _036_;
   always @(posedge clk)
-    pixel_ends_17 <= _038_;
+    pixel_ends_17 <= _037_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
     .code(\code$127 ),
@@ -1406,26 +1373,39 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = start;
+    _069_ = start;
     if (rst) begin
-      _070_ = 1'h0;
+      _069_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = last_chunk;
+    _070_ = last_chunk;
     if (start) begin
-      _071_ = { _056_, _045_, _000_ };
+      _070_ = { _055_, _044_, _000_ };
     end
     if (rst) begin
-      _071_ = 3'h0;
+      _070_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = two_cycles;
+    _071_ = two_cycles;
     if (start) begin
-      _072_ = _067_;
+      _071_ = _066_;
+    end
+    if (rst) begin
+      _071_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _072_ = \$signal$8 ;
+    if (\$signal ) begin
+      _072_ = _121_;
+    end
+    if (start) begin
+      _072_ = 1'h0;
     end
     if (rst) begin
       _072_ = 1'h0;
@@ -1433,157 +1413,157 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = \$signal$8 ;
-    if (\$signal ) begin
-      _073_ = _122_;
+    _073_ = chunk;
+    if (turn_ends) begin
+      _073_ = _023_[2:0];
     end
     if (start) begin
-      _073_ = 1'h0;
+      _073_ = 3'h0;
     end
     if (rst) begin
-      _073_ = 1'h0;
+      _073_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = chunk;
+    _074_ = \$signal ;
     if (turn_ends) begin
-      _074_ = _023_[2:0];
-    end
-    if (start) begin
-      _074_ = 3'h0;
-    end
-    if (rst) begin
-      _074_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = \$signal ;
-    if (turn_ends) begin
-      if (_040_) begin
-        _075_ = 1'h0;
+      if (_039_) begin
+        _074_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _075_ = 1'h1;
+      _074_ = 1'h1;
     end
     if (rst) begin
-      _075_ = 1'h0;
+      _074_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _075_ = held;
+    if (i__valid) begin
+      _075_ = i__payload;
+    end else if (turn_ends) begin
+      _075_ = _040_;
+    end
+    if (rst) begin
+      _075_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     _076_ = held;
-    if (i__valid) begin
-      _076_ = i__payload;
-    end else if (turn_ends) begin
-      _076_ = _041_;
-    end
     if (rst) begin
       _076_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = held;
+    _078_ = front_0;
     if (rst) begin
-      _077_ = 124'h0000000000000000000000000000000;
+      _078_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = front_0;
+    _079_ = front_1;
     if (rst) begin
       _079_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = front_1;
+    _080_ = front_2;
     if (rst) begin
       _080_ = 124'h0000000000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = front_2;
-    if (rst) begin
-      _081_ = 124'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = parameter_base;
+    _081_ = parameter_base;
     if (start) begin
-      _082_ = { _048_, _047_, _046_, _044_, _043_, _042_ };
+      _081_ = { _047_, _046_, _045_, _043_, _042_, _041_ };
     end
     if (rst) begin
-      _082_ = 6'h00;
+      _081_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = turn_ends;
+    _082_ = turn_ends;
+    if (rst) begin
+      _082_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _083_ = parameter_turn_0;
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = parameter_turn_0;
+    _084_ = _050_;
     if (rst) begin
       _084_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = _051_;
+    _085_ = parameter_restart_0;
     if (rst) begin
       _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = parameter_restart_0;
-    if (rst) begin
-      _086_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = address;
+    _086_ = address;
     if (parameter_restart_1) begin
-      _087_ = parameter_base;
+      _086_ = parameter_base;
     end else if (parameter_turn_1) begin
-      _087_ = _052_[5:0];
+      _086_ = _051_[5:0];
     end
     if (rst) begin
-      _087_ = 6'h00;
+      _086_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = port__data;
-    if (rst) begin
-      _088_ = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = shift_select;
+    _087_ = shift_select;
     if (start) begin
-      _090_ = { _055_, _054_, _053_ };
+      _087_ = { _054_, _053_, _052_ };
     end
     if (rst) begin
-      _090_ = 3'h0;
+      _087_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = unit_select;
+    _089_ = unit_select;
     if (start) begin
-      _091_ = _057_;
+      _089_ = _056_;
+    end
+    if (rst) begin
+      _089_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = record_select;
+    if (start) begin
+      _090_ = _057_;
+    end
+    if (rst) begin
+      _090_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = is_last;
+    if (start) begin
+      _091_ = _058_;
     end
     if (rst) begin
       _091_ = 1'h0;
@@ -1591,512 +1571,492 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = record_select;
-    if (start) begin
-      _092_ = _058_;
-    end
+    _092_ = code;
     if (rst) begin
-      _092_ = 1'h0;
+      _092_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = is_last;
-    if (start) begin
-      _093_ = _059_;
-    end
+    _093_ = code_1_0_0;
     if (rst) begin
-      _093_ = 1'h0;
+      _093_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = code;
+    _094_ = code_1_0_1;
     if (rst) begin
       _094_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = code_1_0_0;
+    _095_ = code_1_0_2;
     if (rst) begin
       _095_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = code_1_0_1;
+    _096_ = \code$37 ;
     if (rst) begin
       _096_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = code_1_0_2;
+    _097_ = code_1_1_0;
     if (rst) begin
       _097_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = \code$37 ;
+    _098_ = code_1_1_1;
     if (rst) begin
       _098_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = code_1_1_0;
+    _100_ = code_1_1_2;
     if (rst) begin
-      _099_ = 8'h00;
+      _100_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = code_1_1_1;
+    _101_ = \code$42 ;
     if (rst) begin
       _101_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = code_1_1_2;
+    _102_ = code_1_2_0;
     if (rst) begin
       _102_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = \code$42 ;
+    _103_ = code_1_2_1;
     if (rst) begin
       _103_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = code_1_2_0;
+    _104_ = code_1_2_2;
     if (rst) begin
       _104_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = code_1_2_1;
+    _105_ = \code$47 ;
     if (rst) begin
       _105_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = code_1_2_2;
+    _106_ = code_1_3_0;
     if (rst) begin
       _106_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = \code$47 ;
+    _107_ = code_1_3_1;
     if (rst) begin
       _107_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = code_1_3_0;
+    _108_ = code_1_3_2;
     if (rst) begin
       _108_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = code_1_3_1;
+    _109_ = turn_ends;
     if (rst) begin
-      _109_ = 8'h00;
+      _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = code_1_3_2;
+    _111_ = has_value_0;
     if (rst) begin
-      _110_ = 8'h00;
+      _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = turn_ends;
+    _112_ = has_value_1;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_value_0;
+    _113_ = has_value_2;
     if (rst) begin
       _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = has_value_1;
+    _114_ = has_value_3;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = has_value_2;
+    _115_ = has_value_4;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_value_3;
+    _116_ = has_value_5;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_value_4;
+    _117_ = has_value_6;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_value_5;
+    _118_ = has_value_7;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = has_value_6;
+    _119_ = _060_;
     if (rst) begin
       _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = has_value_7;
+    _120_ = has_code_0;
     if (rst) begin
       _120_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = _061_;
+    _122_ = has_code_1;
     if (rst) begin
-      _121_ = 1'h0;
+      _122_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = has_code_0;
+    _123_ = has_code_2;
     if (rst) begin
       _123_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = has_code_1;
+    _124_ = has_code_3;
     if (rst) begin
       _124_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = has_code_2;
+    _125_ = has_code_4;
     if (rst) begin
       _125_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = has_code_3;
+    _126_ = has_code_5;
     if (rst) begin
       _126_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = has_code_4;
+    _127_ = has_code_6;
     if (rst) begin
       _127_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = has_code_5;
+    _128_ = has_code_7;
     if (rst) begin
       _128_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = has_code_6;
+    _129_ = _061_;
     if (rst) begin
       _129_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _130_ = has_code_7;
+    _130_ = pixel_starts_0;
     if (rst) begin
       _130_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _131_ = _062_;
+    _131_ = pixel_starts_1;
     if (rst) begin
       _131_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _132_ = pixel_starts_0;
-    if (rst) begin
-      _132_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_1;
+    _002_ = pixel_starts_2;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_2;
+    _003_ = pixel_starts_3;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_3;
+    _004_ = pixel_starts_4;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_4;
+    _005_ = pixel_starts_5;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_5;
+    _006_ = pixel_starts_6;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_6;
+    _007_ = pixel_starts_7;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_7;
+    _008_ = pixel_starts_8;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_8;
+    _009_ = pixel_starts_9;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_9;
+    _010_ = pixel_starts_10;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_10;
+    _011_ = pixel_starts_11;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_starts_11;
+    _013_ = pixel_starts_12;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_starts_12;
+    _014_ = pixel_starts_13;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_starts_13;
+    _015_ = pixel_starts_14;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_starts_14;
+    _016_ = pixel_starts_15;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_starts_15;
+    _017_ = pixel_starts_16;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_starts_16;
+    _018_ = _062_;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = _063_;
+    _019_ = pixel_ends_0;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_0;
+    _020_ = pixel_ends_1;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_1;
+    _021_ = pixel_ends_2;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_2;
+    _022_ = pixel_ends_3;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_3;
+    _024_ = pixel_ends_4;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_4;
+    _025_ = pixel_ends_5;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_5;
+    _026_ = pixel_ends_6;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_6;
+    _027_ = pixel_ends_7;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_7;
+    _028_ = pixel_ends_8;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_8;
+    _029_ = pixel_ends_9;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_9;
+    _030_ = pixel_ends_10;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_10;
+    _031_ = pixel_ends_11;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_11;
+    _032_ = pixel_ends_12;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_12;
+    _033_ = pixel_ends_13;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_13;
+    _035_ = pixel_ends_14;
     if (rst) begin
       _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _036_ = pixel_ends_14;
+    _036_ = pixel_ends_15;
     if (rst) begin
       _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _037_ = pixel_ends_15;
+    _037_ = pixel_ends_16;
     if (rst) begin
       _037_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _038_ = pixel_ends_16;
-    if (rst) begin
-      _038_ = 1'h0;
     end
   end
   always @* begin
@@ -2221,13 +2181,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign \i__payload$131 [62:42] = \value$151 ;
   assign \i__payload$131 [41:21] = \value$139 ;
   assign \i__payload$131 [20:0] = value;
-  assign _100_ = 1'h0;
-  assign _111_ = two_cycles;
+  assign _099_ = 1'h0;
+  assign _110_ = two_cycles;
   assign _034_ = 1'h1;
-  assign _040_ = 1'h1;
-  assign _041_ = 124'h0000000000000000000000000000000;
-  assign _065_ = 1'h0;
-  assign _066_ = two_cycles;
+  assign _039_ = 1'h1;
+  assign _040_ = 124'h0000000000000000000000000000000;
+  assign _064_ = 1'h0;
+  assign _065_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -8343,28 +8303,25 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [45:0] _27_;
   wire [45:0] _28_;
   wire [45:0] _29_;
-  reg [31:0] _30_;
-  reg [30:0] _31_;
-  reg [46:0] _32_;
+  reg [46:0] _30_;
+  reg [37:0] _31_;
+  reg [37:0] _32_;
   wire [62:0] _33_;
-  reg [37:0] _34_;
-  reg [37:0] _35_;
-  reg [45:0] _36_;
-  reg [10:0] _37_;
-  reg [15:0] _38_;
-  reg [26:0] _39_;
-  reg [26:0] _40_;
-  reg [45:0] _41_;
+  reg [45:0] _34_;
+  reg [10:0] _35_;
+  reg [15:0] _36_;
+  reg [26:0] _37_;
+  reg [45:0] _38_;
+  reg [2:0] _39_;
+  reg [2:0] _40_;
+  reg [2:0] _41_;
   reg [2:0] _42_;
-  reg [2:0] _43_;
+  reg [20:0] _43_;
   wire [47:0] _44_;
-  reg [2:0] _45_;
-  reg [2:0] _46_;
-  reg [20:0] _47_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
   wire _48_;
-  wire _49_;
-  wire _50_;
-  wire _51_;
   reg signed [45:0] \$signal  = 46'h000000000000;
   reg [15:0] \$signal$16  = 16'h0000;
   reg [26:0] \$signal$17  = 27'h0000000;
@@ -8384,35 +8341,29 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [45:0] total = 46'h000000000000;
   always @(posedge clk)
-    \$signal  <= _36_;
+    \$signal$17  <= _21_;
   always @(posedge clk)
-    skip <= _37_;
+    product_2 <= _37_;
   always @(posedge clk)
-    \$signal$16  <= _38_;
+    total <= _38_;
   always @(posedge clk)
-    \$signal$17  <= _39_;
+    shift_select_0 <= _39_;
   always @(posedge clk)
-    product_2 <= _40_;
+    shift_select_1 <= _40_;
   always @(posedge clk)
-    total <= _41_;
+    shift_select_2 <= _41_;
   always @(posedge clk)
-    shift_select_0 <= _42_;
+    shift_select_3 <= _42_;
   always @(posedge clk)
-    shift_select_1 <= _43_;
-  always @(posedge clk)
-    shift_select_2 <= _45_;
-  always @(posedge clk)
-    shift_select_3 <= _46_;
-  always @(posedge clk)
-    value <= _47_;
+    value <= _43_;
   assign _00_ = acc[15:0] * parameters[15:0];
   assign _11_ = $signed(acc[30:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _48_ = 16'ha39c >> skip_0;
-  assign _49_ = 16'he80c >> skip_0;
-  assign _50_ = 16'ha19c >> skip_0;
-  assign _51_ = 16'h8f0e >> skip_0;
+  assign _45_ = 16'ha39c >> skip_0;
+  assign _46_ = 16'he80c >> skip_0;
+  assign _47_ = 16'ha19c >> skip_0;
+  assign _48_ = 16'h8f0e >> skip_0;
   assign _01_ = 16'h9a06 >> skip_0;
   assign _02_ = 16'hd3fc >> skip_0;
   assign _03_ = 16'hb6a8 >> skip_0;
@@ -8431,141 +8382,126 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _17_ = 8'hff >> skip_1;
   assign _18_ = 8'hff >> skip_1;
   assign _19_ = 8'hff >> skip_1;
-  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _51_, _50_, _49_, _48_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
   assign _21_ = skip * \$signal$16 ;
   assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product_0 <= _30_;
+    product_0 <= _00_;
   always @(posedge clk)
-    product_1 <= _31_;
+    product_1 <= _11_;
   always @(posedge clk)
-    product <= _32_;
+    product <= _30_;
   always @(posedge clk)
-    bias_0 <= _34_;
+    bias_0 <= _31_;
   always @(posedge clk)
-    bias_1 <= _35_;
+    bias_1 <= _32_;
+  always @(posedge clk)
+    \$signal  <= _34_;
+  always @(posedge clk)
+    skip <= _35_;
+  always @(posedge clk)
+    \$signal$16  <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = _20_[10:0];
+    _37_ = \$signal$17 ;
     if (rst) begin
-      _37_ = 11'h000;
+      _37_ = 27'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = parameters[69:54];
+    _38_ = _24_[45:0];
     if (rst) begin
-      _38_ = 16'h0000;
+      _38_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = _21_;
+    _39_ = shift_select;
     if (rst) begin
-      _39_ = 27'h0000000;
+      _39_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = \$signal$17 ;
+    _40_ = shift_select_0;
     if (rst) begin
-      _40_ = 27'h0000000;
+      _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = _24_[45:0];
+    _41_ = shift_select_1;
     if (rst) begin
-      _41_ = 46'h000000000000;
+      _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = shift_select;
+    _42_ = shift_select_2;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _43_ = shift_select_0;
-    if (rst) begin
-      _43_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _45_ = shift_select_1;
-    if (rst) begin
-      _45_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _46_ = shift_select_2;
-    if (rst) begin
-      _46_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _47_ = value;
+    _43_ = value;
     casez (shift_select_3)
       3'h0:
-          _47_ = _25_[20:0];
+          _43_ = _25_[20:0];
       3'h1:
-          _47_ = _26_[20:0];
+          _43_ = _26_[20:0];
       3'h2:
-          _47_ = _27_[20:0];
+          _43_ = _27_[20:0];
       3'h3:
-          _47_ = _28_[20:0];
+          _43_ = _28_[20:0];
       3'h4:
-          _47_ = _29_[20:0];
+          _43_ = _29_[20:0];
     endcase
     if (rst) begin
-      _47_ = 21'h000000;
+      _43_ = 21'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _30_ = _00_;
+    _30_ = _33_[46:0];
     if (rst) begin
-      _30_ = 32'd0;
+      _30_ = 47'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = _11_;
+    _31_ = parameters[53:16];
     if (rst) begin
-      _31_ = 31'h00000000;
+      _31_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _33_[46:0];
+    _32_ = bias_0;
     if (rst) begin
-      _32_ = 47'h000000000000;
+      _32_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = parameters[53:16];
+    _34_ = _44_[45:0];
     if (rst) begin
-      _34_ = 38'h0000000000;
+      _34_ = 46'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = bias_0;
+    _35_ = _20_[10:0];
     if (rst) begin
-      _35_ = 38'h0000000000;
+      _35_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = _44_[45:0];
+    _36_ = parameters[69:54];
     if (rst) begin
-      _36_ = 46'h000000000000;
+      _36_ = 16'h0000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];

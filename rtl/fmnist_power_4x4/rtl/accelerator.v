@@ -21,27 +21,25 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire [63:0] _00_;
-  reg [63:0] _01_;
-  reg [63:0] _02_;
+  reg _01_;
+  reg _02_;
   reg _03_;
   reg _04_;
-  reg _05_;
-  reg _06_;
+  reg [15:0] _05_;
+  reg [15:0] _06_;
   reg [15:0] _07_;
-  reg [15:0] _08_;
-  reg [15:0] _09_;
+  reg [5:0] _08_;
+  reg [5:0] _09_;
   reg [5:0] _10_;
   wire _11_;
-  reg [5:0] _12_;
-  reg [5:0] _13_;
-  wire [11:0] _14_;
+  wire [11:0] _12_;
+  wire _13_;
+  wire _14_;
   wire _15_;
   wire _16_;
   wire _17_;
-  wire _18_;
-  wire _19_;
-  wire [15:0] _20_;
-  reg [10:0] _21_;
+  wire [15:0] _18_;
+  reg [10:0] _19_;
   wire [12:0] address;
   wire [12:0] \address$77 ;
   wire bank;
@@ -138,50 +136,50 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] write_1__word;
   reg [63:0] weights [1023:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [63:0] _45_;
+  reg [63:0] _43_;
   always @(posedge clk) begin
-    _45_ <= weights[weight_address_0[9:0]];
+    _43_ <= weights[weight_address_0[9:0]];
   end
-  assign port__data = _45_;
+  assign port__data = _43_;
   reg [63:0] weights_1 [251:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [63:0] _46_;
+  reg [63:0] _44_;
   always @(posedge clk) begin
-    _46_ <= weights_1[weight_address_0[7:0]];
+    _44_ <= weights_1[weight_address_0[7:0]];
   end
-  assign \port__data$81  = _46_;
+  assign \port__data$81  = _44_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
   assign _11_ = ~ flags_2[5];
   assign \i__valid$43  = flags_2[0] & _11_;
-  assign _15_ = ! bank;
-  assign _19_ = weight_address_0[10:8] == 3'h4;
-  assign _20_ = pad_1 ? pad_word_1 : read_word;
+  assign _13_ = ! bank;
+  assign _17_ = weight_address_0[10:8] == 3'h4;
+  assign _18_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    weight_address_0 <= _21_;
+    weight_address_0 <= _19_;
   always @(posedge clk)
-    weights_word <= _01_;
+    weights_word <= port__data;
   always @(posedge clk)
-    weights_1_word <= _02_;
+    weights_1_word <= \port__data$81 ;
   always @(posedge clk)
-    weights_1_chosen_0 <= _03_;
+    weights_1_chosen_0 <= _01_;
   always @(posedge clk)
-    weights_1_chosen_1 <= _04_;
+    weights_1_chosen_1 <= _02_;
   always @(posedge clk)
-    pad_0 <= _05_;
+    pad_0 <= _03_;
   always @(posedge clk)
-    pad_1 <= _06_;
+    pad_1 <= _04_;
   always @(posedge clk)
-    pad_word_0 <= _07_;
+    pad_word_0 <= _05_;
   always @(posedge clk)
-    pad_word_1 <= _08_;
+    pad_word_1 <= _06_;
   always @(posedge clk)
-    word <= _09_;
+    word <= _07_;
   always @(posedge clk)
-    flags_0 <= _10_;
+    flags_0 <= _08_;
   always @(posedge clk)
-    flags_1 <= _12_;
+    flags_1 <= _09_;
   always @(posedge clk)
-    flags_2 <= _13_;
+    flags_2 <= _10_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -229,7 +227,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_14_),
+    .window(_12_),
     .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
@@ -279,10 +277,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _15_;
+      write_0__enable = _13_;
     end
     if (\write$76 ) begin
-      write_0__enable = _17_;
+      write_0__enable = _15_;
     end
   end
   always @* begin
@@ -302,17 +300,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_0__word = { 4'h0, _14_ };
+      write_0__word = { 4'h0, _12_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _16_;
+      write_1__enable = _14_;
     end
     if (\write$76 ) begin
-      write_1__enable = _18_;
+      write_1__enable = _16_;
     end
   end
   always @* begin
@@ -332,98 +330,84 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_1__word = { 4'h0, _14_ };
+      write_1__word = { 4'h0, _12_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _21_ = walk__weight_address;
+    _19_ = walk__weight_address;
     if (rst) begin
-      _21_ = 11'h000;
+      _19_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = port__data;
+    _01_ = _17_;
     if (rst) begin
-      _01_ = 64'h0000000000000000;
+      _01_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = \port__data$81 ;
+    _02_ = weights_1_chosen_0;
     if (rst) begin
-      _02_ = 64'h0000000000000000;
+      _02_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = _19_;
+    _03_ = walk__pad;
     if (rst) begin
       _03_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = weights_1_chosen_0;
+    _04_ = pad_0;
     if (rst) begin
       _04_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = walk__pad;
+    _05_ = walk__pad_word;
     if (rst) begin
-      _05_ = 1'h0;
+      _05_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = pad_0;
+    _06_ = pad_word_0;
     if (rst) begin
-      _06_ = 1'h0;
+      _06_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = walk__pad_word;
+    _07_ = _18_;
     if (rst) begin
       _07_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = pad_word_0;
+    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _08_ = 16'h0000;
+      _08_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = _20_;
+    _09_ = flags_0;
     if (rst) begin
-      _09_ = 16'h0000;
+      _09_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _10_ = flags_1;
     if (rst) begin
       _10_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _12_ = flags_0;
-    if (rst) begin
-      _12_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _13_ = flags_1;
-    if (rst) begin
-      _13_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -457,7 +441,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$61  = high;
   assign \low$63  = low;
   assign \two_digits$65  = two_digits;
-  assign word_0 = { 4'h0, _14_ };
+  assign word_0 = { 4'h0, _12_ };
   assign is_pool = 1'h0;
   assign \i__payload$37.x  = \i__payload$37 [15:0];
   assign \i__payload$37.w  = \i__payload$37 [79:16];
@@ -469,9 +453,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$37 [80] = flags_2[1];
   assign \i__payload$37 [79:16] = _00_;
   assign \i__payload$37 [15:0] = word;
-  assign _16_ = bank;
-  assign _17_ = 1'h1;
-  assign _18_ = 1'h0;
+  assign _14_ = bank;
+  assign _15_ = 1'h1;
+  assign _16_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -515,23 +499,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire _06_;
   wire [12:0] _07_;
   wire _08_;
-  reg [15:0] _09_;
-  reg [15:0] _10_;
+  reg _09_;
+  reg _10_;
   wire _11_;
-  reg [15:0] _12_;
+  reg _12_;
   reg _13_;
   reg _14_;
   reg _15_;
-  reg _16_;
-  reg _17_;
-  reg _18_;
+  wire [12:0] _16_;
+  wire _17_;
+  wire _18_;
   wire [12:0] _19_;
   wire _20_;
   wire _21_;
-  wire [12:0] _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
+  wire _22_;
   reg [15:0] bank_0_word = 16'h0000;
   reg bank_1_1_chosen_0 = 1'h0;
   reg bank_1_1_chosen_1 = 1'h0;
@@ -566,11 +547,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (write_port__en)
       bank_0[write_0__address[10:0]] <= write_port__data;
   end
-  reg [15:0] _62_;
+  reg [15:0] _59_;
   always @(posedge clk) begin
-    _62_ <= bank_0[_19_[10:0]];
+    _59_ <= bank_0[_16_[10:0]];
   end
-  assign port__data = _62_;
+  assign port__data = _59_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_1 [4095:0];
   initial $readmemh("mem/zero.4096x16.mem", bank_1 );
@@ -578,11 +559,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$14 )
       bank_1[write_1__address[11:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _63_;
+  reg [15:0] _60_;
   always @(posedge clk) begin
-    _63_ <= bank_1[_22_[11:0]];
+    _60_ <= bank_1[_19_[11:0]];
   end
-  assign \port__data$36  = _63_;
+  assign \port__data$36  = _60_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_1_1 [607:0];
   initial $readmemh("mem/zero.608x16.mem", bank_1_1 );
@@ -590,20 +571,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$22 )
       bank_1_1[write_1__address[9:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _64_;
+  reg [15:0] _61_;
   always @(posedge clk) begin
-    _64_ <= bank_1_1[_01_[9:0]];
+    _61_ <= bank_1_1[_01_[9:0]];
   end
-  assign \port__data$37  = _64_;
+  assign \port__data$37  = _61_;
   assign _00_ = ! residual_bank;
   assign _11_ = residual_valid & _00_;
-  assign _19_ = _11_ ? residual_address : read_address;
-  assign _21_ = residual_valid & _20_;
-  assign _22_ = _21_ ? residual_address : read_address;
-  assign _23_ = ! write_1__address[12];
-  assign \write_port__en$14  = write_1__enable & _23_;
-  assign _25_ = residual_valid & _24_;
-  assign _01_ = _25_ ? residual_address : read_address;
+  assign _16_ = _11_ ? residual_address : read_address;
+  assign _18_ = residual_valid & _17_;
+  assign _19_ = _18_ ? residual_address : read_address;
+  assign _20_ = ! write_1__address[12];
+  assign \write_port__en$14  = write_1__enable & _20_;
+  assign _22_ = residual_valid & _21_;
+  assign _01_ = _22_ ? residual_address : read_address;
   assign _02_ = write_1__address[12:10] == 3'h4;
   assign \write_port__en$22  = write_1__enable & _02_;
   assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
@@ -614,92 +595,71 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _07_ = _06_ ? residual_address : read_address;
   assign _08_ = _07_[12:10] == 3'h4;
   always @(posedge clk)
-    bank_0_word <= _09_;
+    bank_0_word <= port__data;
   always @(posedge clk)
-    bank_1_word <= _10_;
+    bank_1_word <= \port__data$36 ;
   always @(posedge clk)
-    bank_1_1_word <= _12_;
+    bank_1_1_word <= \port__data$37 ;
   always @(posedge clk)
-    bank_1_1_chosen_0 <= _13_;
+    bank_1_1_chosen_0 <= _09_;
   always @(posedge clk)
-    bank_1_1_chosen_1 <= _14_;
+    bank_1_1_chosen_1 <= _10_;
   always @(posedge clk)
-    read_bank_0 <= _15_;
+    read_bank_0 <= _12_;
   always @(posedge clk)
-    read_bank_1 <= _16_;
+    read_bank_1 <= _13_;
   always @(posedge clk)
-    residual_bank_0 <= _17_;
+    residual_bank_0 <= _14_;
   always @(posedge clk)
-    residual_bank_1 <= _18_;
+    residual_bank_1 <= _15_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _09_ = port__data;
+    _09_ = _08_;
     if (rst) begin
-      _09_ = 16'h0000;
+      _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _10_ = \port__data$36 ;
+    _10_ = bank_1_1_chosen_0;
     if (rst) begin
-      _10_ = 16'h0000;
+      _10_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _12_ = \port__data$37 ;
+    _12_ = read_bank;
     if (rst) begin
-      _12_ = 16'h0000;
+      _12_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _13_ = _08_;
+    _13_ = read_bank_0;
     if (rst) begin
       _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _14_ = bank_1_1_chosen_0;
+    _14_ = residual_bank;
     if (rst) begin
       _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _15_ = read_bank;
+    _15_ = residual_bank_0;
     if (rst) begin
       _15_ = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _16_ = read_bank_0;
-    if (rst) begin
-      _16_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _17_ = residual_bank;
-    if (rst) begin
-      _17_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _18_ = residual_bank_0;
-    if (rst) begin
-      _18_ = 1'h0;
-    end
-  end
-  assign port__addr = _19_[10:0];
+  assign port__addr = _16_[10:0];
   assign port__en = 1'h1;
   assign write_0__enable = write_port__en;
   assign write_port__addr = write_0__address[10:0];
   assign write_0__word = write_port__data;
-  assign \port__addr$12  = _22_[11:0];
+  assign \port__addr$12  = _19_[11:0];
   assign \port__en$13  = 1'h1;
   assign \write_port__addr$17  = write_1__address[11:0];
   assign write_1__word = \write_port__data$18 ;
@@ -707,8 +667,8 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign \port__en$21  = 1'h1;
   assign \write_port__addr$23  = write_1__address[9:0];
   assign \write_port__data$24  = \write_port__data$18 ;
-  assign _20_ = residual_bank;
-  assign _24_ = residual_bank;
+  assign _17_ = residual_bank;
+  assign _21_ = residual_bank;
   assign _05_ = residual_bank;
 endmodule
 
@@ -783,12 +743,12 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _028_;
   reg _029_;
   reg _030_;
-  reg _031_;
-  wire [4:0] _032_;
+  wire [4:0] _031_;
+  wire _032_;
   wire _033_;
   wire _034_;
-  wire _035_;
-  wire [95:0] _036_;
+  wire [95:0] _035_;
+  wire _036_;
   wire _037_;
   wire _038_;
   wire _039_;
@@ -799,8 +759,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _044_;
   wire _045_;
   wire _046_;
-  wire _047_;
-  wire [7:0] _048_;
+  wire [7:0] _047_;
+  wire _048_;
   wire _049_;
   wire _050_;
   wire _051_;
@@ -817,47 +777,47 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _062_;
   wire _063_;
   wire _064_;
-  wire _065_;
-  reg _066_;
-  reg [3:0] _067_;
+  reg _065_;
+  reg [3:0] _066_;
+  reg _067_;
   reg _068_;
-  reg _069_;
-  reg [3:0] _070_;
-  reg _071_;
-  wire _072_;
-  reg [95:0] _073_;
+  reg [3:0] _069_;
+  reg _070_;
+  wire _071_;
+  reg [95:0] _072_;
+  reg [47:0] _073_;
   reg [47:0] _074_;
   reg [47:0] _075_;
   reg [47:0] _076_;
-  reg [47:0] _077_;
-  reg [6:0] _078_;
+  reg [6:0] _077_;
+  reg _078_;
   reg _079_;
   reg _080_;
   reg _081_;
-  reg _082_;
-  wire _083_;
-  reg [6:0] _084_;
-  reg [121:0] _085_;
-  reg [2:0] _086_;
+  wire _082_;
+  reg [6:0] _083_;
+  reg [2:0] _084_;
+  reg _085_;
+  reg _086_;
   reg _087_;
-  reg _088_;
-  reg _089_;
+  reg [7:0] _088_;
+  reg [7:0] _089_;
   reg [7:0] _090_;
   reg [7:0] _091_;
   reg [7:0] _092_;
-  reg [7:0] _093_;
-  wire _094_;
+  wire _093_;
+  reg [7:0] _094_;
   reg [7:0] _095_;
   reg [7:0] _096_;
-  reg [7:0] _097_;
-  reg [7:0] _098_;
+  reg _097_;
+  reg _098_;
   reg _099_;
   reg _100_;
   reg _101_;
   reg _102_;
   reg _103_;
-  reg _104_;
-  wire _105_;
+  wire _104_;
+  reg _105_;
   reg _106_;
   reg _107_;
   reg _108_;
@@ -867,8 +827,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _112_;
   reg _113_;
   reg _114_;
-  reg _115_;
-  wire _116_;
+  wire _115_;
+  reg _116_;
   reg _117_;
   reg _118_;
   reg _119_;
@@ -878,7 +838,6 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _123_;
   reg _124_;
   reg _125_;
-  reg _126_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   wire signed [23:0] acc;
@@ -1042,219 +1001,219 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire signed [20:0] \value$132 ;
   reg [121:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [121:0] _253_;
+  reg [121:0] _252_;
   always @(posedge clk) begin
-    _253_ <= parameter_memory[address];
+    _252_ <= parameter_memory[address];
   end
-  assign port__data = _253_;
+  assign port__data = _252_;
   assign _000_ = 9'h1ff >> layer;
-  assign _039_ = 9'h1ff >> layer;
-  assign _050_ = 10'h3f8 >> layer;
-  assign _061_ = 9'h1c0 >> layer;
-  assign _072_ = 9'h124 >> layer;
-  assign _083_ = ~ \$signal$8 ;
-  assign _094_ = chunk == last_chunk;
-  assign _001_ = _083_ & _116_;
+  assign _038_ = 9'h1ff >> layer;
+  assign _049_ = 10'h3f8 >> layer;
+  assign _060_ = 9'h1c0 >> layer;
+  assign _071_ = 9'h124 >> layer;
+  assign _082_ = ~ \$signal$8 ;
+  assign _093_ = chunk == last_chunk;
+  assign _001_ = _082_ & _115_;
   assign _012_ = chunk == last_chunk;
   assign _023_ = chunk + 1'h1;
-  assign _032_ = _012_ ? 5'h00 : _023_;
-  assign _034_ = chunk == last_chunk;
-  assign _035_ = _033_ | _034_;
+  assign _031_ = _012_ ? 5'h00 : _023_;
+  assign _033_ = chunk == last_chunk;
+  assign _034_ = _032_ | _033_;
+  assign _036_ = 1'h0 >> layer;
   assign _037_ = 1'h0 >> layer;
-  assign _038_ = 1'h0 >> layer;
-  assign _040_ = 10'h3fa >> layer;
-  assign _041_ = 6'h2c >> layer;
-  assign _042_ = 10'h2b0 >> layer;
-  assign _043_ = 8'hc0 >> layer;
-  assign _044_ = 10'h300 >> layer;
-  assign _045_ = chunk == last_chunk;
-  assign _046_ = turn_ends & _045_;
-  assign _047_ = fields_loaded | _046_;
-  assign _048_ = address + 1'h1;
-  assign _049_ = 10'h3dc >> layer;
-  assign _051_ = 9'h120 >> layer;
-  assign _052_ = 10'h201 >> layer;
-  assign _053_ = 7'h6e >> layer;
-  assign _054_ = 9'h100 >> layer;
-  assign _055_ = 10'h200 >> layer;
-  assign _056_ = ~ is_last;
-  assign _057_ = has_value_8 & _056_;
-  assign _058_ = ! chunk;
+  assign _039_ = 10'h3fa >> layer;
+  assign _040_ = 6'h2c >> layer;
+  assign _041_ = 10'h2b0 >> layer;
+  assign _042_ = 8'hc0 >> layer;
+  assign _043_ = 10'h300 >> layer;
+  assign _044_ = chunk == last_chunk;
+  assign _045_ = turn_ends & _044_;
+  assign _046_ = fields_loaded | _045_;
+  assign _047_ = address + 1'h1;
+  assign _048_ = 10'h3dc >> layer;
+  assign _050_ = 9'h120 >> layer;
+  assign _051_ = 10'h201 >> layer;
+  assign _052_ = 7'h6e >> layer;
+  assign _053_ = 9'h100 >> layer;
+  assign _054_ = 10'h200 >> layer;
+  assign _055_ = ~ is_last;
+  assign _056_ = has_value_8 & _055_;
+  assign _057_ = ! chunk;
+  assign _058_ = chunk == last_chunk;
   assign _059_ = chunk == last_chunk;
-  assign _060_ = chunk == last_chunk;
-  assign _064_ = ~ _063_;
-  assign _065_ = \$signal$8  | _064_;
-  assign turn_ends = \$signal  & _065_;
+  assign _063_ = ~ _062_;
+  assign _064_ = \$signal$8  | _063_;
+  assign turn_ends = \$signal  & _064_;
   assign pixel_ends = chunk == last_chunk;
   assign \i__valid$141  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _066_;
+    fields_loaded <= _065_;
   always @(posedge clk)
-    last_chunk <= _067_;
+    last_chunk <= _066_;
   always @(posedge clk)
-    two_cycles <= _068_;
+    two_cycles <= _067_;
   always @(posedge clk)
-    \$signal$8  <= _069_;
+    \$signal$8  <= _068_;
   always @(posedge clk)
-    chunk <= _070_;
+    chunk <= _069_;
   always @(posedge clk)
-    \$signal  <= _071_;
+    \$signal  <= _070_;
   always @(posedge clk)
-    held <= _073_;
+    held <= _072_;
   always @(posedge clk)
-    front_0 <= _074_;
+    front_0 <= _073_;
   always @(posedge clk)
-    front_1 <= _075_;
+    front_1 <= _074_;
   always @(posedge clk)
-    front_2 <= _076_;
+    front_2 <= _075_;
   always @(posedge clk)
-    front_3 <= _077_;
+    front_3 <= _076_;
   always @(posedge clk)
-    parameter_base <= _078_;
+    parameter_base <= _077_;
   always @(posedge clk)
-    parameter_turn_0 <= _079_;
+    parameter_turn_0 <= _078_;
   always @(posedge clk)
-    parameter_turn_1 <= _080_;
+    parameter_turn_1 <= _079_;
   always @(posedge clk)
-    parameter_restart_0 <= _081_;
+    parameter_restart_0 <= _080_;
   always @(posedge clk)
-    parameter_restart_1 <= _082_;
+    parameter_restart_1 <= _081_;
   always @(posedge clk)
-    address <= _084_;
+    address <= _083_;
   always @(posedge clk)
-    parameter_memory_word <= _085_;
+    parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _086_;
+    shift_select <= _084_;
   always @(posedge clk)
-    unit_select <= _087_;
+    unit_select <= _085_;
   always @(posedge clk)
-    record_select <= _088_;
+    record_select <= _086_;
   always @(posedge clk)
-    is_last <= _089_;
+    is_last <= _087_;
   always @(posedge clk)
-    code_1_0_0 <= _090_;
+    code_1_0_0 <= _088_;
   always @(posedge clk)
-    code_1_0_1 <= _091_;
+    code_1_0_1 <= _089_;
   always @(posedge clk)
-    code_1_0_2 <= _092_;
+    code_1_0_2 <= _090_;
   always @(posedge clk)
-    code_1_0_3 <= _093_;
+    code_1_0_3 <= _091_;
   always @(posedge clk)
-    code_1_1_0 <= _095_;
+    code_1_1_0 <= _092_;
   always @(posedge clk)
-    code_1_1_1 <= _096_;
+    code_1_1_1 <= _094_;
   always @(posedge clk)
-    code_1_1_2 <= _097_;
+    code_1_1_2 <= _095_;
   always @(posedge clk)
-    code_1_1_3 <= _098_;
+    code_1_1_3 <= _096_;
   always @(posedge clk)
-    has_value_0 <= _099_;
+    has_value_0 <= _097_;
   always @(posedge clk)
-    has_value_1 <= _100_;
+    has_value_1 <= _098_;
   always @(posedge clk)
-    has_value_2 <= _101_;
+    has_value_2 <= _099_;
   always @(posedge clk)
-    has_value_3 <= _102_;
+    has_value_3 <= _100_;
   always @(posedge clk)
-    has_value_4 <= _103_;
+    has_value_4 <= _101_;
   always @(posedge clk)
-    has_value_5 <= _104_;
+    has_value_5 <= _102_;
   always @(posedge clk)
-    has_value_6 <= _106_;
+    has_value_6 <= _103_;
   always @(posedge clk)
-    has_value_7 <= _107_;
+    has_value_7 <= _105_;
   always @(posedge clk)
-    has_value_8 <= _108_;
+    has_value_8 <= _106_;
   always @(posedge clk)
-    has_code_0 <= _109_;
+    has_code_0 <= _107_;
   always @(posedge clk)
-    has_code_1 <= _110_;
+    has_code_1 <= _108_;
   always @(posedge clk)
-    has_code_2 <= _111_;
+    has_code_2 <= _109_;
   always @(posedge clk)
-    has_code_3 <= _112_;
+    has_code_3 <= _110_;
   always @(posedge clk)
-    has_code_4 <= _113_;
+    has_code_4 <= _111_;
   always @(posedge clk)
-    has_code_5 <= _114_;
+    has_code_5 <= _112_;
   always @(posedge clk)
-    has_code_6 <= _115_;
+    has_code_6 <= _113_;
   always @(posedge clk)
-    has_code_7 <= _117_;
+    has_code_7 <= _114_;
   always @(posedge clk)
-    has_code_8 <= _118_;
+    has_code_8 <= _116_;
   always @(posedge clk)
-    pixel_starts_0 <= _119_;
+    pixel_starts_0 <= _117_;
   always @(posedge clk)
-    pixel_starts_1 <= _120_;
+    pixel_starts_1 <= _118_;
   always @(posedge clk)
-    pixel_starts_2 <= _121_;
+    pixel_starts_2 <= _119_;
   always @(posedge clk)
-    pixel_starts_3 <= _122_;
+    pixel_starts_3 <= _120_;
   always @(posedge clk)
-    pixel_starts_4 <= _123_;
+    pixel_starts_4 <= _121_;
   always @(posedge clk)
-    pixel_starts_5 <= _124_;
+    pixel_starts_5 <= _122_;
   always @(posedge clk)
-    pixel_starts_6 <= _125_;
+    pixel_starts_6 <= _123_;
   always @(posedge clk)
-    pixel_starts_7 <= _126_;
+    pixel_starts_7 <= _124_;
   always @(posedge clk)
-    pixel_starts_8 <= _002_;
+    pixel_starts_8 <= _125_;
   always @(posedge clk)
-    pixel_starts_9 <= _003_;
+    pixel_starts_9 <= _002_;
   always @(posedge clk)
-    pixel_starts_10 <= _004_;
+    pixel_starts_10 <= _003_;
   always @(posedge clk)
-    pixel_starts_11 <= _005_;
+    pixel_starts_11 <= _004_;
   always @(posedge clk)
-    pixel_starts_12 <= _006_;
+    pixel_starts_12 <= _005_;
   always @(posedge clk)
-    pixel_starts_13 <= _007_;
+    pixel_starts_13 <= _006_;
   always @(posedge clk)
-    pixel_starts_14 <= _008_;
+    pixel_starts_14 <= _007_;
   always @(posedge clk)
-    pixel_starts_15 <= _009_;
+    pixel_starts_15 <= _008_;
   always @(posedge clk)
-    pixel_starts_16 <= _010_;
+    pixel_starts_16 <= _009_;
   always @(posedge clk)
-    pixel_starts_17 <= _011_;
+    pixel_starts_17 <= _010_;
   always @(posedge clk)
-    pixel_ends_0 <= _013_;
+    pixel_ends_0 <= _011_;
   always @(posedge clk)
-    pixel_ends_1 <= _014_;
+    pixel_ends_1 <= _013_;
   always @(posedge clk)
-    pixel_ends_2 <= _015_;
+    pixel_ends_2 <= _014_;
   always @(posedge clk)
-    pixel_ends_3 <= _016_;
+    pixel_ends_3 <= _015_;
   always @(posedge clk)
-    pixel_ends_4 <= _017_;
+    pixel_ends_4 <= _016_;
   always @(posedge clk)
-    pixel_ends_5 <= _018_;
+    pixel_ends_5 <= _017_;
   always @(posedge clk)
-    pixel_ends_6 <= _019_;
+    pixel_ends_6 <= _018_;
   always @(posedge clk)
-    pixel_ends_7 <= _020_;
+    pixel_ends_7 <= _019_;
   always @(posedge clk)
-    pixel_ends_8 <= _021_;
+    pixel_ends_8 <= _020_;
   always @(posedge clk)
-    pixel_ends_9 <= _022_;
+    pixel_ends_9 <= _021_;
   always @(posedge clk)
-    pixel_ends_10 <= _024_;
+    pixel_ends_10 <= _022_;
   always @(posedge clk)
-    pixel_ends_11 <= _025_;
+    pixel_ends_11 <= _024_;
   always @(posedge clk)
-    pixel_ends_12 <= _026_;
+    pixel_ends_12 <= _025_;
   always @(posedge clk)
-    pixel_ends_13 <= _027_;
+    pixel_ends_13 <= _026_;
   always @(posedge clk)
-    pixel_ends_14 <= _028_;
+    pixel_ends_14 <= _027_;
   always @(posedge clk)
-    pixel_ends_15 <= _029_;
+    pixel_ends_15 <= _028_;
   always @(posedge clk)
-    pixel_ends_16 <= _030_;
+    pixel_ends_16 <= _029_;
   always @(posedge clk)
-    pixel_ends_17 <= _031_;
+    pixel_ends_17 <= _030_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
     .code(\code$117 ),
@@ -1343,26 +1302,39 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = start;
+    _065_ = start;
     if (rst) begin
-      _066_ = 1'h0;
+      _065_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = last_chunk;
+    _066_ = last_chunk;
     if (start) begin
-      _067_ = { _061_, _050_, _039_, _000_ };
+      _066_ = { _060_, _049_, _038_, _000_ };
     end
     if (rst) begin
-      _067_ = 4'h0;
+      _066_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = two_cycles;
+    _067_ = two_cycles;
     if (start) begin
-      _068_ = _072_;
+      _067_ = _071_;
+    end
+    if (rst) begin
+      _067_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _068_ = \$signal$8 ;
+    if (\$signal ) begin
+      _068_ = _001_;
+    end
+    if (start) begin
+      _068_ = 1'h0;
     end
     if (rst) begin
       _068_ = 1'h0;
@@ -1370,157 +1342,157 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = \$signal$8 ;
-    if (\$signal ) begin
-      _069_ = _001_;
+    _069_ = chunk;
+    if (turn_ends) begin
+      _069_ = _031_[3:0];
     end
     if (start) begin
-      _069_ = 1'h0;
+      _069_ = 4'h0;
     end
     if (rst) begin
-      _069_ = 1'h0;
+      _069_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = chunk;
+    _070_ = \$signal ;
     if (turn_ends) begin
-      _070_ = _032_[3:0];
-    end
-    if (start) begin
-      _070_ = 4'h0;
-    end
-    if (rst) begin
-      _070_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = \$signal ;
-    if (turn_ends) begin
-      if (_035_) begin
-        _071_ = 1'h0;
+      if (_034_) begin
+        _070_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _071_ = 1'h1;
+      _070_ = 1'h1;
     end
     if (rst) begin
-      _071_ = 1'h0;
+      _070_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = held;
+    _072_ = held;
     if (i__valid) begin
-      _073_ = i__payload;
+      _072_ = i__payload;
     end else if (turn_ends) begin
-      _073_ = _036_;
+      _072_ = _035_;
     end
     if (rst) begin
-      _073_ = 96'h000000000000000000000000;
+      _072_ = 96'h000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = held[47:0];
+    _073_ = held[47:0];
+    if (rst) begin
+      _073_ = 48'h000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _074_ = front_0;
     if (rst) begin
       _074_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = front_0;
+    _075_ = front_1;
     if (rst) begin
       _075_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = front_1;
+    _076_ = front_2;
     if (rst) begin
       _076_ = 48'h000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = front_2;
-    if (rst) begin
-      _077_ = 48'h000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = parameter_base;
+    _077_ = parameter_base;
     if (start) begin
-      _078_ = { _044_, _043_, _042_, _041_, _040_, _038_, _037_ };
+      _077_ = { _043_, _042_, _041_, _040_, _039_, _037_, _036_ };
     end
     if (rst) begin
-      _078_ = 7'h00;
+      _077_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = turn_ends;
+    _078_ = turn_ends;
+    if (rst) begin
+      _078_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _079_ = parameter_turn_0;
     if (rst) begin
       _079_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = parameter_turn_0;
+    _080_ = _046_;
     if (rst) begin
       _080_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = _047_;
+    _081_ = parameter_restart_0;
     if (rst) begin
       _081_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = parameter_restart_0;
-    if (rst) begin
-      _082_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = address;
+    _083_ = address;
     if (parameter_restart_1) begin
-      _084_ = parameter_base;
+      _083_ = parameter_base;
     end else if (parameter_turn_1) begin
-      _084_ = _048_[6:0];
+      _083_ = _047_[6:0];
     end
     if (rst) begin
-      _084_ = 7'h00;
+      _083_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = port__data;
-    if (rst) begin
-      _085_ = 122'h0000000000000000000000000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = shift_select;
+    _084_ = shift_select;
     if (start) begin
-      _086_ = { _052_, _051_, _049_ };
+      _084_ = { _051_, _050_, _048_ };
     end
     if (rst) begin
-      _086_ = 3'h0;
+      _084_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = unit_select;
+    _085_ = unit_select;
     if (start) begin
-      _087_ = _053_;
+      _085_ = _052_;
+    end
+    if (rst) begin
+      _085_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _086_ = record_select;
+    if (start) begin
+      _086_ = _053_;
+    end
+    if (rst) begin
+      _086_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _087_ = is_last;
+    if (start) begin
+      _087_ = _054_;
     end
     if (rst) begin
       _087_ = 1'h0;
@@ -1528,456 +1500,436 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = record_select;
-    if (start) begin
-      _088_ = _054_;
-    end
+    _088_ = code;
     if (rst) begin
-      _088_ = 1'h0;
+      _088_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = is_last;
-    if (start) begin
-      _089_ = _055_;
-    end
+    _089_ = code_1_0_0;
     if (rst) begin
-      _089_ = 1'h0;
+      _089_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = code;
+    _090_ = code_1_0_1;
     if (rst) begin
       _090_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = code_1_0_0;
+    _091_ = code_1_0_2;
     if (rst) begin
       _091_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = code_1_0_1;
+    _092_ = \code$37 ;
     if (rst) begin
       _092_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = code_1_0_2;
+    _094_ = code_1_1_0;
     if (rst) begin
-      _093_ = 8'h00;
+      _094_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = \code$37 ;
+    _095_ = code_1_1_1;
     if (rst) begin
       _095_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = code_1_1_0;
+    _096_ = code_1_1_2;
     if (rst) begin
       _096_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = code_1_1_1;
+    _097_ = turn_ends;
     if (rst) begin
-      _097_ = 8'h00;
+      _097_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = code_1_1_2;
+    _098_ = has_value_0;
     if (rst) begin
-      _098_ = 8'h00;
+      _098_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = turn_ends;
+    _099_ = has_value_1;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = has_value_0;
+    _100_ = has_value_2;
     if (rst) begin
       _100_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = has_value_1;
+    _101_ = has_value_3;
     if (rst) begin
       _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = has_value_2;
+    _102_ = has_value_4;
     if (rst) begin
       _102_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = has_value_3;
+    _103_ = has_value_5;
     if (rst) begin
       _103_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = has_value_4;
+    _105_ = has_value_6;
     if (rst) begin
-      _104_ = 1'h0;
+      _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = has_value_5;
+    _106_ = has_value_7;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = has_value_6;
+    _107_ = _056_;
     if (rst) begin
       _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = has_value_7;
+    _108_ = has_code_0;
     if (rst) begin
       _108_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = _057_;
+    _109_ = has_code_1;
     if (rst) begin
       _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = has_code_0;
+    _110_ = has_code_2;
     if (rst) begin
       _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = has_code_1;
+    _111_ = has_code_3;
     if (rst) begin
       _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = has_code_2;
+    _112_ = has_code_4;
     if (rst) begin
       _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_code_3;
+    _113_ = has_code_5;
     if (rst) begin
       _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = has_code_4;
+    _114_ = has_code_6;
     if (rst) begin
       _114_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = has_code_5;
+    _116_ = has_code_7;
     if (rst) begin
-      _115_ = 1'h0;
+      _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_code_6;
+    _117_ = _057_;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_code_7;
+    _118_ = pixel_starts_0;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = _058_;
+    _119_ = pixel_starts_1;
     if (rst) begin
       _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = pixel_starts_0;
+    _120_ = pixel_starts_2;
     if (rst) begin
       _120_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = pixel_starts_1;
+    _121_ = pixel_starts_3;
     if (rst) begin
       _121_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = pixel_starts_2;
+    _122_ = pixel_starts_4;
     if (rst) begin
       _122_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = pixel_starts_3;
+    _123_ = pixel_starts_5;
     if (rst) begin
       _123_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = pixel_starts_4;
+    _124_ = pixel_starts_6;
     if (rst) begin
       _124_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = pixel_starts_5;
+    _125_ = pixel_starts_7;
     if (rst) begin
       _125_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = pixel_starts_6;
-    if (rst) begin
-      _126_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_7;
+    _002_ = pixel_starts_8;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_8;
+    _003_ = pixel_starts_9;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_9;
+    _004_ = pixel_starts_10;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_10;
+    _005_ = pixel_starts_11;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_11;
+    _006_ = pixel_starts_12;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_12;
+    _007_ = pixel_starts_13;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_13;
+    _008_ = pixel_starts_14;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_14;
+    _009_ = pixel_starts_15;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_15;
+    _010_ = pixel_starts_16;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_16;
+    _011_ = _058_;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = _059_;
+    _013_ = pixel_ends_0;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_0;
+    _014_ = pixel_ends_1;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_1;
+    _015_ = pixel_ends_2;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_2;
+    _016_ = pixel_ends_3;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_3;
+    _017_ = pixel_ends_4;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_4;
+    _018_ = pixel_ends_5;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_5;
+    _019_ = pixel_ends_6;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_6;
+    _020_ = pixel_ends_7;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_7;
+    _021_ = pixel_ends_8;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_8;
+    _022_ = pixel_ends_9;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_9;
+    _024_ = pixel_ends_10;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_10;
+    _025_ = pixel_ends_11;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_11;
+    _026_ = pixel_ends_12;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_12;
+    _027_ = pixel_ends_13;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_13;
+    _028_ = pixel_ends_14;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_14;
+    _029_ = pixel_ends_15;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_15;
+    _030_ = pixel_ends_16;
     if (rst) begin
       _030_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_16;
-    if (rst) begin
-      _031_ = 1'h0;
     end
   end
   always @* begin
@@ -2054,12 +2006,12 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign codes[7:0] = code_0;
   assign \i__payload$121 [41:21] = \value$129 ;
   assign \i__payload$121 [20:0] = value;
-  assign _105_ = 1'h0;
-  assign _116_ = two_cycles;
-  assign _033_ = chunk[0];
-  assign _036_ = { 48'h000000000000, held[95:48] };
-  assign _062_ = 1'h0;
-  assign _063_ = two_cycles;
+  assign _104_ = 1'h0;
+  assign _115_ = two_cycles;
+  assign _032_ = chunk[0];
+  assign _035_ = { 48'h000000000000, held[95:48] };
+  assign _061_ = 1'h0;
+  assign _062_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -7682,28 +7634,25 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [38:0] _28_;
   wire [38:0] _29_;
   wire [38:0] _30_;
-  reg [31:0] _31_;
-  reg [23:0] _32_;
+  reg [39:0] _31_;
+  reg [29:0] _32_;
   wire [55:0] _33_;
-  reg [39:0] _34_;
-  reg [29:0] _35_;
-  reg [29:0] _36_;
-  reg [38:0] _37_;
-  reg [10:0] _38_;
-  reg [14:0] _39_;
-  reg [25:0] _40_;
-  reg [25:0] _41_;
-  reg [38:0] _42_;
+  reg [29:0] _34_;
+  reg [38:0] _35_;
+  reg [10:0] _36_;
+  reg [14:0] _37_;
+  reg [25:0] _38_;
+  reg [38:0] _39_;
+  reg [2:0] _40_;
+  reg [2:0] _41_;
+  reg [2:0] _42_;
   reg [2:0] _43_;
   wire [40:0] _44_;
-  reg [2:0] _45_;
-  reg [2:0] _46_;
-  reg [2:0] _47_;
-  reg [20:0] _48_;
+  reg [20:0] _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
   wire _49_;
-  wire _50_;
-  wire _51_;
-  wire _52_;
   reg signed [38:0] \$signal  = 39'h0000000000;
   reg [14:0] \$signal$16  = 15'h0000;
   reg [25:0] \$signal$17  = 26'h0000000;
@@ -7723,37 +7672,31 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [38:0] total = 39'h0000000000;
   always @(posedge clk)
-    bias_1 <= _36_;
+    \$signal$16  <= _37_;
   always @(posedge clk)
-    \$signal  <= _37_;
+    \$signal$17  <= _21_;
   always @(posedge clk)
-    skip <= _38_;
+    product_2 <= _38_;
   always @(posedge clk)
-    \$signal$16  <= _39_;
+    total <= _39_;
   always @(posedge clk)
-    \$signal$17  <= _40_;
+    shift_select_0 <= _40_;
   always @(posedge clk)
-    product_2 <= _41_;
+    shift_select_1 <= _41_;
   always @(posedge clk)
-    total <= _42_;
+    shift_select_2 <= _42_;
   always @(posedge clk)
-    shift_select_0 <= _43_;
+    shift_select_3 <= _43_;
   always @(posedge clk)
-    shift_select_1 <= _45_;
-  always @(posedge clk)
-    shift_select_2 <= _46_;
-  always @(posedge clk)
-    shift_select_3 <= _47_;
-  always @(posedge clk)
-    value <= _48_;
+    value <= _45_;
   assign _00_ = acc[15:0] * parameters[15:0];
   assign _11_ = $signed(acc[23:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _49_ = 16'hcd66 >> skip_0;
-  assign _50_ = 16'h9678 >> skip_0;
-  assign _51_ = 16'hb02a >> skip_0;
-  assign _52_ = 16'h8d4c >> skip_0;
+  assign _46_ = 16'hcd66 >> skip_0;
+  assign _47_ = 16'h9678 >> skip_0;
+  assign _48_ = 16'hb02a >> skip_0;
+  assign _49_ = 16'h8d4c >> skip_0;
   assign _01_ = 16'hd670 >> skip_0;
   assign _02_ = 16'hb02a >> skip_0;
   assign _03_ = 16'h8d4c >> skip_0;
@@ -7772,141 +7715,126 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _17_ = 8'hff >> skip_1;
   assign _18_ = 8'hff >> skip_1;
   assign _19_ = 8'hff >> skip_1;
-  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _52_, _51_, _50_, _49_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _49_, _48_, _47_, _46_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
   assign _21_ = skip * \$signal$16 ;
   assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product_0 <= _31_;
+    product_0 <= _00_;
   always @(posedge clk)
-    product_1 <= _32_;
+    product_1 <= _11_;
   always @(posedge clk)
-    product <= _34_;
+    product <= _31_;
   always @(posedge clk)
-    bias_0 <= _35_;
+    bias_0 <= _32_;
+  always @(posedge clk)
+    bias_1 <= _34_;
+  always @(posedge clk)
+    \$signal  <= _35_;
+  always @(posedge clk)
+    skip <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = _44_[38:0];
+    _37_ = parameters[60:46];
     if (rst) begin
-      _37_ = 39'h0000000000;
+      _37_ = 15'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = _20_[10:0];
+    _38_ = \$signal$17 ;
     if (rst) begin
-      _38_ = 11'h000;
+      _38_ = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = parameters[60:46];
+    _39_ = _24_[38:0];
     if (rst) begin
-      _39_ = 15'h0000;
+      _39_ = 39'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = _21_;
+    _40_ = shift_select;
     if (rst) begin
-      _40_ = 26'h0000000;
+      _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = \$signal$17 ;
+    _41_ = shift_select_0;
     if (rst) begin
-      _41_ = 26'h0000000;
+      _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = _24_[38:0];
+    _42_ = shift_select_1;
     if (rst) begin
-      _42_ = 39'h0000000000;
+      _42_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _43_ = shift_select;
+    _43_ = shift_select_2;
     if (rst) begin
       _43_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _45_ = shift_select_0;
-    if (rst) begin
-      _45_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _46_ = shift_select_1;
-    if (rst) begin
-      _46_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _47_ = shift_select_2;
-    if (rst) begin
-      _47_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _48_ = value;
+    _45_ = value;
     casez (shift_select_3)
       3'h0:
-          _48_ = _25_[20:0];
+          _45_ = _25_[20:0];
       3'h1:
-          _48_ = _26_[20:0];
+          _45_ = _26_[20:0];
       3'h2:
-          _48_ = _27_[20:0];
+          _45_ = _27_[20:0];
       3'h3:
-          _48_ = _28_[20:0];
+          _45_ = _28_[20:0];
       3'h4:
-          _48_ = _29_[20:0];
+          _45_ = _29_[20:0];
       3'h5:
-          _48_ = _30_[20:0];
+          _45_ = _30_[20:0];
     endcase
     if (rst) begin
-      _48_ = 21'h000000;
+      _45_ = 21'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = _00_;
+    _31_ = _33_[39:0];
     if (rst) begin
-      _31_ = 32'd0;
+      _31_ = 40'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _11_;
+    _32_ = parameters[45:16];
     if (rst) begin
-      _32_ = 24'h000000;
+      _32_ = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = _33_[39:0];
+    _34_ = bias_0;
     if (rst) begin
-      _34_ = 40'h0000000000;
+      _34_ = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = parameters[45:16];
+    _35_ = _44_[38:0];
     if (rst) begin
-      _35_ = 30'h00000000;
+      _35_ = 39'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = bias_0;
+    _36_ = _20_[10:0];
     if (rst) begin
-      _36_ = 30'h00000000;
+      _36_ = 11'h000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];

@@ -21,27 +21,25 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire [31:0] _00_;
-  reg [31:0] _01_;
-  reg [31:0] _02_;
+  reg _01_;
+  reg _02_;
   reg _03_;
   reg _04_;
-  reg _05_;
-  reg _06_;
+  reg [15:0] _05_;
+  reg [15:0] _06_;
   reg [15:0] _07_;
-  reg [15:0] _08_;
-  reg [15:0] _09_;
+  reg [5:0] _08_;
+  reg [5:0] _09_;
   reg [5:0] _10_;
   wire _11_;
-  reg [5:0] _12_;
-  reg [5:0] _13_;
-  wire [7:0] _14_;
+  wire [7:0] _12_;
+  wire _13_;
+  wire _14_;
   wire _15_;
   wire _16_;
   wire _17_;
-  wire _18_;
-  wire _19_;
-  wire [15:0] _20_;
-  reg [11:0] _21_;
+  wire [15:0] _18_;
+  reg [11:0] _19_;
   wire [12:0] address;
   wire [12:0] \address$77 ;
   wire bank;
@@ -138,50 +136,50 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] write_1__word;
   reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [31:0] _45_;
+  reg [31:0] _43_;
   always @(posedge clk) begin
-    _45_ <= weights[weight_address_0[10:0]];
+    _43_ <= weights[weight_address_0[10:0]];
   end
-  assign port__data = _45_;
+  assign port__data = _43_;
   reg [31:0] weights_1 [487:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [31:0] _46_;
+  reg [31:0] _44_;
   always @(posedge clk) begin
-    _46_ <= weights_1[weight_address_0[8:0]];
+    _44_ <= weights_1[weight_address_0[8:0]];
   end
-  assign \port__data$81  = _46_;
+  assign \port__data$81  = _44_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
   assign _11_ = ~ flags_2[5];
   assign \i__valid$43  = flags_2[0] & _11_;
-  assign _15_ = ! bank;
-  assign _19_ = weight_address_0[11:9] == 3'h4;
-  assign _20_ = pad_1 ? pad_word_1 : read_word;
+  assign _13_ = ! bank;
+  assign _17_ = weight_address_0[11:9] == 3'h4;
+  assign _18_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    weight_address_0 <= _21_;
+    weight_address_0 <= _19_;
   always @(posedge clk)
-    weights_word <= _01_;
+    weights_word <= port__data;
   always @(posedge clk)
-    weights_1_word <= _02_;
+    weights_1_word <= \port__data$81 ;
   always @(posedge clk)
-    weights_1_chosen_0 <= _03_;
+    weights_1_chosen_0 <= _01_;
   always @(posedge clk)
-    weights_1_chosen_1 <= _04_;
+    weights_1_chosen_1 <= _02_;
   always @(posedge clk)
-    pad_0 <= _05_;
+    pad_0 <= _03_;
   always @(posedge clk)
-    pad_1 <= _06_;
+    pad_1 <= _04_;
   always @(posedge clk)
-    pad_word_0 <= _07_;
+    pad_word_0 <= _05_;
   always @(posedge clk)
-    pad_word_1 <= _08_;
+    pad_word_1 <= _06_;
   always @(posedge clk)
-    word <= _09_;
+    word <= _07_;
   always @(posedge clk)
-    flags_0 <= _10_;
+    flags_0 <= _08_;
   always @(posedge clk)
-    flags_1 <= _12_;
+    flags_1 <= _09_;
   always @(posedge clk)
-    flags_2 <= _13_;
+    flags_2 <= _10_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -229,7 +227,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_14_),
+    .window(_12_),
     .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
@@ -279,10 +277,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _15_;
+      write_0__enable = _13_;
     end
     if (\write$76 ) begin
-      write_0__enable = _17_;
+      write_0__enable = _15_;
     end
   end
   always @* begin
@@ -302,17 +300,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_0__word = { 8'h00, _14_ };
+      write_0__word = { 8'h00, _12_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _16_;
+      write_1__enable = _14_;
     end
     if (\write$76 ) begin
-      write_1__enable = _18_;
+      write_1__enable = _16_;
     end
   end
   always @* begin
@@ -332,98 +330,84 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_1__word = { 8'h00, _14_ };
+      write_1__word = { 8'h00, _12_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _21_ = walk__weight_address;
+    _19_ = walk__weight_address;
     if (rst) begin
-      _21_ = 12'h000;
+      _19_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = port__data;
+    _01_ = _17_;
     if (rst) begin
-      _01_ = 32'd0;
+      _01_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = \port__data$81 ;
+    _02_ = weights_1_chosen_0;
     if (rst) begin
-      _02_ = 32'd0;
+      _02_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = _19_;
+    _03_ = walk__pad;
     if (rst) begin
       _03_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = weights_1_chosen_0;
+    _04_ = pad_0;
     if (rst) begin
       _04_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = walk__pad;
+    _05_ = walk__pad_word;
     if (rst) begin
-      _05_ = 1'h0;
+      _05_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = pad_0;
+    _06_ = pad_word_0;
     if (rst) begin
-      _06_ = 1'h0;
+      _06_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = walk__pad_word;
+    _07_ = _18_;
     if (rst) begin
       _07_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = pad_word_0;
+    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _08_ = 16'h0000;
+      _08_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = _20_;
+    _09_ = flags_0;
     if (rst) begin
-      _09_ = 16'h0000;
+      _09_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _10_ = flags_1;
     if (rst) begin
       _10_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _12_ = flags_0;
-    if (rst) begin
-      _12_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _13_ = flags_1;
-    if (rst) begin
-      _13_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -457,7 +441,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \high$61  = high;
   assign \low$63  = low;
   assign \two_digits$65  = two_digits;
-  assign word_0 = { 8'h00, _14_ };
+  assign word_0 = { 8'h00, _12_ };
   assign is_pool = 1'h0;
   assign \i__payload$37.x  = \i__payload$37 [15:0];
   assign \i__payload$37.w  = \i__payload$37 [47:16];
@@ -469,9 +453,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \i__payload$37 [48] = flags_2[1];
   assign \i__payload$37 [47:16] = _00_;
   assign \i__payload$37 [15:0] = word;
-  assign _16_ = bank;
-  assign _17_ = 1'h1;
-  assign _18_ = 1'h0;
+  assign _14_ = bank;
+  assign _15_ = 1'h1;
+  assign _16_ = 1'h0;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -515,23 +499,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire _06_;
   wire [12:0] _07_;
   wire _08_;
-  reg [15:0] _09_;
-  reg [15:0] _10_;
+  reg _09_;
+  reg _10_;
   wire _11_;
-  reg [15:0] _12_;
+  reg _12_;
   reg _13_;
   reg _14_;
   reg _15_;
-  reg _16_;
-  reg _17_;
-  reg _18_;
+  wire [12:0] _16_;
+  wire _17_;
+  wire _18_;
   wire [12:0] _19_;
   wire _20_;
   wire _21_;
-  wire [12:0] _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
+  wire _22_;
   reg [15:0] bank_0_word = 16'h0000;
   reg bank_1_1_chosen_0 = 1'h0;
   reg bank_1_1_chosen_1 = 1'h0;
@@ -566,11 +547,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (write_port__en)
       bank_0[write_0__address[10:0]] <= write_port__data;
   end
-  reg [15:0] _62_;
+  reg [15:0] _59_;
   always @(posedge clk) begin
-    _62_ <= bank_0[_19_[10:0]];
+    _59_ <= bank_0[_16_[10:0]];
   end
-  assign port__data = _62_;
+  assign port__data = _59_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_1 [4095:0];
   initial $readmemh("mem/zero.4096x16.mem", bank_1 );
@@ -578,11 +559,11 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$14 )
       bank_1[write_1__address[11:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _63_;
+  reg [15:0] _60_;
   always @(posedge clk) begin
-    _63_ <= bank_1[_22_[11:0]];
+    _60_ <= bank_1[_19_[11:0]];
   end
-  assign \port__data$36  = _63_;
+  assign \port__data$36  = _60_;
   (* no_rw_check = 32'd1 *)
   reg [15:0] bank_1_1 [607:0];
   initial $readmemh("mem/zero.608x16.mem", bank_1_1 );
@@ -590,20 +571,20 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
     if (\write_port__en$22 )
       bank_1_1[write_1__address[9:0]] <= \write_port__data$18 ;
   end
-  reg [15:0] _64_;
+  reg [15:0] _61_;
   always @(posedge clk) begin
-    _64_ <= bank_1_1[_01_[9:0]];
+    _61_ <= bank_1_1[_01_[9:0]];
   end
-  assign \port__data$37  = _64_;
+  assign \port__data$37  = _61_;
   assign _00_ = ! residual_bank;
   assign _11_ = residual_valid & _00_;
-  assign _19_ = _11_ ? residual_address : read_address;
-  assign _21_ = residual_valid & _20_;
-  assign _22_ = _21_ ? residual_address : read_address;
-  assign _23_ = ! write_1__address[12];
-  assign \write_port__en$14  = write_1__enable & _23_;
-  assign _25_ = residual_valid & _24_;
-  assign _01_ = _25_ ? residual_address : read_address;
+  assign _16_ = _11_ ? residual_address : read_address;
+  assign _18_ = residual_valid & _17_;
+  assign _19_ = _18_ ? residual_address : read_address;
+  assign _20_ = ! write_1__address[12];
+  assign \write_port__en$14  = write_1__enable & _20_;
+  assign _22_ = residual_valid & _21_;
+  assign _01_ = _22_ ? residual_address : read_address;
   assign _02_ = write_1__address[12:10] == 3'h4;
   assign \write_port__en$22  = write_1__enable & _02_;
   assign _03_ = bank_1_1_chosen_1 ? bank_1_1_word : bank_1_word;
@@ -614,92 +595,71 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _07_ = _06_ ? residual_address : read_address;
   assign _08_ = _07_[12:10] == 3'h4;
   always @(posedge clk)
-    bank_0_word <= _09_;
+    bank_0_word <= port__data;
   always @(posedge clk)
-    bank_1_word <= _10_;
+    bank_1_word <= \port__data$36 ;
   always @(posedge clk)
-    bank_1_1_word <= _12_;
+    bank_1_1_word <= \port__data$37 ;
   always @(posedge clk)
-    bank_1_1_chosen_0 <= _13_;
+    bank_1_1_chosen_0 <= _09_;
   always @(posedge clk)
-    bank_1_1_chosen_1 <= _14_;
+    bank_1_1_chosen_1 <= _10_;
   always @(posedge clk)
-    read_bank_0 <= _15_;
+    read_bank_0 <= _12_;
   always @(posedge clk)
-    read_bank_1 <= _16_;
+    read_bank_1 <= _13_;
   always @(posedge clk)
-    residual_bank_0 <= _17_;
+    residual_bank_0 <= _14_;
   always @(posedge clk)
-    residual_bank_1 <= _18_;
+    residual_bank_1 <= _15_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _09_ = port__data;
+    _09_ = _08_;
     if (rst) begin
-      _09_ = 16'h0000;
+      _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _10_ = \port__data$36 ;
+    _10_ = bank_1_1_chosen_0;
     if (rst) begin
-      _10_ = 16'h0000;
+      _10_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _12_ = \port__data$37 ;
+    _12_ = read_bank;
     if (rst) begin
-      _12_ = 16'h0000;
+      _12_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _13_ = _08_;
+    _13_ = read_bank_0;
     if (rst) begin
       _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _14_ = bank_1_1_chosen_0;
+    _14_ = residual_bank;
     if (rst) begin
       _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _15_ = read_bank;
+    _15_ = residual_bank_0;
     if (rst) begin
       _15_ = 1'h0;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _16_ = read_bank_0;
-    if (rst) begin
-      _16_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _17_ = residual_bank;
-    if (rst) begin
-      _17_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$2 ) begin end
-    _18_ = residual_bank_0;
-    if (rst) begin
-      _18_ = 1'h0;
-    end
-  end
-  assign port__addr = _19_[10:0];
+  assign port__addr = _16_[10:0];
   assign port__en = 1'h1;
   assign write_0__enable = write_port__en;
   assign write_port__addr = write_0__address[10:0];
   assign write_0__word = write_port__data;
-  assign \port__addr$12  = _22_[11:0];
+  assign \port__addr$12  = _19_[11:0];
   assign \port__en$13  = 1'h1;
   assign \write_port__addr$17  = write_1__address[11:0];
   assign write_1__word = \write_port__data$18 ;
@@ -707,8 +667,8 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign \port__en$21  = 1'h1;
   assign \write_port__addr$23  = write_1__address[9:0];
   assign \write_port__data$24  = \write_port__data$18 ;
-  assign _20_ = residual_bank;
-  assign _24_ = residual_bank;
+  assign _17_ = residual_bank;
+  assign _21_ = residual_bank;
   assign _05_ = residual_bank;
 endmodule
 
@@ -794,17 +754,17 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _039_;
   reg _040_;
   reg _041_;
-  reg _042_;
-  reg _043_;
-  reg _044_;
-  wire [5:0] _045_;
-  reg _046_;
-  reg _047_;
-  reg _048_;
+  wire [5:0] _042_;
+  wire _043_;
+  wire _044_;
+  wire _045_;
+  wire [43:0] _046_;
+  wire _047_;
+  wire _048_;
   wire _049_;
   wire _050_;
   wire _051_;
-  wire [43:0] _052_;
+  wire _052_;
   wire _053_;
   wire _054_;
   wire _055_;
@@ -812,13 +772,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _057_;
   wire _058_;
   wire _059_;
-  wire _060_;
+  wire [8:0] _060_;
   wire _061_;
   wire _062_;
   wire _063_;
   wire _064_;
   wire _065_;
-  wire [8:0] _066_;
+  wire _066_;
   wire _067_;
   wire _068_;
   wire _069_;
@@ -829,71 +789,65 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _074_;
   wire _075_;
   wire _076_;
-  wire _077_;
-  wire _078_;
-  wire _079_;
-  wire _080_;
+  reg _077_;
+  reg [4:0] _078_;
+  reg _079_;
+  reg _080_;
   wire _081_;
-  wire _082_;
+  reg [4:0] _082_;
   reg _083_;
-  reg [4:0] _084_;
-  reg _085_;
-  reg _086_;
-  wire _087_;
-  reg [4:0] _088_;
-  reg _089_;
-  reg [43:0] _090_;
-  reg [21:0] _091_;
-  reg [21:0] _092_;
-  reg [21:0] _093_;
-  reg [21:0] _094_;
+  reg [43:0] _084_;
+  reg [21:0] _085_;
+  reg [21:0] _086_;
+  reg [21:0] _087_;
+  reg [21:0] _088_;
+  reg [7:0] _089_;
+  reg _090_;
+  reg _091_;
+  wire _092_;
+  reg _093_;
+  reg _094_;
   reg [7:0] _095_;
-  reg _096_;
+  reg [2:0] _096_;
   reg _097_;
-  wire _098_;
+  reg _098_;
   reg _099_;
-  reg _100_;
+  reg [7:0] _100_;
   reg [7:0] _101_;
-  reg [57:0] _102_;
-  reg [2:0] _103_;
-  reg _104_;
+  reg [7:0] _102_;
+  wire _103_;
+  reg [7:0] _104_;
   reg _105_;
   reg _106_;
-  reg [7:0] _107_;
-  reg [7:0] _108_;
-  wire _109_;
-  reg [7:0] _110_;
-  reg [7:0] _111_;
-  reg [7:0] _112_;
-  reg [7:0] _113_;
-  reg _114_;
+  reg _107_;
+  reg _108_;
+  reg _109_;
+  reg _110_;
+  reg _111_;
+  reg _112_;
+  reg _113_;
+  wire _114_;
   reg _115_;
   reg _116_;
   reg _117_;
   reg _118_;
   reg _119_;
-  wire _120_;
+  reg _120_;
   reg _121_;
   reg _122_;
   reg _123_;
   reg _124_;
-  reg _125_;
+  wire _125_;
   reg _126_;
   reg _127_;
   reg _128_;
   reg _129_;
   reg _130_;
-  wire _131_;
+  reg _131_;
   reg _132_;
   reg _133_;
   reg _134_;
   reg _135_;
-  reg _136_;
-  reg _137_;
-  reg _138_;
-  reg _139_;
-  reg _140_;
-  reg _141_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -901,39 +855,36 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [12:0] \address$121 ;
+  wire [12:0] \address$116 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
-  wire [4:0] \chunk$113 ;
+  wire [4:0] \chunk$108 ;
   wire [7:0] code;
-  wire [7:0] \code$129 ;
+  wire [7:0] \code$124 ;
   reg [7:0] code_0;
   reg [7:0] code_1_0_0 = 8'h00;
   reg [7:0] code_1_0_1 = 8'h00;
   reg [7:0] code_1_0_2 = 8'h00;
   reg [7:0] code_1_0_3 = 8'h00;
-  reg [7:0] code_1_0_4 = 8'h00;
-  reg [7:0] code_1_0_5 = 8'h00;
   wire [7:0] codes;
-  wire \credit$145 ;
+  wire \credit$140 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$140 ;
+  wire \form$135 ;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
   reg [21:0] front_2 = 22'h000000;
   reg [21:0] front_3 = 22'h000000;
-  wire \full$152 ;
+  wire \full$147 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_10 = 1'h0;
   reg has_code_11 = 1'h0;
   reg has_code_12 = 1'h0;
-  reg has_code_13 = 1'h0;
   reg has_code_2 = 1'h0;
   reg has_code_3 = 1'h0;
   reg has_code_4 = 1'h0;
@@ -952,16 +903,16 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_7 = 1'h0;
   reg has_value_8 = 1'h0;
   reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$154 ;
-  wire [21:0] \i__payload$133 ;
-  wire \i__valid$141 ;
+  wire [15:0] \high$149 ;
+  wire [21:0] \i__payload$128 ;
+  wire \i__valid$136 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
-  wire [3:0] \layer$111 ;
-  wire [15:0] \low$156 ;
-  wire [21:0] \o__payload$158 ;
-  wire \o__ready$160 ;
-  wire \o__valid$162 ;
+  wire [3:0] \layer$106 ;
+  wire [15:0] \low$151 ;
+  wire [21:0] \o__payload$153 ;
+  wire \o__ready$155 ;
+  wire \o__valid$157 ;
   reg [7:0] parameter_base = 8'h00;
   reg [57:0] parameter_memory_word = 58'h000000000000000;
   reg parameter_restart_0 = 1'h0;
@@ -971,13 +922,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   (* init = 58'h000000000000000 *)
   wire [57:0] parameters;
   (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$131 ;
-  wire signed [28:0] \parameters$131.bias ;
-  wire [15:0] \parameters$131.multiplier ;
-  wire [12:0] \parameters$131.residual ;
+  wire [57:0] \parameters$126 ;
+  wire signed [28:0] \parameters$126.bias ;
+  wire [15:0] \parameters$126.multiplier ;
+  wire [12:0] \parameters$126.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$148 ;
+  wire \pixel_ends$143 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -993,7 +944,6 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_ends_2 = 1'h0;
   reg pixel_ends_20 = 1'h0;
   reg pixel_ends_21 = 1'h0;
-  reg pixel_ends_22 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
   reg pixel_ends_5 = 1'h0;
@@ -1018,7 +968,6 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_2 = 1'h0;
   reg pixel_starts_20 = 1'h0;
   reg pixel_starts_21 = 1'h0;
-  reg pixel_starts_22 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
   reg pixel_starts_5 = 1'h0;
@@ -1036,268 +985,258 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire select;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$132 ;
+  wire [2:0] \shift_select$127 ;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
-  wire \start$112 ;
-  wire \sum_started$143 ;
+  wire \start$107 ;
+  wire \sum_started$138 ;
   wire turn_ends;
-  wire \turn_ends$114 ;
+  wire \turn_ends$109 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$150 ;
+  wire \two_digits$145 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$146 ;
+  wire \valid$141 ;
   wire signed [21:0] value;
-  wire signed [21:0] \value$125 ;
-  wire signed [21:0] \value$127 ;
+  wire signed [21:0] \value$120 ;
+  wire signed [21:0] \value$122 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _283_;
+  reg [57:0] _272_;
   always @(posedge clk) begin
-    _283_ <= parameter_memory[address];
+    _272_ <= parameter_memory[address];
   end
-  assign port__data = _283_;
+  assign port__data = _272_;
   assign _000_ = 10'h3ff >> layer;
-  assign _054_ = 9'h1ff >> layer;
-  assign _065_ = 9'h1ff >> layer;
-  assign _076_ = 10'h3f8 >> layer;
-  assign _087_ = 9'h1c0 >> layer;
-  assign _098_ = 9'h124 >> layer;
-  assign _109_ = ~ \$signal$8 ;
-  assign _120_ = chunk == last_chunk;
-  assign _012_ = _109_ & _001_;
+  assign _048_ = 9'h1ff >> layer;
+  assign _059_ = 9'h1ff >> layer;
+  assign _070_ = 10'h3f8 >> layer;
+  assign _081_ = 9'h1c0 >> layer;
+  assign _092_ = 9'h124 >> layer;
+  assign _103_ = ~ \$signal$8 ;
+  assign _114_ = chunk == last_chunk;
+  assign _012_ = _103_ & _001_;
   assign _023_ = chunk == last_chunk;
   assign _034_ = chunk + 1'h1;
-  assign _045_ = _023_ ? 6'h00 : _034_;
-  assign _050_ = chunk == last_chunk;
-  assign _051_ = _049_ | _050_;
-  assign _053_ = 1'h0 >> layer;
-  assign _055_ = 1'h0 >> layer;
-  assign _056_ = 1'h0 >> layer;
-  assign _057_ = 10'h3fa >> layer;
-  assign _058_ = 6'h2c >> layer;
-  assign _059_ = 10'h2b0 >> layer;
-  assign _060_ = 8'hc0 >> layer;
-  assign _061_ = 10'h300 >> layer;
-  assign _062_ = chunk == last_chunk;
-  assign _063_ = turn_ends & _062_;
-  assign _064_ = fields_loaded | _063_;
-  assign _066_ = address + 1'h1;
-  assign _067_ = 10'h3dc >> layer;
-  assign _068_ = 9'h120 >> layer;
-  assign _069_ = 10'h201 >> layer;
-  assign _070_ = 7'h6e >> layer;
-  assign _071_ = 9'h100 >> layer;
-  assign _072_ = 10'h200 >> layer;
-  assign _073_ = ~ is_last;
-  assign _074_ = has_value_8 & _073_;
-  assign _075_ = ! chunk;
-  assign _077_ = chunk == last_chunk;
-  assign _078_ = chunk == last_chunk;
-  assign _081_ = ~ _080_;
-  assign _082_ = \$signal$8  | _081_;
-  assign turn_ends = \$signal  & _082_;
+  assign _042_ = _023_ ? 6'h00 : _034_;
+  assign _044_ = chunk == last_chunk;
+  assign _045_ = _043_ | _044_;
+  assign _047_ = 1'h0 >> layer;
+  assign _049_ = 1'h0 >> layer;
+  assign _050_ = 1'h0 >> layer;
+  assign _051_ = 10'h3fa >> layer;
+  assign _052_ = 6'h2c >> layer;
+  assign _053_ = 10'h2b0 >> layer;
+  assign _054_ = 8'hc0 >> layer;
+  assign _055_ = 10'h300 >> layer;
+  assign _056_ = chunk == last_chunk;
+  assign _057_ = turn_ends & _056_;
+  assign _058_ = fields_loaded | _057_;
+  assign _060_ = address + 1'h1;
+  assign _061_ = 10'h3dc >> layer;
+  assign _062_ = 9'h120 >> layer;
+  assign _063_ = 10'h201 >> layer;
+  assign _064_ = 7'h6e >> layer;
+  assign _065_ = 9'h100 >> layer;
+  assign _066_ = 10'h200 >> layer;
+  assign _067_ = ~ is_last;
+  assign _068_ = has_value_8 & _067_;
+  assign _069_ = ! chunk;
+  assign _071_ = chunk == last_chunk;
+  assign _072_ = chunk == last_chunk;
+  assign _075_ = ~ _074_;
+  assign _076_ = \$signal$8  | _075_;
+  assign turn_ends = \$signal  & _076_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$141  = has_value_8 & is_last;
+  assign \i__valid$136  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _083_;
+    fields_loaded <= _077_;
   always @(posedge clk)
-    last_chunk <= _084_;
+    last_chunk <= _078_;
   always @(posedge clk)
-    two_cycles <= _085_;
+    two_cycles <= _079_;
   always @(posedge clk)
-    \$signal$8  <= _086_;
+    \$signal$8  <= _080_;
   always @(posedge clk)
-    chunk <= _088_;
+    chunk <= _082_;
   always @(posedge clk)
-    \$signal  <= _089_;
+    \$signal  <= _083_;
   always @(posedge clk)
-    held <= _090_;
+    held <= _084_;
   always @(posedge clk)
-    front_0 <= _091_;
+    front_0 <= _085_;
   always @(posedge clk)
-    front_1 <= _092_;
+    front_1 <= _086_;
   always @(posedge clk)
-    front_2 <= _093_;
+    front_2 <= _087_;
   always @(posedge clk)
-    front_3 <= _094_;
+    front_3 <= _088_;
   always @(posedge clk)
-    parameter_base <= _095_;
+    parameter_base <= _089_;
   always @(posedge clk)
-    parameter_turn_0 <= _096_;
+    parameter_turn_0 <= _090_;
   always @(posedge clk)
-    parameter_turn_1 <= _097_;
+    parameter_turn_1 <= _091_;
   always @(posedge clk)
-    parameter_restart_0 <= _099_;
+    parameter_restart_0 <= _093_;
   always @(posedge clk)
-    parameter_restart_1 <= _100_;
+    parameter_restart_1 <= _094_;
   always @(posedge clk)
-    address <= _101_;
+    address <= _095_;
   always @(posedge clk)
-    parameter_memory_word <= _102_;
+    parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _103_;
+    shift_select <= _096_;
   always @(posedge clk)
-    unit_select <= _104_;
+    unit_select <= _097_;
   always @(posedge clk)
-    record_select <= _105_;
+    record_select <= _098_;
   always @(posedge clk)
-    is_last <= _106_;
+    is_last <= _099_;
   always @(posedge clk)
-    code_1_0_0 <= _107_;
+    code_1_0_0 <= _100_;
   always @(posedge clk)
-    code_1_0_1 <= _108_;
+    code_1_0_1 <= _101_;
   always @(posedge clk)
-    code_1_0_2 <= _110_;
+    code_1_0_2 <= _102_;
   always @(posedge clk)
-    code_1_0_3 <= _111_;
+    code_1_0_3 <= _104_;
   always @(posedge clk)
-    code_1_0_4 <= _112_;
+    has_value_0 <= _105_;
   always @(posedge clk)
-    code_1_0_5 <= _113_;
+    has_value_1 <= _106_;
   always @(posedge clk)
-    has_value_0 <= _114_;
+    has_value_2 <= _107_;
   always @(posedge clk)
-    has_value_1 <= _115_;
+    has_value_3 <= _108_;
   always @(posedge clk)
-    has_value_2 <= _116_;
+    has_value_4 <= _109_;
   always @(posedge clk)
-    has_value_3 <= _117_;
+    has_value_5 <= _110_;
   always @(posedge clk)
-    has_value_4 <= _118_;
+    has_value_6 <= _111_;
   always @(posedge clk)
-    has_value_5 <= _119_;
+    has_value_7 <= _112_;
   always @(posedge clk)
-    has_value_6 <= _121_;
+    has_value_8 <= _113_;
   always @(posedge clk)
-    has_value_7 <= _122_;
+    has_code_0 <= _115_;
   always @(posedge clk)
-    has_value_8 <= _123_;
+    has_code_1 <= _116_;
   always @(posedge clk)
-    has_code_0 <= _124_;
+    has_code_2 <= _117_;
   always @(posedge clk)
-    has_code_1 <= _125_;
+    has_code_3 <= _118_;
   always @(posedge clk)
-    has_code_2 <= _126_;
+    has_code_4 <= _119_;
   always @(posedge clk)
-    has_code_3 <= _127_;
+    has_code_5 <= _120_;
   always @(posedge clk)
-    has_code_4 <= _128_;
+    has_code_6 <= _121_;
   always @(posedge clk)
-    has_code_5 <= _129_;
+    has_code_7 <= _122_;
   always @(posedge clk)
-    has_code_6 <= _130_;
+    has_code_8 <= _123_;
   always @(posedge clk)
-    has_code_7 <= _132_;
+    has_code_9 <= _124_;
   always @(posedge clk)
-    has_code_8 <= _133_;
+    has_code_10 <= _126_;
   always @(posedge clk)
-    has_code_9 <= _134_;
+    has_code_11 <= _127_;
   always @(posedge clk)
-    has_code_10 <= _135_;
+    has_code_12 <= _128_;
   always @(posedge clk)
-    has_code_11 <= _136_;
+    pixel_starts_0 <= _129_;
   always @(posedge clk)
-    has_code_12 <= _137_;
+    pixel_starts_1 <= _130_;
   always @(posedge clk)
-    has_code_13 <= _138_;
+    pixel_starts_2 <= _131_;
   always @(posedge clk)
-    pixel_starts_0 <= _139_;
+    pixel_starts_3 <= _132_;
   always @(posedge clk)
-    pixel_starts_1 <= _140_;
+    pixel_starts_4 <= _133_;
   always @(posedge clk)
-    pixel_starts_2 <= _141_;
+    pixel_starts_5 <= _134_;
   always @(posedge clk)
-    pixel_starts_3 <= _002_;
+    pixel_starts_6 <= _135_;
   always @(posedge clk)
-    pixel_starts_4 <= _003_;
+    pixel_starts_7 <= _002_;
   always @(posedge clk)
-    pixel_starts_5 <= _004_;
+    pixel_starts_8 <= _003_;
   always @(posedge clk)
-    pixel_starts_6 <= _005_;
+    pixel_starts_9 <= _004_;
   always @(posedge clk)
-    pixel_starts_7 <= _006_;
+    pixel_starts_10 <= _005_;
   always @(posedge clk)
-    pixel_starts_8 <= _007_;
+    pixel_starts_11 <= _006_;
   always @(posedge clk)
-    pixel_starts_9 <= _008_;
+    pixel_starts_12 <= _007_;
   always @(posedge clk)
-    pixel_starts_10 <= _009_;
+    pixel_starts_13 <= _008_;
   always @(posedge clk)
-    pixel_starts_11 <= _010_;
+    pixel_starts_14 <= _009_;
   always @(posedge clk)
-    pixel_starts_12 <= _011_;
+    pixel_starts_15 <= _010_;
   always @(posedge clk)
-    pixel_starts_13 <= _013_;
+    pixel_starts_16 <= _011_;
   always @(posedge clk)
-    pixel_starts_14 <= _014_;
+    pixel_starts_17 <= _013_;
   always @(posedge clk)
-    pixel_starts_15 <= _015_;
+    pixel_starts_18 <= _014_;
   always @(posedge clk)
-    pixel_starts_16 <= _016_;
+    pixel_starts_19 <= _015_;
   always @(posedge clk)
-    pixel_starts_17 <= _017_;
+    pixel_starts_20 <= _016_;
   always @(posedge clk)
-    pixel_starts_18 <= _018_;
+    pixel_starts_21 <= _017_;
   always @(posedge clk)
-    pixel_starts_19 <= _019_;
+    pixel_ends_0 <= _018_;
   always @(posedge clk)
-    pixel_starts_20 <= _020_;
+    pixel_ends_1 <= _019_;
   always @(posedge clk)
-    pixel_starts_21 <= _021_;
+    pixel_ends_2 <= _020_;
   always @(posedge clk)
-    pixel_starts_22 <= _022_;
+    pixel_ends_3 <= _021_;
   always @(posedge clk)
-    pixel_ends_0 <= _024_;
+    pixel_ends_4 <= _022_;
   always @(posedge clk)
-    pixel_ends_1 <= _025_;
+    pixel_ends_5 <= _024_;
   always @(posedge clk)
-    pixel_ends_2 <= _026_;
+    pixel_ends_6 <= _025_;
   always @(posedge clk)
-    pixel_ends_3 <= _027_;
+    pixel_ends_7 <= _026_;
   always @(posedge clk)
-    pixel_ends_4 <= _028_;
+    pixel_ends_8 <= _027_;
   always @(posedge clk)
-    pixel_ends_5 <= _029_;
+    pixel_ends_9 <= _028_;
   always @(posedge clk)
-    pixel_ends_6 <= _030_;
+    pixel_ends_10 <= _029_;
   always @(posedge clk)
-    pixel_ends_7 <= _031_;
+    pixel_ends_11 <= _030_;
   always @(posedge clk)
-    pixel_ends_8 <= _032_;
+    pixel_ends_12 <= _031_;
   always @(posedge clk)
-    pixel_ends_9 <= _033_;
+    pixel_ends_13 <= _032_;
   always @(posedge clk)
-    pixel_ends_10 <= _035_;
+    pixel_ends_14 <= _033_;
   always @(posedge clk)
-    pixel_ends_11 <= _036_;
+    pixel_ends_15 <= _035_;
   always @(posedge clk)
-    pixel_ends_12 <= _037_;
+    pixel_ends_16 <= _036_;
   always @(posedge clk)
-    pixel_ends_13 <= _038_;
+    pixel_ends_17 <= _037_;
   always @(posedge clk)
-    pixel_ends_14 <= _039_;
+    pixel_ends_18 <= _038_;
   always @(posedge clk)
-    pixel_ends_15 <= _040_;
+    pixel_ends_19 <= _039_;
   always @(posedge clk)
-    pixel_ends_16 <= _041_;
+    pixel_ends_20 <= _040_;
   always @(posedge clk)
-    pixel_ends_17 <= _042_;
-  always @(posedge clk)
-    pixel_ends_18 <= _043_;
-  always @(posedge clk)
-    pixel_ends_19 <= _044_;
-  always @(posedge clk)
-    pixel_ends_20 <= _046_;
-  always @(posedge clk)
-    pixel_ends_21 <= _047_;
-  always @(posedge clk)
-    pixel_ends_22 <= _048_;
+    pixel_ends_21 <= _041_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$129 ),
+    .code(\code$124 ),
     .rst(rst),
     .select(record_select),
     .value(value)
@@ -1314,11 +1253,11 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_22),
-    .pixel_starts(pixel_starts_22),
+    .pixel_ends(pixel_ends_21),
+    .pixel_starts(pixel_starts_21),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_13)
+    .valid(has_code_12)
   );
   requantize lane_0 (
     .acc(front_3),
@@ -1340,7 +1279,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$141 )
+    .w_en(\i__valid$136 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1359,117 +1298,157 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = start;
+    _077_ = start;
+    if (rst) begin
+      _077_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _078_ = last_chunk;
+    if (start) begin
+      _078_ = { _081_, _070_, _059_, _048_, _000_ };
+    end
+    if (rst) begin
+      _078_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _079_ = two_cycles;
+    if (start) begin
+      _079_ = _092_;
+    end
+    if (rst) begin
+      _079_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _080_ = \$signal$8 ;
+    if (\$signal ) begin
+      _080_ = _012_;
+    end
+    if (start) begin
+      _080_ = 1'h0;
+    end
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _082_ = chunk;
+    if (turn_ends) begin
+      _082_ = _042_[4:0];
+    end
+    if (start) begin
+      _082_ = 5'h00;
+    end
+    if (rst) begin
+      _082_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _083_ = \$signal ;
+    if (turn_ends) begin
+      if (_045_) begin
+        _083_ = 1'h0;
+      end
+    end
+    if (i__valid) begin
+      _083_ = 1'h1;
+    end
     if (rst) begin
       _083_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = last_chunk;
-    if (start) begin
-      _084_ = { _087_, _076_, _065_, _054_, _000_ };
-    end
-    if (rst) begin
-      _084_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = two_cycles;
-    if (start) begin
-      _085_ = _098_;
-    end
-    if (rst) begin
-      _085_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = \$signal$8 ;
-    if (\$signal ) begin
-      _086_ = _012_;
-    end
-    if (start) begin
-      _086_ = 1'h0;
-    end
-    if (rst) begin
-      _086_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = chunk;
-    if (turn_ends) begin
-      _088_ = _045_[4:0];
-    end
-    if (start) begin
-      _088_ = 5'h00;
-    end
-    if (rst) begin
-      _088_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = \$signal ;
-    if (turn_ends) begin
-      if (_051_) begin
-        _089_ = 1'h0;
-      end
-    end
+    _084_ = held;
     if (i__valid) begin
-      _089_ = 1'h1;
-    end
-    if (rst) begin
-      _089_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = held;
-    if (i__valid) begin
-      _090_ = i__payload;
+      _084_ = i__payload;
     end else if (turn_ends) begin
-      _090_ = _052_;
+      _084_ = _046_;
     end
     if (rst) begin
-      _090_ = 44'h00000000000;
+      _084_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = held[21:0];
+    _085_ = held[21:0];
     if (rst) begin
-      _091_ = 22'h000000;
+      _085_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = front_0;
+    _086_ = front_0;
     if (rst) begin
-      _092_ = 22'h000000;
+      _086_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = front_1;
+    _087_ = front_1;
     if (rst) begin
-      _093_ = 22'h000000;
+      _087_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = front_2;
+    _088_ = front_2;
     if (rst) begin
-      _094_ = 22'h000000;
+      _088_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = parameter_base;
+    _089_ = parameter_base;
     if (start) begin
-      _095_ = { _061_, _060_, _059_, _058_, _057_, _056_, _055_, _053_ };
+      _089_ = { _055_, _054_, _053_, _052_, _051_, _050_, _049_, _047_ };
+    end
+    if (rst) begin
+      _089_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = turn_ends;
+    if (rst) begin
+      _090_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = parameter_turn_0;
+    if (rst) begin
+      _091_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _093_ = _058_;
+    if (rst) begin
+      _093_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _094_ = parameter_restart_0;
+    if (rst) begin
+      _094_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _095_ = address;
+    if (parameter_restart_1) begin
+      _095_ = parameter_base;
+    end else if (parameter_turn_1) begin
+      _095_ = _060_[7:0];
     end
     if (rst) begin
       _095_ = 8'h00;
@@ -1477,614 +1456,532 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = turn_ends;
+    _096_ = shift_select;
+    if (start) begin
+      _096_ = { _063_, _062_, _061_ };
+    end
     if (rst) begin
-      _096_ = 1'h0;
+      _096_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = parameter_turn_0;
+    _097_ = unit_select;
+    if (start) begin
+      _097_ = _064_;
+    end
     if (rst) begin
       _097_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = _064_;
+    _098_ = record_select;
+    if (start) begin
+      _098_ = _065_;
+    end
+    if (rst) begin
+      _098_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _099_ = is_last;
+    if (start) begin
+      _099_ = _066_;
+    end
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = parameter_restart_0;
+    _100_ = code;
     if (rst) begin
-      _100_ = 1'h0;
+      _100_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = address;
-    if (parameter_restart_1) begin
-      _101_ = parameter_base;
-    end else if (parameter_turn_1) begin
-      _101_ = _066_[7:0];
-    end
+    _101_ = code_1_0_0;
     if (rst) begin
       _101_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = port__data;
+    _102_ = code_1_0_1;
     if (rst) begin
-      _102_ = 58'h000000000000000;
+      _102_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = shift_select;
-    if (start) begin
-      _103_ = { _069_, _068_, _067_ };
-    end
+    _104_ = code_1_0_2;
     if (rst) begin
-      _103_ = 3'h0;
+      _104_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = unit_select;
-    if (start) begin
-      _104_ = _070_;
-    end
-    if (rst) begin
-      _104_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = record_select;
-    if (start) begin
-      _105_ = _071_;
-    end
+    _105_ = turn_ends;
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = is_last;
-    if (start) begin
-      _106_ = _072_;
-    end
+    _106_ = has_value_0;
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = code;
+    _107_ = has_value_1;
     if (rst) begin
-      _107_ = 8'h00;
+      _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = code_1_0_0;
+    _108_ = has_value_2;
     if (rst) begin
-      _108_ = 8'h00;
+      _108_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = code_1_0_1;
+    _109_ = has_value_3;
     if (rst) begin
-      _110_ = 8'h00;
+      _109_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = code_1_0_2;
+    _110_ = has_value_4;
     if (rst) begin
-      _111_ = 8'h00;
+      _110_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = code_1_0_3;
+    _111_ = has_value_5;
     if (rst) begin
-      _112_ = 8'h00;
+      _111_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = code_1_0_4;
+    _112_ = has_value_6;
     if (rst) begin
-      _113_ = 8'h00;
+      _112_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = turn_ends;
+    _113_ = has_value_7;
     if (rst) begin
-      _114_ = 1'h0;
+      _113_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = has_value_0;
+    _115_ = _068_;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_value_1;
+    _116_ = has_code_0;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_value_2;
+    _117_ = has_code_1;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_value_3;
+    _118_ = has_code_2;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = has_value_4;
+    _119_ = has_code_3;
     if (rst) begin
       _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = has_value_5;
+    _120_ = has_code_4;
+    if (rst) begin
+      _120_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _121_ = has_code_5;
     if (rst) begin
       _121_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = has_value_6;
+    _122_ = has_code_6;
     if (rst) begin
       _122_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = has_value_7;
+    _123_ = has_code_7;
     if (rst) begin
       _123_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = _074_;
+    _124_ = has_code_8;
     if (rst) begin
       _124_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = has_code_0;
-    if (rst) begin
-      _125_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = has_code_1;
+    _126_ = has_code_9;
     if (rst) begin
       _126_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = has_code_2;
+    _127_ = has_code_10;
     if (rst) begin
       _127_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = has_code_3;
+    _128_ = has_code_11;
     if (rst) begin
       _128_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = has_code_4;
+    _129_ = _069_;
     if (rst) begin
       _129_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _130_ = has_code_5;
+    _130_ = pixel_starts_0;
     if (rst) begin
       _130_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _132_ = has_code_6;
+    _131_ = pixel_starts_1;
+    if (rst) begin
+      _131_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _132_ = pixel_starts_2;
     if (rst) begin
       _132_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _133_ = has_code_7;
+    _133_ = pixel_starts_3;
     if (rst) begin
       _133_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _134_ = has_code_8;
+    _134_ = pixel_starts_4;
     if (rst) begin
       _134_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _135_ = has_code_9;
+    _135_ = pixel_starts_5;
     if (rst) begin
       _135_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _136_ = has_code_10;
-    if (rst) begin
-      _136_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _137_ = has_code_11;
-    if (rst) begin
-      _137_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _138_ = has_code_12;
-    if (rst) begin
-      _138_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _139_ = _075_;
-    if (rst) begin
-      _139_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _140_ = pixel_starts_0;
-    if (rst) begin
-      _140_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _141_ = pixel_starts_1;
-    if (rst) begin
-      _141_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_2;
+    _002_ = pixel_starts_6;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_3;
+    _003_ = pixel_starts_7;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_4;
+    _004_ = pixel_starts_8;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_5;
+    _005_ = pixel_starts_9;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_6;
+    _006_ = pixel_starts_10;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_7;
+    _007_ = pixel_starts_11;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_8;
+    _008_ = pixel_starts_12;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_9;
+    _009_ = pixel_starts_13;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_10;
+    _010_ = pixel_starts_14;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_11;
+    _011_ = pixel_starts_15;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_starts_12;
+    _013_ = pixel_starts_16;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_starts_13;
+    _014_ = pixel_starts_17;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_starts_14;
+    _015_ = pixel_starts_18;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_starts_15;
+    _016_ = pixel_starts_19;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_starts_16;
+    _017_ = pixel_starts_20;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_starts_17;
+    _018_ = _071_;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_starts_18;
+    _019_ = pixel_ends_0;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_starts_19;
+    _020_ = pixel_ends_1;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_starts_20;
+    _021_ = pixel_ends_2;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_starts_21;
+    _022_ = pixel_ends_3;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = _077_;
+    _024_ = pixel_ends_4;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_0;
+    _025_ = pixel_ends_5;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_1;
+    _026_ = pixel_ends_6;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_2;
+    _027_ = pixel_ends_7;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_3;
+    _028_ = pixel_ends_8;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_4;
+    _029_ = pixel_ends_9;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_5;
+    _030_ = pixel_ends_10;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_6;
+    _031_ = pixel_ends_11;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_7;
+    _032_ = pixel_ends_12;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_8;
+    _033_ = pixel_ends_13;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_9;
+    _035_ = pixel_ends_14;
     if (rst) begin
       _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _036_ = pixel_ends_10;
+    _036_ = pixel_ends_15;
     if (rst) begin
       _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _037_ = pixel_ends_11;
+    _037_ = pixel_ends_16;
     if (rst) begin
       _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _038_ = pixel_ends_12;
+    _038_ = pixel_ends_17;
     if (rst) begin
       _038_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _039_ = pixel_ends_13;
+    _039_ = pixel_ends_18;
     if (rst) begin
       _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = pixel_ends_14;
+    _040_ = pixel_ends_19;
     if (rst) begin
       _040_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = pixel_ends_15;
+    _041_ = pixel_ends_20;
     if (rst) begin
       _041_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _042_ = pixel_ends_16;
-    if (rst) begin
-      _042_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _043_ = pixel_ends_17;
-    if (rst) begin
-      _043_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _044_ = pixel_ends_18;
-    if (rst) begin
-      _044_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _046_ = pixel_ends_19;
-    if (rst) begin
-      _046_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _047_ = pixel_ends_20;
-    if (rst) begin
-      _047_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _048_ = pixel_ends_21;
-    if (rst) begin
-      _048_ = 1'h0;
     end
   end
   always @* begin
@@ -2092,9 +1989,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = \code$129 ;
+          code_0 = \code$124 ;
       1'h1:
-          code_0 = code_1_0_5;
+          code_0 = code_1_0_3;
     endcase
   end
   assign extra_turn = 1'h0;
@@ -2102,47 +1999,47 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign port__addr = address;
   assign port__en = 1'h1;
   assign parameters = parameter_memory_word;
-  assign \layer$111  = layer;
-  assign \start$112  = start;
-  assign \chunk$113  = chunk;
-  assign \turn_ends$114  = turn_ends;
+  assign \layer$106  = layer;
+  assign \start$107  = start;
+  assign \chunk$108  = chunk;
+  assign \turn_ends$109  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$121  = residual_address;
+  assign \address$116  = residual_address;
   assign residual_word = word;
-  assign \value$125  = value;
+  assign \value$120  = value;
   assign select = record_select;
-  assign \value$127  = value;
+  assign \value$122  = value;
   assign acc = front_3;
-  assign \parameters$131  = parameter_memory_word;
-  assign \shift_select$132  = shift_select;
-  assign \i__payload$133  = value;
+  assign \parameters$126  = parameter_memory_word;
+  assign \shift_select$127  = shift_select;
+  assign \i__payload$128  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
   assign form = 1'h0;
-  assign \form$140  = 1'h0;
-  assign \sum_started$143  = sum_started;
-  assign \credit$145  = credit;
-  assign \valid$146  = has_code_13;
-  assign pixel_starts = pixel_starts_22;
-  assign \pixel_ends$148  = pixel_ends_22;
-  assign \two_digits$150  = two_digits;
-  assign \full$152  = full;
-  assign \high$154  = high;
-  assign \low$156  = low;
-  assign \o__payload$158  = o__payload;
-  assign \o__ready$160  = o__ready;
-  assign \o__valid$162  = o__valid;
-  assign \parameters$131.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$131.bias  = parameter_memory_word[44:16];
-  assign \parameters$131.residual  = parameter_memory_word[57:45];
-  assign _131_ = 1'h0;
+  assign \form$135  = 1'h0;
+  assign \sum_started$138  = sum_started;
+  assign \credit$140  = credit;
+  assign \valid$141  = has_code_12;
+  assign pixel_starts = pixel_starts_21;
+  assign \pixel_ends$143  = pixel_ends_21;
+  assign \two_digits$145  = two_digits;
+  assign \full$147  = full;
+  assign \high$149  = high;
+  assign \low$151  = low;
+  assign \o__payload$153  = o__payload;
+  assign \o__ready$155  = o__ready;
+  assign \o__valid$157  = o__valid;
+  assign \parameters$126.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$126.bias  = parameter_memory_word[44:16];
+  assign \parameters$126.residual  = parameter_memory_word[57:45];
+  assign _125_ = 1'h0;
   assign _001_ = two_cycles;
-  assign _049_ = chunk[0];
-  assign _052_ = { 22'h000000, held[43:22] };
-  assign _079_ = 1'h0;
-  assign _080_ = two_cycles;
+  assign _043_ = chunk[0];
+  assign _046_ = { 22'h000000, held[43:22] };
+  assign _073_ = 1'h0;
+  assign _074_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -4025,12 +3922,12 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _035_ = 10'h3ff >> layer;
   assign _036_ = 1'h0 >> layer;
   assign _037_ = 9'h124 >> layer;
-  assign _038_ = 1'h0 >> layer;
-  assign _039_ = 9'h124 >> layer;
-  assign _040_ = 10'h200 >> layer;
-  assign _041_ = 1'h0 >> layer;
-  assign _042_ = 10'h200 >> layer;
-  assign _043_ = 9'h1ff >> layer;
+  assign _038_ = 9'h1ff >> layer;
+  assign _039_ = 8'hdb >> layer;
+  assign _040_ = 10'h2db >> layer;
+  assign _041_ = 8'hdb >> layer;
+  assign _042_ = 10'h2db >> layer;
+  assign _043_ = 9'h124 >> layer;
   assign _044_ = 1'h1 >> layer;
   assign _046_ = 4'hf >> layer;
   assign _047_ = 7'h6e >> layer;
@@ -6001,20 +5898,20 @@ module power_activation_0(select, clk, rst, code, value);
   wire _025_;
   wire _026_;
   wire _027_;
-  wire _028_;
+  wire [7:0] _028_;
   wire _029_;
-  wire [6:0] _030_;
-  wire [6:0] _031_;
-  wire [6:0] _032_;
-  wire [2:0] _033_;
+  wire [1:0] _030_;
+  wire [9:0] _031_;
+  wire _032_;
+  wire _033_;
   wire _034_;
-  wire [9:0] _035_;
-  wire [1:0] _036_;
-  wire [9:0] _037_;
+  wire [8:0] _035_;
+  reg [16:0] _036_;
+  reg [16:0] _037_;
   wire _038_;
-  wire [8:0] _039_;
-  reg [16:0] _040_;
-  reg [16:0] _041_;
+  wire _039_;
+  wire _040_;
+  wire _041_;
   wire _042_;
   wire _043_;
   wire _044_;
@@ -6105,43 +6002,33 @@ module power_activation_0(select, clk, rst, code, value);
   wire _129_;
   wire _130_;
   wire _131_;
-  wire _132_;
-  wire _133_;
-  wire _134_;
-  wire _135_;
   reg [7:0] at_0_0 = 8'h00;
   reg [7:0] at_0_1 = 8'h00;
   reg [7:0] at_1_0 = 8'h00;
   reg [7:0] at_1_1 = 8'h00;
-  reg [7:0] at_2_0 = 8'h00;
-  reg [7:0] at_2_1 = 8'h00;
   reg [7:0] at_after_0 = 8'h00;
   reg [7:0] at_after_1 = 8'h00;
-  reg [7:0] at_after_2 = 8'h00;
   wire signed [21:0] distance;
+  reg [7:0] held_0_0 = 8'h00;
+  reg [7:0] held_1_0 = 8'h00;
   reg [16:0] not_below = 17'h00000;
   reg over = 1'h0;
-  wire [7:0] port__addr;
-  wire [8:0] \port__addr$15 ;
-  wire [8:0] \port__addr$21 ;
+  wire [8:0] port__addr;
+  wire [8:0] \port__addr$12 ;
   wire [8:0] \port__addr$9 ;
   wire [7:0] port__data;
-  wire [16:0] \port__data$35 ;
-  wire [16:0] \port__data$40 ;
-  wire [16:0] \port__data$45 ;
+  wire [16:0] \port__data$24 ;
+  wire [16:0] \port__data$34 ;
   wire port__en;
   wire \port__en$11 ;
-  wire \port__en$17 ;
-  wire \port__en$23 ;
+  wire \port__en$14 ;
   reg [7:0] ranks_0 = 8'h00;
-  wire reached_0;
-  wire reached_1;
-  wire reached_2;
+  reg reached_0 = 1'h0;
+  reg reached_1 = 1'h0;
   reg [16:0] saturated = 17'h1ffff;
-  reg [6:0] segment = 7'h00;
+  reg [7:0] segment = 8'h00;
   reg [16:0] thresholds_0 = 17'h00000;
   reg [16:0] thresholds_1 = 17'h00000;
-  reg [16:0] thresholds_2 = 17'h00000;
   reg [16:0] u_0 = 17'h1ffff;
   reg [16:0] u_0_0 = 17'h1ffff;
   reg [16:0] u_0_1 = 17'h1ffff;
@@ -6149,141 +6036,134 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] u_1_0 = 17'h1ffff;
   reg [16:0] u_1_1 = 17'h1ffff;
   reg [16:0] u_2 = 17'h1ffff;
-  reg [16:0] u_2_0 = 17'h1ffff;
-  reg [16:0] u_2_1 = 17'h1ffff;
   reg [16:0] u_after_0_0 = 17'h1ffff;
+  reg [16:0] u_after_0_1 = 17'h1ffff;
   reg [16:0] u_after_1_0 = 17'h1ffff;
-  reg [16:0] u_after_2_0 = 17'h1ffff;
+  reg [16:0] u_after_1_1 = 17'h1ffff;
   (* ram_style = "block" *)
-  reg [7:0] ranks [255:0];
+  reg [7:0] ranks [511:0];
   initial $readmemh("mem/power_activation_0.ranks.mem", ranks );
-  reg [7:0] _306_;
+  reg [7:0] _294_;
   always @(posedge clk) begin
-    _306_ <= ranks[{ select, segment }];
+    _294_ <= ranks[{ select, segment }];
   end
-  assign port__data = _306_;
+  assign port__data = _294_;
   (* ram_style = "block" *)
   reg [16:0] thresholds [511:0];
   initial $readmemh("mem/power_activation_0.thresholds.mem", thresholds );
-  reg [16:0] _307_;
-  reg [16:0] _308_;
-  reg [16:0] _309_;
+  reg [16:0] _295_;
+  reg [16:0] _296_;
   always @(posedge clk) begin
-    _307_ <= thresholds[{ select, at_after_1 }];
-    _308_ <= thresholds[{ select, at_after_2 }];
-    _309_ <= thresholds[{ select, ranks_0 }];
+    _295_ <= thresholds[{ select, at_after_1 }];
+    _296_ <= thresholds[{ select, ranks_0 }];
   end
-  assign \port__data$45  = _307_;
-  assign \port__data$40  = _308_;
-  assign \port__data$35  = _309_;
-  assign reached_2 = u_2_1 >= thresholds_0;
-  assign reached_1 = u_1_1 >= thresholds_1;
-  assign reached_0 = u_0_1 >= thresholds_2;
+  assign \port__data$34  = _295_;
+  assign \port__data$24  = _296_;
   assign _000_ = 1'h0 >> at_after_0[5:0];
-  assign _048_ = 37'h1555555555 >> at_after_0[5:0];
-  assign _059_ = at_after_0[6] ? _000_ : _048_;
-  assign _070_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
-  assign _081_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
-  assign _092_ = at_after_0[6] ? _070_ : _081_;
-  assign _103_ = at_after_0[7] ? _059_ : _092_;
-  assign _114_ = 1'h0 >> at_after_0[5:0];
-  assign _125_ = 26'h2aaa555 >> at_after_0[5:0];
-  assign _001_ = at_after_0[6] ? _114_ : _125_;
+  assign _044_ = 37'h1555555555 >> at_after_0[5:0];
+  assign _055_ = at_after_0[6] ? _000_ : _044_;
+  assign _066_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
+  assign _077_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
+  assign _088_ = at_after_0[6] ? _066_ : _077_;
+  assign _099_ = at_after_0[7] ? _055_ : _088_;
+  assign _110_ = 1'h0 >> at_after_0[5:0];
+  assign _121_ = 26'h2aaa555 >> at_after_0[5:0];
+  assign _001_ = at_after_0[6] ? _110_ : _121_;
   assign _012_ = 62'h2aa9554aab556aad >> at_after_0[5:0];
   assign _023_ = 63'h55aa954aa55ab52a >> at_after_0[5:0];
   assign _034_ = at_after_0[6] ? _012_ : _023_;
-  assign _042_ = at_after_0[7] ? _001_ : _034_;
-  assign _043_ = select ? _103_ : _042_;
-  assign _044_ = 1'h0 >> at_after_0[5:0];
-  assign _045_ = 37'h1999999999 >> at_after_0[5:0];
-  assign _046_ = at_after_0[6] ? _044_ : _045_;
-  assign _047_ = 64'h9999999332664cc3 >> at_after_0[5:0];
-  assign _049_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
-  assign _050_ = at_after_0[6] ? _047_ : _049_;
-  assign _051_ = at_after_0[7] ? _046_ : _050_;
-  assign _052_ = 1'h0 >> at_after_0[5:0];
-  assign _053_ = 26'h3333999 >> at_after_0[5:0];
-  assign _054_ = at_after_0[6] ? _052_ : _053_;
-  assign _055_ = 64'hccce667332664cc9 >> at_after_0[5:0];
-  assign _056_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
-  assign _057_ = at_after_0[6] ? _055_ : _056_;
-  assign _058_ = at_after_0[7] ? _054_ : _057_;
-  assign _060_ = select ? _051_ : _058_;
-  assign _061_ = 1'h0 >> at_after_0[5:0];
-  assign _062_ = 37'h1e1e01e01e >> at_after_0[5:0];
-  assign _063_ = at_after_0[6] ? _061_ : _062_;
-  assign _064_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
-  assign _065_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
-  assign _066_ = at_after_0[6] ? _064_ : _065_;
-  assign _067_ = at_after_0[7] ? _063_ : _066_;
-  assign _068_ = 1'h0 >> at_after_0[5:0];
-  assign _069_ = 26'h3c3ce1e >> at_after_0[5:0];
-  assign _071_ = at_after_0[6] ? _068_ : _069_;
-  assign _072_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
-  assign _073_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
-  assign _074_ = at_after_0[6] ? _072_ : _073_;
-  assign _075_ = at_after_0[7] ? _071_ : _074_;
-  assign _076_ = select ? _067_ : _075_;
-  assign _077_ = 1'h0 >> at_after_0[5:0];
-  assign _078_ = 37'h1fe01e01e0 >> at_after_0[5:0];
-  assign _079_ = at_after_0[6] ? _077_ : _078_;
-  assign _080_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
-  assign _082_ = 58'h300c02010000000 >> at_after_0[5:0];
-  assign _083_ = at_after_0[6] ? _080_ : _082_;
-  assign _084_ = at_after_0[7] ? _079_ : _083_;
-  assign _085_ = 1'h0 >> at_after_0[5:0];
-  assign _086_ = 26'h3fc0fe0 >> at_after_0[5:0];
-  assign _087_ = at_after_0[6] ? _085_ : _086_;
-  assign _088_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
-  assign _089_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
-  assign _090_ = at_after_0[6] ? _088_ : _089_;
-  assign _091_ = at_after_0[7] ? _087_ : _090_;
-  assign _093_ = select ? _084_ : _091_;
-  assign _094_ = 1'h0 >> at_after_0[5:0];
-  assign _095_ = 37'h1fffe001ff >> at_after_0[5:0];
-  assign _096_ = at_after_0[6] ? _094_ : _095_;
-  assign _097_ = 64'he001ffe003ff800f >> at_after_0[5:0];
-  assign _098_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
-  assign _099_ = at_after_0[6] ? _097_ : _098_;
-  assign _100_ = at_after_0[7] ? _096_ : _099_;
-  assign _101_ = 1'h0 >> at_after_0[5:0];
-  assign _102_ = 26'h3fff000 >> at_after_0[5:0];
-  assign _104_ = at_after_0[6] ? _101_ : _102_;
-  assign _105_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
-  assign _106_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
-  assign _107_ = at_after_0[6] ? _105_ : _106_;
-  assign _108_ = at_after_0[7] ? _104_ : _107_;
-  assign _109_ = select ? _100_ : _108_;
-  assign _110_ = 1'h0 >> at_after_0[5:0];
-  assign _111_ = 37'h1ffffffe00 >> at_after_0[5:0];
-  assign _112_ = at_after_0[6] ? _110_ : _111_;
-  assign _113_ = 49'h1fffffc00000f >> at_after_0[5:0];
-  assign _115_ = 64'hffff00001ffff000 >> at_after_0[5:0];
-  assign _116_ = at_after_0[6] ? _113_ : _115_;
-  assign _117_ = at_after_0[7] ? _112_ : _116_;
-  assign _118_ = 1'h0 >> at_after_0[5:0];
-  assign _119_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _120_ = at_after_0[6] ? _118_ : _119_;
-  assign _121_ = 64'h8000001fffffc000 >> at_after_0[5:0];
-  assign _122_ = 56'hffffe0000fff80 >> at_after_0[5:0];
-  assign _123_ = at_after_0[6] ? _121_ : _122_;
-  assign _124_ = at_after_0[7] ? _120_ : _123_;
-  assign _126_ = select ? _117_ : _124_;
-  assign _127_ = 1'h0 >> at_after_0[5:0];
-  assign _128_ = 37'h1fffffffff >> at_after_0[5:0];
-  assign _129_ = at_after_0[6] ? _127_ : _128_;
-  assign _130_ = 64'hfffe00000000000f >> at_after_0[5:0];
-  assign _131_ = 64'hffffffffe0000000 >> at_after_0[5:0];
-  assign _132_ = at_after_0[6] ? _130_ : _131_;
-  assign _133_ = at_after_0[7] ? _129_ : _132_;
-  assign _134_ = 1'h0 >> at_after_0[5:0];
-  assign _135_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _002_ = at_after_0[6] ? _134_ : _135_;
+  assign _038_ = at_after_0[7] ? _001_ : _034_;
+  assign _039_ = select ? _099_ : _038_;
+  assign _040_ = 1'h0 >> at_after_0[5:0];
+  assign _041_ = 37'h1999999999 >> at_after_0[5:0];
+  assign _042_ = at_after_0[6] ? _040_ : _041_;
+  assign _043_ = 64'h9999999332664cc3 >> at_after_0[5:0];
+  assign _045_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
+  assign _046_ = at_after_0[6] ? _043_ : _045_;
+  assign _047_ = at_after_0[7] ? _042_ : _046_;
+  assign _048_ = 1'h0 >> at_after_0[5:0];
+  assign _049_ = 26'h3333999 >> at_after_0[5:0];
+  assign _050_ = at_after_0[6] ? _048_ : _049_;
+  assign _051_ = 64'hccce667332664cc9 >> at_after_0[5:0];
+  assign _052_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
+  assign _053_ = at_after_0[6] ? _051_ : _052_;
+  assign _054_ = at_after_0[7] ? _050_ : _053_;
+  assign _056_ = select ? _047_ : _054_;
+  assign _057_ = 1'h0 >> at_after_0[5:0];
+  assign _058_ = 37'h1e1e01e01e >> at_after_0[5:0];
+  assign _059_ = at_after_0[6] ? _057_ : _058_;
+  assign _060_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
+  assign _061_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
+  assign _062_ = at_after_0[6] ? _060_ : _061_;
+  assign _063_ = at_after_0[7] ? _059_ : _062_;
+  assign _064_ = 1'h0 >> at_after_0[5:0];
+  assign _065_ = 26'h3c3ce1e >> at_after_0[5:0];
+  assign _067_ = at_after_0[6] ? _064_ : _065_;
+  assign _068_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
+  assign _069_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
+  assign _070_ = at_after_0[6] ? _068_ : _069_;
+  assign _071_ = at_after_0[7] ? _067_ : _070_;
+  assign _072_ = select ? _063_ : _071_;
+  assign _073_ = 1'h0 >> at_after_0[5:0];
+  assign _074_ = 37'h1fe01e01e0 >> at_after_0[5:0];
+  assign _075_ = at_after_0[6] ? _073_ : _074_;
+  assign _076_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
+  assign _078_ = 58'h300c02010000000 >> at_after_0[5:0];
+  assign _079_ = at_after_0[6] ? _076_ : _078_;
+  assign _080_ = at_after_0[7] ? _075_ : _079_;
+  assign _081_ = 1'h0 >> at_after_0[5:0];
+  assign _082_ = 26'h3fc0fe0 >> at_after_0[5:0];
+  assign _083_ = at_after_0[6] ? _081_ : _082_;
+  assign _084_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
+  assign _085_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
+  assign _086_ = at_after_0[6] ? _084_ : _085_;
+  assign _087_ = at_after_0[7] ? _083_ : _086_;
+  assign _089_ = select ? _080_ : _087_;
+  assign _090_ = 1'h0 >> at_after_0[5:0];
+  assign _091_ = 37'h1fffe001ff >> at_after_0[5:0];
+  assign _092_ = at_after_0[6] ? _090_ : _091_;
+  assign _093_ = 64'he001ffe003ff800f >> at_after_0[5:0];
+  assign _094_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
+  assign _095_ = at_after_0[6] ? _093_ : _094_;
+  assign _096_ = at_after_0[7] ? _092_ : _095_;
+  assign _097_ = 1'h0 >> at_after_0[5:0];
+  assign _098_ = 26'h3fff000 >> at_after_0[5:0];
+  assign _100_ = at_after_0[6] ? _097_ : _098_;
+  assign _101_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
+  assign _102_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
+  assign _103_ = at_after_0[6] ? _101_ : _102_;
+  assign _104_ = at_after_0[7] ? _100_ : _103_;
+  assign _105_ = select ? _096_ : _104_;
+  assign _106_ = 1'h0 >> at_after_0[5:0];
+  assign _107_ = 37'h1ffffffe00 >> at_after_0[5:0];
+  assign _108_ = at_after_0[6] ? _106_ : _107_;
+  assign _109_ = 49'h1fffffc00000f >> at_after_0[5:0];
+  assign _111_ = 64'hffff00001ffff000 >> at_after_0[5:0];
+  assign _112_ = at_after_0[6] ? _109_ : _111_;
+  assign _113_ = at_after_0[7] ? _108_ : _112_;
+  assign _114_ = 1'h0 >> at_after_0[5:0];
+  assign _115_ = 26'h3ffffff >> at_after_0[5:0];
+  assign _116_ = at_after_0[6] ? _114_ : _115_;
+  assign _117_ = 64'h8000001fffffc000 >> at_after_0[5:0];
+  assign _118_ = 56'hffffe0000fff80 >> at_after_0[5:0];
+  assign _119_ = at_after_0[6] ? _117_ : _118_;
+  assign _120_ = at_after_0[7] ? _116_ : _119_;
+  assign _122_ = select ? _113_ : _120_;
+  assign _123_ = 1'h0 >> at_after_0[5:0];
+  assign _124_ = 37'h1fffffffff >> at_after_0[5:0];
+  assign _125_ = at_after_0[6] ? _123_ : _124_;
+  assign _126_ = 64'hfffe00000000000f >> at_after_0[5:0];
+  assign _127_ = 64'hffffffffe0000000 >> at_after_0[5:0];
+  assign _128_ = at_after_0[6] ? _126_ : _127_;
+  assign _129_ = at_after_0[7] ? _125_ : _128_;
+  assign _130_ = 1'h0 >> at_after_0[5:0];
+  assign _131_ = 26'h3ffffff >> at_after_0[5:0];
+  assign _002_ = at_after_0[6] ? _130_ : _131_;
   assign _003_ = 64'hffffffe000000000 >> at_after_0[5:0];
   assign _004_ = 56'hfffffffff00000 >> at_after_0[5:0];
   assign _005_ = at_after_0[6] ? _003_ : _004_;
   assign _006_ = at_after_0[7] ? _002_ : _005_;
-  assign _007_ = select ? _133_ : _006_;
+  assign _007_ = select ? _129_ : _006_;
   assign _008_ = 1'h0 >> at_after_0[5:0];
   assign _009_ = 37'h1fffffffff >> at_after_0[5:0];
   assign _010_ = at_after_0[6] ? _008_ : _009_;
@@ -6302,23 +6182,20 @@ module power_activation_0(select, clk, rst, code, value);
   assign _025_ = ~ value[21];
   assign _026_ = | value[21:17];
   assign _027_ = _025_ & _026_;
-  assign _029_ = | saturated[16:11];
-  assign _031_ = _029_ ? { 2'h1, saturated[15:11] } : _030_;
-  assign _032_ = _028_ ? { 2'h2, saturated[16:12] } : _031_;
-  assign _033_ = reached_2 ? 3'h2 : 3'h6;
-  assign _035_ = $signed({ 1'h0, at_2_1 }) + $signed(_033_);
-  assign _036_ = reached_1 ? 2'h1 : 2'h3;
-  assign _037_ = $signed({ 1'h0, at_1_1 }) + $signed(_036_);
-  assign _038_ = reached_0 ? 1'h1 : 1'h0;
-  assign _039_ = at_0_1 + _038_;
+  assign _029_ = u_1_1 >= thresholds_0;
+  assign _030_ = reached_1 ? 2'h1 : 2'h3;
+  assign _031_ = $signed({ 1'h0, held_1_0 }) + $signed(_030_);
+  assign _032_ = u_0_1 >= thresholds_1;
+  assign _033_ = reached_0 ? 1'h1 : 1'h0;
+  assign _035_ = held_0_0 + _033_;
   always @(posedge clk)
-    not_below <= _040_;
+    not_below <= _036_;
   always @(posedge clk)
     over <= _027_;
   always @(posedge clk)
-    saturated <= _041_;
+    saturated <= _037_;
   always @(posedge clk)
-    segment <= _032_;
+    segment <= _028_;
   always @(posedge clk)
     ranks_0 <= port__data;
   always @(posedge clk)
@@ -6328,59 +6205,57 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     u_2 <= u_1;
   always @(posedge clk)
-    thresholds_0 <= \port__data$35 ;
+    thresholds_0 <= \port__data$24 ;
   always @(posedge clk)
-    at_2_0 <= ranks_0;
-  always @(posedge clk)
-    at_2_1 <= at_2_0;
-  always @(posedge clk)
-    u_2_0 <= u_2;
-  always @(posedge clk)
-    u_2_1 <= u_2_0;
-  always @(posedge clk)
-    at_after_2 <= _035_[7:0];
-  always @(posedge clk)
-    u_after_2_0 <= u_2_1;
-  always @(posedge clk)
-    thresholds_1 <= \port__data$40 ;
-  always @(posedge clk)
-    at_1_0 <= at_after_2;
+    at_1_0 <= ranks_0;
   always @(posedge clk)
     at_1_1 <= at_1_0;
   always @(posedge clk)
-    u_1_0 <= u_after_2_0;
+    u_1_0 <= u_2;
   always @(posedge clk)
     u_1_1 <= u_1_0;
   always @(posedge clk)
-    at_after_1 <= _037_[7:0];
+    held_1_0 <= at_1_1;
+  always @(posedge clk)
+    reached_1 <= _029_;
+  always @(posedge clk)
+    at_after_1 <= _031_[7:0];
   always @(posedge clk)
     u_after_1_0 <= u_1_1;
   always @(posedge clk)
-    thresholds_2 <= \port__data$45 ;
+    u_after_1_1 <= u_after_1_0;
+  always @(posedge clk)
+    thresholds_1 <= \port__data$34 ;
   always @(posedge clk)
     at_0_0 <= at_after_1;
   always @(posedge clk)
     at_0_1 <= at_0_0;
   always @(posedge clk)
-    u_0_0 <= u_after_1_0;
+    u_0_0 <= u_after_1_1;
   always @(posedge clk)
     u_0_1 <= u_0_0;
   always @(posedge clk)
-    at_after_0 <= _039_[7:0];
+    held_0_0 <= at_0_1;
+  always @(posedge clk)
+    reached_0 <= _032_;
+  always @(posedge clk)
+    at_after_0 <= _035_[7:0];
   always @(posedge clk)
     u_after_0_0 <= u_0_1;
+  always @(posedge clk)
+    u_after_0_1 <= u_after_0_0;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _040_ = value[16:0];
+    _036_ = value[16:0];
     if (value[21]) begin
-      _040_ = 17'h00000;
+      _036_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
-    _041_ = not_below;
+    _037_ = not_below;
     if (over) begin
-      _041_ = 17'h1ffff;
+      _037_ = 17'h1ffff;
     end
   end
   assign distance = value;
@@ -6388,13 +6263,10 @@ module power_activation_0(select, clk, rst, code, value);
   assign port__en = 1'h1;
   assign \port__addr$9  = { select, ranks_0 };
   assign \port__en$11  = 1'h1;
-  assign \port__addr$15  = { select, at_after_2 };
-  assign \port__en$17  = 1'h1;
-  assign \port__addr$21  = { select, at_after_1 };
-  assign \port__en$23  = 1'h1;
-  assign code = { _024_, _007_, _126_, _109_, _093_, _076_, _060_, _043_ };
-  assign _028_ = saturated[16];
-  assign _030_ = { 2'h0, saturated[10:6] };
+  assign \port__addr$12  = { select, at_after_1 };
+  assign \port__en$14  = 1'h1;
+  assign code = { _024_, _007_, _122_, _105_, _089_, _072_, _056_, _039_ };
+  assign _028_ = saturated[16:9];
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6426,25 +6298,27 @@ module power_activation_1(clk, rst, code, value);
   wire _15_;
   wire _16_;
   wire _17_;
-  wire [4:0] _18_;
-  reg [15:0] _19_;
+  wire _18_;
+  wire [4:0] _19_;
   reg [15:0] _20_;
-  wire _21_;
-  wire [4:0] _22_;
-  wire _23_;
+  reg [15:0] _21_;
+  wire _22_;
+  wire [4:0] _23_;
   wire _24_;
   wire _25_;
   wire _26_;
   wire _27_;
+  wire _28_;
   reg [3:0] at_0_0 = 4'h0;
   reg [3:0] at_0_1 = 4'h0;
   reg [3:0] at_after_0 = 4'h0;
   wire signed [21:0] distance;
+  reg [3:0] held_0_0 = 4'h0;
   reg [15:0] not_below = 16'h0000;
   reg over = 1'h0;
   reg [3:0] ranks_0 = 4'h0;
   reg [4:0] ranks_0_at_0 = 5'h00;
-  wire reached_0;
+  reg reached_0 = 1'h0;
   reg [15:0] saturated = 16'hffff;
   reg [4:0] segment = 5'h00;
   reg [15:0] thresholds_0 = 16'h0000;
@@ -6455,15 +6329,15 @@ module power_activation_1(clk, rst, code, value);
   reg [15:0] u_1 = 16'hffff;
   reg [15:0] u_2 = 16'hffff;
   reg [15:0] u_after_0_0 = 16'hffff;
-  assign reached_0 = u_0_1 >= thresholds_0;
+  reg [15:0] u_after_0_1 = 16'hffff;
   assign _00_ = ~ value[21];
   assign _11_ = | value[21:16];
-  assign _21_ = _00_ & _11_;
-  assign _23_ = 28'he73989a >> ranks_0_at_0;
-  assign _24_ = 32'd4034666268 >> ranks_0_at_0;
-  assign _25_ = 32'd4286586848 >> ranks_0_at_0;
-  assign _26_ = 32'd4294959104 >> ranks_0_at_0;
-  assign _27_ = 15'h62e0 >> thresholds_0_at_0;
+  assign _22_ = _00_ & _11_;
+  assign _24_ = 28'he73989a >> ranks_0_at_0;
+  assign _25_ = 32'd4034666268 >> ranks_0_at_0;
+  assign _26_ = 32'd4286586848 >> ranks_0_at_0;
+  assign _27_ = 32'd4294959104 >> ranks_0_at_0;
+  assign _28_ = 15'h62e0 >> thresholds_0_at_0;
   assign _01_ = 11'h6d4 >> thresholds_0_at_0;
   assign _02_ = 13'h1a3d >> thresholds_0_at_0;
   assign _03_ = 15'h53f0 >> thresholds_0_at_0;
@@ -6479,20 +6353,21 @@ module power_activation_1(clk, rst, code, value);
   assign _14_ = 15'h49b8 >> thresholds_0_at_0;
   assign _15_ = 15'h71c0 >> thresholds_0_at_0;
   assign _16_ = 15'h7e00 >> thresholds_0_at_0;
-  assign _17_ = reached_0 ? 1'h1 : 1'h0;
-  assign _18_ = at_0_1 + _17_;
+  assign _17_ = u_0_1 >= thresholds_0;
+  assign _18_ = reached_0 ? 1'h1 : 1'h0;
+  assign _19_ = held_0_0 + _18_;
   always @(posedge clk)
-    not_below <= _19_;
+    not_below <= _20_;
   always @(posedge clk)
-    over <= _21_;
+    over <= _22_;
   always @(posedge clk)
-    saturated <= _20_;
+    saturated <= _21_;
   always @(posedge clk)
-    segment <= _22_;
+    segment <= _23_;
   always @(posedge clk)
     ranks_0_at_0 <= segment;
   always @(posedge clk)
-    ranks_0 <= { _26_, _25_, _24_, _23_ };
+    ranks_0 <= { _27_, _26_, _25_, _24_ };
   always @(posedge clk)
     u_0 <= saturated;
   always @(posedge clk)
@@ -6502,7 +6377,7 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     thresholds_0_at_0 <= ranks_0;
   always @(posedge clk)
-    thresholds_0 <= { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _27_ };
+    thresholds_0 <= { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _28_ };
   always @(posedge clk)
     at_0_0 <= ranks_0;
   always @(posedge clk)
@@ -6512,26 +6387,32 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     u_0_1 <= u_0_0;
   always @(posedge clk)
-    at_after_0 <= _18_[3:0];
+    held_0_0 <= at_0_1;
+  always @(posedge clk)
+    reached_0 <= _17_;
+  always @(posedge clk)
+    at_after_0 <= _19_[3:0];
   always @(posedge clk)
     u_after_0_0 <= u_0_1;
+  always @(posedge clk)
+    u_after_0_1 <= u_after_0_0;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _19_ = value[15:0];
+    _20_ = value[15:0];
     if (value[21]) begin
-      _19_ = 16'h0000;
+      _20_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
-    _20_ = not_below;
+    _21_ = not_below;
     if (over) begin
-      _20_ = 16'hffff;
+      _21_ = 16'hffff;
     end
   end
   assign distance = value;
   assign code = { 4'h0, at_after_0 };
-  assign _22_ = saturated[15:11];
+  assign _23_ = saturated[15:11];
 endmodule
 
 (* keep_hierarchy =  1  *)
@@ -6586,28 +6467,25 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [37:0] _28_;
   wire [37:0] _29_;
   wire [37:0] _30_;
-  reg [31:0] _31_;
-  reg [21:0] _32_;
+  reg [37:0] _31_;
+  reg [28:0] _32_;
   wire [53:0] _33_;
-  reg [37:0] _34_;
-  reg [28:0] _35_;
-  reg [28:0] _36_;
-  reg [37:0] _37_;
-  reg [10:0] _38_;
-  reg [12:0] _39_;
-  reg [23:0] _40_;
-  reg [23:0] _41_;
-  reg [37:0] _42_;
+  reg [28:0] _34_;
+  reg [37:0] _35_;
+  reg [10:0] _36_;
+  reg [12:0] _37_;
+  reg [23:0] _38_;
+  reg [37:0] _39_;
+  reg [2:0] _40_;
+  reg [2:0] _41_;
+  reg [2:0] _42_;
   reg [2:0] _43_;
   wire [38:0] _44_;
-  reg [2:0] _45_;
-  reg [2:0] _46_;
-  reg [2:0] _47_;
-  reg [21:0] _48_;
+  reg [21:0] _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
   wire _49_;
-  wire _50_;
-  wire _51_;
-  wire _52_;
   reg signed [37:0] \$signal  = 38'h0000000000;
   reg [12:0] \$signal$16  = 13'h0000;
   reg [23:0] \$signal$17  = 24'h000000;
@@ -6627,37 +6505,31 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [10:0] skip = 11'h000;
   reg signed [37:0] total = 38'h0000000000;
   always @(posedge clk)
-    bias_1 <= _36_;
+    \$signal$16  <= _37_;
   always @(posedge clk)
-    \$signal  <= _37_;
+    \$signal$17  <= _21_;
   always @(posedge clk)
-    skip <= _38_;
+    product_2 <= _38_;
   always @(posedge clk)
-    \$signal$16  <= _39_;
+    total <= _39_;
   always @(posedge clk)
-    \$signal$17  <= _40_;
+    shift_select_0 <= _40_;
   always @(posedge clk)
-    product_2 <= _41_;
+    shift_select_1 <= _41_;
   always @(posedge clk)
-    total <= _42_;
+    shift_select_2 <= _42_;
   always @(posedge clk)
-    shift_select_0 <= _43_;
+    shift_select_3 <= _43_;
   always @(posedge clk)
-    shift_select_1 <= _45_;
-  always @(posedge clk)
-    shift_select_2 <= _46_;
-  always @(posedge clk)
-    shift_select_3 <= _47_;
-  always @(posedge clk)
-    value <= _48_;
+    value <= _45_;
   assign _00_ = acc[15:0] * parameters[15:0];
   assign _11_ = $signed(acc[21:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _49_ = 16'ha39c >> skip_0;
-  assign _50_ = 16'he80c >> skip_0;
-  assign _51_ = 16'ha19c >> skip_0;
-  assign _52_ = 16'h8f0e >> skip_0;
+  assign _46_ = 16'ha39c >> skip_0;
+  assign _47_ = 16'he80c >> skip_0;
+  assign _48_ = 16'ha19c >> skip_0;
+  assign _49_ = 16'h8f0e >> skip_0;
   assign _01_ = 16'h9a06 >> skip_0;
   assign _02_ = 16'hd3fc >> skip_0;
   assign _03_ = 16'hb6a8 >> skip_0;
@@ -6676,141 +6548,126 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _17_ = 8'hff >> skip_1;
   assign _18_ = 8'hff >> skip_1;
   assign _19_ = 8'hff >> skip_1;
-  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _52_, _51_, _50_, _49_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _49_, _48_, _47_, _46_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
   assign _21_ = skip * \$signal$16 ;
   assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
-    product_0 <= _31_;
+    product_0 <= _00_;
   always @(posedge clk)
-    product_1 <= _32_;
+    product_1 <= _11_;
   always @(posedge clk)
-    product <= _34_;
+    product <= _31_;
   always @(posedge clk)
-    bias_0 <= _35_;
+    bias_0 <= _32_;
+  always @(posedge clk)
+    bias_1 <= _34_;
+  always @(posedge clk)
+    \$signal  <= _35_;
+  always @(posedge clk)
+    skip <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _37_ = _44_[37:0];
+    _37_ = parameters[57:45];
     if (rst) begin
-      _37_ = 38'h0000000000;
+      _37_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _38_ = _20_[10:0];
+    _38_ = \$signal$17 ;
     if (rst) begin
-      _38_ = 11'h000;
+      _38_ = 24'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _39_ = parameters[57:45];
+    _39_ = _24_[37:0];
     if (rst) begin
-      _39_ = 13'h0000;
+      _39_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _40_ = _21_;
+    _40_ = shift_select;
     if (rst) begin
-      _40_ = 24'h000000;
+      _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _41_ = \$signal$17 ;
+    _41_ = shift_select_0;
     if (rst) begin
-      _41_ = 24'h000000;
+      _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _42_ = _24_[37:0];
+    _42_ = shift_select_1;
     if (rst) begin
-      _42_ = 38'h0000000000;
+      _42_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _43_ = shift_select;
+    _43_ = shift_select_2;
     if (rst) begin
       _43_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _45_ = shift_select_0;
-    if (rst) begin
-      _45_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _46_ = shift_select_1;
-    if (rst) begin
-      _46_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _47_ = shift_select_2;
-    if (rst) begin
-      _47_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _48_ = value;
+    _45_ = value;
     casez (shift_select_3)
       3'h0:
-          _48_ = _25_[21:0];
+          _45_ = _25_[21:0];
       3'h1:
-          _48_ = _26_[21:0];
+          _45_ = _26_[21:0];
       3'h2:
-          _48_ = _27_[21:0];
+          _45_ = _27_[21:0];
       3'h3:
-          _48_ = _28_[21:0];
+          _45_ = _28_[21:0];
       3'h4:
-          _48_ = _29_[21:0];
+          _45_ = _29_[21:0];
       3'h5:
-          _48_ = _30_[21:0];
+          _45_ = _30_[21:0];
     endcase
     if (rst) begin
-      _48_ = 22'h000000;
+      _45_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _31_ = _00_;
+    _31_ = _33_[37:0];
     if (rst) begin
-      _31_ = 32'd0;
+      _31_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _32_ = _11_;
+    _32_ = parameters[44:16];
     if (rst) begin
-      _32_ = 22'h000000;
+      _32_ = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _34_ = _33_[37:0];
+    _34_ = bias_0;
     if (rst) begin
-      _34_ = 38'h0000000000;
+      _34_ = 29'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _35_ = parameters[44:16];
+    _35_ = _44_[37:0];
     if (rst) begin
-      _35_ = 29'h00000000;
+      _35_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
-    _36_ = bias_0;
+    _36_ = _20_[10:0];
     if (rst) begin
-      _36_ = 29'h00000000;
+      _36_ = 11'h000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
