@@ -34,6 +34,7 @@ from hwquant.ir import (
 )
 from hwquant.plan import Plan
 from hwquant.program import LayerProgram, Schedule
+from hwquant.schedule import pixel_digits
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def measure(graph: QuantGraph, program: Schedule) -> tuple[LayerEffort, ...]:
 
 def mac_ace(graph: QuantGraph, layer: MacLayer, macs: int) -> Shares:
     """Return the ACE of a layer of ``macs`` multiply-accumulates, all digits of its operands."""
-    read = graph.tensor(layer.source).read_parts * graph.act_bits
+    digits = graph.tensor(layer.source).read_parts * pixel_digits(graph, layer.source)
+    read = digits * graph.act_bits
     values = layer.output.channels * layer.output.height * layer.output.width
     sums, scaled = layer.acc_bits, 0
     if layer.gate is not None:
@@ -149,7 +151,7 @@ def _mac_cycles(graph: QuantGraph, plan: Plan, step: LayerProgram) -> Shares:
     beats = step.loops.sums * step.loops.steps_per_sum
     flush = timing.output_flush if step.output is None else timing.mac_flush
     drained = step.cycles - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
-    macs = beats + timing.array_delay(plan.cols, graph)
+    macs = beats + timing.array_delay(plan.cols)
     requantize = drained + timing.OPERAND_DELAY + timing.requantize_delay(graph)
     activation = 0 if step.output is None else timing.lane_delay(graph)
     other = step.cycles - macs - requantize - activation

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import assert_never
 
 from hwquant import __version__, model_file
-from hwquant.gateware.accelerator import Accelerator
+from hwquant.gateware.accelerator import Accelerator, create_mac_array
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import (
     ConcatLayer,
@@ -22,7 +22,7 @@ from hwquant.ir import (
 )
 from hwquant.plan import Plan
 from hwquant.program import LayerProgram, Schedule
-from hwquant.schedule import schedule
+from hwquant.schedule import pixel_digits, schedule
 from hwquant.toolchain import verilog_from_rtlil
 
 SCHEMA = 1  # of design.json and the layout of a build directory
@@ -58,6 +58,23 @@ def emit(
     entry = describe(graph, program, memories)
     (directory / "design.json").write_text(json.dumps(entry, indent=2) + "\n")
     return program
+
+
+def emit_array(graph: QuantGraph, plan: Plan, directory: Path) -> None:
+    """Write the MAC array alone into ``directory``, as a build directory that ``synthesize`` takes.
+
+    Raises
+    ------
+    UnsupportedModel
+        If ``schedule`` cannot place the network on ``plan``.
+    """
+    library = Library()
+    text = to_rtlil(create_mac_array(graph, schedule(graph, plan)), ARRAY, library)
+    verilog_from_rtlil(text + library.rtlil(), directory / "rtl" / f"{ARRAY}.v")
+    entry = {"top": ARRAY, "verilog": [f"{ARRAY}.v"]}
+    array = entry | {"macs": plan.macs_per_cycle}
+    design = {"schema": SCHEMA} | entry | {"mac_array": array}
+    (directory / "design.json").write_text(json.dumps(design, indent=2) + "\n")
 
 
 def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) -> dict[str, object]:
@@ -107,14 +124,16 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
 def _layer(graph: QuantGraph, layer: Layer, step: LayerProgram | None) -> dict[str, object]:
     """Describe a layer; ``step`` is ``None`` for one that does not run, being placement alone."""
     weight_digits = layer.weights.shape[0] if isinstance(layer, MacLayer) else 0
-    source = graph.tensor(sources_of(layer)[0])
+    name = sources_of(layer)[0]
+    source = graph.tensor(name)
+    act_digits = source.read_parts * pixel_digits(graph, name) if weight_digits else source.parts
     return {
         "name": layer.name,
         "kind": _kind(layer),
         "macs": step.macs if step else 0,
         "cycles": step.cycles if step else 0,
         "weight_bits": weight_digits * graph.weight_bits,
-        "act_bits": (source.read_parts if weight_digits else source.parts) * graph.act_bits,
+        "act_bits": act_digits * graph.act_bits,
     }
 
 

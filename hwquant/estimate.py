@@ -15,7 +15,7 @@ from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import Plan, log2_ceil, output_depth
+from hwquant.plan import CHAIN, Plan, log2_ceil, output_depth
 from hwquant.program import Schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
@@ -47,7 +47,6 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
     see ``docs/reports.md``.
     """
     target = find_device(device)
-    terms = count_terms(graph, program, target)
     placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
     terms = count_terms(graph, program, target)
     luts = _cost(terms, _LUTS[target.family])
@@ -55,7 +54,7 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
         device,
         target,
         round(luts) + sum(cells.luts for cells in placed),
-        round(_ffs(graph, program.plan, terms)),
+        round(_ffs(graph, program.plan, terms, _lut_inputs(target))),
         -(-sum(cells.half_brams for cells in placed) // 2),
         _dsps(graph, program.plan, target),
     )
@@ -164,7 +163,8 @@ def _level_bits(tables: LevelTables) -> tuple[int, int]:
 class Terms:
     """What LUTs are spent on, in bits; a table of n inputs counts ``2**(n - inputs of a LUT)``."""
 
-    product_bits: int  # of the product tables, or of the decoders of levels
+    product_bits: int  # of the products' tables, or of the decoders of weights' levels
+    recoded_bits: int  # of what products need of activations, or of their levels
     multiplier_bits: int  # of multipliers that are not DSP blocks
     adder_bits: int  # of the adder trees and accumulators
     held_bits: int  # of the accumulators that wait for the lanes
@@ -180,7 +180,7 @@ class Terms:
 
 def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     """Count the terms of a scheduled network on the LUTs of ``target``."""
-    plan, inputs = program.plan, 6 if target.family == "xc7" else 4
+    plan, inputs = program.plan, _lut_inputs(target)
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
     compares, thresholds = _staircases(macs)
@@ -190,9 +190,10 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     multipliers = 0 if target.dsps else sum(a * b for a, b in _multipliers(graph)) * plan.lanes
     source = graph.input
     code_bits = len(source.tables) * source.tensor.parts * graph.act_bits
-    tables, array_multipliers = _products(graph, plan, inputs)
+    tables, recoded, array_multipliers = _products(graph, plan, inputs)
     return Terms(
         product_bits=tables,
+        recoded_bits=recoded,
         multiplier_bits=multipliers + (0 if target.dsps else array_multipliers),
         adder_bits=plan.rows * sum(_adders(graph, plan.cols)),
         held_bits=plan.rows * _acc_bits(graph),
@@ -207,30 +208,54 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     )
 
 
+def _lut_inputs(target: Device) -> int:
+    return 6 if target.family == "xc7" else 4
+
+
 def _table(address_bits: int, inputs: int) -> int:
     """LUTs of one output of a table, at most."""
     return 1 << max(0, address_bits - inputs)
 
 
-def _products(graph: QuantGraph, plan: Plan, inputs: int) -> tuple[int, int]:
-    """Return table bits and, for levels, multiplier bits of the array."""
+def _products(graph: QuantGraph, plan: Plan, inputs: int) -> tuple[int, int, int]:
+    """Return bits of products and of recoded digits and, for levels, of the array's multipliers."""
+    macs, wires = plan.macs_per_cycle, graph.weight_bits - 1
     match graph.arithmetic:
-        case ProductTable(products):
-            address_bits = graph.weight_bits - 1 + graph.act_bits
-            bits = int(products.max()).bit_length()
-            return plan.macs_per_cycle * bits * _table(address_bits, inputs), 0
+        case ProductTable():
+            tables = sum(_table(wires + bits, inputs) for bits in _recoded_bits(graph))
+            recoded = _signals(graph, inputs) * _table(graph.act_bits, inputs)
+            return macs * tables, plan.cols * recoded, 0
         case LevelTables():
             weight, act = _level_bits(graph.arithmetic)
-            weights = plan.macs_per_cycle * weight * _table(graph.weight_bits - 1, inputs)
-            acts = plan.cols * act * _table(graph.act_bits, inputs)
-            return weights + acts, plan.macs_per_cycle * weight * act
+            recoded = act * _table(graph.act_bits, inputs)
+            return macs * weight * _table(wires, inputs), plan.cols * recoded, macs * weight * act
+
+
+def _recoded_bits(graph: QuantGraph) -> list[int]:
+    """Bits that tell apart the columns of each bit of a product table, or of the largest level."""
+    match graph.arithmetic:
+        case ProductTable(products):
+            bits = range(int(products.max()).bit_length())
+            columns = ((products >> bit & 1).T.tolist() for bit in bits)
+            return [log2_ceil(len({tuple(column) for column in bit})) for bit in columns]
+        case LevelTables():
+            return [1] * _level_bits(graph.arithmetic)[1]
+
+
+def _signals(graph: QuantGraph, inputs: int) -> int:
+    """Functions of an activation that a column computes; a bit that is cut in two has its own."""
+    room = inputs - graph.weight_bits + 1
+    return sum(bits if bits <= room else 2 * bits - 2 for bits in _recoded_bits(graph))
 
 
 def _adders(graph: QuantGraph, cols: int) -> list[int]:
-    """Return the bits of one row's adders: the tree level by level, and the accumulator."""
-    bits = _largest_product(graph).bit_length()
-    levels = range(1, log2_ceil(cols) + 1)
-    return [*((cols >> level) * (bits + level + 1) for level in levels), _acc_bits(graph)]
+    """Return the bits of one row's adders: the chains, the tree level by level, and the rest."""
+    largest = _largest_product(graph)
+    most, chain = (1 << largest.bit_length()) + largest, min(CHAIN, cols)
+    chains = [(at * most).bit_length() for at in range(2, chain + 1)] * (cols // chain)
+    sums = [chain << level for level in range(1, log2_ceil(cols // chain) + 1)]
+    tree = [cols // many * (many * most).bit_length() for many in sums]
+    return [*chains, *tree, _acc_bits(graph)]
 
 
 def _largest_product(graph: QuantGraph) -> int:
@@ -264,6 +289,7 @@ class Costs:
     """LUTs for one of each term."""
 
     product_bits: float
+    recoded_bits: float
     multiplier_bits: float
     adder_bits: float
     held_bits: float
@@ -277,12 +303,13 @@ class Costs:
     control: float
 
 
-# Least squares on the designs of docs/reports.md; those of single units (compare, threshold, lane)
-# on the units alone. iCE40 takes the costs of ECP5, which has the same LUT4, but its multipliers.
+# Fitted to the designs of docs/reports.md; those of single units (compare, threshold, lane) to the
+# units alone. iCE40 takes the costs of ECP5, which has the same LUT4, but its multipliers.
 _ECP5 = Costs(
-    product_bits=0.74,
+    product_bits=0.62,
+    recoded_bits=0.8,
     multiplier_bits=1.0,
-    adder_bits=2.48,
+    adder_bits=1.99,
     held_bits=1.0,
     compare_bits=1.97,
     threshold_bits=0.095,
@@ -294,18 +321,19 @@ _ECP5 = Costs(
     control=1150,
 )
 _XC7 = Costs(
-    product_bits=0.80,
+    product_bits=1.2,
+    recoded_bits=0.7,
     multiplier_bits=1.0,
-    adder_bits=1.50,
+    adder_bits=0.65,
     held_bits=1.0,
     compare_bits=0.80,
     threshold_bits=0.043,
     lane_bits=0.86,
     word_bits=7.5,
     mux_bits=1.16,
-    rom_bits=0.046,
+    rom_bits=0.038,
     pixel_bits=1.0,
-    control=300,
+    control=720,
 )
 _LUTS: dict[Family, Costs] = {
     "ecp5": _ECP5,
@@ -318,14 +346,17 @@ def _cost(terms: Terms, costs: Costs) -> float:
     return sum(getattr(terms, term.name) * getattr(costs, term.name) for term in fields(Terms))
 
 
-def _ffs(graph: QuantGraph, plan: Plan, terms: Terms) -> float:
-    """Count the registers of the array and its weights; those of lanes and control are fitted."""
-    product_bits = _largest_product(graph).bit_length()
-    row = plan.cols * (product_bits + 2) + sum(_adders(graph, plan.cols))
-    weights = plan.macs_per_cycle * graph.weight_bits
+def _ffs(graph: QuantGraph, plan: Plan, terms: Terms, inputs: int) -> float:
+    """Count the registers of the array; those of lanes and control are fitted."""
+    wires = graph.weight_bits - 1
+    tables = sum(min(2, _table(wires + bits, inputs)) for bits in _recoded_bits(graph))
     if isinstance(graph.arithmetic, LevelTables):
-        weights *= 2  # they wait while activations are decoded
+        tables = _largest_product(graph).bit_length()
+    lag = sum(max(0, col % min(CHAIN, plan.cols) - 1) for col in range(plan.cols)) / plan.cols
+    digit = graph.weight_bits * (2 + lag)  # what waits while activations are recoded, and later
+    row = plan.cols * (digit + tables + 2) + sum(_adders(graph, plan.cols))
+    column = _signals(graph, inputs) * (2 + lag)
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
     lanes += plan.lanes * units.guess_registers(macs)
-    return plan.rows * row + weights + lanes + 390
+    return plan.rows * row + plan.cols * column + lanes + 390

@@ -11,7 +11,6 @@ from typing import assert_never
 from hwquant.errors import BadInput
 from hwquant.ir import (
     Guess,
-    LevelTables,
     MacLayer,
     PowerNewton,
     PowerPade,
@@ -27,8 +26,9 @@ MAX_COLS = 64
 
 WALK_DELAY = 1  # step -> its addresses at the memories
 MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice of bank or padding
-DECODE_DELAY = 1  # levels only: codes to levels
+RECODE_DELAY = 1  # codes to what products need of them
 PRODUCT_DELAY = 1
+CHAIN = 4  # columns whose products are added one after the other, before the tree of adders
 ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 4  # turn -> parameters and residual codes at the lane: address, read, two registers
 REQUANTIZE_DELAY = 5  # lane input -> value
@@ -47,7 +47,10 @@ POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next lay
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows x columns of MACs and lanes of requantization; ``device`` is for estimates only.
+    """Rows x columns of MACs and lanes of requantization.
+
+    ``device`` is for estimates, and for the size of the LUTs that the array's products are cut for;
+    it changes neither numbers nor cycles.
 
     Each is a power of two; ``lanes`` is at most ``rows`` and half of ``cols``.
 
@@ -87,10 +90,15 @@ def log2_ceil(value: int) -> int:
     return (value - 1).bit_length()
 
 
-def array_delay(cols: int, graph: QuantGraph) -> int:
+def array_delay(cols: int) -> int:
     """Cycles from a beat at the array's input to the accumulators that include it."""
-    decode = DECODE_DELAY if isinstance(graph.arithmetic, LevelTables) else 0
-    return decode + PRODUCT_DELAY + log2_ceil(cols) + ACCUMULATE_DELAY
+    return RECODE_DELAY + PRODUCT_DELAY + adder_stages(cols) + ACCUMULATE_DELAY
+
+
+def adder_stages(cols: int) -> int:
+    """Cycles from the products of a row to their sum: those of a chain, then of a tree."""
+    chain = min(CHAIN, cols)
+    return chain - 1 + log2_ceil(cols // chain)
 
 
 def activation_delay(activation: Staircase) -> int:
@@ -151,7 +159,7 @@ def requantize_delay(graph: QuantGraph) -> int:
 
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
     to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first
     return to_drain + tail + to_code + writes - FETCH_CYCLES
@@ -159,7 +167,7 @@ def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
 
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
     return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
 
 
@@ -168,6 +176,6 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols, graph)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
     in_flight = to_drain + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

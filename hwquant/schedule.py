@@ -172,16 +172,25 @@ def _mac_program(
         turn_cycles=turn_cycles,
         extra_turn=extra_turn,
         pace=plan.chunks * turn_cycles + extra_turn,
-        macs=_macs(layer),
+        macs=_macs(graph, layer),
         cycles=0,
     )
 
 
-def _macs(layer: MacLayer) -> int:
-    """Multiply-accumulates as the field counts them: an average pool folded in costs none."""
+def _macs(graph: QuantGraph, layer: MacLayer) -> int:
+    """Multiply-accumulates as the field counts them: an average pool folded in costs none.
+
+    Digits of a pixel that are channels are one channel.
+    """
     out = layer.output
     window = 1 if layer.shared else layer.kernel[0] * layer.kernel[1]
-    return out.channels * out.height * out.width * layer.weights.shape[2] * window
+    macs = out.channels * out.height * out.width * layer.weights.shape[2] * window
+    return macs // pixel_digits(graph, layer.source)
+
+
+def pixel_digits(graph: QuantGraph, name: str) -> int:
+    """Return how many channels of a tensor are digits of one: of the input those of a pixel."""
+    return len(graph.input.tables) if name == INPUT else 1
 
 
 def _residual_walk(

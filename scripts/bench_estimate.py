@@ -28,7 +28,7 @@ def main() -> None:
     config = QuantConfig(weight_bits=bits, act_bits=bits, activation=arguments.activation)
     graph = quantize(load(arguments.model), config)
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(*(int(size) for size in arguments.plan.split(",")))
+        plan = Plan(*(int(size) for size in arguments.plan.split(",")), arguments.device)
         program = emit(graph, plan, Path(folder))
         measured = synthesize(Path(folder), arguments.device).design
     guessed = estimate(graph, program, arguments.device)

@@ -77,7 +77,7 @@ def test_waiting_for_lanes_is_the_requantizers() -> None:
 
 
 def test_cycles_of_a_layer_are_those_counted_by_hand() -> None:
-    beats, pipeline = 25, 1 + 2 + 1  # products, a tree of four, accumulators
+    beats, pipeline = 25, 1 + 1 + 3 + 1  # recoding, products, a chain of four, accumulators
     waits, last, to_value = 25 * 3, 4, 4 + 5  # parameters, requantize
     to_code = 1 + 2  # the staircase's two comparisons
     other = 4 + 2  # first operands, two writes: fetching overlaps them

@@ -105,6 +105,14 @@ def test_digits_of_one_channel_are_channels_of_the_first_layer() -> None:
     assert first.channels_in == quantized.input.tensor.channels == len(quantized.input.tables)
 
 
+def test_digits_of_a_pixel_are_one_channel_of_the_macs_that_are_reported() -> None:
+    quantized = quantize(grey(), QuantConfig(std=(64.0,), mean=(100.0,)))
+    first, _ = schedule(quantized, Plan(4, 8, 1)).layers
+    out = quantized.layers[0].output
+    assert len(quantized.input.tables) > 1
+    assert first.macs == out.height * out.width * out.channels * 1 * 3 * 3
+
+
 def test_padding_of_split_pixels_is_the_pixel_nearest_to_zero() -> None:
     quantized = quantize(grey(), QuantConfig(std=(64.0,), mean=(100.0,)))
     np.testing.assert_array_equal(quantized.input.tensor.pad_code, quantized.input.tables[:, 100])

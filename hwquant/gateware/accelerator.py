@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hwquant.devices import find_device
 from hwquant.gateware.activation_memory import ActivationMemory
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
@@ -16,7 +17,7 @@ from hwquant.gateware.mac_array import MacArray
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import MEMORY_DELAY
+from hwquant.plan import MEMORY_DELAY, Plan
 from hwquant.program import Schedule
 
 
@@ -31,7 +32,13 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
         max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer)),
         graph.part_shift,
         graph.arithmetic,
+        lut_inputs(plan),
     )
+
+
+def lut_inputs(plan: Plan) -> int:
+    """Return the inputs of the LUTs that products are cut for: 4 if no device is named."""
+    return 6 if plan.device is not None and find_device(plan.device).family == "xc7" else 4
 
 
 class Accelerator(Component):
@@ -95,7 +102,7 @@ class Accelerator(Component):
             plan.rows * plan.cols * graph.weight_bits,
             max(2, schedule.weight_words),
             delayed(m, walk.weight_address, MEMORY_DELAY - READ_DELAY, "weight_address"),
-            init=weight_words(graph, schedule),
+            init=weight_words(graph, schedule, array.weight_code),
         )
         m.d.comb += [
             acts.read_address.eq(walk.act_address),

@@ -1,14 +1,18 @@
 """The images of the read-only memories: weights and lane parameters."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
-from hwquant.ir import MacLayer, QuantGraph
+from hwquant.ir import IntArray, MacLayer, QuantGraph
 from hwquant.program import LayerProgram, Schedule
 
 
-def weight_words(graph: QuantGraph, schedule: Schedule) -> list[int]:
+def weight_words(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[int]) -> list[int]:
     """Return the weight memory: one word is ``rows`` x ``cols`` digits, sign above magnitude.
+
+    ``weight_code`` is what stands for each magnitude, 0 for 0.
 
     Words stand in the order in which the sequencer walks a layer: row group, digit, kernel row,
     kernel column, channel group.
@@ -16,18 +20,22 @@ def weight_words(graph: QuantGraph, schedule: Schedule) -> list[int]:
     words: list[int] = []
     for program in schedule.layers:
         if isinstance(program.layer, MacLayer):
-            words += _layer_words(graph, schedule, program, program.layer)
+            words += _layer_words(graph, schedule, program, program.layer, np.array(weight_code))
     return words
 
 
 def _layer_words(
-    graph: QuantGraph, schedule: Schedule, program: LayerProgram, layer: MacLayer
+    graph: QuantGraph,
+    schedule: Schedule,
+    program: LayerProgram,
+    layer: MacLayer,
+    weight_code: IntArray,
 ) -> list[int]:
     rows, cols = schedule.plan.rows, schedule.plan.cols
     walk = program.walk
     digits, channels_out, _, kernel_rows, kernel_cols = layer.weights.shape
     inputs = layer.inputs()
-    codes = np.abs(layer.weights) | (layer.weights < 0) << (graph.weight_bits - 1)
+    codes = weight_code[np.abs(layer.weights)] | (layer.weights < 0) << (graph.weight_bits - 1)
     if program.source is schedule.input and schedule.loading.packed:
         # [D, M, C, KH, KW] -> [D, M, KW * C, KH, 1]: the word that the loader stored
         columns = np.arange(kernel_cols)[:, np.newaxis] * layer.channels_in

@@ -3383,331 +3383,1086 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   input clk;
   wire clk;
   wire _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  reg [63:0] _062_;
-  reg [127:0] _063_;
+  reg [3:0] _001_;
+  reg [3:0] _002_;
+  reg [7:0] _003_;
+  reg [7:0] _004_;
+  reg [3:0] _005_;
+  reg [3:0] _006_;
+  reg [3:0] _007_;
+  reg [3:0] _008_;
+  reg [3:0] _009_;
+  reg [3:0] _010_;
+  reg [7:0] _011_;
+  reg [3:0] _012_;
+  reg [3:0] _013_;
+  reg [7:0] _014_;
+  reg [7:0] _015_;
+  reg [7:0] _016_;
+  reg [3:0] _017_;
+  reg [3:0] _018_;
+  reg [3:0] _019_;
+  reg [3:0] _020_;
+  reg [3:0] _021_;
+  reg [3:0] _022_;
+  reg [3:0] _023_;
+  reg [3:0] _024_;
+  reg [3:0] _025_;
+  reg [3:0] _026_;
+  reg [3:0] _027_;
+  reg [3:0] _028_;
+  reg [3:0] _029_;
+  reg [7:0] _030_;
+  reg [3:0] _031_;
+  reg [3:0] _032_;
+  reg [3:0] _033_;
+  reg [3:0] _034_;
+  reg [3:0] _035_;
+  reg [7:0] _036_;
+  reg [3:0] _037_;
+  reg [3:0] _038_;
+  reg [3:0] _039_;
+  reg [3:0] _040_;
+  reg [7:0] _041_;
+  reg [7:0] _042_;
+  reg [3:0] _043_;
+  reg [3:0] _044_;
+  reg [3:0] _045_;
+  reg [3:0] _046_;
+  reg [3:0] _047_;
+  reg [3:0] _048_;
+  reg [3:0] _049_;
+  reg [3:0] _050_;
+  reg [3:0] _051_;
+  reg [7:0] _052_;
+  reg [7:0] _053_;
+  reg [7:0] _054_;
+  reg [3:0] _055_;
+  reg [3:0] _056_;
+  reg [3:0] _057_;
+  reg [3:0] _058_;
+  reg [3:0] _059_;
+  reg [3:0] _060_;
+  reg [3:0] _061_;
+  reg [3:0] _062_;
+  reg [3:0] _063_;
   reg [3:0] _064_;
   reg [3:0] _065_;
-  wire _066_;
+  reg [7:0] _066_;
   reg [3:0] _067_;
   reg [3:0] _068_;
   reg [3:0] _069_;
-  reg _070_;
-  wire _071_;
-  wire _072_;
+  reg [3:0] _070_;
+  reg [3:0] _071_;
+  reg [3:0] _072_;
+  reg [3:0] _073_;
+  reg [3:0] _074_;
+  reg _075_;
+  reg [3:0] _076_;
+  reg [3:0] _077_;
   wire signed [30:0] acc;
-  wire signed [30:0] \acc$24 ;
-  wire signed [30:0] \acc$30 ;
-  wire signed [30:0] \acc$36 ;
+  wire signed [30:0] \acc$114 ;
+  wire signed [30:0] \acc$121 ;
+  wire signed [30:0] \acc$128 ;
   wire first;
-  wire \first$21 ;
-  wire \first$27 ;
-  wire \first$33 ;
+  wire \first$111 ;
+  wire \first$118 ;
+  wire \first$125 ;
   reg [3:0] flags_0 = 4'h0;
   reg [3:0] flags_1 = 4'h0;
   reg [3:0] flags_2 = 4'h0;
   reg [3:0] flags_3 = 4'h0;
   reg [3:0] flags_4 = 4'h0;
+  reg [3:0] flags_5 = 4'h0;
+  wire [3:0] i;
+  wire [3:0] \i$93 ;
+  wire [3:0] \i$94 ;
+  wire [3:0] \i$95 ;
+  wire [3:0] \i$96 ;
+  wire [3:0] \i$97 ;
+  wire [3:0] \i$98 ;
+  wire [3:0] \i$99 ;
   wire \i__payload.first ;
   wire \i__payload.last ;
   wire \i__payload.shift ;
   wire [127:0] \i__payload.w ;
   wire [31:0] \i__payload.x ;
+  wire [7:0] o;
+  wire [7:0] \o$10 ;
+  wire [7:0] \o$16 ;
+  wire [7:0] \o$27 ;
+  wire [7:0] \o$43 ;
+  wire [7:0] \o$49 ;
+  wire [7:0] \o$55 ;
+  wire [7:0] \o$66 ;
   wire shift;
-  wire \shift$22 ;
-  wire \shift$28 ;
-  wire \shift$34 ;
+  wire \shift$112 ;
+  wire \shift$119 ;
+  wire \shift$126 ;
   wire valid;
-  wire \valid$23 ;
-  wire \valid$29 ;
-  wire \valid$35 ;
-  reg [127:0] w = 128'h00000000000000000000000000000000;
-  wire [31:0] \w$13 ;
-  wire [31:0] \w$20 ;
-  wire [31:0] \w$26 ;
-  wire [31:0] \w$32 ;
-  reg [63:0] x = 64'h0000000000000000;
-  (* init = 64'h0000000000000000 *)
-  wire [63:0] \x$12 ;
-  (* init = 64'h0000000000000000 *)
-  wire [63:0] \x$19 ;
-  (* init = 64'h0000000000000000 *)
-  wire [63:0] \x$25 ;
-  (* init = 64'h0000000000000000 *)
-  wire [63:0] \x$31 ;
-  assign _019_ = 16'h8a0a >> i__payload[15:12];
-  assign _020_ = 16'hd3f8 >> i__payload[15:12];
-  assign _021_ = 16'hb6ac >> i__payload[15:12];
-  assign _023_ = 16'hdb30 >> i__payload[15:12];
-  assign _024_ = 16'he3c0 >> i__payload[15:12];
-  assign _025_ = 16'hfc00 >> i__payload[15:12];
-  assign _026_ = 16'hb190 >> i__payload[19:16];
-  assign _027_ = 16'h9f02 >> i__payload[19:16];
-  assign _028_ = 16'h8a0a >> i__payload[19:16];
-  assign _029_ = 16'hd3f8 >> i__payload[19:16];
-  assign _030_ = 16'hb6ac >> i__payload[19:16];
-  assign _031_ = 16'hdb30 >> i__payload[19:16];
-  assign _032_ = 16'he3c0 >> i__payload[19:16];
-  assign _034_ = 16'hfc00 >> i__payload[19:16];
-  assign _035_ = 16'hb190 >> i__payload[23:20];
-  assign _036_ = 16'h9f02 >> i__payload[23:20];
-  assign _037_ = 16'h8a0a >> i__payload[23:20];
-  assign _038_ = 16'hd3f8 >> i__payload[23:20];
-  assign _039_ = 16'hb6ac >> i__payload[23:20];
-  assign _040_ = 16'hdb30 >> i__payload[23:20];
-  assign _041_ = 16'he3c0 >> i__payload[23:20];
-  assign _042_ = 16'hfc00 >> i__payload[23:20];
-  assign _043_ = 16'hb190 >> i__payload[27:24];
-  assign _045_ = 16'h9f02 >> i__payload[27:24];
-  assign _046_ = 16'h8a0a >> i__payload[27:24];
-  assign _047_ = 16'hd3f8 >> i__payload[27:24];
-  assign _048_ = 16'hb6ac >> i__payload[27:24];
-  assign _049_ = 16'hdb30 >> i__payload[27:24];
-  assign _050_ = 16'he3c0 >> i__payload[27:24];
-  assign _051_ = 16'hfc00 >> i__payload[27:24];
-  assign _052_ = 16'hb190 >> i__payload[31:28];
-  assign _053_ = 16'h9f02 >> i__payload[31:28];
-  assign _054_ = 16'h8a0a >> i__payload[31:28];
-  assign _056_ = 16'hd3f8 >> i__payload[31:28];
-  assign _057_ = 16'hb6ac >> i__payload[31:28];
-  assign _058_ = 16'hdb30 >> i__payload[31:28];
-  assign _059_ = 16'he3c0 >> i__payload[31:28];
-  assign _060_ = 16'hfc00 >> i__payload[31:28];
-  assign _061_ = i__payload[162] & i__valid;
+  wire \valid$113 ;
+  wire \valid$120 ;
+  wire \valid$127 ;
+  wire [127:0] w;
+  wire [31:0] \w$102 ;
+  wire [31:0] \w$110 ;
+  wire [31:0] \w$117 ;
+  wire [31:0] \w$124 ;
+  reg [3:0] w_0_0_0 = 4'h0;
+  reg [3:0] w_0_1_0 = 4'h0;
+  reg [3:0] w_0_2_0 = 4'h0;
+  reg [3:0] w_0_2_1 = 4'h0;
+  reg [3:0] w_0_3_0 = 4'h0;
+  reg [3:0] w_0_3_1 = 4'h0;
+  reg [3:0] w_0_3_2 = 4'h0;
+  reg [3:0] w_0_4_0 = 4'h0;
+  reg [3:0] w_0_5_0 = 4'h0;
+  reg [3:0] w_0_6_0 = 4'h0;
+  reg [3:0] w_0_6_1 = 4'h0;
+  reg [3:0] w_0_7_0 = 4'h0;
+  reg [3:0] w_0_7_1 = 4'h0;
+  reg [3:0] w_0_7_2 = 4'h0;
+  reg [3:0] w_1_0_0 = 4'h0;
+  reg [3:0] w_1_1_0 = 4'h0;
+  reg [3:0] w_1_2_0 = 4'h0;
+  reg [3:0] w_1_2_1 = 4'h0;
+  reg [3:0] w_1_3_0 = 4'h0;
+  reg [3:0] w_1_3_1 = 4'h0;
+  reg [3:0] w_1_3_2 = 4'h0;
+  reg [3:0] w_1_4_0 = 4'h0;
+  reg [3:0] w_1_5_0 = 4'h0;
+  reg [3:0] w_1_6_0 = 4'h0;
+  reg [3:0] w_1_6_1 = 4'h0;
+  reg [3:0] w_1_7_0 = 4'h0;
+  reg [3:0] w_1_7_1 = 4'h0;
+  reg [3:0] w_1_7_2 = 4'h0;
+  reg [3:0] w_2_0_0 = 4'h0;
+  reg [3:0] w_2_1_0 = 4'h0;
+  reg [3:0] w_2_2_0 = 4'h0;
+  reg [3:0] w_2_2_1 = 4'h0;
+  reg [3:0] w_2_3_0 = 4'h0;
+  reg [3:0] w_2_3_1 = 4'h0;
+  reg [3:0] w_2_3_2 = 4'h0;
+  reg [3:0] w_2_4_0 = 4'h0;
+  reg [3:0] w_2_5_0 = 4'h0;
+  reg [3:0] w_2_6_0 = 4'h0;
+  reg [3:0] w_2_6_1 = 4'h0;
+  reg [3:0] w_2_7_0 = 4'h0;
+  reg [3:0] w_2_7_1 = 4'h0;
+  reg [3:0] w_2_7_2 = 4'h0;
+  reg [3:0] w_3_0_0 = 4'h0;
+  reg [3:0] w_3_1_0 = 4'h0;
+  reg [3:0] w_3_2_0 = 4'h0;
+  reg [3:0] w_3_2_1 = 4'h0;
+  reg [3:0] w_3_3_0 = 4'h0;
+  reg [3:0] w_3_3_1 = 4'h0;
+  reg [3:0] w_3_3_2 = 4'h0;
+  reg [3:0] w_3_4_0 = 4'h0;
+  reg [3:0] w_3_5_0 = 4'h0;
+  reg [3:0] w_3_6_0 = 4'h0;
+  reg [3:0] w_3_6_1 = 4'h0;
+  reg [3:0] w_3_7_0 = 4'h0;
+  reg [3:0] w_3_7_1 = 4'h0;
+  reg [3:0] w_3_7_2 = 4'h0;
+  wire [63:0] x;
+  wire [63:0] \x$100 ;
+  wire [63:0] \x$108 ;
+  wire [63:0] \x$115 ;
+  wire [63:0] \x$122 ;
+  reg [7:0] x_0_late_0 = 8'h00;
+  reg [7:0] x_1_late_0 = 8'h00;
+  reg [7:0] x_2_0 = 8'h00;
+  reg [7:0] x_2_late_0 = 8'h00;
+  reg [7:0] x_3_0 = 8'h00;
+  reg [7:0] x_3_1 = 8'h00;
+  reg [7:0] x_3_late_0 = 8'h00;
+  reg [7:0] x_4_late_0 = 8'h00;
+  reg [7:0] x_5_late_0 = 8'h00;
+  reg [7:0] x_6_0 = 8'h00;
+  reg [7:0] x_6_late_0 = 8'h00;
+  reg [7:0] x_7_0 = 8'h00;
+  reg [7:0] x_7_1 = 8'h00;
+  reg [7:0] x_7_late_0 = 8'h00;
+  wire [63:0] x_late;
+  wire [63:0] \x_late$101 ;
+  wire [63:0] \x_late$109 ;
+  wire [63:0] \x_late$116 ;
+  wire [63:0] \x_late$123 ;
   always @(posedge clk)
-    x <= _062_;
+    x_2_0 <= _003_;
   always @(posedge clk)
-    w <= _063_;
+    x_2_late_0 <= _004_;
   always @(posedge clk)
-    flags_0 <= _064_;
+    w_0_2_0 <= _005_;
   always @(posedge clk)
-    flags_1 <= _065_;
+    w_0_2_1 <= _006_;
   always @(posedge clk)
-    flags_2 <= _067_;
+    w_1_2_0 <= _007_;
   always @(posedge clk)
-    flags_3 <= _068_;
+    w_1_2_1 <= _008_;
   always @(posedge clk)
-    flags_4 <= _069_;
+    w_2_2_0 <= _009_;
   always @(posedge clk)
-    o__valid <= _070_;
-  assign _000_ = 16'hb190 >> i__payload[3:0];
-  assign _011_ = 16'h9f02 >> i__payload[3:0];
-  assign _022_ = 16'h8a0a >> i__payload[3:0];
-  assign _033_ = 16'hd3f8 >> i__payload[3:0];
-  assign _044_ = 16'hb6ac >> i__payload[3:0];
-  assign _055_ = 16'hdb30 >> i__payload[3:0];
-  assign _066_ = 16'he3c0 >> i__payload[3:0];
-  assign _071_ = 16'hfc00 >> i__payload[3:0];
-  assign _072_ = 16'hb190 >> i__payload[7:4];
-  assign _001_ = 16'h9f02 >> i__payload[7:4];
-  assign _002_ = 16'h8a0a >> i__payload[7:4];
-  assign _003_ = 16'hd3f8 >> i__payload[7:4];
-  assign _004_ = 16'hb6ac >> i__payload[7:4];
-  assign _005_ = 16'hdb30 >> i__payload[7:4];
-  assign _006_ = 16'he3c0 >> i__payload[7:4];
-  assign _007_ = 16'hfc00 >> i__payload[7:4];
-  assign _008_ = 16'hb190 >> i__payload[11:8];
-  assign _009_ = 16'h9f02 >> i__payload[11:8];
-  assign _010_ = 16'h8a0a >> i__payload[11:8];
-  assign _012_ = 16'hd3f8 >> i__payload[11:8];
-  assign _013_ = 16'hb6ac >> i__payload[11:8];
-  assign _014_ = 16'hdb30 >> i__payload[11:8];
-  assign _015_ = 16'he3c0 >> i__payload[11:8];
-  assign _016_ = 16'hfc00 >> i__payload[11:8];
-  assign _017_ = 16'hb190 >> i__payload[15:12];
-  assign _018_ = 16'h9f02 >> i__payload[15:12];
+    w_2_2_1 <= _010_;
+  always @(posedge clk)
+    w_3_2_0 <= _012_;
+  always @(posedge clk)
+    w_3_2_1 <= _013_;
+  always @(posedge clk)
+    x_3_0 <= _014_;
+  always @(posedge clk)
+    x_3_1 <= _015_;
+  always @(posedge clk)
+    x_3_late_0 <= _016_;
+  always @(posedge clk)
+    w_0_3_0 <= _017_;
+  always @(posedge clk)
+    w_0_3_1 <= _018_;
+  always @(posedge clk)
+    w_0_3_2 <= _019_;
+  always @(posedge clk)
+    w_1_3_0 <= _020_;
+  always @(posedge clk)
+    w_1_3_1 <= _021_;
+  always @(posedge clk)
+    w_1_3_2 <= _023_;
+  always @(posedge clk)
+    w_2_3_0 <= _024_;
+  always @(posedge clk)
+    w_2_3_1 <= _025_;
+  always @(posedge clk)
+    w_2_3_2 <= _026_;
+  always @(posedge clk)
+    w_3_3_0 <= _027_;
+  always @(posedge clk)
+    w_3_3_1 <= _028_;
+  always @(posedge clk)
+    w_3_3_2 <= _029_;
+  always @(posedge clk)
+    x_4_late_0 <= _030_;
+  always @(posedge clk)
+    w_0_4_0 <= _031_;
+  always @(posedge clk)
+    w_1_4_0 <= _032_;
+  always @(posedge clk)
+    w_2_4_0 <= _034_;
+  always @(posedge clk)
+    w_3_4_0 <= _035_;
+  always @(posedge clk)
+    x_5_late_0 <= _036_;
+  always @(posedge clk)
+    w_0_5_0 <= _037_;
+  always @(posedge clk)
+    w_1_5_0 <= _038_;
+  always @(posedge clk)
+    w_2_5_0 <= _039_;
+  always @(posedge clk)
+    w_3_5_0 <= _040_;
+  always @(posedge clk)
+    x_6_0 <= _041_;
+  always @(posedge clk)
+    x_6_late_0 <= _042_;
+  always @(posedge clk)
+    w_0_6_0 <= _043_;
+  always @(posedge clk)
+    w_0_6_1 <= _045_;
+  always @(posedge clk)
+    w_1_6_0 <= _046_;
+  always @(posedge clk)
+    w_1_6_1 <= _047_;
+  always @(posedge clk)
+    w_2_6_0 <= _048_;
+  always @(posedge clk)
+    w_2_6_1 <= _049_;
+  always @(posedge clk)
+    w_3_6_0 <= _050_;
+  always @(posedge clk)
+    w_3_6_1 <= _051_;
+  always @(posedge clk)
+    x_7_0 <= _052_;
+  always @(posedge clk)
+    x_7_1 <= _053_;
+  always @(posedge clk)
+    x_7_late_0 <= _054_;
+  always @(posedge clk)
+    w_0_7_0 <= _056_;
+  always @(posedge clk)
+    w_0_7_1 <= _057_;
+  always @(posedge clk)
+    w_0_7_2 <= _058_;
+  always @(posedge clk)
+    w_1_7_0 <= _059_;
+  always @(posedge clk)
+    w_1_7_1 <= _060_;
+  always @(posedge clk)
+    w_1_7_2 <= _061_;
+  always @(posedge clk)
+    w_2_7_0 <= _062_;
+  always @(posedge clk)
+    w_2_7_1 <= _063_;
+  always @(posedge clk)
+    w_2_7_2 <= _064_;
+  always @(posedge clk)
+    w_3_7_0 <= _065_;
+  always @(posedge clk)
+    w_3_7_1 <= _067_;
+  always @(posedge clk)
+    w_3_7_2 <= _068_;
+  always @(posedge clk)
+    flags_0 <= _069_;
+  always @(posedge clk)
+    flags_1 <= _070_;
+  always @(posedge clk)
+    flags_2 <= _071_;
+  always @(posedge clk)
+    flags_3 <= _072_;
+  always @(posedge clk)
+    flags_4 <= _073_;
+  always @(posedge clk)
+    flags_5 <= _074_;
+  always @(posedge clk)
+    o__valid <= _075_;
+  assign _000_ = i__payload[162] & i__valid;
+  always @(posedge clk)
+    x_0_late_0 <= _011_;
+  always @(posedge clk)
+    w_0_0_0 <= _022_;
+  always @(posedge clk)
+    w_1_0_0 <= _033_;
+  always @(posedge clk)
+    w_2_0_0 <= _044_;
+  always @(posedge clk)
+    w_3_0_0 <= _055_;
+  always @(posedge clk)
+    x_1_late_0 <= _066_;
+  always @(posedge clk)
+    w_0_1_0 <= _076_;
+  always @(posedge clk)
+    w_1_1_0 <= _077_;
+  always @(posedge clk)
+    w_2_1_0 <= _001_;
+  always @(posedge clk)
+    w_3_1_0 <= _002_;
+  mac_recode recode_0 (
+    .clk(clk),
+    .i(i__payload[3:0]),
+    .o(o),
+    .rst(rst)
+  );
+  mac_recode recode_1 (
+    .clk(clk),
+    .i(i__payload[7:4]),
+    .o(\o$10 ),
+    .rst(rst)
+  );
+  mac_recode recode_2 (
+    .clk(clk),
+    .i(i__payload[11:8]),
+    .o(\o$16 ),
+    .rst(rst)
+  );
+  mac_recode recode_3 (
+    .clk(clk),
+    .i(i__payload[15:12]),
+    .o(\o$27 ),
+    .rst(rst)
+  );
+  mac_recode recode_4 (
+    .clk(clk),
+    .i(i__payload[19:16]),
+    .o(\o$43 ),
+    .rst(rst)
+  );
+  mac_recode recode_5 (
+    .clk(clk),
+    .i(i__payload[23:20]),
+    .o(\o$49 ),
+    .rst(rst)
+  );
+  mac_recode recode_6 (
+    .clk(clk),
+    .i(i__payload[27:24]),
+    .o(\o$55 ),
+    .rst(rst)
+  );
+  mac_recode recode_7 (
+    .clk(clk),
+    .i(i__payload[31:28]),
+    .o(\o$66 ),
+    .rst(rst)
+  );
   mac_row row_0 (
     .acc(acc),
     .clk(clk),
-    .first(flags_4[0]),
+    .first(flags_5[0]),
     .rst(rst),
-    .shift(flags_4[1]),
-    .valid(flags_4[3]),
+    .shift(flags_5[1]),
+    .valid(flags_5[3]),
     .w(w[31:0]),
-    .x(x)
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_1 (
-    .acc(\acc$24 ),
+    .acc(\acc$114 ),
     .clk(clk),
-    .first(flags_4[0]),
+    .first(flags_5[0]),
     .rst(rst),
-    .shift(flags_4[1]),
-    .valid(flags_4[3]),
+    .shift(flags_5[1]),
+    .valid(flags_5[3]),
     .w(w[63:32]),
-    .x(x)
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_2 (
-    .acc(\acc$30 ),
+    .acc(\acc$121 ),
     .clk(clk),
-    .first(flags_4[0]),
+    .first(flags_5[0]),
     .rst(rst),
-    .shift(flags_4[1]),
-    .valid(flags_4[3]),
+    .shift(flags_5[1]),
+    .valid(flags_5[3]),
     .w(w[95:64]),
-    .x(x)
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_3 (
-    .acc(\acc$36 ),
+    .acc(\acc$128 ),
     .clk(clk),
-    .first(flags_4[0]),
+    .first(flags_5[0]),
     .rst(rst),
-    .shift(flags_4[1]),
-    .valid(flags_4[3]),
+    .shift(flags_5[1]),
+    .valid(flags_5[3]),
     .w(w[127:96]),
-    .x(x)
+    .x(x),
+    .x_late(x_late)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _062_[7:0] = { _071_, _066_, _055_, _044_, _033_, _022_, _011_, _000_ };
-    _062_[15:8] = { _007_, _006_, _005_, _004_, _003_, _002_, _001_, _072_ };
-    _062_[23:16] = { _016_, _015_, _014_, _013_, _012_, _010_, _009_, _008_ };
-    _062_[31:24] = { _025_, _024_, _023_, _021_, _020_, _019_, _018_, _017_ };
-    _062_[39:32] = { _034_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
-    _062_[47:40] = { _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_ };
-    _062_[55:48] = { _051_, _050_, _049_, _048_, _047_, _046_, _045_, _043_ };
-    _062_[63:56] = { _060_, _059_, _058_, _057_, _056_, _054_, _053_, _052_ };
+    _003_ = \o$16 ;
     if (rst) begin
-      _062_ = 64'h0000000000000000;
+      _003_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _063_ = i__payload[159:32];
+    _004_ = x_2_0;
     if (rst) begin
-      _063_ = 128'h00000000000000000000000000000000;
+      _004_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _064_ = { i__valid, _061_, i__payload[161:160] };
+    _005_ = i__payload[43:40];
+    if (rst) begin
+      _005_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _006_ = w_0_2_0;
+    if (rst) begin
+      _006_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _007_ = i__payload[75:72];
+    if (rst) begin
+      _007_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _008_ = w_1_2_0;
+    if (rst) begin
+      _008_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _009_ = i__payload[107:104];
+    if (rst) begin
+      _009_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _010_ = w_2_2_0;
+    if (rst) begin
+      _010_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _012_ = i__payload[139:136];
+    if (rst) begin
+      _012_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _013_ = w_3_2_0;
+    if (rst) begin
+      _013_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _014_ = \o$27 ;
+    if (rst) begin
+      _014_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _015_ = x_3_0;
+    if (rst) begin
+      _015_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _016_ = x_3_1;
+    if (rst) begin
+      _016_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _017_ = i__payload[47:44];
+    if (rst) begin
+      _017_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _018_ = w_0_3_0;
+    if (rst) begin
+      _018_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _019_ = w_0_3_1;
+    if (rst) begin
+      _019_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _020_ = i__payload[79:76];
+    if (rst) begin
+      _020_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _021_ = w_1_3_0;
+    if (rst) begin
+      _021_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _023_ = w_1_3_1;
+    if (rst) begin
+      _023_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _024_ = i__payload[111:108];
+    if (rst) begin
+      _024_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _025_ = w_2_3_0;
+    if (rst) begin
+      _025_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _026_ = w_2_3_1;
+    if (rst) begin
+      _026_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _027_ = i__payload[143:140];
+    if (rst) begin
+      _027_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _028_ = w_3_3_0;
+    if (rst) begin
+      _028_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _029_ = w_3_3_1;
+    if (rst) begin
+      _029_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _030_ = \o$43 ;
+    if (rst) begin
+      _030_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _031_ = i__payload[51:48];
+    if (rst) begin
+      _031_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _032_ = i__payload[83:80];
+    if (rst) begin
+      _032_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _034_ = i__payload[115:112];
+    if (rst) begin
+      _034_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _035_ = i__payload[147:144];
+    if (rst) begin
+      _035_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _036_ = \o$49 ;
+    if (rst) begin
+      _036_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _037_ = i__payload[55:52];
+    if (rst) begin
+      _037_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _038_ = i__payload[87:84];
+    if (rst) begin
+      _038_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _039_ = i__payload[119:116];
+    if (rst) begin
+      _039_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _040_ = i__payload[151:148];
+    if (rst) begin
+      _040_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _041_ = \o$55 ;
+    if (rst) begin
+      _041_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _042_ = x_6_0;
+    if (rst) begin
+      _042_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _043_ = i__payload[59:56];
+    if (rst) begin
+      _043_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _045_ = w_0_6_0;
+    if (rst) begin
+      _045_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _046_ = i__payload[91:88];
+    if (rst) begin
+      _046_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _047_ = w_1_6_0;
+    if (rst) begin
+      _047_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _048_ = i__payload[123:120];
+    if (rst) begin
+      _048_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _049_ = w_2_6_0;
+    if (rst) begin
+      _049_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _050_ = i__payload[155:152];
+    if (rst) begin
+      _050_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _051_ = w_3_6_0;
+    if (rst) begin
+      _051_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _052_ = \o$66 ;
+    if (rst) begin
+      _052_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _053_ = x_7_0;
+    if (rst) begin
+      _053_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _054_ = x_7_1;
+    if (rst) begin
+      _054_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _056_ = i__payload[63:60];
+    if (rst) begin
+      _056_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _057_ = w_0_7_0;
+    if (rst) begin
+      _057_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _058_ = w_0_7_1;
+    if (rst) begin
+      _058_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _059_ = i__payload[95:92];
+    if (rst) begin
+      _059_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _060_ = w_1_7_0;
+    if (rst) begin
+      _060_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _061_ = w_1_7_1;
+    if (rst) begin
+      _061_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _062_ = i__payload[127:124];
+    if (rst) begin
+      _062_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _063_ = w_2_7_0;
+    if (rst) begin
+      _063_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _064_ = w_2_7_1;
     if (rst) begin
       _064_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _065_ = flags_0;
+    _065_ = i__payload[159:156];
     if (rst) begin
       _065_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _067_ = flags_1;
+    _067_ = w_3_7_0;
     if (rst) begin
       _067_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _068_ = flags_2;
+    _068_ = w_3_7_1;
     if (rst) begin
       _068_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _069_ = flags_3;
+    _069_ = { i__valid, _000_, i__payload[161:160] };
     if (rst) begin
       _069_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _070_ = flags_4[2];
+    _070_ = flags_0;
     if (rst) begin
-      _070_ = 1'h0;
+      _070_ = 4'h0;
     end
   end
-  assign \x$12  = x;
-  assign \w$13  = w[31:0];
-  assign first = flags_4[0];
-  assign shift = flags_4[1];
-  assign valid = flags_4[3];
-  assign \x$19  = x;
-  assign \w$20  = w[63:32];
-  assign \first$21  = flags_4[0];
-  assign \shift$22  = flags_4[1];
-  assign \valid$23  = flags_4[3];
-  assign \x$25  = x;
-  assign \w$26  = w[95:64];
-  assign \first$27  = flags_4[0];
-  assign \shift$28  = flags_4[1];
-  assign \valid$29  = flags_4[3];
-  assign \x$31  = x;
-  assign \w$32  = w[127:96];
-  assign \first$33  = flags_4[0];
-  assign \shift$34  = flags_4[1];
-  assign \valid$35  = flags_4[3];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _071_ = flags_1;
+    if (rst) begin
+      _071_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _072_ = flags_2;
+    if (rst) begin
+      _072_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _073_ = flags_3;
+    if (rst) begin
+      _073_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _074_ = flags_4;
+    if (rst) begin
+      _074_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _075_ = flags_5[2];
+    if (rst) begin
+      _075_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _011_ = o;
+    if (rst) begin
+      _011_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _022_ = i__payload[35:32];
+    if (rst) begin
+      _022_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _033_ = i__payload[67:64];
+    if (rst) begin
+      _033_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _044_ = i__payload[99:96];
+    if (rst) begin
+      _044_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _055_ = i__payload[131:128];
+    if (rst) begin
+      _055_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _066_ = \o$10 ;
+    if (rst) begin
+      _066_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _076_ = i__payload[39:36];
+    if (rst) begin
+      _076_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _077_ = i__payload[71:68];
+    if (rst) begin
+      _077_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _001_ = i__payload[103:100];
+    if (rst) begin
+      _001_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _002_ = i__payload[135:132];
+    if (rst) begin
+      _002_ = 4'h0;
+    end
+  end
+  assign i = i__payload[3:0];
+  assign \i$93  = i__payload[7:4];
+  assign \i$94  = i__payload[11:8];
+  assign \i$95  = i__payload[15:12];
+  assign \i$96  = i__payload[19:16];
+  assign \i$97  = i__payload[23:20];
+  assign \i$98  = i__payload[27:24];
+  assign \i$99  = i__payload[31:28];
+  assign \x$100  = x;
+  assign \x_late$101  = x_late;
+  assign \w$102  = w[31:0];
+  assign first = flags_5[0];
+  assign shift = flags_5[1];
+  assign valid = flags_5[3];
+  assign \x$108  = x;
+  assign \x_late$109  = x_late;
+  assign \w$110  = w[63:32];
+  assign \first$111  = flags_5[0];
+  assign \shift$112  = flags_5[1];
+  assign \valid$113  = flags_5[3];
+  assign \x$115  = x;
+  assign \x_late$116  = x_late;
+  assign \w$117  = w[95:64];
+  assign \first$118  = flags_5[0];
+  assign \shift$119  = flags_5[1];
+  assign \valid$120  = flags_5[3];
+  assign \x$122  = x;
+  assign \x_late$123  = x_late;
+  assign \w$124  = w[127:96];
+  assign \first$125  = flags_5[0];
+  assign \shift$126  = flags_5[1];
+  assign \valid$127  = flags_5[3];
   assign \i__payload.x  = i__payload[31:0];
   assign \i__payload.w  = i__payload[159:32];
   assign \i__payload.first  = i__payload[160];
   assign \i__payload.shift  = i__payload[161];
   assign \i__payload.last  = i__payload[162];
-  assign o__payload[123:93] = \acc$36 ;
-  assign o__payload[92:62] = \acc$30 ;
-  assign o__payload[61:31] = \acc$24 ;
+  assign o__payload[123:93] = \acc$128 ;
+  assign o__payload[92:62] = \acc$121 ;
+  assign o__payload[61:31] = \acc$114 ;
   assign o__payload[30:0] = acc;
+  assign w[127:124] = w_3_7_2;
+  assign w[95:92] = w_2_7_2;
+  assign w[63:60] = w_1_7_2;
+  assign w[31:28] = w_0_7_2;
+  assign w[123:120] = w_3_6_1;
+  assign w[91:88] = w_2_6_1;
+  assign w[59:56] = w_1_6_1;
+  assign w[27:24] = w_0_6_1;
+  assign w[119:116] = w_3_5_0;
+  assign w[87:84] = w_2_5_0;
+  assign w[55:52] = w_1_5_0;
+  assign w[23:20] = w_0_5_0;
+  assign w[115:112] = w_3_4_0;
+  assign w[83:80] = w_2_4_0;
+  assign w[51:48] = w_1_4_0;
+  assign w[19:16] = w_0_4_0;
+  assign w[111:108] = w_3_3_2;
+  assign w[79:76] = w_2_3_2;
+  assign w[47:44] = w_1_3_2;
+  assign w[15:12] = w_0_3_2;
+  assign w[107:104] = w_3_2_1;
+  assign w[75:72] = w_2_2_1;
+  assign w[43:40] = w_1_2_1;
+  assign w[11:8] = w_0_2_1;
+  assign w[103:100] = w_3_1_0;
+  assign w[71:68] = w_2_1_0;
+  assign w[39:36] = w_1_1_0;
+  assign w[7:4] = w_0_1_0;
+  assign w[99:96] = w_3_0_0;
+  assign w[67:64] = w_2_0_0;
+  assign w[35:32] = w_1_0_0;
+  assign w[3:0] = w_0_0_0;
+  assign x_late[63:56] = x_7_late_0;
+  assign x_late[55:48] = x_6_late_0;
+  assign x_late[47:40] = x_5_late_0;
+  assign x_late[39:32] = x_4_late_0;
+  assign x_late[31:24] = x_3_late_0;
+  assign x_late[23:16] = x_2_late_0;
+  assign x_late[15:8] = x_1_late_0;
+  assign x_late[7:0] = x_0_late_0;
+  assign x[63:56] = x_7_1;
+  assign x[55:48] = x_6_0;
+  assign x[47:40] = \o$49 ;
+  assign x[39:32] = \o$43 ;
+  assign x[31:24] = x_3_1;
+  assign x[23:16] = x_2_0;
+  assign x[15:8] = \o$10 ;
+  assign x[7:0] = o;
 endmodule
 
 module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
@@ -4323,8 +5078,8 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _017_ = 10'h2ff >> layer;
   assign _018_ = 10'h3ff >> layer;
   assign _019_ = 10'h2db >> layer;
-  assign _020_ = 10'h324 >> layer;
-  assign _021_ = 1'h0 >> layer;
+  assign _020_ = 8'hdb >> layer;
+  assign _021_ = 10'h324 >> layer;
   assign _022_ = 10'h3ff >> layer;
   assign _024_ = 9'h1ff >> layer;
   assign _025_ = 10'h3ff >> layer;
@@ -5920,65 +6675,49 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
 endmodule
 
 (* keep_hierarchy =  1  *)
-module mac_product(w, clk, rst, product, negative, x);
+module mac_recode(clk, rst, o, i);
   reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
-  input [3:0] w;
-  wire [3:0] w;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output [14:0] product;
-  reg [14:0] product = 15'h0000;
-  output negative;
-  reg negative = 1'h0;
-  input [7:0] x;
-  wire [7:0] x;
+  output [7:0] o;
+  reg [7:0] o = 8'h00;
+  input [3:0] i;
+  wire [3:0] i;
   wire _00_;
-  reg _01_;
+  wire _01_;
   wire _02_;
   wire _03_;
   wire _04_;
   wire _05_;
   wire _06_;
   wire _07_;
-  wire [14:0] _08_;
-  reg [14:0] _09_;
-  wire [2:0] \w.magnitude ;
-  wire \w.negative ;
-  assign _00_ = 8'hda >> w[2:0];
-  assign _02_ = 8'hdc >> w[2:0];
-  assign _03_ = 8'hcc >> w[2:0];
-  assign _04_ = 8'h92 >> w[2:0];
-  assign _05_ = 8'hb4 >> w[2:0];
-  assign _06_ = 8'hd8 >> w[2:0];
-  assign _07_ = 8'he0 >> w[2:0];
-  assign _08_ = { _07_, _06_, _05_, _04_, _03_, _02_, _00_ } * x;
+  reg [7:0] _08_;
+  assign _00_ = 16'hb190 >> i;
+  assign _01_ = 16'h9f02 >> i;
+  assign _02_ = 16'h8a0a >> i;
+  assign _03_ = 16'hd3f8 >> i;
+  assign _04_ = 16'hb6ac >> i;
+  assign _05_ = 16'hdb30 >> i;
+  assign _06_ = 16'he3c0 >> i;
+  assign _07_ = 16'hfc00 >> i;
   always @(posedge clk)
-    product <= _09_;
-  always @(posedge clk)
-    negative <= _01_;
+    o <= _08_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _09_ = _08_;
+    _08_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _00_ };
     if (rst) begin
-      _09_ = 15'h0000;
+      _08_ = 8'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _01_ = w[3];
-    if (rst) begin
-      _01_ = 1'h0;
-    end
-  end
-  assign \w.magnitude  = w[2:0];
-  assign \w.negative  = w[3];
 endmodule
 
 (* keep_hierarchy =  1  *)
-module mac_row(w, first, shift, valid, clk, rst, acc, x);
+module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  input [63:0] x_late;
+  wire [63:0] x_late;
   input [31:0] w;
   wire [31:0] w;
   input first;
@@ -5995,18 +6734,18 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   reg signed [30:0] acc = 31'h00000000;
   input [63:0] x;
   wire [63:0] x;
-  wire [33:0] _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
+  wire [16:0] _000_;
+  wire [19:0] _001_;
+  wire [17:0] _002_;
+  wire [19:0] _003_;
+  wire [19:0] _004_;
   wire _005_;
-  wire [18:0] _006_;
-  wire [20:0] _007_;
+  wire _006_;
+  wire _007_;
   wire _008_;
   wire _009_;
   wire _010_;
-  wire _011_;
+  wire [18:0] _011_;
   wire _012_;
   wire _013_;
   wire _014_;
@@ -6014,609 +6753,949 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   wire _016_;
   wire _017_;
   wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
-  wire _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire [18:0] _030_;
-  wire [20:0] _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
+  wire [33:0] _019_;
+  wire [33:0] _020_;
+  wire [33:0] _021_;
+  wire [17:0] _022_;
+  wire [30:0] _023_;
+  wire [32:0] _024_;
+  reg [16:0] _025_;
+  reg [17:0] _026_;
+  reg [17:0] _027_;
+  reg _028_;
+  reg _029_;
+  reg _030_;
+  reg [16:0] _031_;
+  reg [17:0] _032_;
+  wire [19:0] _033_;
+  reg [17:0] _034_;
+  reg _035_;
+  reg _036_;
+  reg _037_;
+  reg [18:0] _038_;
+  reg _039_;
+  reg [30:0] _040_;
+  wire [14:0] _041_;
   wire _042_;
-  wire _043_;
-  wire _044_;
+  wire [14:0] _043_;
+  wire [17:0] _044_;
   wire _045_;
-  wire _046_;
+  wire [14:0] _046_;
   wire _047_;
-  wire _048_;
+  wire [14:0] _048_;
   wire _049_;
-  wire _050_;
+  wire [14:0] _050_;
   wire _051_;
-  wire _052_;
+  wire [14:0] _052_;
   wire _053_;
-  wire _054_;
+  wire [14:0] _054_;
   wire [19:0] _055_;
   wire _056_;
-  wire [21:0] _057_;
-  wire [32:0] _058_;
-  wire [34:0] _059_;
-  reg [16:0] _060_;
-  reg _061_;
-  reg [16:0] _062_;
-  reg _063_;
-  reg [16:0] _064_;
-  reg _065_;
-  reg [16:0] _066_;
-  wire _067_;
-  reg _068_;
-  reg [17:0] _069_;
-  reg _070_;
-  reg [17:0] _071_;
-  reg _072_;
-  reg [18:0] _073_;
-  reg _074_;
-  reg [30:0] _075_;
-  wire _076_;
-  wire _077_;
-  wire _078_;
-  wire [33:0] _079_;
-  wire _080_;
-  wire _081_;
-  wire [16:0] _082_;
-  wire [18:0] _083_;
-  wire _084_;
-  wire _085_;
-  wire _086_;
-  wire _087_;
-  wire _088_;
-  wire _089_;
-  wire [33:0] _090_;
-  wire _091_;
-  wire _092_;
-  wire _093_;
-  wire _094_;
-  wire _095_;
-  wire _096_;
-  wire _097_;
-  wire _098_;
-  wire _099_;
-  wire _100_;
-  wire _101_;
-  wire _102_;
-  wire _103_;
-  wire [16:0] _104_;
-  wire [18:0] _105_;
-  wire _106_;
-  wire _107_;
-  wire _108_;
-  wire _109_;
-  wire _110_;
-  wire _111_;
-  wire _112_;
-  wire _113_;
-  wire _114_;
-  wire _115_;
-  wire _116_;
-  wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
-  wire _122_;
-  wire _123_;
-  wire _124_;
-  wire _125_;
-  wire [16:0] _126_;
-  wire [18:0] _127_;
-  wire _128_;
-  wire _129_;
-  wire _130_;
-  wire _131_;
-  wire _132_;
-  wire _133_;
-  wire _134_;
-  wire _135_;
-  wire _136_;
-  wire _137_;
-  wire _138_;
-  wire _139_;
-  wire _140_;
-  wire _141_;
-  wire _142_;
-  wire _143_;
-  wire _144_;
-  wire _145_;
-  wire _146_;
-  wire _147_;
-  wire [16:0] _148_;
-  wire [18:0] _149_;
-  wire _150_;
-  wire _151_;
-  wire _152_;
-  wire _153_;
-  wire _154_;
-  wire _155_;
-  wire _156_;
-  wire _157_;
-  wire _158_;
-  wire _159_;
-  wire _160_;
-  wire _161_;
-  wire _162_;
-  wire _163_;
-  wire _164_;
-  wire _165_;
-  wire _166_;
-  wire signed [30:0] base;
+  wire [14:0] _057_;
+  wire _058_;
+  wire [16:0] _059_;
+  wire [18:0] _060_;
+  wire [17:0] _061_;
+  reg [16:0] chain_1 = 17'h00000;
+  reg [17:0] chain_2 = 18'h00000;
+  reg [17:0] chain_3 = 18'h00000;
+  reg [16:0] chain_5 = 17'h00000;
+  reg [17:0] chain_6 = 18'h00000;
+  reg [17:0] chain_7 = 18'h00000;
   wire negative;
-  wire \negative$28 ;
-  wire \negative$33 ;
-  wire \negative$34 ;
-  wire \negative$39 ;
-  wire \negative$40 ;
-  wire \negative$45 ;
-  wire \negative$46 ;
-  wire [14:0] product;
-  wire [14:0] \product$29 ;
-  wire [14:0] \product$32 ;
-  wire [14:0] \product$35 ;
-  wire [14:0] \product$38 ;
-  wire [14:0] \product$41 ;
-  wire [14:0] \product$44 ;
-  wire [14:0] \product$47 ;
-  reg signed [16:0] sum_0_0 = 17'h00000;
-  reg signed [16:0] sum_0_1 = 17'h00000;
-  reg signed [16:0] sum_0_2 = 17'h00000;
-  reg signed [16:0] sum_0_3 = 17'h00000;
-  reg signed [17:0] sum_1_0 = 18'h00000;
-  reg signed [17:0] sum_1_1 = 18'h00000;
-  reg signed [18:0] sum_2_0 = 19'h00000;
-  reg sum_negative_0_0 = 1'h0;
-  reg sum_negative_0_1 = 1'h0;
-  reg sum_negative_0_2 = 1'h0;
-  reg sum_negative_0_3 = 1'h0;
-  reg sum_negative_1_0 = 1'h0;
-  reg sum_negative_1_1 = 1'h0;
-  reg sum_negative_2_0 = 1'h0;
+  wire \negative$38 ;
+  wire \negative$41 ;
+  wire \negative$44 ;
+  wire \negative$48 ;
+  wire \negative$52 ;
+  wire \negative$55 ;
+  wire \negative$58 ;
+  reg negative_0_0 = 1'h0;
+  reg negative_0_1 = 1'h0;
+  reg negative_0_2 = 1'h0;
+  reg negative_4_0 = 1'h0;
+  reg negative_4_1 = 1'h0;
+  reg negative_4_2 = 1'h0;
+  reg [18:0] sum_4_0 = 19'h00000;
+  reg sum_negative_4_0_0 = 1'h0;
+  wire [15:0] value;
+  wire [15:0] \value$36 ;
+  wire [15:0] \value$39 ;
+  wire [15:0] \value$42 ;
+  wire [15:0] \value$49 ;
+  wire [15:0] \value$50 ;
+  wire [15:0] \value$53 ;
+  wire [15:0] \value$56 ;
   wire [3:0] \w$11 ;
   wire [2:0] \w$11.magnitude ;
   wire \w$11.negative ;
-  wire [3:0] \w$13 ;
-  wire [2:0] \w$13.magnitude ;
-  wire \w$13.negative ;
-  wire [3:0] \w$15 ;
-  wire [2:0] \w$15.magnitude ;
-  wire \w$15.negative ;
+  wire [3:0] \w$14 ;
+  wire [2:0] \w$14.magnitude ;
+  wire \w$14.negative ;
   wire [3:0] \w$17 ;
   wire [2:0] \w$17.magnitude ;
   wire \w$17.negative ;
-  wire [3:0] \w$19 ;
-  wire [2:0] \w$19.magnitude ;
-  wire \w$19.negative ;
-  wire [3:0] \w$21 ;
-  wire [2:0] \w$21.magnitude ;
-  wire \w$21.negative ;
+  wire [3:0] \w$20 ;
+  wire [2:0] \w$20.magnitude ;
+  wire \w$20.negative ;
   wire [3:0] \w$23 ;
   wire [2:0] \w$23.magnitude ;
   wire \w$23.negative ;
-  wire [3:0] \w$9 ;
-  wire [2:0] \w$9.magnitude ;
-  wire \w$9.negative ;
-  wire [7:0] \x$10 ;
+  wire [3:0] \w$26 ;
+  wire [2:0] \w$26.magnitude ;
+  wire \w$26.negative ;
+  wire [3:0] \w$29 ;
+  wire [2:0] \w$29.magnitude ;
+  wire \w$29.negative ;
+  wire [3:0] \w$32 ;
+  wire [2:0] \w$32.magnitude ;
+  wire \w$32.negative ;
   wire [7:0] \x$12 ;
-  wire [7:0] \x$14 ;
-  wire [7:0] \x$16 ;
+  wire [7:0] \x$15 ;
   wire [7:0] \x$18 ;
-  wire [7:0] \x$20 ;
-  wire [7:0] \x$22 ;
-  wire [7:0] \x$8 ;
-  assign _079_ = shift ? _000_ : { acc[30], acc[30], acc[30], acc };
-  assign _090_ = first ? 34'h000000000 : _079_;
-  assign _101_ = negative ^ \negative$28 ;
-  assign _112_ = negative ^ \negative$28 ;
-  assign _123_ = negative ^ \negative$28 ;
-  assign _134_ = negative ^ \negative$28 ;
-  assign _145_ = negative ^ \negative$28 ;
-  assign _156_ = negative ^ \negative$28 ;
-  assign _001_ = negative ^ \negative$28 ;
-  assign _012_ = negative ^ \negative$28 ;
-  assign _023_ = negative ^ \negative$28 ;
-  assign _034_ = negative ^ \negative$28 ;
-  assign _045_ = negative ^ \negative$28 ;
-  assign _056_ = negative ^ \negative$28 ;
-  assign _067_ = negative ^ \negative$28 ;
-  assign _076_ = negative ^ \negative$28 ;
-  assign _077_ = negative ^ \negative$28 ;
-  assign _078_ = negative ^ \negative$28 ;
-  assign _080_ = negative ^ \negative$28 ;
-  assign _081_ = negative ^ \negative$28 ;
-  assign _082_ = { 2'h0, \product$29  } ^ { _081_, _080_, _078_, _077_, _076_, _067_, _056_, _045_, _034_, _023_, _012_, _001_, _156_, _145_, _134_, _123_, _112_ };
-  assign _083_ = { product, 1'h1 } + { _082_, _101_ };
-  assign _084_ = \negative$33  ^ \negative$34 ;
-  assign _085_ = \negative$33  ^ \negative$34 ;
-  assign _086_ = \negative$33  ^ \negative$34 ;
-  assign _087_ = \negative$33  ^ \negative$34 ;
-  assign _088_ = \negative$33  ^ \negative$34 ;
-  assign _089_ = \negative$33  ^ \negative$34 ;
-  assign _091_ = \negative$33  ^ \negative$34 ;
-  assign _092_ = \negative$33  ^ \negative$34 ;
-  assign _093_ = \negative$33  ^ \negative$34 ;
-  assign _094_ = \negative$33  ^ \negative$34 ;
-  assign _095_ = \negative$33  ^ \negative$34 ;
-  assign _096_ = \negative$33  ^ \negative$34 ;
-  assign _097_ = \negative$33  ^ \negative$34 ;
-  assign _098_ = \negative$33  ^ \negative$34 ;
-  assign _099_ = \negative$33  ^ \negative$34 ;
-  assign _100_ = \negative$33  ^ \negative$34 ;
-  assign _102_ = \negative$33  ^ \negative$34 ;
-  assign _103_ = \negative$33  ^ \negative$34 ;
-  assign _104_ = { 2'h0, \product$35  } ^ { _103_, _102_, _100_, _099_, _098_, _097_, _096_, _095_, _094_, _093_, _092_, _091_, _089_, _088_, _087_, _086_, _085_ };
-  assign _105_ = { \product$32 , 1'h1 } + { _104_, _084_ };
-  assign _106_ = \negative$39  ^ \negative$40 ;
-  assign _107_ = \negative$39  ^ \negative$40 ;
-  assign _108_ = \negative$39  ^ \negative$40 ;
-  assign _109_ = \negative$39  ^ \negative$40 ;
-  assign _110_ = \negative$39  ^ \negative$40 ;
-  assign _111_ = \negative$39  ^ \negative$40 ;
-  assign _113_ = \negative$39  ^ \negative$40 ;
-  assign _114_ = \negative$39  ^ \negative$40 ;
-  assign _115_ = \negative$39  ^ \negative$40 ;
-  assign _116_ = \negative$39  ^ \negative$40 ;
-  assign _117_ = \negative$39  ^ \negative$40 ;
-  assign _118_ = \negative$39  ^ \negative$40 ;
-  assign _119_ = \negative$39  ^ \negative$40 ;
-  assign _120_ = \negative$39  ^ \negative$40 ;
-  assign _121_ = \negative$39  ^ \negative$40 ;
-  assign _122_ = \negative$39  ^ \negative$40 ;
-  assign _124_ = \negative$39  ^ \negative$40 ;
-  assign _125_ = \negative$39  ^ \negative$40 ;
-  assign _126_ = { 2'h0, \product$41  } ^ { _125_, _124_, _122_, _121_, _120_, _119_, _118_, _117_, _116_, _115_, _114_, _113_, _111_, _110_, _109_, _108_, _107_ };
-  assign _127_ = { \product$38 , 1'h1 } + { _126_, _106_ };
-  assign _128_ = \negative$45  ^ \negative$46 ;
-  assign _129_ = \negative$45  ^ \negative$46 ;
-  assign _130_ = \negative$45  ^ \negative$46 ;
-  assign _131_ = \negative$45  ^ \negative$46 ;
-  assign _132_ = \negative$45  ^ \negative$46 ;
-  assign _133_ = \negative$45  ^ \negative$46 ;
-  assign _135_ = \negative$45  ^ \negative$46 ;
-  assign _136_ = \negative$45  ^ \negative$46 ;
-  assign _137_ = \negative$45  ^ \negative$46 ;
-  assign _138_ = \negative$45  ^ \negative$46 ;
-  assign _139_ = \negative$45  ^ \negative$46 ;
-  assign _140_ = \negative$45  ^ \negative$46 ;
-  assign _141_ = \negative$45  ^ \negative$46 ;
-  assign _142_ = \negative$45  ^ \negative$46 ;
-  assign _143_ = \negative$45  ^ \negative$46 ;
-  assign _144_ = \negative$45  ^ \negative$46 ;
-  assign _146_ = \negative$45  ^ \negative$46 ;
-  assign _147_ = \negative$45  ^ \negative$46 ;
-  assign _148_ = { 2'h0, \product$47  } ^ { _147_, _146_, _144_, _143_, _142_, _141_, _140_, _139_, _138_, _137_, _136_, _135_, _133_, _132_, _131_, _130_, _129_ };
-  assign _149_ = { \product$44 , 1'h1 } + { _148_, _128_ };
-  assign _150_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _151_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _152_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _153_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _154_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _155_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _157_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _158_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _159_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _160_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _161_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _162_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _163_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _164_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _165_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _166_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _002_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _003_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _004_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _005_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _006_ = { sum_0_1[16], sum_0_1[16], sum_0_1 } ^ { _005_, _004_, _003_, _002_, _166_, _165_, _164_, _163_, _162_, _161_, _160_, _159_, _158_, _157_, _155_, _154_, _153_, _152_, _151_ };
-  assign _007_ = { sum_0_0[16], sum_0_0[16], sum_0_0, 1'h1 } + { _006_, _150_ };
-  assign _008_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _009_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _010_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _011_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _013_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _014_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _015_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _016_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _017_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _018_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _019_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _020_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _021_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _022_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _024_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _025_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _026_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _027_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _028_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _029_ = sum_negative_0_2 ^ sum_negative_0_3;
-  assign _030_ = { sum_0_3[16], sum_0_3[16], sum_0_3 } ^ { _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_ };
-  assign _031_ = { sum_0_2[16], sum_0_2[16], sum_0_2, 1'h1 } + { _030_, _008_ };
-  assign _032_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _033_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _035_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _036_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _037_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _038_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _039_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _040_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _041_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _042_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _043_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _044_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _046_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _047_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _048_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _049_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _050_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _051_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _052_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _053_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _054_ = sum_negative_1_0 ^ sum_negative_1_1;
-  assign _055_ = { sum_1_1[17], sum_1_1[17], sum_1_1 } ^ { _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_, _035_, _033_ };
-  assign _057_ = { sum_1_0[17], sum_1_0[17], sum_1_0, 1'h1 } + { _055_, _032_ };
-  assign _058_ = { sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0[18], sum_2_0 } ^ { sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0, sum_negative_2_0 };
-  assign _059_ = { _090_[30], _090_[30], _090_[30:0], 1'h1 } + { _058_, sum_negative_2_0 };
+  wire [7:0] \x$21 ;
+  wire [7:0] \x$24 ;
+  wire [7:0] \x$27 ;
+  wire [7:0] \x$30 ;
+  wire [7:0] \x$9 ;
+  wire [7:0] \x_late$10 ;
+  wire [7:0] \x_late$13 ;
+  wire [7:0] \x_late$16 ;
+  wire [7:0] \x_late$19 ;
+  wire [7:0] \x_late$22 ;
+  wire [7:0] \x_late$25 ;
+  wire [7:0] \x_late$28 ;
+  wire [7:0] \x_late$31 ;
   always @(posedge clk)
-    sum_0_0 <= _060_;
+    negative_0_0 <= _028_;
   always @(posedge clk)
-    sum_negative_0_0 <= _061_;
+    negative_0_1 <= _029_;
   always @(posedge clk)
-    sum_0_1 <= _062_;
+    negative_0_2 <= _030_;
   always @(posedge clk)
-    sum_negative_0_1 <= _063_;
+    chain_5 <= _031_;
   always @(posedge clk)
-    sum_0_2 <= _064_;
+    chain_6 <= _032_;
   always @(posedge clk)
-    sum_negative_0_2 <= _065_;
+    chain_7 <= _034_;
   always @(posedge clk)
-    sum_0_3 <= _066_;
+    negative_4_0 <= _035_;
   always @(posedge clk)
-    sum_negative_0_3 <= _068_;
+    negative_4_1 <= _036_;
   always @(posedge clk)
-    sum_1_0 <= _069_;
+    negative_4_2 <= _037_;
   always @(posedge clk)
-    sum_negative_1_0 <= _070_;
+    sum_4_0 <= _038_;
   always @(posedge clk)
-    sum_1_1 <= _071_;
+    sum_negative_4_0_0 <= _039_;
   always @(posedge clk)
-    sum_negative_1_1 <= _072_;
+    acc <= _040_;
+  assign _000_ = ~ { 1'h0, _045_, _043_ };
+  assign _011_ = { _042_, _041_, negative } - { _000_, 1'h1 };
+  assign _022_ = ~ { 2'h0, _047_, _046_ };
+  assign _033_ = { chain_1, \negative$38  } - { _022_, 1'h1 };
+  assign _044_ = ~ { 2'h0, _049_, _048_ };
+  assign _055_ = { chain_2, \negative$41  } - { _044_, 1'h1 };
+  assign _059_ = ~ { 1'h0, _053_, _052_ };
+  assign _060_ = { _051_, _050_, \negative$48  } - { _059_, 1'h1 };
+  assign _061_ = ~ { 2'h0, _056_, _054_ };
+  assign _001_ = { chain_5, \negative$52  } - { _061_, 1'h1 };
+  assign _002_ = ~ { 2'h0, _058_, _057_ };
+  assign _003_ = { chain_6, \negative$55  } - { _002_, 1'h1 };
+  assign _004_ = { chain_3, negative_0_2 } + { chain_7, negative_0_2 };
+  assign _005_ = ~ sum_4_0[18];
+  assign _006_ = ~ sum_4_0[18];
+  assign _007_ = ~ sum_4_0[18];
+  assign _008_ = ~ sum_4_0[18];
+  assign _009_ = ~ sum_4_0[18];
+  assign _010_ = ~ sum_4_0[18];
+  assign _012_ = ~ sum_4_0[18];
+  assign _013_ = ~ sum_4_0[18];
+  assign _014_ = ~ sum_4_0[18];
+  assign _015_ = ~ sum_4_0[18];
+  assign _016_ = ~ sum_4_0[18];
+  assign _017_ = ~ sum_4_0[18];
+  assign _018_ = ~ sum_4_0[18];
+  assign _020_ = shift ? _019_ : { acc[30], acc[30], acc[30], acc };
+  assign _021_ = first ? 34'h000000000 : _020_;
+  assign _023_ = ~ _021_[30:0];
+  assign _024_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_, sum_4_0[17:0], sum_negative_4_0_0 } - { _023_, 1'h1 };
   always @(posedge clk)
-    sum_2_0 <= _073_;
+    chain_1 <= _025_;
   always @(posedge clk)
-    sum_negative_2_0 <= _074_;
+    chain_2 <= _026_;
   always @(posedge clk)
-    acc <= _075_;
-  mac_product product_0 (
+    chain_3 <= _027_;
+  \mac_row.product_0  product_0 (
     .clk(clk),
-    .negative(negative),
-    .product(product),
+    .negative(\negative$44 ),
+    .\port$42$0 (_041_),
+    .\port$43$0 (_042_),
     .rst(rst),
     .w(w[3:0]),
     .x(x[7:0])
   );
-  mac_product product_1 (
+  \mac_row.product_1  product_1 (
     .clk(clk),
-    .negative(\negative$28 ),
-    .product(\product$29 ),
+    .negative(negative),
+    .\port$52$0 (_043_),
+    .\port$53$0 (_045_),
     .rst(rst),
     .w(w[7:4]),
     .x(x[15:8])
   );
-  mac_product product_2 (
+  \mac_row.product_2  product_2 (
     .clk(clk),
-    .negative(\negative$33 ),
-    .product(\product$32 ),
+    .negative(\negative$38 ),
+    .\port$62$0 (_046_),
+    .\port$63$0 (_047_),
     .rst(rst),
     .w(w[11:8]),
     .x(x[23:16])
   );
-  mac_product product_3 (
+  \mac_row.product_3  product_3 (
     .clk(clk),
-    .negative(\negative$34 ),
-    .product(\product$35 ),
+    .negative(\negative$41 ),
+    .\port$72$0 (_048_),
+    .\port$73$0 (_049_),
     .rst(rst),
     .w(w[15:12]),
     .x(x[31:24])
   );
-  mac_product product_4 (
+  \mac_row.product_4  product_4 (
     .clk(clk),
-    .negative(\negative$39 ),
-    .product(\product$38 ),
+    .negative(\negative$58 ),
+    .\port$82$0 (_050_),
+    .\port$83$0 (_051_),
     .rst(rst),
     .w(w[19:16]),
     .x(x[39:32])
   );
-  mac_product product_5 (
+  \mac_row.product_5  product_5 (
     .clk(clk),
-    .negative(\negative$40 ),
-    .product(\product$41 ),
+    .negative(\negative$48 ),
+    .\port$92$0 (_052_),
+    .\port$93$0 (_053_),
     .rst(rst),
     .w(w[23:20]),
     .x(x[47:40])
   );
-  mac_product product_6 (
+  \mac_row.product_6  product_6 (
     .clk(clk),
-    .negative(\negative$45 ),
-    .product(\product$44 ),
+    .negative(\negative$52 ),
+    .\port$102$0 (_054_),
+    .\port$103$0 (_056_),
     .rst(rst),
     .w(w[27:24]),
     .x(x[55:48])
   );
-  mac_product product_7 (
+  \mac_row.product_7  product_7 (
     .clk(clk),
-    .negative(\negative$46 ),
-    .product(\product$47 ),
+    .negative(\negative$55 ),
+    .\port$112$0 (_057_),
+    .\port$113$0 (_058_),
     .rst(rst),
     .w(w[31:28]),
     .x(x[63:56])
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _060_ = _083_[17:1];
+    _028_ = \negative$44 ;
     if (rst) begin
-      _060_ = 17'h00000;
+      _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _061_ = negative;
+    _029_ = negative_0_0;
     if (rst) begin
-      _061_ = 1'h0;
+      _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _062_ = _105_[17:1];
+    _030_ = negative_0_1;
     if (rst) begin
-      _062_ = 17'h00000;
+      _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _063_ = \negative$33 ;
+    _031_ = _060_[17:1];
     if (rst) begin
-      _063_ = 1'h0;
+      _031_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _064_ = _127_[17:1];
+    _032_ = _001_[18:1];
     if (rst) begin
-      _064_ = 17'h00000;
+      _032_ = 18'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _065_ = \negative$39 ;
+    _034_ = _003_[18:1];
     if (rst) begin
-      _065_ = 1'h0;
+      _034_ = 18'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _066_ = _149_[17:1];
+    _035_ = \negative$58 ;
     if (rst) begin
-      _066_ = 17'h00000;
+      _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _068_ = \negative$45 ;
+    _036_ = negative_4_0;
     if (rst) begin
-      _068_ = 1'h0;
+      _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _069_ = _007_[18:1];
+    _037_ = negative_4_1;
     if (rst) begin
-      _069_ = 18'h00000;
+      _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _070_ = sum_negative_0_0;
+    _038_ = _004_[19:1];
     if (rst) begin
-      _070_ = 1'h0;
+      _038_ = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _071_ = _031_[18:1];
+    _039_ = negative_4_2;
     if (rst) begin
-      _071_ = 18'h00000;
+      _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _072_ = sum_negative_0_2;
-    if (rst) begin
-      _072_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _073_ = _057_[19:1];
-    if (rst) begin
-      _073_ = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _074_ = sum_negative_1_0;
-    if (rst) begin
-      _074_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _075_ = acc;
+    _040_ = acc;
     if (valid) begin
-      _075_ = _059_[31:1];
+      _040_ = _024_[31:1];
     end
     if (rst) begin
-      _075_ = 31'h00000000;
+      _040_ = 31'h00000000;
     end
   end
-  assign \x$8  = x[7:0];
-  assign \w$9  = w[3:0];
-  assign \x$10  = x[15:8];
-  assign \w$11  = w[7:4];
-  assign \x$12  = x[23:16];
-  assign \w$13  = w[11:8];
-  assign \x$14  = x[31:24];
-  assign \w$15  = w[15:12];
-  assign \x$16  = x[39:32];
-  assign \w$17  = w[19:16];
-  assign \x$18  = x[47:40];
-  assign \w$19  = w[23:20];
-  assign \x$20  = x[55:48];
-  assign \w$21  = w[27:24];
-  assign \x$22  = x[63:56];
-  assign \w$23  = w[31:28];
-  assign base = _090_[30:0];
-  assign \w$9.magnitude  = w[2:0];
-  assign \w$9.negative  = w[3];
-  assign \w$11.magnitude  = w[6:4];
-  assign \w$11.negative  = w[7];
-  assign \w$13.magnitude  = w[10:8];
-  assign \w$13.negative  = w[11];
-  assign \w$15.magnitude  = w[14:12];
-  assign \w$15.negative  = w[15];
-  assign \w$17.magnitude  = w[18:16];
-  assign \w$17.negative  = w[19];
-  assign \w$19.magnitude  = w[22:20];
-  assign \w$19.negative  = w[23];
-  assign \w$21.magnitude  = w[26:24];
-  assign \w$21.negative  = w[27];
-  assign \w$23.magnitude  = w[30:28];
-  assign \w$23.negative  = w[31];
-  assign _000_ = { acc, 3'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _025_ = _011_[17:1];
+    if (rst) begin
+      _025_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _026_ = _033_[18:1];
+    if (rst) begin
+      _026_ = 18'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _027_ = _055_[18:1];
+    if (rst) begin
+      _027_ = 18'h00000;
+    end
+  end
+  assign \x$9  = x[7:0];
+  assign \x_late$10  = x_late[7:0];
+  assign \w$11  = w[3:0];
+  assign \x$12  = x[15:8];
+  assign \x_late$13  = x_late[15:8];
+  assign \w$14  = w[7:4];
+  assign \x$15  = x[23:16];
+  assign \x_late$16  = x_late[23:16];
+  assign \w$17  = w[11:8];
+  assign \x$18  = x[31:24];
+  assign \x_late$19  = x_late[31:24];
+  assign \w$20  = w[15:12];
+  assign \x$21  = x[39:32];
+  assign \x_late$22  = x_late[39:32];
+  assign \w$23  = w[19:16];
+  assign \x$24  = x[47:40];
+  assign \x_late$25  = x_late[47:40];
+  assign \w$26  = w[23:20];
+  assign \x$27  = x[55:48];
+  assign \x_late$28  = x_late[55:48];
+  assign \w$29  = w[27:24];
+  assign \x$30  = x[63:56];
+  assign \x_late$31  = x_late[63:56];
+  assign \w$32  = w[31:28];
+  assign value = { _042_, _041_ };
+  assign \value$36  = { _045_, _043_ };
+  assign \value$39  = { _047_, _046_ };
+  assign \value$42  = { _049_, _048_ };
+  assign \value$49  = { _051_, _050_ };
+  assign \value$50  = { _053_, _052_ };
+  assign \value$53  = { _056_, _054_ };
+  assign \value$56  = { _058_, _057_ };
+  assign \w$11.magnitude  = w[2:0];
+  assign \w$11.negative  = w[3];
+  assign \w$14.magnitude  = w[6:4];
+  assign \w$14.negative  = w[7];
+  assign \w$17.magnitude  = w[10:8];
+  assign \w$17.negative  = w[11];
+  assign \w$20.magnitude  = w[14:12];
+  assign \w$20.negative  = w[15];
+  assign \w$23.magnitude  = w[18:16];
+  assign \w$23.negative  = w[19];
+  assign \w$26.magnitude  = w[22:20];
+  assign \w$26.negative  = w[23];
+  assign \w$29.magnitude  = w[26:24];
+  assign \w$29.negative  = w[27];
+  assign \w$32.magnitude  = w[30:28];
+  assign \w$32.negative  = w[31];
+  assign _019_ = { acc, 3'h0 };
+endmodule
+
+module \mac_row.product_0 (w, clk, rst, \port$42$0 , \port$43$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$42$0 ;
+  wire [14:0] \port$42$0 ;
+  output \port$43$0 ;
+  wire \port$43$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$42$0  = _11_;
+  assign \port$43$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_1 (w, clk, rst, \port$52$0 , \port$53$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$52$0 ;
+  wire [14:0] \port$52$0 ;
+  output \port$53$0 ;
+  wire \port$53$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$52$0  = _11_;
+  assign \port$53$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_2 (w, clk, rst, \port$62$0 , \port$63$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$62$0 ;
+  wire [14:0] \port$62$0 ;
+  output \port$63$0 ;
+  wire \port$63$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$62$0  = _11_;
+  assign \port$63$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_3 (w, clk, rst, \port$72$0 , \port$73$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$72$0 ;
+  wire [14:0] \port$72$0 ;
+  output \port$73$0 ;
+  wire \port$73$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$72$0  = _11_;
+  assign \port$73$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_4 (w, clk, rst, \port$82$0 , \port$83$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$18  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$82$0 ;
+  wire [14:0] \port$82$0 ;
+  output \port$83$0 ;
+  wire \port$83$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$82$0  = _11_;
+  assign \port$83$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_5 (w, clk, rst, \port$92$0 , \port$93$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$19  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$92$0 ;
+  wire [14:0] \port$92$0 ;
+  output \port$93$0 ;
+  wire \port$93$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$92$0  = _11_;
+  assign \port$93$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_6 (w, clk, rst, \port$102$0 , \port$103$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$102$0 ;
+  wire [14:0] \port$102$0 ;
+  output \port$103$0 ;
+  wire \port$103$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$102$0  = _11_;
+  assign \port$103$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+endmodule
+
+module \mac_row.product_7 (w, clk, rst, \port$112$0 , \port$113$0 , negative, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$21  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [14:0] \port$112$0 ;
+  wire [14:0] \port$112$0 ;
+  output \port$113$0 ;
+  wire \port$113$0 ;
+  output negative;
+  reg negative = 1'h0;
+  input [7:0] x;
+  wire [7:0] x;
+  wire _00_;
+  wire _01_;
+  reg _02_;
+  reg [14:0] _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire [14:0] _10_;
+  wire [14:0] _11_;
+  reg [14:0] product = 15'h0000;
+  wire [15:0] value;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 8'hda >> w[2:0];
+  assign _04_ = 8'hdc >> w[2:0];
+  assign _05_ = 8'hcc >> w[2:0];
+  assign _06_ = 8'h92 >> w[2:0];
+  assign _07_ = 8'hb4 >> w[2:0];
+  assign _08_ = 8'hd8 >> w[2:0];
+  assign _09_ = 8'he0 >> w[2:0];
+  assign _10_ = { _09_, _08_, _07_, _06_, _05_, _04_, _00_ } * x;
+  assign _11_ = product ^ { negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative, negative };
+  assign _01_ = ~ negative;
+  always @(posedge clk)
+    negative <= _02_;
+  always @(posedge clk)
+    product <= _03_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$21 ) begin end
+    _02_ = w[3];
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$21 ) begin end
+    _03_ = _10_;
+    if (rst) begin
+      _03_ = 15'h0000;
+    end
+  end
+  assign value = { _01_, _11_ };
+  assign \port$112$0  = _11_;
+  assign \port$113$0  = _01_;
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
 endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(select, clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$22  = 0;
   input select;
   wire select;
   input clk;
@@ -7774,7 +8853,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0388_ = index_8[7] ? _0384_ : _0387_;
   assign _0390_ = 1'h0 >> index_8[5:0];
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     (* full_case = 32'd1 *)
     if (_0001_) begin
       _0465_ = 17'h00000;
@@ -7788,161 +8867,161 @@ module power_activation_0(select, clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0466_ = reached_0;
     if (rst) begin
       _0466_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0468_ = value_0;
     if (rst) begin
       _0468_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0469_ = _0004_;
     if (rst) begin
       _0469_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0470_ = { index_1, reached_1 };
     if (rst) begin
       _0470_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0471_ = value_1;
     if (rst) begin
       _0471_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0472_ = _0042_;
     if (rst) begin
       _0472_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0473_ = { index_2, reached_2 };
     if (rst) begin
       _0473_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0474_ = value_2;
     if (rst) begin
       _0474_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0475_ = _0081_;
     if (rst) begin
       _0475_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0476_ = { index_3, reached_3 };
     if (rst) begin
       _0476_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0477_ = value_3;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0479_ = _0120_;
     if (rst) begin
       _0479_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0480_ = { index_4, reached_4 };
     if (rst) begin
       _0480_ = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0481_ = value_4;
     if (rst) begin
       _0481_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0482_ = _0159_;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0483_ = { index_5, reached_5 };
     if (rst) begin
       _0483_ = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0484_ = value_5;
     if (rst) begin
       _0484_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0485_ = _0197_;
     if (rst) begin
       _0485_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0486_ = { index_6, reached_6 };
     if (rst) begin
       _0486_ = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0487_ = value_6;
     if (rst) begin
       _0487_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0488_ = _0312_;
     if (rst) begin
       _0488_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0490_ = { index_7, reached_7 };
     if (rst) begin
       _0490_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     _0491_ = value_7;
     if (rst) begin
       _0491_ = 17'h00000;
@@ -7953,7 +9032,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$23  = 0;
   input clk;
   wire clk;
   input rst;
@@ -8159,7 +9238,7 @@ module power_activation_1(clk, rst, code, value);
   assign _007_ = 2'h3 >> index_1;
   assign _008_ = 2'h3 >> index_1;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _068_ = 16'h0000;
@@ -8173,77 +9252,77 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _069_ = reached_0;
     if (rst) begin
       _069_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _070_ = value_0;
     if (rst) begin
       _070_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _071_ = _033_;
     if (rst) begin
       _071_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _072_ = { index_1, reached_1 };
     if (rst) begin
       _072_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _073_ = value_1;
     if (rst) begin
       _073_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _074_ = _030_;
     if (rst) begin
       _074_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _075_ = { index_2, reached_2 };
     if (rst) begin
       _075_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _076_ = value_2;
     if (rst) begin
       _076_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _078_ = _067_;
     if (rst) begin
       _078_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _079_ = { index_3, reached_3 };
     if (rst) begin
       _079_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$23 ) begin end
     _080_ = value_3;
     if (rst) begin
       _080_ = 16'h0000;
@@ -8254,7 +9333,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$24  = 0;
   input [69:0] parameters;
   wire [69:0] parameters;
   input [3:0] skip_0;
@@ -8402,49 +9481,49 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     \$signal$16  <= _36_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _37_ = \$signal$17 ;
     if (rst) begin
       _37_ = 27'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _38_ = _24_[45:0];
     if (rst) begin
       _38_ = 46'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _39_ = shift_select;
     if (rst) begin
       _39_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _40_ = shift_select_0;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _41_ = shift_select_1;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _42_ = shift_select_2;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _43_ = value;
     casez (shift_select_3)
       3'h0:
@@ -8463,42 +9542,42 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _30_ = _33_[46:0];
     if (rst) begin
       _30_ = 47'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _31_ = parameters[53:16];
     if (rst) begin
       _31_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _32_ = bias_0;
     if (rst) begin
       _32_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _34_ = _44_[45:0];
     if (rst) begin
       _34_ = 46'h000000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _35_ = _20_[10:0];
     if (rst) begin
       _35_ = 11'h000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
     _36_ = parameters[69:54];
     if (rst) begin
       _36_ = 16'h0000;

@@ -3195,149 +3195,631 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [95:0] o__payload;
   input clk;
   wire clk;
-  wire _0_;
-  reg [3:0] _1_;
-  reg [3:0] _2_;
-  reg [3:0] _3_;
-  reg _4_;
+  wire _00_;
+  reg [3:0] _01_;
+  reg [3:0] _02_;
+  reg [21:0] _03_;
+  reg [21:0] _04_;
+  reg [3:0] _05_;
+  reg [3:0] _06_;
+  reg [3:0] _07_;
+  reg [3:0] _08_;
+  reg [3:0] _09_;
+  reg [3:0] _10_;
+  reg [21:0] _11_;
+  reg [3:0] _12_;
+  reg [3:0] _13_;
+  reg [21:0] _14_;
+  reg [21:0] _15_;
+  reg [21:0] _16_;
+  reg [3:0] _17_;
+  reg [3:0] _18_;
+  reg [3:0] _19_;
+  reg [3:0] _20_;
+  reg [3:0] _21_;
+  reg [3:0] _22_;
+  reg [3:0] _23_;
+  reg [3:0] _24_;
+  reg [3:0] _25_;
+  reg [3:0] _26_;
+  reg [3:0] _27_;
+  reg [3:0] _28_;
+  reg [3:0] _29_;
+  reg [3:0] _30_;
+  reg [3:0] _31_;
+  reg [3:0] _32_;
+  reg [3:0] _33_;
+  reg [3:0] _34_;
+  reg [3:0] _35_;
+  reg _36_;
+  reg [3:0] _37_;
+  reg [3:0] _38_;
+  reg [21:0] _39_;
+  reg [3:0] _40_;
+  reg [3:0] _41_;
   wire signed [23:0] acc;
-  wire signed [23:0] \acc$20 ;
-  wire signed [23:0] \acc$26 ;
-  wire signed [23:0] \acc$32 ;
+  wire signed [23:0] \acc$70 ;
+  wire signed [23:0] \acc$77 ;
+  wire signed [23:0] \acc$84 ;
   wire first;
-  wire \first$17 ;
-  wire \first$23 ;
-  wire \first$29 ;
+  wire \first$67 ;
+  wire \first$74 ;
+  wire \first$81 ;
   reg [3:0] flags_0 = 4'h0;
   reg [3:0] flags_1 = 4'h0;
   reg [3:0] flags_2 = 4'h0;
+  reg [3:0] flags_3 = 4'h0;
+  reg [3:0] flags_4 = 4'h0;
+  wire [3:0] i;
+  wire [3:0] \i$53 ;
+  wire [3:0] \i$54 ;
+  wire [3:0] \i$55 ;
   wire \i__payload.first ;
   wire \i__payload.last ;
   wire \i__payload.shift ;
   wire [63:0] \i__payload.w ;
   wire [15:0] \i__payload.x ;
+  wire [21:0] o;
+  wire [21:0] \o$10 ;
+  wire [21:0] \o$16 ;
+  wire [21:0] \o$27 ;
   wire shift;
-  wire \shift$18 ;
-  wire \shift$24 ;
-  wire \shift$30 ;
+  wire \shift$68 ;
+  wire \shift$75 ;
+  wire \shift$82 ;
   wire valid;
-  wire \valid$19 ;
-  wire \valid$25 ;
-  wire \valid$31 ;
-  wire [15:0] w;
-  wire [15:0] \w$16 ;
-  wire [15:0] \w$22 ;
-  wire [15:0] \w$28 ;
-  wire [15:0] x;
-  wire [15:0] \x$15 ;
-  wire [15:0] \x$21 ;
-  wire [15:0] \x$27 ;
+  wire \valid$69 ;
+  wire \valid$76 ;
+  wire \valid$83 ;
+  wire [63:0] w;
+  wire [15:0] \w$58 ;
+  wire [15:0] \w$66 ;
+  wire [15:0] \w$73 ;
+  wire [15:0] \w$80 ;
+  reg [3:0] w_0_0_0 = 4'h0;
+  reg [3:0] w_0_1_0 = 4'h0;
+  reg [3:0] w_0_2_0 = 4'h0;
+  reg [3:0] w_0_2_1 = 4'h0;
+  reg [3:0] w_0_3_0 = 4'h0;
+  reg [3:0] w_0_3_1 = 4'h0;
+  reg [3:0] w_0_3_2 = 4'h0;
+  reg [3:0] w_1_0_0 = 4'h0;
+  reg [3:0] w_1_1_0 = 4'h0;
+  reg [3:0] w_1_2_0 = 4'h0;
+  reg [3:0] w_1_2_1 = 4'h0;
+  reg [3:0] w_1_3_0 = 4'h0;
+  reg [3:0] w_1_3_1 = 4'h0;
+  reg [3:0] w_1_3_2 = 4'h0;
+  reg [3:0] w_2_0_0 = 4'h0;
+  reg [3:0] w_2_1_0 = 4'h0;
+  reg [3:0] w_2_2_0 = 4'h0;
+  reg [3:0] w_2_2_1 = 4'h0;
+  reg [3:0] w_2_3_0 = 4'h0;
+  reg [3:0] w_2_3_1 = 4'h0;
+  reg [3:0] w_2_3_2 = 4'h0;
+  reg [3:0] w_3_0_0 = 4'h0;
+  reg [3:0] w_3_1_0 = 4'h0;
+  reg [3:0] w_3_2_0 = 4'h0;
+  reg [3:0] w_3_2_1 = 4'h0;
+  reg [3:0] w_3_3_0 = 4'h0;
+  reg [3:0] w_3_3_1 = 4'h0;
+  reg [3:0] w_3_3_2 = 4'h0;
+  wire [87:0] x;
+  wire [87:0] \x$56 ;
+  wire [87:0] \x$64 ;
+  wire [87:0] \x$71 ;
+  wire [87:0] \x$78 ;
+  reg [21:0] x_0_late_0 = 22'h000000;
+  reg [21:0] x_1_late_0 = 22'h000000;
+  reg [21:0] x_2_0 = 22'h000000;
+  reg [21:0] x_2_late_0 = 22'h000000;
+  reg [21:0] x_3_0 = 22'h000000;
+  reg [21:0] x_3_1 = 22'h000000;
+  reg [21:0] x_3_late_0 = 22'h000000;
+  wire [87:0] x_late;
+  wire [87:0] \x_late$57 ;
+  wire [87:0] \x_late$65 ;
+  wire [87:0] \x_late$72 ;
+  wire [87:0] \x_late$79 ;
   always @(posedge clk)
-    flags_1 <= _2_;
+    w_1_3_2 <= _23_;
   always @(posedge clk)
-    flags_2 <= _3_;
+    w_2_3_0 <= _24_;
   always @(posedge clk)
-    o__valid <= _4_;
-  assign _0_ = i__payload[82] & i__valid;
+    w_2_3_1 <= _25_;
   always @(posedge clk)
-    flags_0 <= _1_;
+    w_2_3_2 <= _26_;
+  always @(posedge clk)
+    w_3_3_0 <= _27_;
+  always @(posedge clk)
+    w_3_3_1 <= _28_;
+  always @(posedge clk)
+    w_3_3_2 <= _29_;
+  always @(posedge clk)
+    flags_0 <= _30_;
+  always @(posedge clk)
+    flags_1 <= _31_;
+  always @(posedge clk)
+    flags_2 <= _32_;
+  always @(posedge clk)
+    flags_3 <= _34_;
+  always @(posedge clk)
+    flags_4 <= _35_;
+  always @(posedge clk)
+    o__valid <= _36_;
+  assign _00_ = i__payload[82] & i__valid;
+  always @(posedge clk)
+    x_0_late_0 <= _11_;
+  always @(posedge clk)
+    w_0_0_0 <= _22_;
+  always @(posedge clk)
+    w_1_0_0 <= _33_;
+  always @(posedge clk)
+    w_2_0_0 <= _37_;
+  always @(posedge clk)
+    w_3_0_0 <= _38_;
+  always @(posedge clk)
+    x_1_late_0 <= _39_;
+  always @(posedge clk)
+    w_0_1_0 <= _40_;
+  always @(posedge clk)
+    w_1_1_0 <= _41_;
+  always @(posedge clk)
+    w_2_1_0 <= _01_;
+  always @(posedge clk)
+    w_3_1_0 <= _02_;
+  always @(posedge clk)
+    x_2_0 <= _03_;
+  always @(posedge clk)
+    x_2_late_0 <= _04_;
+  always @(posedge clk)
+    w_0_2_0 <= _05_;
+  always @(posedge clk)
+    w_0_2_1 <= _06_;
+  always @(posedge clk)
+    w_1_2_0 <= _07_;
+  always @(posedge clk)
+    w_1_2_1 <= _08_;
+  always @(posedge clk)
+    w_2_2_0 <= _09_;
+  always @(posedge clk)
+    w_2_2_1 <= _10_;
+  always @(posedge clk)
+    w_3_2_0 <= _12_;
+  always @(posedge clk)
+    w_3_2_1 <= _13_;
+  always @(posedge clk)
+    x_3_0 <= _14_;
+  always @(posedge clk)
+    x_3_1 <= _15_;
+  always @(posedge clk)
+    x_3_late_0 <= _16_;
+  always @(posedge clk)
+    w_0_3_0 <= _17_;
+  always @(posedge clk)
+    w_0_3_1 <= _18_;
+  always @(posedge clk)
+    w_0_3_2 <= _19_;
+  always @(posedge clk)
+    w_1_3_0 <= _20_;
+  always @(posedge clk)
+    w_1_3_1 <= _21_;
+  mac_recode recode_0 (
+    .clk(clk),
+    .i(i__payload[3:0]),
+    .o(o),
+    .rst(rst)
+  );
+  mac_recode recode_1 (
+    .clk(clk),
+    .i(i__payload[7:4]),
+    .o(\o$10 ),
+    .rst(rst)
+  );
+  mac_recode recode_2 (
+    .clk(clk),
+    .i(i__payload[11:8]),
+    .o(\o$16 ),
+    .rst(rst)
+  );
+  mac_recode recode_3 (
+    .clk(clk),
+    .i(i__payload[15:12]),
+    .o(\o$27 ),
+    .rst(rst)
+  );
   mac_row row_0 (
     .acc(acc),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[31:16]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[15:0]),
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_1 (
-    .acc(\acc$20 ),
+    .acc(\acc$70 ),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[47:32]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[31:16]),
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_2 (
-    .acc(\acc$26 ),
+    .acc(\acc$77 ),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[63:48]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[47:32]),
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_3 (
-    .acc(\acc$32 ),
+    .acc(\acc$84 ),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[79:64]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[63:48]),
+    .x(x),
+    .x_late(x_late)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _3_ = flags_1;
+    _23_ = w_1_3_1;
     if (rst) begin
-      _3_ = 4'h0;
+      _23_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _4_ = flags_2[2];
+    _24_ = i__payload[63:60];
     if (rst) begin
-      _4_ = 1'h0;
+      _24_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _1_ = { i__valid, _0_, i__payload[81:80] };
+    _25_ = w_2_3_0;
     if (rst) begin
-      _1_ = 4'h0;
+      _25_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _2_ = flags_0;
+    _26_ = w_2_3_1;
     if (rst) begin
-      _2_ = 4'h0;
+      _26_ = 4'h0;
     end
   end
-  assign x = i__payload[15:0];
-  assign w = i__payload[31:16];
-  assign first = flags_2[0];
-  assign shift = flags_2[1];
-  assign valid = flags_2[3];
-  assign \x$15  = i__payload[15:0];
-  assign \w$16  = i__payload[47:32];
-  assign \first$17  = flags_2[0];
-  assign \shift$18  = flags_2[1];
-  assign \valid$19  = flags_2[3];
-  assign \x$21  = i__payload[15:0];
-  assign \w$22  = i__payload[63:48];
-  assign \first$23  = flags_2[0];
-  assign \shift$24  = flags_2[1];
-  assign \valid$25  = flags_2[3];
-  assign \x$27  = i__payload[15:0];
-  assign \w$28  = i__payload[79:64];
-  assign \first$29  = flags_2[0];
-  assign \shift$30  = flags_2[1];
-  assign \valid$31  = flags_2[3];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _27_ = i__payload[79:76];
+    if (rst) begin
+      _27_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _28_ = w_3_3_0;
+    if (rst) begin
+      _28_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _29_ = w_3_3_1;
+    if (rst) begin
+      _29_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _30_ = { i__valid, _00_, i__payload[81:80] };
+    if (rst) begin
+      _30_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _31_ = flags_0;
+    if (rst) begin
+      _31_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _32_ = flags_1;
+    if (rst) begin
+      _32_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _34_ = flags_2;
+    if (rst) begin
+      _34_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _35_ = flags_3;
+    if (rst) begin
+      _35_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _36_ = flags_4[2];
+    if (rst) begin
+      _36_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _11_ = o;
+    if (rst) begin
+      _11_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _22_ = i__payload[19:16];
+    if (rst) begin
+      _22_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _33_ = i__payload[35:32];
+    if (rst) begin
+      _33_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _37_ = i__payload[51:48];
+    if (rst) begin
+      _37_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _38_ = i__payload[67:64];
+    if (rst) begin
+      _38_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _39_ = \o$10 ;
+    if (rst) begin
+      _39_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _40_ = i__payload[23:20];
+    if (rst) begin
+      _40_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _41_ = i__payload[39:36];
+    if (rst) begin
+      _41_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _01_ = i__payload[55:52];
+    if (rst) begin
+      _01_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _02_ = i__payload[71:68];
+    if (rst) begin
+      _02_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _03_ = \o$16 ;
+    if (rst) begin
+      _03_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _04_ = x_2_0;
+    if (rst) begin
+      _04_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _05_ = i__payload[27:24];
+    if (rst) begin
+      _05_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _06_ = w_0_2_0;
+    if (rst) begin
+      _06_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _07_ = i__payload[43:40];
+    if (rst) begin
+      _07_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _08_ = w_1_2_0;
+    if (rst) begin
+      _08_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _09_ = i__payload[59:56];
+    if (rst) begin
+      _09_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _10_ = w_2_2_0;
+    if (rst) begin
+      _10_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _12_ = i__payload[75:72];
+    if (rst) begin
+      _12_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _13_ = w_3_2_0;
+    if (rst) begin
+      _13_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _14_ = \o$27 ;
+    if (rst) begin
+      _14_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _15_ = x_3_0;
+    if (rst) begin
+      _15_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _16_ = x_3_1;
+    if (rst) begin
+      _16_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _17_ = i__payload[31:28];
+    if (rst) begin
+      _17_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _18_ = w_0_3_0;
+    if (rst) begin
+      _18_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _19_ = w_0_3_1;
+    if (rst) begin
+      _19_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _20_ = i__payload[47:44];
+    if (rst) begin
+      _20_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _21_ = w_1_3_0;
+    if (rst) begin
+      _21_ = 4'h0;
+    end
+  end
+  assign i = i__payload[3:0];
+  assign \i$53  = i__payload[7:4];
+  assign \i$54  = i__payload[11:8];
+  assign \i$55  = i__payload[15:12];
+  assign \x$56  = x;
+  assign \x_late$57  = x_late;
+  assign \w$58  = w[15:0];
+  assign first = flags_4[0];
+  assign shift = flags_4[1];
+  assign valid = flags_4[3];
+  assign \x$64  = x;
+  assign \x_late$65  = x_late;
+  assign \w$66  = w[31:16];
+  assign \first$67  = flags_4[0];
+  assign \shift$68  = flags_4[1];
+  assign \valid$69  = flags_4[3];
+  assign \x$71  = x;
+  assign \x_late$72  = x_late;
+  assign \w$73  = w[47:32];
+  assign \first$74  = flags_4[0];
+  assign \shift$75  = flags_4[1];
+  assign \valid$76  = flags_4[3];
+  assign \x$78  = x;
+  assign \x_late$79  = x_late;
+  assign \w$80  = w[63:48];
+  assign \first$81  = flags_4[0];
+  assign \shift$82  = flags_4[1];
+  assign \valid$83  = flags_4[3];
   assign \i__payload.x  = i__payload[15:0];
   assign \i__payload.w  = i__payload[79:16];
   assign \i__payload.first  = i__payload[80];
   assign \i__payload.shift  = i__payload[81];
   assign \i__payload.last  = i__payload[82];
-  assign o__payload[95:72] = \acc$32 ;
-  assign o__payload[71:48] = \acc$26 ;
-  assign o__payload[47:24] = \acc$20 ;
+  assign o__payload[95:72] = \acc$84 ;
+  assign o__payload[71:48] = \acc$77 ;
+  assign o__payload[47:24] = \acc$70 ;
   assign o__payload[23:0] = acc;
+  assign w[63:60] = w_3_3_2;
+  assign w[47:44] = w_2_3_2;
+  assign w[31:28] = w_1_3_2;
+  assign w[15:12] = w_0_3_2;
+  assign w[59:56] = w_3_2_1;
+  assign w[43:40] = w_2_2_1;
+  assign w[27:24] = w_1_2_1;
+  assign w[11:8] = w_0_2_1;
+  assign w[55:52] = w_3_1_0;
+  assign w[39:36] = w_2_1_0;
+  assign w[23:20] = w_1_1_0;
+  assign w[7:4] = w_0_1_0;
+  assign w[51:48] = w_3_0_0;
+  assign w[35:32] = w_2_0_0;
+  assign w[19:16] = w_1_0_0;
+  assign w[3:0] = w_0_0_0;
+  assign x_late[87:66] = x_3_late_0;
+  assign x_late[65:44] = x_2_late_0;
+  assign x_late[43:22] = x_1_late_0;
+  assign x_late[21:0] = x_0_late_0;
+  assign x[87:66] = x_3_1;
+  assign x[65:44] = x_2_0;
+  assign x[43:22] = \o$10 ;
+  assign x[21:0] = o;
 endmodule
 
 module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
@@ -3982,8 +4464,8 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _032_ = 1'h0 >> layer;
   assign _033_ = 9'h124 >> layer;
   assign _035_ = 10'h3ff >> layer;
-  assign _036_ = 10'h2db >> layer;
-  assign _037_ = 9'h124 >> layer;
+  assign _036_ = 9'h124 >> layer;
+  assign _037_ = 10'h3ff >> layer;
   assign _038_ = 9'h1ff >> layer;
   assign _039_ = 10'h3ff >> layer;
   assign _040_ = 1'h1 >> layer;
@@ -5584,20 +6066,318 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
 endmodule
 
 (* keep_hierarchy =  1  *)
-module mac_product(w, clk, rst, product, negative, x);
+module mac_recode(clk, rst, o, i);
   reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output [21:0] o;
+  reg [21:0] o = 22'h000000;
+  input [3:0] i;
+  wire [3:0] i;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  reg [21:0] _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire _22_;
+  assign _00_ = 15'h57aa >> i;
+  assign _11_ = 14'h32cc >> i;
+  assign _16_ = 16'h84b4 >> i;
+  assign _17_ = 16'ha4f0 >> i;
+  assign _18_ = 16'hc700 >> i;
+  assign _19_ = 16'h90ba >> i;
+  assign _20_ = 16'hf16c >> i;
+  assign _21_ = 16'h99c0 >> i;
+  assign _22_ = 14'h2d98 >> i;
+  assign _01_ = 15'h5a70 >> i;
+  assign _02_ = 16'hf800 >> i;
+  assign _03_ = 16'h8dcc >> i;
+  assign _04_ = 15'h6380 >> i;
+  assign _05_ = 15'h49e0 >> i;
+  assign _06_ = 16'hf0f0 >> i;
+  assign _07_ = 16'hde00 >> i;
+  assign _08_ = 13'h17f0 >> i;
+  assign _09_ = 15'h7c00 >> i;
+  assign _10_ = 16'h8e00 >> i;
+  assign _12_ = 16'he700 >> i;
+  assign _13_ = 16'hf000 >> i;
+  assign _14_ = 16'h8800 >> i;
+  always @(posedge clk)
+    o <= _15_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
+    _15_ = { _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _22_, _21_, _20_, _19_, _18_, _17_, _16_, _11_, _00_ };
+    if (rst) begin
+      _15_ = 22'h000000;
+    end
+  end
+endmodule
+
+(* keep_hierarchy =  1  *)
+module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  input [87:0] x_late;
+  wire [87:0] x_late;
+  input [15:0] w;
+  wire [15:0] w;
+  input first;
+  wire first;
+  input shift;
+  wire shift;
+  input valid;
+  wire valid;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output signed [23:0] acc;
+  reg signed [23:0] acc = 24'h000000;
+  input [87:0] x;
+  wire [87:0] x;
+  wire [9:0] _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire [11:0] _11_;
+  wire _12_;
+  wire [26:0] _13_;
+  wire [26:0] _14_;
+  wire [26:0] _15_;
+  wire [23:0] _16_;
+  wire [25:0] _17_;
+  reg [9:0] _18_;
+  reg [10:0] _19_;
+  reg [10:0] _20_;
+  reg _21_;
+  wire [10:0] _22_;
+  reg _23_;
+  reg _24_;
+  reg [23:0] _25_;
+  wire [12:0] _26_;
+  wire [10:0] _27_;
+  wire [12:0] _28_;
+  wire _29_;
+  wire _30_;
+  wire _31_;
+  reg [9:0] chain_1 = 10'h000;
+  reg [10:0] chain_2 = 11'h000;
+  reg [10:0] chain_3 = 11'h000;
+  wire negative;
+  wire \negative$26 ;
+  wire \negative$29 ;
+  wire \negative$32 ;
+  reg negative_0_0 = 1'h0;
+  reg negative_0_1 = 1'h0;
+  reg negative_0_2 = 1'h0;
+  wire [8:0] value;
+  wire [8:0] \value$24 ;
+  wire [8:0] \value$27 ;
+  wire [8:0] \value$30 ;
+  wire [3:0] \w$11 ;
+  wire [2:0] \w$11.magnitude ;
+  wire \w$11.negative ;
+  wire [3:0] \w$14 ;
+  wire [2:0] \w$14.magnitude ;
+  wire \w$14.negative ;
+  wire [3:0] \w$17 ;
+  wire [2:0] \w$17.magnitude ;
+  wire \w$17.negative ;
+  wire [3:0] \w$20 ;
+  wire [2:0] \w$20.magnitude ;
+  wire \w$20.negative ;
+  wire [21:0] \x$12 ;
+  wire [21:0] \x$15 ;
+  wire [21:0] \x$18 ;
+  wire [21:0] \x$9 ;
+  wire [21:0] \x_late$10 ;
+  wire [21:0] \x_late$13 ;
+  wire [21:0] \x_late$16 ;
+  wire [21:0] \x_late$19 ;
+  assign _00_ = ~ { 1'h0, \value$24  };
+  assign _11_ = { value, negative } - { _00_, 1'h1 };
+  assign _22_ = ~ { 2'h0, \value$27  };
+  assign _26_ = { chain_1, \negative$26  } - { _22_, 1'h1 };
+  assign _27_ = ~ { 2'h0, \value$30  };
+  assign _28_ = { chain_2, \negative$29  } - { _27_, 1'h1 };
+  assign _29_ = ~ chain_3[10];
+  assign _30_ = ~ chain_3[10];
+  assign _31_ = ~ chain_3[10];
+  assign _01_ = ~ chain_3[10];
+  assign _02_ = ~ chain_3[10];
+  assign _03_ = ~ chain_3[10];
+  assign _04_ = ~ chain_3[10];
+  assign _05_ = ~ chain_3[10];
+  assign _06_ = ~ chain_3[10];
+  assign _07_ = ~ chain_3[10];
+  assign _08_ = ~ chain_3[10];
+  assign _09_ = ~ chain_3[10];
+  assign _10_ = ~ chain_3[10];
+  assign _12_ = ~ chain_3[10];
+  assign _14_ = shift ? _13_ : { acc[23], acc[23], acc[23], acc };
+  assign _15_ = first ? 27'h0000000 : _14_;
+  assign _16_ = ~ _15_[23:0];
+  assign _17_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _31_, _30_, _29_, chain_3[9:0], negative_0_2 } - { _16_, 1'h1 };
+  always @(posedge clk)
+    chain_1 <= _18_;
+  always @(posedge clk)
+    chain_2 <= _19_;
+  always @(posedge clk)
+    chain_3 <= _20_;
+  always @(posedge clk)
+    negative_0_0 <= _21_;
+  always @(posedge clk)
+    negative_0_1 <= _23_;
+  always @(posedge clk)
+    negative_0_2 <= _24_;
+  always @(posedge clk)
+    acc <= _25_;
+  \mac_row.product_0  product_0 (
+    .clk(clk),
+    .negative(\negative$32 ),
+    .rst(rst),
+    .value(value),
+    .w(w[3:0]),
+    .x(x[21:0])
+  );
+  \mac_row.product_1  product_1 (
+    .clk(clk),
+    .negative(negative),
+    .rst(rst),
+    .value(\value$24 ),
+    .w(w[7:4]),
+    .x(x[43:22])
+  );
+  \mac_row.product_2  product_2 (
+    .clk(clk),
+    .negative(\negative$26 ),
+    .rst(rst),
+    .value(\value$27 ),
+    .w(w[11:8]),
+    .x(x[65:44])
+  );
+  \mac_row.product_3  product_3 (
+    .clk(clk),
+    .negative(\negative$29 ),
+    .rst(rst),
+    .value(\value$30 ),
+    .w(w[15:12]),
+    .x(x[87:66])
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _18_ = _11_[10:1];
+    if (rst) begin
+      _18_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _19_ = _26_[11:1];
+    if (rst) begin
+      _19_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _20_ = _28_[11:1];
+    if (rst) begin
+      _20_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _21_ = \negative$32 ;
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _23_ = negative_0_0;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _24_ = negative_0_1;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _25_ = acc;
+    if (valid) begin
+      _25_ = _17_[24:1];
+    end
+    if (rst) begin
+      _25_ = 24'h000000;
+    end
+  end
+  assign \x$9  = x[21:0];
+  assign \x_late$10  = x_late[21:0];
+  assign \w$11  = w[3:0];
+  assign \x$12  = x[43:22];
+  assign \x_late$13  = x_late[43:22];
+  assign \w$14  = w[7:4];
+  assign \x$15  = x[65:44];
+  assign \x_late$16  = x_late[65:44];
+  assign \w$17  = w[11:8];
+  assign \x$18  = x[87:66];
+  assign \x_late$19  = x_late[87:66];
+  assign \w$20  = w[15:12];
+  assign \w$11.magnitude  = w[2:0];
+  assign \w$11.negative  = w[3];
+  assign \w$14.magnitude  = w[6:4];
+  assign \w$14.negative  = w[7];
+  assign \w$17.magnitude  = w[10:8];
+  assign \w$17.negative  = w[11];
+  assign \w$20.magnitude  = w[14:12];
+  assign \w$20.negative  = w[15];
+  assign _13_ = { acc, 3'h0 };
+endmodule
+
+module \mac_row.product_0 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
   input [3:0] w;
   wire [3:0] w;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output [7:0] product;
-  reg [7:0] product = 8'h00;
   output negative;
   reg negative = 1'h0;
-  input [3:0] x;
-  wire [3:0] x;
+  output [8:0] value;
+  wire [8:0] value;
+  input [21:0] x;
+  wire [21:0] x;
   wire _00_;
   wire _01_;
   wire _02_;
@@ -5615,8 +6395,8 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _14_;
   wire _15_;
   wire _16_;
-  reg [7:0] _17_;
-  reg _18_;
+  wire _17_;
+  wire _18_;
   wire _19_;
   wire _20_;
   wire _21_;
@@ -5624,323 +6404,1049 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _23_;
   wire _24_;
   wire _25_;
+  wire _26_;
+  reg _27_;
+  reg [2:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  reg _36_;
+  reg _37_;
+  reg _38_;
+  reg _39_;
+  reg _40_;
+  reg _41_;
+  reg _42_;
+  reg _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  reg table_6_0 = 1'h0;
+  reg table_6_1 = 1'h0;
+  reg table_7_0 = 1'h0;
+  reg table_7_1 = 1'h0;
   wire [2:0] \w.magnitude ;
   wire \w.negative ;
-  assign _00_ = 63'h57aa57aa57aa0000 >> { w[1:0], x };
-  assign _11_ = 63'h57aa000057aa0000 >> { w[1:0], x };
-  assign _19_ = w[2] ? _00_ : _11_;
-  assign _20_ = 62'h32cc656632cc0000 >> { w[1:0], x };
-  assign _21_ = 63'h656657aa32cc0000 >> { w[1:0], x };
-  assign _22_ = w[2] ? _20_ : _21_;
-  assign _23_ = 64'ha4f0d31ef35a57aa >> { w[1:0], x };
-  assign _24_ = 64'h84b432cca4f00000 >> { w[1:0], x };
-  assign _25_ = w[2] ? _23_ : _24_;
-  assign _01_ = 64'h90aa6754f16c32cc >> { w[1:0], x };
-  assign _02_ = 63'h5138a4f0c7000000 >> { w[1:0], x };
-  assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'h8dcc2d985a70a4f0 >> { w[1:0], x };
-  assign _05_ = 64'h99c0c700f8000000 >> { w[1:0], x };
-  assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'hd6f049e06380c700 >> { w[1:0], x };
-  assign _08_ = 61'h1e00f80000000000 >> { w[1:0], x };
-  assign _09_ = w[2] ? _07_ : _08_;
-  assign _10_ = 64'he7008e007c00f800 >> { w[1:0], x };
-  assign _12_ = 64'he000000000000000 >> { w[1:0], x };
-  assign _13_ = w[2] ? _10_ : _12_;
-  assign _14_ = 64'hf800f00080000000 >> { w[1:0], x };
-  assign _15_ = 1'h0 >> { w[1:0], x };
-  assign _16_ = w[2] ? _14_ : _15_;
   always @(posedge clk)
-    product <= _17_;
+    table_4_0 <= _36_;
   always @(posedge clk)
-    negative <= _18_;
+    table_4_1 <= _37_;
+  always @(posedge clk)
+    table_5_0 <= _38_;
+  always @(posedge clk)
+    table_5_1 <= _39_;
+  always @(posedge clk)
+    table_6_0 <= _40_;
+  always @(posedge clk)
+    table_6_1 <= _41_;
+  always @(posedge clk)
+    table_7_0 <= _42_;
+  always @(posedge clk)
+    table_7_1 <= _43_;
+  assign _00_ = 16'hf200 >> { x[0], w[2:0] };
+  assign _11_ = 32'd2868008960 >> { x[1:0], w[2:0] };
+  assign _22_ = 16'hac60 >> { x[2], x[0], w[2:1] };
+  assign _33_ = 32'd2996662080 >> { x[2:0], w[2:1] };
+  assign _44_ = 28'ha62c840 >> { x[4:3], x[1], w[1:0] };
+  assign _45_ = 32'd3933439248 >> { x[6:5], x[0], w[1:0] };
+  assign _46_ = 32'd3966019616 >> { x[8:7], x[3], w[2:1] };
+  assign _47_ = 8'hd8 >> { x[10:9], w[2] };
+  assign _48_ = 8'he4 >> { x[11], x[4], w[2] };
+  assign _01_ = 8'hca >> { w[1], _48_, _47_ };
+  assign _02_ = 16'hc480 >> { x[13:12], w[2], w[0] };
+  assign _03_ = 32'd3984700960 >> { x[16:14], w[2], w[0] };
+  assign _04_ = 16'hc480 >> { x[18:17], w[2], w[0] };
+  assign _05_ = 16'hd810 >> { x[19], x[10], w[2], w[0] };
+  assign _07_ = 16'hb890 >> { x[21:20], w[1:0] };
+  assign _08_ = 2'h2 >> table_0_0;
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 2'h2 >> table_1_0;
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_2_1, table_2_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[2], table_3_1, table_3_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = 8'hca >> { magnitude[1], table_5_1, table_5_0 };
+  assign _20_ = _19_ ^ negative;
+  assign _21_ = 8'hca >> { magnitude[1], table_6_1, table_6_0 };
+  assign _23_ = _21_ ^ negative;
+  assign _24_ = 8'hca >> { magnitude[2], table_7_1, table_7_0 };
+  assign _25_ = _24_ ^ negative;
+  assign _26_ = ~ negative;
+  always @(posedge clk)
+    negative <= _27_;
+  always @(posedge clk)
+    magnitude <= _28_;
+  always @(posedge clk)
+    table_0_0 <= _29_;
+  always @(posedge clk)
+    table_1_0 <= _30_;
+  always @(posedge clk)
+    table_2_0 <= _31_;
+  always @(posedge clk)
+    table_2_1 <= _32_;
+  always @(posedge clk)
+    table_3_0 <= _34_;
+  always @(posedge clk)
+    table_3_1 <= _35_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _17_ = { _16_, _13_, _09_, _06_, _03_, _25_, _22_, _19_ };
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _37_ = _01_;
     if (rst) begin
-      _17_ = 8'h00;
+      _37_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _18_ = w[3];
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _38_ = _02_;
     if (rst) begin
-      _18_ = 1'h0;
+      _38_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _39_ = _03_;
+    if (rst) begin
+      _39_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _40_ = _04_;
+    if (rst) begin
+      _40_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _41_ = _05_;
+    if (rst) begin
+      _41_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _42_ = _06_;
+    if (rst) begin
+      _42_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _43_ = _07_;
+    if (rst) begin
+      _43_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _27_ = w[3];
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _28_ = w[2:0];
+    if (rst) begin
+      _28_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _29_ = _00_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _30_ = _11_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _31_ = _22_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _32_ = _33_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _34_ = _44_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _35_ = _45_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _36_ = _46_;
+    if (rst) begin
+      _36_ = 1'h0;
     end
   end
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
+  assign value[8] = _26_;
+  assign value[7] = _25_;
+  assign value[6] = _23_;
+  assign value[5] = _20_;
+  assign value[4] = _18_;
+  assign value[3] = _16_;
+  assign value[2] = _14_;
+  assign value[1] = _12_;
+  assign value[0] = _09_;
+  assign _06_ = 1'h0;
 endmodule
 
-(* keep_hierarchy =  1  *)
-module mac_row(w, first, shift, valid, clk, rst, acc, x);
-  reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
-  input [15:0] w;
-  wire [15:0] w;
-  input first;
-  wire first;
-  input shift;
-  wire shift;
-  input valid;
-  wire valid;
+module \mac_row.product_1 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  input [3:0] w;
+  wire [3:0] w;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output signed [23:0] acc;
-  reg signed [23:0] acc = 24'h000000;
-  input [15:0] x;
-  wire [15:0] x;
-  wire [26:0] _000_;
-  wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire [9:0] _006_;
-  wire [11:0] _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [26:0] _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire [9:0] _020_;
-  wire [11:0] _021_;
-  wire [26:0] _022_;
-  wire _023_;
-  wire _024_;
-  wire _025_;
-  wire _026_;
-  wire _027_;
-  wire _028_;
-  wire _029_;
-  wire _030_;
-  wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire [11:0] _037_;
-  wire [13:0] _038_;
-  wire [25:0] _039_;
-  wire [27:0] _040_;
-  reg [9:0] _041_;
-  reg _042_;
-  reg [9:0] _043_;
-  wire _044_;
-  reg _045_;
-  reg [10:0] _046_;
-  reg _047_;
-  reg [23:0] _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire signed [23:0] base;
-  wire negative;
-  wire \negative$20 ;
-  wire \negative$25 ;
-  wire \negative$26 ;
-  wire [7:0] product;
-  wire [7:0] \product$21 ;
-  wire [7:0] \product$24 ;
-  wire [7:0] \product$27 ;
-  reg signed [9:0] sum_0_0 = 10'h000;
-  reg signed [9:0] sum_0_1 = 10'h000;
-  reg signed [10:0] sum_1_0 = 11'h000;
-  reg sum_negative_0_0 = 1'h0;
-  reg sum_negative_0_1 = 1'h0;
-  reg sum_negative_1_0 = 1'h0;
-  wire [3:0] \w$11 ;
-  wire [2:0] \w$11.magnitude ;
-  wire \w$11.negative ;
-  wire [3:0] \w$13 ;
-  wire [2:0] \w$13.magnitude ;
-  wire \w$13.negative ;
-  wire [3:0] \w$15 ;
-  wire [2:0] \w$15.magnitude ;
-  wire \w$15.negative ;
-  wire [3:0] \w$9 ;
-  wire [2:0] \w$9.magnitude ;
-  wire \w$9.negative ;
-  wire [3:0] \x$10 ;
-  wire [3:0] \x$12 ;
-  wire [3:0] \x$14 ;
-  wire [3:0] \x$8 ;
+  output negative;
+  reg negative = 1'h0;
+  output [8:0] value;
+  wire [8:0] value;
+  input [21:0] x;
+  wire [21:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  wire _26_;
+  reg _27_;
+  reg [2:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  reg _36_;
+  reg _37_;
+  reg _38_;
+  reg _39_;
+  reg _40_;
+  reg _41_;
+  reg _42_;
+  reg _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  reg table_6_0 = 1'h0;
+  reg table_6_1 = 1'h0;
+  reg table_7_0 = 1'h0;
+  reg table_7_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
   always @(posedge clk)
-    sum_0_0 <= _041_;
+    table_4_0 <= _36_;
   always @(posedge clk)
-    sum_negative_0_0 <= _042_;
+    table_4_1 <= _37_;
   always @(posedge clk)
-    sum_0_1 <= _043_;
+    table_5_0 <= _38_;
   always @(posedge clk)
-    sum_negative_0_1 <= _045_;
+    table_5_1 <= _39_;
   always @(posedge clk)
-    sum_1_0 <= _046_;
+    table_6_0 <= _40_;
   always @(posedge clk)
-    sum_negative_1_0 <= _047_;
+    table_6_1 <= _41_;
   always @(posedge clk)
-    acc <= _048_;
-  assign _011_ = shift ? _000_ : { acc[23], acc[23], acc[23], acc };
-  assign _022_ = first ? 27'h0000000 : _011_;
-  assign _033_ = negative ^ \negative$20 ;
-  assign _044_ = negative ^ \negative$20 ;
-  assign _049_ = negative ^ \negative$20 ;
-  assign _050_ = negative ^ \negative$20 ;
-  assign _051_ = negative ^ \negative$20 ;
-  assign _052_ = negative ^ \negative$20 ;
-  assign _001_ = negative ^ \negative$20 ;
-  assign _002_ = negative ^ \negative$20 ;
-  assign _003_ = negative ^ \negative$20 ;
-  assign _004_ = negative ^ \negative$20 ;
-  assign _005_ = negative ^ \negative$20 ;
-  assign _006_ = { 2'h0, \product$21  } ^ { _005_, _004_, _003_, _002_, _001_, _052_, _051_, _050_, _049_, _044_ };
-  assign _007_ = { product, 1'h1 } + { _006_, _033_ };
-  assign _008_ = \negative$25  ^ \negative$26 ;
-  assign _009_ = \negative$25  ^ \negative$26 ;
-  assign _010_ = \negative$25  ^ \negative$26 ;
-  assign _012_ = \negative$25  ^ \negative$26 ;
-  assign _013_ = \negative$25  ^ \negative$26 ;
-  assign _014_ = \negative$25  ^ \negative$26 ;
-  assign _015_ = \negative$25  ^ \negative$26 ;
-  assign _016_ = \negative$25  ^ \negative$26 ;
-  assign _017_ = \negative$25  ^ \negative$26 ;
-  assign _018_ = \negative$25  ^ \negative$26 ;
-  assign _019_ = \negative$25  ^ \negative$26 ;
-  assign _020_ = { 2'h0, \product$27  } ^ { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_, _009_ };
-  assign _021_ = { \product$24 , 1'h1 } + { _020_, _008_ };
-  assign _023_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _024_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _025_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _026_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _027_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _028_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _029_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _030_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _031_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _032_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _034_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _035_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _036_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _037_ = { sum_0_1[9], sum_0_1[9], sum_0_1 } ^ { _036_, _035_, _034_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
-  assign _038_ = { sum_0_0[9], sum_0_0[9], sum_0_0, 1'h1 } + { _037_, _023_ };
-  assign _039_ = { sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0[10], sum_1_0 } ^ { sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0 };
-  assign _040_ = { _022_[23], _022_[23], _022_[23:0], 1'h1 } + { _039_, sum_negative_1_0 };
-  mac_product product_0 (
-    .clk(clk),
-    .negative(negative),
-    .product(product),
-    .rst(rst),
-    .w(w[3:0]),
-    .x(x[3:0])
-  );
-  mac_product product_1 (
-    .clk(clk),
-    .negative(\negative$20 ),
-    .product(\product$21 ),
-    .rst(rst),
-    .w(w[7:4]),
-    .x(x[7:4])
-  );
-  mac_product product_2 (
-    .clk(clk),
-    .negative(\negative$25 ),
-    .product(\product$24 ),
-    .rst(rst),
-    .w(w[11:8]),
-    .x(x[11:8])
-  );
-  mac_product product_3 (
-    .clk(clk),
-    .negative(\negative$26 ),
-    .product(\product$27 ),
-    .rst(rst),
-    .w(w[15:12]),
-    .x(x[15:12])
-  );
+    table_7_0 <= _42_;
+  always @(posedge clk)
+    table_7_1 <= _43_;
+  assign _00_ = 16'hf200 >> { x[0], w[2:0] };
+  assign _11_ = 32'd2868008960 >> { x[1:0], w[2:0] };
+  assign _22_ = 16'hac60 >> { x[2], x[0], w[2:1] };
+  assign _33_ = 32'd2996662080 >> { x[2:0], w[2:1] };
+  assign _44_ = 28'ha62c840 >> { x[4:3], x[1], w[1:0] };
+  assign _45_ = 32'd3933439248 >> { x[6:5], x[0], w[1:0] };
+  assign _46_ = 32'd3966019616 >> { x[8:7], x[3], w[2:1] };
+  assign _47_ = 8'hd8 >> { x[10:9], w[2] };
+  assign _48_ = 8'he4 >> { x[11], x[4], w[2] };
+  assign _01_ = 8'hca >> { w[1], _48_, _47_ };
+  assign _02_ = 16'hc480 >> { x[13:12], w[2], w[0] };
+  assign _03_ = 32'd3984700960 >> { x[16:14], w[2], w[0] };
+  assign _04_ = 16'hc480 >> { x[18:17], w[2], w[0] };
+  assign _05_ = 16'hd810 >> { x[19], x[10], w[2], w[0] };
+  assign _07_ = 16'hb890 >> { x[21:20], w[1:0] };
+  assign _08_ = 2'h2 >> table_0_0;
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 2'h2 >> table_1_0;
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_2_1, table_2_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[2], table_3_1, table_3_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = 8'hca >> { magnitude[1], table_5_1, table_5_0 };
+  assign _20_ = _19_ ^ negative;
+  assign _21_ = 8'hca >> { magnitude[1], table_6_1, table_6_0 };
+  assign _23_ = _21_ ^ negative;
+  assign _24_ = 8'hca >> { magnitude[2], table_7_1, table_7_0 };
+  assign _25_ = _24_ ^ negative;
+  assign _26_ = ~ negative;
+  always @(posedge clk)
+    negative <= _27_;
+  always @(posedge clk)
+    magnitude <= _28_;
+  always @(posedge clk)
+    table_0_0 <= _29_;
+  always @(posedge clk)
+    table_1_0 <= _30_;
+  always @(posedge clk)
+    table_2_0 <= _31_;
+  always @(posedge clk)
+    table_2_1 <= _32_;
+  always @(posedge clk)
+    table_3_0 <= _34_;
+  always @(posedge clk)
+    table_3_1 <= _35_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _041_ = _007_[10:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _37_ = _01_;
     if (rst) begin
-      _041_ = 10'h000;
+      _37_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _042_ = negative;
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _38_ = _02_;
     if (rst) begin
-      _042_ = 1'h0;
+      _38_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _043_ = _021_[10:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _39_ = _03_;
     if (rst) begin
-      _043_ = 10'h000;
+      _39_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _045_ = \negative$25 ;
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _40_ = _04_;
     if (rst) begin
-      _045_ = 1'h0;
+      _40_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _046_ = _038_[11:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _41_ = _05_;
     if (rst) begin
-      _046_ = 11'h000;
+      _41_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _047_ = sum_negative_0_0;
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _42_ = _06_;
     if (rst) begin
-      _047_ = 1'h0;
+      _42_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _048_ = acc;
-    if (valid) begin
-      _048_ = _040_[24:1];
-    end
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _43_ = _07_;
     if (rst) begin
-      _048_ = 24'h000000;
+      _43_ = 1'h0;
     end
   end
-  assign \x$8  = x[3:0];
-  assign \w$9  = w[3:0];
-  assign \x$10  = x[7:4];
-  assign \w$11  = w[7:4];
-  assign \x$12  = x[11:8];
-  assign \w$13  = w[11:8];
-  assign \x$14  = x[15:12];
-  assign \w$15  = w[15:12];
-  assign base = _022_[23:0];
-  assign \w$9.magnitude  = w[2:0];
-  assign \w$9.negative  = w[3];
-  assign \w$11.magnitude  = w[6:4];
-  assign \w$11.negative  = w[7];
-  assign \w$13.magnitude  = w[10:8];
-  assign \w$13.negative  = w[11];
-  assign \w$15.magnitude  = w[14:12];
-  assign \w$15.negative  = w[15];
-  assign _000_ = { acc, 3'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _27_ = w[3];
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _28_ = w[2:0];
+    if (rst) begin
+      _28_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _29_ = _00_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _30_ = _11_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _31_ = _22_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _32_ = _33_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _34_ = _44_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _35_ = _45_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _36_ = _46_;
+    if (rst) begin
+      _36_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[8] = _26_;
+  assign value[7] = _25_;
+  assign value[6] = _23_;
+  assign value[5] = _20_;
+  assign value[4] = _18_;
+  assign value[3] = _16_;
+  assign value[2] = _14_;
+  assign value[1] = _12_;
+  assign value[0] = _09_;
+  assign _06_ = 1'h0;
+endmodule
+
+module \mac_row.product_2 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [8:0] value;
+  wire [8:0] value;
+  input [21:0] x;
+  wire [21:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  wire _26_;
+  reg _27_;
+  reg [2:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  reg _36_;
+  reg _37_;
+  reg _38_;
+  reg _39_;
+  reg _40_;
+  reg _41_;
+  reg _42_;
+  reg _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  reg table_6_0 = 1'h0;
+  reg table_6_1 = 1'h0;
+  reg table_7_0 = 1'h0;
+  reg table_7_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  always @(posedge clk)
+    table_4_0 <= _36_;
+  always @(posedge clk)
+    table_4_1 <= _37_;
+  always @(posedge clk)
+    table_5_0 <= _38_;
+  always @(posedge clk)
+    table_5_1 <= _39_;
+  always @(posedge clk)
+    table_6_0 <= _40_;
+  always @(posedge clk)
+    table_6_1 <= _41_;
+  always @(posedge clk)
+    table_7_0 <= _42_;
+  always @(posedge clk)
+    table_7_1 <= _43_;
+  assign _00_ = 16'hf200 >> { x[0], w[2:0] };
+  assign _11_ = 32'd2868008960 >> { x[1:0], w[2:0] };
+  assign _22_ = 16'hac60 >> { x[2], x[0], w[2:1] };
+  assign _33_ = 32'd2996662080 >> { x[2:0], w[2:1] };
+  assign _44_ = 28'ha62c840 >> { x[4:3], x[1], w[1:0] };
+  assign _45_ = 32'd3933439248 >> { x[6:5], x[0], w[1:0] };
+  assign _46_ = 32'd3966019616 >> { x[8:7], x[3], w[2:1] };
+  assign _47_ = 8'hd8 >> { x[10:9], w[2] };
+  assign _48_ = 8'he4 >> { x[11], x[4], w[2] };
+  assign _01_ = 8'hca >> { w[1], _48_, _47_ };
+  assign _02_ = 16'hc480 >> { x[13:12], w[2], w[0] };
+  assign _03_ = 32'd3984700960 >> { x[16:14], w[2], w[0] };
+  assign _04_ = 16'hc480 >> { x[18:17], w[2], w[0] };
+  assign _05_ = 16'hd810 >> { x[19], x[10], w[2], w[0] };
+  assign _07_ = 16'hb890 >> { x[21:20], w[1:0] };
+  assign _08_ = 2'h2 >> table_0_0;
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 2'h2 >> table_1_0;
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_2_1, table_2_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[2], table_3_1, table_3_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = 8'hca >> { magnitude[1], table_5_1, table_5_0 };
+  assign _20_ = _19_ ^ negative;
+  assign _21_ = 8'hca >> { magnitude[1], table_6_1, table_6_0 };
+  assign _23_ = _21_ ^ negative;
+  assign _24_ = 8'hca >> { magnitude[2], table_7_1, table_7_0 };
+  assign _25_ = _24_ ^ negative;
+  assign _26_ = ~ negative;
+  always @(posedge clk)
+    negative <= _27_;
+  always @(posedge clk)
+    magnitude <= _28_;
+  always @(posedge clk)
+    table_0_0 <= _29_;
+  always @(posedge clk)
+    table_1_0 <= _30_;
+  always @(posedge clk)
+    table_2_0 <= _31_;
+  always @(posedge clk)
+    table_2_1 <= _32_;
+  always @(posedge clk)
+    table_3_0 <= _34_;
+  always @(posedge clk)
+    table_3_1 <= _35_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _37_ = _01_;
+    if (rst) begin
+      _37_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _38_ = _02_;
+    if (rst) begin
+      _38_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _39_ = _03_;
+    if (rst) begin
+      _39_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _40_ = _04_;
+    if (rst) begin
+      _40_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _41_ = _05_;
+    if (rst) begin
+      _41_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _42_ = _06_;
+    if (rst) begin
+      _42_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _43_ = _07_;
+    if (rst) begin
+      _43_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _27_ = w[3];
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _28_ = w[2:0];
+    if (rst) begin
+      _28_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _29_ = _00_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _30_ = _11_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _31_ = _22_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _32_ = _33_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _34_ = _44_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _35_ = _45_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _36_ = _46_;
+    if (rst) begin
+      _36_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[8] = _26_;
+  assign value[7] = _25_;
+  assign value[6] = _23_;
+  assign value[5] = _20_;
+  assign value[4] = _18_;
+  assign value[3] = _16_;
+  assign value[2] = _14_;
+  assign value[1] = _12_;
+  assign value[0] = _09_;
+  assign _06_ = 1'h0;
+endmodule
+
+module \mac_row.product_3 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [8:0] value;
+  wire [8:0] value;
+  input [21:0] x;
+  wire [21:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  wire _26_;
+  reg _27_;
+  reg [2:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  reg _36_;
+  reg _37_;
+  reg _38_;
+  reg _39_;
+  reg _40_;
+  reg _41_;
+  reg _42_;
+  reg _43_;
+  wire _44_;
+  wire _45_;
+  wire _46_;
+  wire _47_;
+  wire _48_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  reg table_6_0 = 1'h0;
+  reg table_6_1 = 1'h0;
+  reg table_7_0 = 1'h0;
+  reg table_7_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  always @(posedge clk)
+    table_4_0 <= _36_;
+  always @(posedge clk)
+    table_4_1 <= _37_;
+  always @(posedge clk)
+    table_5_0 <= _38_;
+  always @(posedge clk)
+    table_5_1 <= _39_;
+  always @(posedge clk)
+    table_6_0 <= _40_;
+  always @(posedge clk)
+    table_6_1 <= _41_;
+  always @(posedge clk)
+    table_7_0 <= _42_;
+  always @(posedge clk)
+    table_7_1 <= _43_;
+  assign _00_ = 16'hf200 >> { x[0], w[2:0] };
+  assign _11_ = 32'd2868008960 >> { x[1:0], w[2:0] };
+  assign _22_ = 16'hac60 >> { x[2], x[0], w[2:1] };
+  assign _33_ = 32'd2996662080 >> { x[2:0], w[2:1] };
+  assign _44_ = 28'ha62c840 >> { x[4:3], x[1], w[1:0] };
+  assign _45_ = 32'd3933439248 >> { x[6:5], x[0], w[1:0] };
+  assign _46_ = 32'd3966019616 >> { x[8:7], x[3], w[2:1] };
+  assign _47_ = 8'hd8 >> { x[10:9], w[2] };
+  assign _48_ = 8'he4 >> { x[11], x[4], w[2] };
+  assign _01_ = 8'hca >> { w[1], _48_, _47_ };
+  assign _02_ = 16'hc480 >> { x[13:12], w[2], w[0] };
+  assign _03_ = 32'd3984700960 >> { x[16:14], w[2], w[0] };
+  assign _04_ = 16'hc480 >> { x[18:17], w[2], w[0] };
+  assign _05_ = 16'hd810 >> { x[19], x[10], w[2], w[0] };
+  assign _07_ = 16'hb890 >> { x[21:20], w[1:0] };
+  assign _08_ = 2'h2 >> table_0_0;
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 2'h2 >> table_1_0;
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_2_1, table_2_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[2], table_3_1, table_3_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = 8'hca >> { magnitude[1], table_5_1, table_5_0 };
+  assign _20_ = _19_ ^ negative;
+  assign _21_ = 8'hca >> { magnitude[1], table_6_1, table_6_0 };
+  assign _23_ = _21_ ^ negative;
+  assign _24_ = 8'hca >> { magnitude[2], table_7_1, table_7_0 };
+  assign _25_ = _24_ ^ negative;
+  assign _26_ = ~ negative;
+  always @(posedge clk)
+    negative <= _27_;
+  always @(posedge clk)
+    magnitude <= _28_;
+  always @(posedge clk)
+    table_0_0 <= _29_;
+  always @(posedge clk)
+    table_1_0 <= _30_;
+  always @(posedge clk)
+    table_2_0 <= _31_;
+  always @(posedge clk)
+    table_2_1 <= _32_;
+  always @(posedge clk)
+    table_3_0 <= _34_;
+  always @(posedge clk)
+    table_3_1 <= _35_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _37_ = _01_;
+    if (rst) begin
+      _37_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _38_ = _02_;
+    if (rst) begin
+      _38_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _39_ = _03_;
+    if (rst) begin
+      _39_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _40_ = _04_;
+    if (rst) begin
+      _40_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _41_ = _05_;
+    if (rst) begin
+      _41_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _42_ = _06_;
+    if (rst) begin
+      _42_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _43_ = _07_;
+    if (rst) begin
+      _43_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _27_ = w[3];
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _28_ = w[2:0];
+    if (rst) begin
+      _28_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _29_ = _00_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _30_ = _11_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _31_ = _22_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _32_ = _33_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _34_ = _44_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _35_ = _45_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _36_ = _46_;
+    if (rst) begin
+      _36_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[8] = _26_;
+  assign value[7] = _25_;
+  assign value[6] = _23_;
+  assign value[5] = _20_;
+  assign value[4] = _18_;
+  assign value[3] = _16_;
+  assign value[2] = _14_;
+  assign value[1] = _12_;
+  assign value[0] = _09_;
+  assign _06_ = 1'h0;
 endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(select, clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$18  = 0;
   input select;
   wire select;
   input clk;
@@ -7104,7 +8610,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0385_ = 1'h0 >> index_8[5:0];
   assign _0386_ = 47'h7f807e01f807 >> index_8[5:0];
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     (* full_case = 32'd1 *)
     if (_0012_) begin
       _0469_ = 17'h00000;
@@ -7118,161 +8624,161 @@ module power_activation_0(select, clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0470_ = reached_0;
     if (rst) begin
       _0470_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0471_ = value_0;
     if (rst) begin
       _0471_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0472_ = _0007_;
     if (rst) begin
       _0472_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0473_ = { index_1, reached_1 };
     if (rst) begin
       _0473_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0474_ = value_1;
     if (rst) begin
       _0474_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0475_ = _0046_;
     if (rst) begin
       _0475_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0476_ = { index_2, reached_2 };
     if (rst) begin
       _0476_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0477_ = value_2;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0479_ = _0084_;
     if (rst) begin
       _0479_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0480_ = { index_3, reached_3 };
     if (rst) begin
       _0480_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0481_ = value_3;
     if (rst) begin
       _0481_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0482_ = _0124_;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0483_ = { index_4, reached_4 };
     if (rst) begin
       _0483_ = 5'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0484_ = value_4;
     if (rst) begin
       _0484_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0485_ = _0162_;
     if (rst) begin
       _0485_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0486_ = { index_5, reached_5 };
     if (rst) begin
       _0486_ = 6'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0487_ = value_5;
     if (rst) begin
       _0487_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0488_ = _0201_;
     if (rst) begin
       _0488_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0490_ = { index_6, reached_6 };
     if (rst) begin
       _0490_ = 7'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0491_ = value_6;
     if (rst) begin
       _0491_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0492_ = _0315_;
     if (rst) begin
       _0492_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0493_ = { index_7, reached_7 };
     if (rst) begin
       _0493_ = 8'h00;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _0494_ = value_7;
     if (rst) begin
       _0494_ = 17'h00000;
@@ -7283,7 +8789,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$19  = 0;
   input clk;
   wire clk;
   input rst;
@@ -7489,7 +8995,7 @@ module power_activation_1(clk, rst, code, value);
   assign _007_ = 1'h1 >> index_1;
   assign _008_ = 2'h2 >> index_1;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     (* full_case = 32'd1 *)
     if (_000_) begin
       _068_ = 16'h0000;
@@ -7503,77 +9009,77 @@ module power_activation_1(clk, rst, code, value);
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _069_ = reached_0;
     if (rst) begin
       _069_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _070_ = value_0;
     if (rst) begin
       _070_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _071_ = _033_;
     if (rst) begin
       _071_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _072_ = { index_1, reached_1 };
     if (rst) begin
       _072_ = 2'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _073_ = value_1;
     if (rst) begin
       _073_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _074_ = _030_;
     if (rst) begin
       _074_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _075_ = { index_2, reached_2 };
     if (rst) begin
       _075_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _076_ = value_2;
     if (rst) begin
       _076_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _078_ = _067_;
     if (rst) begin
       _078_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _079_ = { index_3, reached_3 };
     if (rst) begin
       _079_ = 4'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _080_ = value_3;
     if (rst) begin
       _080_ = 16'h0000;
@@ -7584,7 +9090,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
   input [60:0] parameters;
   wire [60:0] parameters;
   input [3:0] skip_0;
@@ -7733,56 +9239,56 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     skip <= _36_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _37_ = parameters[60:46];
     if (rst) begin
       _37_ = 15'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _38_ = \$signal$17 ;
     if (rst) begin
       _38_ = 26'h0000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _39_ = _24_[38:0];
     if (rst) begin
       _39_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _40_ = shift_select;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _41_ = shift_select_0;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _42_ = shift_select_1;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _43_ = shift_select_2;
     if (rst) begin
       _43_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _45_ = value;
     casez (shift_select_3)
       3'h0:
@@ -7803,35 +9309,35 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _31_ = _33_[39:0];
     if (rst) begin
       _31_ = 40'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _32_ = parameters[45:16];
     if (rst) begin
       _32_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _34_ = bias_0;
     if (rst) begin
       _34_ = 30'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _35_ = _44_[38:0];
     if (rst) begin
       _35_ = 39'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _36_ = _20_[10:0];
     if (rst) begin
       _36_ = 11'h000;

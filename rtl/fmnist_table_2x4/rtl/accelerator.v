@@ -3172,105 +3172,419 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [43:0] o__payload;
   input clk;
   wire clk;
-  wire _0_;
-  reg [3:0] _1_;
-  reg [3:0] _2_;
-  reg [3:0] _3_;
-  reg _4_;
+  wire _00_;
+  reg [3:0] _01_;
+  reg [3:0] _02_;
+  reg [3:0] _03_;
+  reg [3:0] _04_;
+  reg [29:0] _05_;
+  reg [29:0] _06_;
+  reg [29:0] _07_;
+  reg [3:0] _08_;
+  reg [3:0] _09_;
+  reg [3:0] _10_;
+  reg [29:0] _11_;
+  reg [3:0] _12_;
+  reg [3:0] _13_;
+  reg [3:0] _14_;
+  reg [3:0] _15_;
+  reg [3:0] _16_;
+  reg [3:0] _17_;
+  reg [3:0] _18_;
+  reg [3:0] _19_;
+  reg _20_;
+  reg [3:0] _21_;
+  reg [3:0] _22_;
+  reg [29:0] _23_;
+  reg [3:0] _24_;
+  reg [3:0] _25_;
+  reg [29:0] _26_;
+  reg [29:0] _27_;
   wire signed [21:0] acc;
-  wire signed [21:0] \acc$20 ;
+  wire signed [21:0] \acc$56 ;
   wire first;
-  wire \first$17 ;
+  wire \first$53 ;
   reg [3:0] flags_0 = 4'h0;
   reg [3:0] flags_1 = 4'h0;
   reg [3:0] flags_2 = 4'h0;
+  reg [3:0] flags_3 = 4'h0;
+  reg [3:0] flags_4 = 4'h0;
+  wire [3:0] i;
+  wire [3:0] \i$39 ;
+  wire [3:0] \i$40 ;
+  wire [3:0] \i$41 ;
   wire \i__payload.first ;
   wire \i__payload.last ;
   wire \i__payload.shift ;
   wire [31:0] \i__payload.w ;
   wire [15:0] \i__payload.x ;
+  wire [29:0] o;
+  wire [29:0] \o$12 ;
+  wire [29:0] \o$19 ;
+  wire [29:0] \o$8 ;
   wire shift;
-  wire \shift$18 ;
+  wire \shift$54 ;
   wire valid;
-  wire \valid$19 ;
-  wire [15:0] w;
-  wire [15:0] \w$16 ;
-  wire [15:0] x;
-  wire [15:0] \x$15 ;
+  wire \valid$55 ;
+  wire [31:0] w;
+  wire [15:0] \w$44 ;
+  wire [15:0] \w$52 ;
+  reg [3:0] w_0_0_0 = 4'h0;
+  reg [3:0] w_0_1_0 = 4'h0;
+  reg [3:0] w_0_2_0 = 4'h0;
+  reg [3:0] w_0_2_1 = 4'h0;
+  reg [3:0] w_0_3_0 = 4'h0;
+  reg [3:0] w_0_3_1 = 4'h0;
+  reg [3:0] w_0_3_2 = 4'h0;
+  reg [3:0] w_1_0_0 = 4'h0;
+  reg [3:0] w_1_1_0 = 4'h0;
+  reg [3:0] w_1_2_0 = 4'h0;
+  reg [3:0] w_1_2_1 = 4'h0;
+  reg [3:0] w_1_3_0 = 4'h0;
+  reg [3:0] w_1_3_1 = 4'h0;
+  reg [3:0] w_1_3_2 = 4'h0;
+  wire [119:0] x;
+  wire [119:0] \x$42 ;
+  wire [119:0] \x$50 ;
+  reg [29:0] x_0_late_0 = 30'h00000000;
+  reg [29:0] x_1_late_0 = 30'h00000000;
+  reg [29:0] x_2_0 = 30'h00000000;
+  reg [29:0] x_2_late_0 = 30'h00000000;
+  reg [29:0] x_3_0 = 30'h00000000;
+  reg [29:0] x_3_1 = 30'h00000000;
+  reg [29:0] x_3_late_0 = 30'h00000000;
+  wire [119:0] x_late;
+  wire [119:0] \x_late$43 ;
+  wire [119:0] \x_late$51 ;
+  assign _00_ = i__payload[50] & i__valid;
   always @(posedge clk)
-    flags_1 <= _2_;
+    x_0_late_0 <= _11_;
   always @(posedge clk)
-    flags_2 <= _3_;
+    w_0_0_0 <= _21_;
   always @(posedge clk)
-    o__valid <= _4_;
-  assign _0_ = i__payload[50] & i__valid;
+    w_1_0_0 <= _22_;
   always @(posedge clk)
-    flags_0 <= _1_;
+    x_1_late_0 <= _23_;
+  always @(posedge clk)
+    w_0_1_0 <= _24_;
+  always @(posedge clk)
+    w_1_1_0 <= _25_;
+  always @(posedge clk)
+    x_2_0 <= _26_;
+  always @(posedge clk)
+    x_2_late_0 <= _27_;
+  always @(posedge clk)
+    w_0_2_0 <= _01_;
+  always @(posedge clk)
+    w_0_2_1 <= _02_;
+  always @(posedge clk)
+    w_1_2_0 <= _03_;
+  always @(posedge clk)
+    w_1_2_1 <= _04_;
+  always @(posedge clk)
+    x_3_0 <= _05_;
+  always @(posedge clk)
+    x_3_1 <= _06_;
+  always @(posedge clk)
+    x_3_late_0 <= _07_;
+  always @(posedge clk)
+    w_0_3_0 <= _08_;
+  always @(posedge clk)
+    w_0_3_1 <= _09_;
+  always @(posedge clk)
+    w_0_3_2 <= _10_;
+  always @(posedge clk)
+    w_1_3_0 <= _12_;
+  always @(posedge clk)
+    w_1_3_1 <= _13_;
+  always @(posedge clk)
+    w_1_3_2 <= _14_;
+  always @(posedge clk)
+    flags_0 <= _15_;
+  always @(posedge clk)
+    flags_1 <= _16_;
+  always @(posedge clk)
+    flags_2 <= _17_;
+  always @(posedge clk)
+    flags_3 <= _18_;
+  always @(posedge clk)
+    flags_4 <= _19_;
+  always @(posedge clk)
+    o__valid <= _20_;
+  mac_recode recode_0 (
+    .clk(clk),
+    .i(i__payload[3:0]),
+    .o(o),
+    .rst(rst)
+  );
+  mac_recode recode_1 (
+    .clk(clk),
+    .i(i__payload[7:4]),
+    .o(\o$8 ),
+    .rst(rst)
+  );
+  mac_recode recode_2 (
+    .clk(clk),
+    .i(i__payload[11:8]),
+    .o(\o$12 ),
+    .rst(rst)
+  );
+  mac_recode recode_3 (
+    .clk(clk),
+    .i(i__payload[15:12]),
+    .o(\o$19 ),
+    .rst(rst)
+  );
   mac_row row_0 (
     .acc(acc),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[31:16]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[15:0]),
+    .x(x),
+    .x_late(x_late)
   );
   mac_row row_1 (
-    .acc(\acc$20 ),
+    .acc(\acc$56 ),
     .clk(clk),
-    .first(flags_2[0]),
+    .first(flags_4[0]),
     .rst(rst),
-    .shift(flags_2[1]),
-    .valid(flags_2[3]),
-    .w(i__payload[47:32]),
-    .x(i__payload[15:0])
+    .shift(flags_4[1]),
+    .valid(flags_4[3]),
+    .w(w[31:16]),
+    .x(x),
+    .x_late(x_late)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _3_ = flags_1;
+    _11_ = o;
     if (rst) begin
-      _3_ = 4'h0;
+      _11_ = 30'h00000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _4_ = flags_2[2];
+    _21_ = i__payload[19:16];
     if (rst) begin
-      _4_ = 1'h0;
+      _21_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _1_ = { i__valid, _0_, i__payload[49:48] };
+    _22_ = i__payload[35:32];
     if (rst) begin
-      _1_ = 4'h0;
+      _22_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
-    _2_ = flags_0;
+    _23_ = \o$8 ;
     if (rst) begin
-      _2_ = 4'h0;
+      _23_ = 30'h00000000;
     end
   end
-  assign x = i__payload[15:0];
-  assign w = i__payload[31:16];
-  assign first = flags_2[0];
-  assign shift = flags_2[1];
-  assign valid = flags_2[3];
-  assign \x$15  = i__payload[15:0];
-  assign \w$16  = i__payload[47:32];
-  assign \first$17  = flags_2[0];
-  assign \shift$18  = flags_2[1];
-  assign \valid$19  = flags_2[3];
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _24_ = i__payload[23:20];
+    if (rst) begin
+      _24_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _25_ = i__payload[39:36];
+    if (rst) begin
+      _25_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _26_ = \o$12 ;
+    if (rst) begin
+      _26_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _27_ = x_2_0;
+    if (rst) begin
+      _27_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _01_ = i__payload[27:24];
+    if (rst) begin
+      _01_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _02_ = w_0_2_0;
+    if (rst) begin
+      _02_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _03_ = i__payload[43:40];
+    if (rst) begin
+      _03_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _04_ = w_1_2_0;
+    if (rst) begin
+      _04_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _05_ = \o$19 ;
+    if (rst) begin
+      _05_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _06_ = x_3_0;
+    if (rst) begin
+      _06_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _07_ = x_3_1;
+    if (rst) begin
+      _07_ = 30'h00000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _08_ = i__payload[31:28];
+    if (rst) begin
+      _08_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _09_ = w_0_3_0;
+    if (rst) begin
+      _09_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _10_ = w_0_3_1;
+    if (rst) begin
+      _10_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _12_ = i__payload[47:44];
+    if (rst) begin
+      _12_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _13_ = w_1_3_0;
+    if (rst) begin
+      _13_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _14_ = w_1_3_1;
+    if (rst) begin
+      _14_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _15_ = { i__valid, _00_, i__payload[49:48] };
+    if (rst) begin
+      _15_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _16_ = flags_0;
+    if (rst) begin
+      _16_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _17_ = flags_1;
+    if (rst) begin
+      _17_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _18_ = flags_2;
+    if (rst) begin
+      _18_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _19_ = flags_3;
+    if (rst) begin
+      _19_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$9 ) begin end
+    _20_ = flags_4[2];
+    if (rst) begin
+      _20_ = 1'h0;
+    end
+  end
+  assign i = i__payload[3:0];
+  assign \i$39  = i__payload[7:4];
+  assign \i$40  = i__payload[11:8];
+  assign \i$41  = i__payload[15:12];
+  assign \x$42  = x;
+  assign \x_late$43  = x_late;
+  assign \w$44  = w[15:0];
+  assign first = flags_4[0];
+  assign shift = flags_4[1];
+  assign valid = flags_4[3];
+  assign \x$50  = x;
+  assign \x_late$51  = x_late;
+  assign \w$52  = w[31:16];
+  assign \first$53  = flags_4[0];
+  assign \shift$54  = flags_4[1];
+  assign \valid$55  = flags_4[3];
   assign \i__payload.x  = i__payload[15:0];
   assign \i__payload.w  = i__payload[47:16];
   assign \i__payload.first  = i__payload[48];
   assign \i__payload.shift  = i__payload[49];
   assign \i__payload.last  = i__payload[50];
-  assign o__payload[43:22] = \acc$20 ;
+  assign o__payload[43:22] = \acc$56 ;
   assign o__payload[21:0] = acc;
+  assign w[31:28] = w_1_3_2;
+  assign w[15:12] = w_0_3_2;
+  assign w[27:24] = w_1_2_1;
+  assign w[11:8] = w_0_2_1;
+  assign w[23:20] = w_1_1_0;
+  assign w[7:4] = w_0_1_0;
+  assign w[19:16] = w_1_0_0;
+  assign w[3:0] = w_0_0_0;
+  assign x_late[119:90] = x_3_late_0;
+  assign x_late[89:60] = x_2_late_0;
+  assign x_late[59:30] = x_1_late_0;
+  assign x_late[29:0] = x_0_late_0;
+  assign x[119:90] = x_3_1;
+  assign x[89:60] = x_2_0;
+  assign x[59:30] = \o$8 ;
+  assign x[29:0] = o;
 endmodule
 
 module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
@@ -3923,11 +4237,11 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _036_ = 1'h0 >> layer;
   assign _037_ = 9'h124 >> layer;
   assign _038_ = 9'h1ff >> layer;
-  assign _039_ = 8'hdb >> layer;
-  assign _040_ = 10'h2db >> layer;
-  assign _041_ = 8'hdb >> layer;
-  assign _042_ = 10'h2db >> layer;
-  assign _043_ = 9'h124 >> layer;
+  assign _039_ = 10'h324 >> layer;
+  assign _040_ = 10'h200 >> layer;
+  assign _041_ = 1'h0 >> layer;
+  assign _042_ = 10'h200 >> layer;
+  assign _043_ = 9'h1ff >> layer;
   assign _044_ = 1'h1 >> layer;
   assign _046_ = 4'hf >> layer;
   assign _047_ = 7'h6e >> layer;
@@ -5527,20 +5841,16 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
 endmodule
 
 (* keep_hierarchy =  1  *)
-module mac_product(w, clk, rst, product, negative, x);
+module mac_recode(clk, rst, o, i);
   reg \$auto$verilog_backend.cc:2505:dump_module$12  = 0;
-  input [3:0] w;
-  wire [3:0] w;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  output [5:0] product;
-  reg [5:0] product = 6'h00;
-  output negative;
-  reg negative = 1'h0;
-  input [3:0] x;
-  wire [3:0] x;
+  output [29:0] o;
+  reg [29:0] o = 30'h00000000;
+  input [3:0] i;
+  wire [3:0] i;
   wire _00_;
   wire _01_;
   wire _02_;
@@ -5551,9 +5861,9 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _07_;
   wire _08_;
   wire _09_;
-  reg [5:0] _10_;
+  wire _10_;
   wire _11_;
-  reg _12_;
+  wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
@@ -5561,51 +5871,63 @@ module mac_product(w, clk, rst, product, negative, x);
   wire _17_;
   wire _18_;
   wire _19_;
-  wire [2:0] \w.magnitude ;
-  wire \w.negative ;
-  assign _00_ = 64'hca0a9f2615629c1a >> { w[1:0], x };
-  assign _11_ = 60'hc94a94c18f00000 >> { w[1:0], x };
-  assign _13_ = w[2] ? _00_ : _11_;
-  assign _14_ = 64'h93f8e0ec0cd44aac >> { w[1:0], x };
-  assign _15_ = 63'h56d8ce701f000000 >> { w[1:0], x };
-  assign _16_ = w[2] ? _14_ : _15_;
-  assign _17_ = 64'hb6ac554856989330 >> { w[1:0], x };
-  assign _18_ = 64'h98e00f80e0000000 >> { w[1:0], x };
-  assign _19_ = w[2] ? _17_ : _18_;
-  assign _01_ = 64'hdb30667098e0e3c0 >> { w[1:0], x };
-  assign _02_ = 61'h1f00f00000000000 >> { w[1:0], x };
-  assign _03_ = w[2] ? _01_ : _02_;
-  assign _04_ = 64'he3c087801f00fc00 >> { w[1:0], x };
-  assign _05_ = 64'he000000000000000 >> { w[1:0], x };
-  assign _06_ = w[2] ? _04_ : _05_;
-  assign _07_ = 64'hfc00f800e0000000 >> { w[1:0], x };
-  assign _08_ = 1'h0 >> { w[1:0], x };
-  assign _09_ = w[2] ? _07_ : _08_;
+  wire _20_;
+  wire _21_;
+  wire _22_;
+  wire _23_;
+  reg [29:0] _24_;
+  wire _25_;
+  wire _26_;
+  wire _27_;
+  wire _28_;
+  wire _29_;
+  wire _30_;
+  assign _00_ = 16'h9d26 >> i;
+  assign _11_ = 10'h340 >> i;
+  assign _22_ = 14'h362a >> i;
+  assign _25_ = 13'h18f0 >> i;
+  assign _26_ = 12'hc94 >> i;
+  assign _27_ = 16'hca0a >> i;
+  assign _28_ = 16'h9c1a >> i;
+  assign _29_ = 15'h4aac >> i;
+  assign _30_ = 16'hce70 >> i;
+  assign _01_ = 15'h56d8 >> i;
+  assign _02_ = 16'h93f8 >> i;
+  assign _03_ = 16'he0ec >> i;
+  assign _04_ = 13'h1fc4 >> i;
+  assign _05_ = 16'h9330 >> i;
+  assign _06_ = 12'hf80 >> i;
+  assign _07_ = 16'h98e0 >> i;
+  assign _08_ = 16'hb6ac >> i;
+  assign _09_ = 16'hf548 >> i;
+  assign _10_ = 15'h5698 >> i;
+  assign _12_ = 15'h6060 >> i;
+  assign _13_ = 16'h9610 >> i;
+  assign _14_ = 16'hdb00 >> i;
+  assign _15_ = 14'h23f0 >> i;
+  assign _16_ = 16'hc430 >> i;
+  assign _17_ = 16'h8780 >> i;
+  assign _18_ = 13'h1f00 >> i;
+  assign _19_ = 16'he3c0 >> i;
+  assign _20_ = 16'hfc00 >> i;
+  assign _21_ = 16'hf800 >> i;
+  assign _23_ = 16'he400 >> i;
   always @(posedge clk)
-    product <= _10_;
-  always @(posedge clk)
-    negative <= _12_;
+    o <= _24_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _10_ = { _09_, _06_, _03_, _19_, _16_, _13_ };
+    _24_ = { _23_, _21_, _20_, _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _30_, _29_, _28_, _27_, _26_, _25_, _22_, _11_, _00_ };
     if (rst) begin
-      _10_ = 6'h00;
+      _24_ = 30'h00000000;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$12 ) begin end
-    _12_ = w[3];
-    if (rst) begin
-      _12_ = 1'h0;
-    end
-  end
-  assign \w.magnitude  = w[2:0];
-  assign \w.negative  = w[3];
 endmodule
 
 (* keep_hierarchy =  1  *)
-module mac_row(w, first, shift, valid, clk, rst, acc, x);
+module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$13  = 0;
+  input [119:0] x_late;
+  wire [119:0] x_late;
   input [15:0] w;
   wire [15:0] w;
   input first;
@@ -5620,246 +5942,1158 @@ module mac_row(w, first, shift, valid, clk, rst, acc, x);
   wire rst;
   output signed [21:0] acc;
   reg signed [21:0] acc = 22'h000000;
-  input [15:0] x;
-  wire [15:0] x;
-  wire [24:0] _00_;
+  input [119:0] x;
+  wire [119:0] x;
+  wire [7:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
-  wire [7:0] _04_;
-  wire [9:0] _05_;
+  wire _04_;
+  wire _05_;
   wire _06_;
   wire _07_;
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [24:0] _11_;
+  wire [9:0] _11_;
+  wire _12_;
+  wire [24:0] _13_;
+  wire [24:0] _14_;
+  wire [24:0] _15_;
+  wire [21:0] _16_;
+  wire [23:0] _17_;
+  reg [7:0] _18_;
+  reg [8:0] _19_;
+  reg [8:0] _20_;
+  reg _21_;
+  wire [8:0] _22_;
+  reg _23_;
+  reg _24_;
+  reg [21:0] _25_;
+  wire [10:0] _26_;
+  wire [8:0] _27_;
+  wire [10:0] _28_;
+  wire _29_;
+  wire _30_;
+  wire _31_;
+  reg [7:0] chain_1 = 8'h00;
+  reg [8:0] chain_2 = 9'h000;
+  reg [8:0] chain_3 = 9'h000;
+  wire negative;
+  wire \negative$26 ;
+  wire \negative$29 ;
+  wire \negative$32 ;
+  reg negative_0_0 = 1'h0;
+  reg negative_0_1 = 1'h0;
+  reg negative_0_2 = 1'h0;
+  wire [6:0] value;
+  wire [6:0] \value$24 ;
+  wire [6:0] \value$27 ;
+  wire [6:0] \value$30 ;
+  wire [3:0] \w$11 ;
+  wire [2:0] \w$11.magnitude ;
+  wire \w$11.negative ;
+  wire [3:0] \w$14 ;
+  wire [2:0] \w$14.magnitude ;
+  wire \w$14.negative ;
+  wire [3:0] \w$17 ;
+  wire [2:0] \w$17.magnitude ;
+  wire \w$17.negative ;
+  wire [3:0] \w$20 ;
+  wire [2:0] \w$20.magnitude ;
+  wire \w$20.negative ;
+  wire [29:0] \x$12 ;
+  wire [29:0] \x$15 ;
+  wire [29:0] \x$18 ;
+  wire [29:0] \x$9 ;
+  wire [29:0] \x_late$10 ;
+  wire [29:0] \x_late$13 ;
+  wire [29:0] \x_late$16 ;
+  wire [29:0] \x_late$19 ;
+  assign _00_ = ~ { 1'h0, \value$24  };
+  assign _11_ = { value, negative } - { _00_, 1'h1 };
+  assign _22_ = ~ { 2'h0, \value$27  };
+  assign _26_ = { chain_1, \negative$26  } - { _22_, 1'h1 };
+  assign _27_ = ~ { 2'h0, \value$30  };
+  assign _28_ = { chain_2, \negative$29  } - { _27_, 1'h1 };
+  assign _29_ = ~ chain_3[8];
+  assign _30_ = ~ chain_3[8];
+  assign _31_ = ~ chain_3[8];
+  assign _01_ = ~ chain_3[8];
+  assign _02_ = ~ chain_3[8];
+  assign _03_ = ~ chain_3[8];
+  assign _04_ = ~ chain_3[8];
+  assign _05_ = ~ chain_3[8];
+  assign _06_ = ~ chain_3[8];
+  assign _07_ = ~ chain_3[8];
+  assign _08_ = ~ chain_3[8];
+  assign _09_ = ~ chain_3[8];
+  assign _10_ = ~ chain_3[8];
+  assign _12_ = ~ chain_3[8];
+  assign _14_ = shift ? _13_ : { acc[21], acc[21], acc[21], acc };
+  assign _15_ = first ? 25'h0000000 : _14_;
+  assign _16_ = ~ _15_[21:0];
+  assign _17_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _31_, _30_, _29_, chain_3[7:0], negative_0_2 } - { _16_, 1'h1 };
+  always @(posedge clk)
+    chain_1 <= _18_;
+  always @(posedge clk)
+    chain_2 <= _19_;
+  always @(posedge clk)
+    chain_3 <= _20_;
+  always @(posedge clk)
+    negative_0_0 <= _21_;
+  always @(posedge clk)
+    negative_0_1 <= _23_;
+  always @(posedge clk)
+    negative_0_2 <= _24_;
+  always @(posedge clk)
+    acc <= _25_;
+  \mac_row.product_0  product_0 (
+    .clk(clk),
+    .negative(\negative$32 ),
+    .rst(rst),
+    .value(value),
+    .w(w[3:0]),
+    .x(x[29:0])
+  );
+  \mac_row.product_1  product_1 (
+    .clk(clk),
+    .negative(negative),
+    .rst(rst),
+    .value(\value$24 ),
+    .w(w[7:4]),
+    .x(x[59:30])
+  );
+  \mac_row.product_2  product_2 (
+    .clk(clk),
+    .negative(\negative$26 ),
+    .rst(rst),
+    .value(\value$27 ),
+    .w(w[11:8]),
+    .x(x[89:60])
+  );
+  \mac_row.product_3  product_3 (
+    .clk(clk),
+    .negative(\negative$29 ),
+    .rst(rst),
+    .value(\value$30 ),
+    .w(w[15:12]),
+    .x(x[119:90])
+  );
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _18_ = _11_[8:1];
+    if (rst) begin
+      _18_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _19_ = _26_[9:1];
+    if (rst) begin
+      _19_ = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _20_ = _28_[9:1];
+    if (rst) begin
+      _20_ = 9'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _21_ = \negative$32 ;
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _23_ = negative_0_0;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _24_ = negative_0_1;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _25_ = acc;
+    if (valid) begin
+      _25_ = _17_[22:1];
+    end
+    if (rst) begin
+      _25_ = 22'h000000;
+    end
+  end
+  assign \x$9  = x[29:0];
+  assign \x_late$10  = x_late[29:0];
+  assign \w$11  = w[3:0];
+  assign \x$12  = x[59:30];
+  assign \x_late$13  = x_late[59:30];
+  assign \w$14  = w[7:4];
+  assign \x$15  = x[89:60];
+  assign \x_late$16  = x_late[89:60];
+  assign \w$17  = w[11:8];
+  assign \x$18  = x[119:90];
+  assign \x_late$19  = x_late[119:90];
+  assign \w$20  = w[15:12];
+  assign \w$11.magnitude  = w[2:0];
+  assign \w$11.negative  = w[3];
+  assign \w$14.magnitude  = w[6:4];
+  assign \w$14.negative  = w[7];
+  assign \w$17.magnitude  = w[10:8];
+  assign \w$17.negative  = w[11];
+  assign \w$20.magnitude  = w[14:12];
+  assign \w$20.negative  = w[15];
+  assign _13_ = { acc, 3'h0 };
+endmodule
+
+module \mac_row.product_0 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [6:0] value;
+  wire [6:0] value;
+  input [29:0] x;
+  wire [29:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
-  wire [7:0] _16_;
-  wire [9:0] _17_;
+  wire _16_;
+  wire _17_;
   wire _18_;
   wire _19_;
-  wire _20_;
-  wire _21_;
-  wire [24:0] _22_;
-  wire _23_;
-  wire _24_;
-  wire _25_;
-  wire _26_;
-  wire _27_;
-  wire _28_;
-  wire _29_;
-  wire [9:0] _30_;
-  wire [11:0] _31_;
-  wire [23:0] _32_;
+  reg _20_;
+  reg [2:0] _21_;
+  wire _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
   wire _33_;
-  wire [25:0] _34_;
-  reg [7:0] _35_;
-  reg _36_;
-  reg [7:0] _37_;
-  reg _38_;
-  reg [8:0] _39_;
-  reg _40_;
-  reg [21:0] _41_;
-  wire _42_;
-  wire _43_;
-  wire _44_;
-  wire _45_;
-  wire _46_;
-  wire signed [21:0] base;
-  wire negative;
-  wire \negative$20 ;
-  wire \negative$25 ;
-  wire \negative$26 ;
-  wire [5:0] product;
-  wire [5:0] \product$21 ;
-  wire [5:0] \product$24 ;
-  wire [5:0] \product$27 ;
-  reg signed [7:0] sum_0_0 = 8'h00;
-  reg signed [7:0] sum_0_1 = 8'h00;
-  reg signed [8:0] sum_1_0 = 9'h000;
-  reg sum_negative_0_0 = 1'h0;
-  reg sum_negative_0_1 = 1'h0;
-  reg sum_negative_1_0 = 1'h0;
-  wire [3:0] \w$11 ;
-  wire [2:0] \w$11.magnitude ;
-  wire \w$11.negative ;
-  wire [3:0] \w$13 ;
-  wire [2:0] \w$13.magnitude ;
-  wire \w$13.negative ;
-  wire [3:0] \w$15 ;
-  wire [2:0] \w$15.magnitude ;
-  wire \w$15.negative ;
-  wire [3:0] \w$9 ;
-  wire [2:0] \w$9.magnitude ;
-  wire \w$9.negative ;
-  wire [3:0] \x$10 ;
-  wire [3:0] \x$12 ;
-  wire [3:0] \x$14 ;
-  wire [3:0] \x$8 ;
+  reg _34_;
+  reg _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_0_1 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_1_1 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 28'h8c2e6a0 >> { x[2:0], w[2:1] };
+  assign _11_ = 8'hd8 >> { x[4:3], w[2] };
+  assign _22_ = 8'hd8 >> { x[6:5], w[2] };
+  assign _33_ = 8'hca >> { w[1], _22_, _11_ };
+  assign _36_ = 32'd3869426816 >> { x[9:7], w[1:0] };
+  assign _37_ = 32'd3584279696 >> { x[12:10], w[1:0] };
+  assign _38_ = 27'h6a2c480 >> { x[15:13], w[1:0] };
+  assign _39_ = 32'd3616646272 >> { x[18:16], w[1:0] };
+  assign _40_ = 23'h68ca40 >> { x[20:19], x[15], w[2:1] };
+  assign _01_ = 28'h8a1b290 >> { x[23:21], w[2:1] };
+  assign _02_ = 16'hc480 >> { x[25:24], w[2:1] };
+  assign _03_ = 16'hb280 >> { x[27:26], w[2:1] };
+  assign _05_ = 16'hd8c0 >> { x[29:28], w[1:0] };
+  assign _06_ = 8'hca >> { magnitude[0], table_0_1, table_0_0 };
+  assign _07_ = _06_ ^ negative;
+  assign _08_ = 8'hca >> { magnitude[2], table_1_1, table_1_0 };
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 8'hca >> { magnitude[2], table_2_1, table_2_0 };
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_3_1, table_3_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[2], table_5_1, table_5_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = ~ negative;
   always @(posedge clk)
-    acc <= _41_;
-  assign _11_ = shift ? _00_ : { acc[21], acc[21], acc[21], acc };
-  assign _22_ = first ? 25'h0000000 : _11_;
-  assign _33_ = negative ^ \negative$20 ;
-  assign _42_ = negative ^ \negative$20 ;
-  assign _43_ = negative ^ \negative$20 ;
-  assign _44_ = negative ^ \negative$20 ;
-  assign _45_ = negative ^ \negative$20 ;
-  assign _46_ = negative ^ \negative$20 ;
-  assign _01_ = negative ^ \negative$20 ;
-  assign _02_ = negative ^ \negative$20 ;
-  assign _03_ = negative ^ \negative$20 ;
-  assign _04_ = { 2'h0, \product$21  } ^ { _03_, _02_, _01_, _46_, _45_, _44_, _43_, _42_ };
-  assign _05_ = { product, 1'h1 } + { _04_, _33_ };
-  assign _06_ = \negative$25  ^ \negative$26 ;
-  assign _07_ = \negative$25  ^ \negative$26 ;
-  assign _08_ = \negative$25  ^ \negative$26 ;
-  assign _09_ = \negative$25  ^ \negative$26 ;
-  assign _10_ = \negative$25  ^ \negative$26 ;
-  assign _12_ = \negative$25  ^ \negative$26 ;
-  assign _13_ = \negative$25  ^ \negative$26 ;
-  assign _14_ = \negative$25  ^ \negative$26 ;
-  assign _15_ = \negative$25  ^ \negative$26 ;
-  assign _16_ = { 2'h0, \product$27  } ^ { _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_ };
-  assign _17_ = { \product$24 , 1'h1 } + { _16_, _06_ };
-  assign _18_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _19_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _20_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _21_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _23_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _24_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _25_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _26_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _27_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _28_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _29_ = sum_negative_0_0 ^ sum_negative_0_1;
-  assign _30_ = { sum_0_1[7], sum_0_1[7], sum_0_1 } ^ { _29_, _28_, _27_, _26_, _25_, _24_, _23_, _21_, _20_, _19_ };
-  assign _31_ = { sum_0_0[7], sum_0_0[7], sum_0_0, 1'h1 } + { _30_, _18_ };
-  assign _32_ = { sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0[8], sum_1_0 } ^ { sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0, sum_negative_1_0 };
-  assign _34_ = { _22_[21], _22_[21], _22_[21:0], 1'h1 } + { _32_, sum_negative_1_0 };
+    negative <= _20_;
   always @(posedge clk)
-    sum_0_0 <= _35_;
+    magnitude <= _21_;
   always @(posedge clk)
-    sum_negative_0_0 <= _36_;
+    table_0_0 <= _23_;
   always @(posedge clk)
-    sum_0_1 <= _37_;
+    table_0_1 <= _24_;
   always @(posedge clk)
-    sum_negative_0_1 <= _38_;
+    table_1_0 <= _25_;
   always @(posedge clk)
-    sum_1_0 <= _39_;
+    table_1_1 <= _26_;
   always @(posedge clk)
-    sum_negative_1_0 <= _40_;
-  mac_product product_0 (
-    .clk(clk),
-    .negative(negative),
-    .product(product),
-    .rst(rst),
-    .w(w[3:0]),
-    .x(x[3:0])
-  );
-  mac_product product_1 (
-    .clk(clk),
-    .negative(\negative$20 ),
-    .product(\product$21 ),
-    .rst(rst),
-    .w(w[7:4]),
-    .x(x[7:4])
-  );
-  mac_product product_2 (
-    .clk(clk),
-    .negative(\negative$25 ),
-    .product(\product$24 ),
-    .rst(rst),
-    .w(w[11:8]),
-    .x(x[11:8])
-  );
-  mac_product product_3 (
-    .clk(clk),
-    .negative(\negative$26 ),
-    .product(\product$27 ),
-    .rst(rst),
-    .w(w[15:12]),
-    .x(x[15:12])
-  );
+    table_2_0 <= _27_;
+  always @(posedge clk)
+    table_2_1 <= _28_;
+  always @(posedge clk)
+    table_3_0 <= _29_;
+  always @(posedge clk)
+    table_3_1 <= _30_;
+  always @(posedge clk)
+    table_4_0 <= _31_;
+  always @(posedge clk)
+    table_4_1 <= _32_;
+  always @(posedge clk)
+    table_5_0 <= _34_;
+  always @(posedge clk)
+    table_5_1 <= _35_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _41_ = acc;
-    if (valid) begin
-      _41_ = _34_[22:1];
-    end
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _20_ = w[3];
     if (rst) begin
-      _41_ = 22'h000000;
+      _20_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _35_ = _05_[8:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _21_ = w[2:0];
     if (rst) begin
-      _35_ = 8'h00;
+      _21_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _36_ = negative;
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _23_ = _00_;
     if (rst) begin
-      _36_ = 1'h0;
+      _23_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _37_ = _17_[8:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _24_ = _33_;
     if (rst) begin
-      _37_ = 8'h00;
+      _24_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _38_ = \negative$25 ;
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _25_ = _36_;
     if (rst) begin
-      _38_ = 1'h0;
+      _25_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _39_ = _31_[9:1];
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _26_ = _37_;
     if (rst) begin
-      _39_ = 9'h000;
+      _26_ = 1'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _40_ = sum_negative_0_0;
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _27_ = _38_;
     if (rst) begin
-      _40_ = 1'h0;
+      _27_ = 1'h0;
     end
   end
-  assign \x$8  = x[3:0];
-  assign \w$9  = w[3:0];
-  assign \x$10  = x[7:4];
-  assign \w$11  = w[7:4];
-  assign \x$12  = x[11:8];
-  assign \w$13  = w[11:8];
-  assign \x$14  = x[15:12];
-  assign \w$15  = w[15:12];
-  assign base = _22_[21:0];
-  assign \w$9.magnitude  = w[2:0];
-  assign \w$9.negative  = w[3];
-  assign \w$11.magnitude  = w[6:4];
-  assign \w$11.negative  = w[7];
-  assign \w$13.magnitude  = w[10:8];
-  assign \w$13.negative  = w[11];
-  assign \w$15.magnitude  = w[14:12];
-  assign \w$15.negative  = w[15];
-  assign _00_ = { acc, 3'h0 };
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _28_ = _39_;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _29_ = _40_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _30_ = _01_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _31_ = _02_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _32_ = _03_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _34_ = _04_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    _35_ = _05_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[6] = _19_;
+  assign value[5] = _18_;
+  assign value[4] = _16_;
+  assign value[3] = _14_;
+  assign value[2] = _12_;
+  assign value[1] = _09_;
+  assign value[0] = _07_;
+  assign _04_ = 1'h0;
+endmodule
+
+module \mac_row.product_1 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [6:0] value;
+  wire [6:0] value;
+  input [29:0] x;
+  wire [29:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  reg _20_;
+  reg [2:0] _21_;
+  wire _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_0_1 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_1_1 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 28'h8c2e6a0 >> { x[2:0], w[2:1] };
+  assign _11_ = 8'hd8 >> { x[4:3], w[2] };
+  assign _22_ = 8'hd8 >> { x[6:5], w[2] };
+  assign _33_ = 8'hca >> { w[1], _22_, _11_ };
+  assign _36_ = 32'd3869426816 >> { x[9:7], w[1:0] };
+  assign _37_ = 32'd3584279696 >> { x[12:10], w[1:0] };
+  assign _38_ = 27'h6a2c480 >> { x[15:13], w[1:0] };
+  assign _39_ = 32'd3616646272 >> { x[18:16], w[1:0] };
+  assign _40_ = 23'h68ca40 >> { x[20:19], x[15], w[2:1] };
+  assign _01_ = 28'h8a1b290 >> { x[23:21], w[2:1] };
+  assign _02_ = 16'hc480 >> { x[25:24], w[2:1] };
+  assign _03_ = 16'hb280 >> { x[27:26], w[2:1] };
+  assign _05_ = 16'hd8c0 >> { x[29:28], w[1:0] };
+  assign _06_ = 8'hca >> { magnitude[0], table_0_1, table_0_0 };
+  assign _07_ = _06_ ^ negative;
+  assign _08_ = 8'hca >> { magnitude[2], table_1_1, table_1_0 };
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 8'hca >> { magnitude[2], table_2_1, table_2_0 };
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_3_1, table_3_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[2], table_5_1, table_5_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = ~ negative;
+  always @(posedge clk)
+    negative <= _20_;
+  always @(posedge clk)
+    magnitude <= _21_;
+  always @(posedge clk)
+    table_0_0 <= _23_;
+  always @(posedge clk)
+    table_0_1 <= _24_;
+  always @(posedge clk)
+    table_1_0 <= _25_;
+  always @(posedge clk)
+    table_1_1 <= _26_;
+  always @(posedge clk)
+    table_2_0 <= _27_;
+  always @(posedge clk)
+    table_2_1 <= _28_;
+  always @(posedge clk)
+    table_3_0 <= _29_;
+  always @(posedge clk)
+    table_3_1 <= _30_;
+  always @(posedge clk)
+    table_4_0 <= _31_;
+  always @(posedge clk)
+    table_4_1 <= _32_;
+  always @(posedge clk)
+    table_5_0 <= _34_;
+  always @(posedge clk)
+    table_5_1 <= _35_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _20_ = w[3];
+    if (rst) begin
+      _20_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _21_ = w[2:0];
+    if (rst) begin
+      _21_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _23_ = _00_;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _24_ = _33_;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _25_ = _36_;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _26_ = _37_;
+    if (rst) begin
+      _26_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _27_ = _38_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _28_ = _39_;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _29_ = _40_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _30_ = _01_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _31_ = _02_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _32_ = _03_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _34_ = _04_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    _35_ = _05_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[6] = _19_;
+  assign value[5] = _18_;
+  assign value[4] = _16_;
+  assign value[3] = _14_;
+  assign value[2] = _12_;
+  assign value[1] = _09_;
+  assign value[0] = _07_;
+  assign _04_ = 1'h0;
+endmodule
+
+module \mac_row.product_2 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [6:0] value;
+  wire [6:0] value;
+  input [29:0] x;
+  wire [29:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  reg _20_;
+  reg [2:0] _21_;
+  wire _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_0_1 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_1_1 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 28'h8c2e6a0 >> { x[2:0], w[2:1] };
+  assign _11_ = 8'hd8 >> { x[4:3], w[2] };
+  assign _22_ = 8'hd8 >> { x[6:5], w[2] };
+  assign _33_ = 8'hca >> { w[1], _22_, _11_ };
+  assign _36_ = 32'd3869426816 >> { x[9:7], w[1:0] };
+  assign _37_ = 32'd3584279696 >> { x[12:10], w[1:0] };
+  assign _38_ = 27'h6a2c480 >> { x[15:13], w[1:0] };
+  assign _39_ = 32'd3616646272 >> { x[18:16], w[1:0] };
+  assign _40_ = 23'h68ca40 >> { x[20:19], x[15], w[2:1] };
+  assign _01_ = 28'h8a1b290 >> { x[23:21], w[2:1] };
+  assign _02_ = 16'hc480 >> { x[25:24], w[2:1] };
+  assign _03_ = 16'hb280 >> { x[27:26], w[2:1] };
+  assign _05_ = 16'hd8c0 >> { x[29:28], w[1:0] };
+  assign _06_ = 8'hca >> { magnitude[0], table_0_1, table_0_0 };
+  assign _07_ = _06_ ^ negative;
+  assign _08_ = 8'hca >> { magnitude[2], table_1_1, table_1_0 };
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 8'hca >> { magnitude[2], table_2_1, table_2_0 };
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_3_1, table_3_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[2], table_5_1, table_5_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = ~ negative;
+  always @(posedge clk)
+    negative <= _20_;
+  always @(posedge clk)
+    magnitude <= _21_;
+  always @(posedge clk)
+    table_0_0 <= _23_;
+  always @(posedge clk)
+    table_0_1 <= _24_;
+  always @(posedge clk)
+    table_1_0 <= _25_;
+  always @(posedge clk)
+    table_1_1 <= _26_;
+  always @(posedge clk)
+    table_2_0 <= _27_;
+  always @(posedge clk)
+    table_2_1 <= _28_;
+  always @(posedge clk)
+    table_3_0 <= _29_;
+  always @(posedge clk)
+    table_3_1 <= _30_;
+  always @(posedge clk)
+    table_4_0 <= _31_;
+  always @(posedge clk)
+    table_4_1 <= _32_;
+  always @(posedge clk)
+    table_5_0 <= _34_;
+  always @(posedge clk)
+    table_5_1 <= _35_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _20_ = w[3];
+    if (rst) begin
+      _20_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _21_ = w[2:0];
+    if (rst) begin
+      _21_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _23_ = _00_;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _24_ = _33_;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _25_ = _36_;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _26_ = _37_;
+    if (rst) begin
+      _26_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _27_ = _38_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _28_ = _39_;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _29_ = _40_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _30_ = _01_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _31_ = _02_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _32_ = _03_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _34_ = _04_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    _35_ = _05_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[6] = _19_;
+  assign value[5] = _18_;
+  assign value[4] = _16_;
+  assign value[3] = _14_;
+  assign value[2] = _12_;
+  assign value[1] = _09_;
+  assign value[0] = _07_;
+  assign _04_ = 1'h0;
+endmodule
+
+module \mac_row.product_3 (w, clk, rst, negative, value, x);
+  reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
+  input [3:0] w;
+  wire [3:0] w;
+  input clk;
+  wire clk;
+  input rst;
+  wire rst;
+  output negative;
+  reg negative = 1'h0;
+  output [6:0] value;
+  wire [6:0] value;
+  input [29:0] x;
+  wire [29:0] x;
+  wire _00_;
+  wire _01_;
+  wire _02_;
+  wire _03_;
+  wire _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire _11_;
+  wire _12_;
+  wire _13_;
+  wire _14_;
+  wire _15_;
+  wire _16_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  reg _20_;
+  reg [2:0] _21_;
+  wire _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
+  wire _33_;
+  reg _34_;
+  reg _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  reg [2:0] magnitude = 3'h0;
+  reg table_0_0 = 1'h0;
+  reg table_0_1 = 1'h0;
+  reg table_1_0 = 1'h0;
+  reg table_1_1 = 1'h0;
+  reg table_2_0 = 1'h0;
+  reg table_2_1 = 1'h0;
+  reg table_3_0 = 1'h0;
+  reg table_3_1 = 1'h0;
+  reg table_4_0 = 1'h0;
+  reg table_4_1 = 1'h0;
+  reg table_5_0 = 1'h0;
+  reg table_5_1 = 1'h0;
+  wire [2:0] \w.magnitude ;
+  wire \w.negative ;
+  assign _00_ = 28'h8c2e6a0 >> { x[2:0], w[2:1] };
+  assign _11_ = 8'hd8 >> { x[4:3], w[2] };
+  assign _22_ = 8'hd8 >> { x[6:5], w[2] };
+  assign _33_ = 8'hca >> { w[1], _22_, _11_ };
+  assign _36_ = 32'd3869426816 >> { x[9:7], w[1:0] };
+  assign _37_ = 32'd3584279696 >> { x[12:10], w[1:0] };
+  assign _38_ = 27'h6a2c480 >> { x[15:13], w[1:0] };
+  assign _39_ = 32'd3616646272 >> { x[18:16], w[1:0] };
+  assign _40_ = 23'h68ca40 >> { x[20:19], x[15], w[2:1] };
+  assign _01_ = 28'h8a1b290 >> { x[23:21], w[2:1] };
+  assign _02_ = 16'hc480 >> { x[25:24], w[2:1] };
+  assign _03_ = 16'hb280 >> { x[27:26], w[2:1] };
+  assign _05_ = 16'hd8c0 >> { x[29:28], w[1:0] };
+  assign _06_ = 8'hca >> { magnitude[0], table_0_1, table_0_0 };
+  assign _07_ = _06_ ^ negative;
+  assign _08_ = 8'hca >> { magnitude[2], table_1_1, table_1_0 };
+  assign _09_ = _08_ ^ negative;
+  assign _10_ = 8'hca >> { magnitude[2], table_2_1, table_2_0 };
+  assign _12_ = _10_ ^ negative;
+  assign _13_ = 8'hca >> { magnitude[0], table_3_1, table_3_0 };
+  assign _14_ = _13_ ^ negative;
+  assign _15_ = 8'hca >> { magnitude[0], table_4_1, table_4_0 };
+  assign _16_ = _15_ ^ negative;
+  assign _17_ = 8'hca >> { magnitude[2], table_5_1, table_5_0 };
+  assign _18_ = _17_ ^ negative;
+  assign _19_ = ~ negative;
+  always @(posedge clk)
+    negative <= _20_;
+  always @(posedge clk)
+    magnitude <= _21_;
+  always @(posedge clk)
+    table_0_0 <= _23_;
+  always @(posedge clk)
+    table_0_1 <= _24_;
+  always @(posedge clk)
+    table_1_0 <= _25_;
+  always @(posedge clk)
+    table_1_1 <= _26_;
+  always @(posedge clk)
+    table_2_0 <= _27_;
+  always @(posedge clk)
+    table_2_1 <= _28_;
+  always @(posedge clk)
+    table_3_0 <= _29_;
+  always @(posedge clk)
+    table_3_1 <= _30_;
+  always @(posedge clk)
+    table_4_0 <= _31_;
+  always @(posedge clk)
+    table_4_1 <= _32_;
+  always @(posedge clk)
+    table_5_0 <= _34_;
+  always @(posedge clk)
+    table_5_1 <= _35_;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _20_ = w[3];
+    if (rst) begin
+      _20_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _21_ = w[2:0];
+    if (rst) begin
+      _21_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _23_ = _00_;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _24_ = _33_;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _25_ = _36_;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _26_ = _37_;
+    if (rst) begin
+      _26_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _27_ = _38_;
+    if (rst) begin
+      _27_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _28_ = _39_;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _29_ = _40_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _30_ = _01_;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _31_ = _02_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _32_ = _03_;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _34_ = _04_;
+    if (rst) begin
+      _34_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$17 ) begin end
+    _35_ = _05_;
+    if (rst) begin
+      _35_ = 1'h0;
+    end
+  end
+  assign \w.magnitude  = w[2:0];
+  assign \w.negative  = w[3];
+  assign value[6] = _19_;
+  assign value[5] = _18_;
+  assign value[4] = _16_;
+  assign value[3] = _14_;
+  assign value[2] = _12_;
+  assign value[1] = _09_;
+  assign value[0] = _07_;
+  assign _04_ = 1'h0;
 endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_0(select, clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$18  = 0;
   input select;
   wire select;
   input clk;
@@ -6245,14 +7479,14 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     u_after_0_1 <= u_after_0_0;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _036_ = value[16:0];
     if (value[21]) begin
       _036_ = 17'h00000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$14 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _037_ = not_below;
     if (over) begin
       _037_ = 17'h1ffff;
@@ -6271,7 +7505,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module power_activation_1(clk, rst, code, value);
-  reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$19  = 0;
   input clk;
   wire clk;
   input rst;
@@ -6397,14 +7631,14 @@ module power_activation_1(clk, rst, code, value);
   always @(posedge clk)
     u_after_0_1 <= u_after_0_0;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _20_ = value[15:0];
     if (value[21]) begin
       _20_ = 16'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$15 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _21_ = not_below;
     if (over) begin
       _21_ = 16'hffff;
@@ -6417,7 +7651,7 @@ endmodule
 
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
-  reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
+  reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
   input [57:0] parameters;
   wire [57:0] parameters;
   input [3:0] skip_0;
@@ -6566,56 +7800,56 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     skip <= _36_;
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _37_ = parameters[57:45];
     if (rst) begin
       _37_ = 13'h0000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _38_ = \$signal$17 ;
     if (rst) begin
       _38_ = 24'h000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _39_ = _24_[37:0];
     if (rst) begin
       _39_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _40_ = shift_select;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _41_ = shift_select_0;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _42_ = shift_select_1;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _43_ = shift_select_2;
     if (rst) begin
       _43_ = 3'h0;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _45_ = value;
     casez (shift_select_3)
       3'h0:
@@ -6636,35 +7870,35 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _31_ = _33_[37:0];
     if (rst) begin
       _31_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _32_ = parameters[44:16];
     if (rst) begin
       _32_ = 29'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _34_ = bias_0;
     if (rst) begin
       _34_ = 29'h00000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _35_ = _44_[37:0];
     if (rst) begin
       _35_ = 38'h0000000000;
     end
   end
   always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$16 ) begin end
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _36_ = _20_[10:0];
     if (rst) begin
       _36_ = 11'h000;
