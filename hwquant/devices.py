@@ -32,6 +32,11 @@ class Device:
     nextpnr: tuple[str, ...] = ()
     flat: bool = True
 
+    @property
+    def lut_inputs(self) -> int:
+        """Inputs of a LUT."""
+        return 6 if self.family == "xc7" else 4
+
 
 _XC7 = "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf"
 _ECP5 = "synth_ecp5"

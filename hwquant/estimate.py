@@ -54,7 +54,7 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
         device,
         target,
         round(luts) + sum(cells.luts for cells in placed),
-        round(_ffs(graph, program.plan, terms, _lut_inputs(target))),
+        round(_ffs(graph, program.plan, terms, target.lut_inputs)),
         -(-sum(cells.half_brams for cells in placed) // 2),
         _dsps(graph, program.plan, target),
     )
@@ -180,7 +180,7 @@ class Terms:
 
 def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     """Count the terms of a scheduled network on the LUTs of ``target``."""
-    plan, inputs = program.plan, _lut_inputs(target)
+    plan, inputs = program.plan, target.lut_inputs
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
     compares, thresholds = _staircases(macs)
@@ -206,10 +206,6 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
         pixel_bits=program.loading.channels_per_beat * code_bits * _table(source.bits, inputs),
         control=1,
     )
-
-
-def _lut_inputs(target: Device) -> int:
-    return 6 if target.family == "xc7" else 4
 
 
 def _table(address_bits: int, inputs: int) -> int:

@@ -110,6 +110,13 @@ def set_parameter(name: str, parameter: str, value: str) -> Callable[[Module], N
     return change
 
 
+def assert_kept(given: Module, change: Callable[[Module], None]) -> None:
+    change(given)
+    before = copy.deepcopy(given)
+    assert absorb({"modules": {"top": given}}, "top") == 0
+    assert given == before
+
+
 def read_twice(given: Module) -> None:
     given["cells"]["lut"] = cell("LUT4", {}, {"A": OUTPUT, "Z": 50}, {"Z"})
 
@@ -141,11 +148,7 @@ def read_by_logic(given: Module) -> None:
 def test_one_register_that_is_not_plain_keeps_all_where_they_are(
     made: Callable[[], Module], change: Callable[[Module], None]
 ) -> None:
-    given = made()
-    change(given)
-    before = copy.deepcopy(given)
-    assert absorb({"modules": {"top": given}}, "top") == 0
-    assert given == before
+    assert_kept(made(), change)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +165,4 @@ def test_one_register_that_is_not_plain_keeps_all_where_they_are(
 def test_a_port_that_is_not_plain_takes_no_register(
     made: Callable[[], Module], change: Callable[[Module], None]
 ) -> None:
-    given = made()
-    change(given)
-    before = copy.deepcopy(given)
-    assert absorb({"modules": {"top": given}}, "top") == 0
-    assert given == before
+    assert_kept(made(), change)

@@ -38,7 +38,7 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
 
 def lut_inputs(plan: Plan) -> int:
     """Return the inputs of the LUTs that products are cut for: 4 if no device is named."""
-    return 6 if plan.device is not None and find_device(plan.device).family == "xc7" else 4
+    return 4 if plan.device is None else find_device(plan.device).lut_inputs
 
 
 class Accelerator(Component):

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.divider import divide
-from hwquant.gateware.multiply import limbs
+from hwquant.gateware.multiply import partly_multiplied
 from hwquant.gateware.unit_data import chosen
 from hwquant.ir import PowerNewton, PowerPade, PowerTable
 from hwquant.plan import HORNER_DELAY, log2_ceil, newton_quotient_bits
@@ -57,13 +57,7 @@ def _polynomial(
     total = Value.cast(chosen([terms[-1] for terms in records], select))
     largest = max(1, *(terms[-1] for terms in records))
     for at in reversed(range(own)):
-        product: Value = Const(0, 0)
-        for part in limbs(len(total)):
-            partial = Signal(
-                part.stop - part.start + len(x), name=f"{name}_{at}_{part.start}", reset_less=True
-            )
-            m.d.sync += partial.eq(total[part] * x)
-            product = product + (partial << part.start)
+        product = partly_multiplied(m, total, x, f"{name}_{at}_product")
         largest += max(terms[at] for terms in records)
         following = Signal(range(largest + 1), name=f"{name}_{at}", reset_less=True)
         term = chosen([terms[at] for terms in records], select)

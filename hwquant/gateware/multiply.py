@@ -18,14 +18,19 @@ def limbs(bits: int) -> list[slice]:
 
 def multiplied(m: Module, a: Value, b: Value, name: str) -> Value:
     """Return ``a * b``, ``a`` signed, after two registers: of the parts' products, of their sum."""
+    result = Signal(signed(len(a) + len(b)), name=name)
+    m.d.sync += result.eq(partly_multiplied(m, a, b, name))
+    return result
+
+
+def partly_multiplied(m: Module, a: Value, b: Value, name: str) -> Value:
+    """Return ``a * b`` as the sum, without a register, of registers of the parts' products."""
     parts = limbs(len(a))
     total: Value = Const(0, 0)
     for at, part in enumerate(parts):
-        factor = a[part].as_signed() if part is parts[-1] else a[part]
-        product = factor * b
+        is_signed = part is parts[-1] and a.shape().signed
+        product = (a[part].as_signed() if is_signed else a[part]) * b
         register = Signal(product.shape(), name=f"{name}_{at}", reset_less=True)
         m.d.sync += register.eq(product)
         total = total + (register << part.start) if at else register
-    result = Signal(signed(len(a) + len(b)), name=name)
-    m.d.sync += result.eq(total)
-    return result
+    return total
