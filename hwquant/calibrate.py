@@ -5,6 +5,7 @@ answers to synthetic images are moved and stretched, channel by channel, until t
 so every layer sees inputs like those it was trained on, whatever the first layer was shown.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ Scalar = TypeVar("Scalar", bound=np.number[Any])
 SAMPLES = 256  # of every channel, kept of a tensor
 WINDOWS = 2048  # of a layer's inputs, about, in their covariance
 NARROWEST, WIDEST = 0.2, 5.0  # stretch of a channel
+MOST_RESTORED = 2.0  # factor of a layer's spread
 TINY = 1e-12
 
 
@@ -57,11 +59,13 @@ class Response:
     """A layer's float answer: the means of its parts (``float[M]``), and how they were matched.
 
     ``sums`` is the mean of the biased sums, times the gate if there is one; ``skip`` that of the
-    skip operand. Matched sums are ``gain * sums + offset``.
+    skip operand. ``std`` is the standard deviation of the sums. Matched sums are ``gain * sums +
+    offset``.
     """
 
     sums: FloatArray
     skip: FloatArray
+    std: FloatArray
     gain: FloatArray
     offset: FloatArray
 
@@ -100,6 +104,7 @@ def calibrate(graph: FloatGraph, layers: Sequence[FloatLayer], images: Values) -
                 response = Response(
                     channel_mean(gated(layer, sums, values)),
                     channel_mean(skipped(layer, sums.shape, values)),
+                    channel_std(sums),
                     gain,
                     offset,
                 )
@@ -221,6 +226,25 @@ def channel_mean(values: Values) -> FloatArray:
     return values.mean(axis=(1, 2, 3), dtype=np.float64)
 
 
+def channel_std(values: Values) -> FloatArray:
+    """Spread of every channel, its standard deviation: ``[C, ...] -> float[C]``."""
+    return values.std(axis=(1, 2, 3), dtype=np.float64)
+
+
+def lost_spread(sums: Values, std: FloatArray) -> float:
+    """Factor that gives quantized sums the spread they had in float, ``std`` (``float[M]``).
+
+    The geometric mean over channels: synthetic images say too little of each alone. 1 where no
+    channel varies.
+    """
+    made = channel_std(sums)
+    varies = (made > TINY) & (std > TINY)
+    if not varies.any():
+        return 1.0
+    ratio = math.exp(np.log(std[varies] / made[varies]).mean())
+    return min(max(ratio, 1 / MOST_RESTORED), MOST_RESTORED)
+
+
 def column(numbers: FloatArray, like: Values) -> Values:
     """One number a channel, to be combined with ``[C, N, H, W]`` in its precision."""
     return numbers.astype(like.dtype)[:, None, None, None]
@@ -231,7 +255,7 @@ def _match(sums: Values, moments: Moments | None) -> tuple[FloatArray, FloatArra
     mean = channel_mean(sums)
     if moments is None:
         return np.ones_like(mean), np.zeros_like(mean)
-    std = sums.std(axis=(1, 2, 3), dtype=np.float64)
+    std = channel_std(sums)
     gain = np.clip(moments.std / (std + TINY), NARROWEST, WIDEST)
     return gain, moments.mean - gain * mean
 
@@ -244,5 +268,4 @@ def _spread(
     samples = flat[:, ::step].astype(np.float64)
     if moments is not None:
         return Spread(moments.mean, moments.std, function, True, samples)
-    std = before.std(axis=(1, 2, 3), dtype=np.float64)
-    return Spread(channel_mean(before), std, function, False, samples)
+    return Spread(channel_mean(before), channel_std(before), function, False, samples)

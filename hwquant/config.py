@@ -36,8 +36,9 @@ class QuantConfig:
     the paper (its Lp norm, p = ``norm``), the noise of ``both`` operands, or that of each, with
     ``separate`` exponents. ``rounding`` is how weights become codes (`hwquant.rounding`),
     ``ranges`` how tensors get theirs (`hwquant.ranges`); ``equalize`` scales channels between
-    layers first (`hwquant.equalize`). ``activation`` is the unit that makes codes
-    (`hwquant.activation`), which may be wrong by ``max_code_error`` steps of the staircase.
+    layers first (`hwquant.equalize`). ``bias_correction`` gives quantized layers the means that
+    they had in float, ``variance_correction`` their spread. ``activation`` is the unit that makes
+    codes (`hwquant.activation`), which may be wrong by ``max_code_error`` steps of the staircase.
 
     The network's input is ``(x - mean) / std`` of the sensor's integers x, ``mean`` and ``std`` one
     number or one per channel.
@@ -64,6 +65,7 @@ class QuantConfig:
     input_bits: int = 8
     input_signed: bool = False
     bias_correction: bool = True
+    variance_correction: bool = True
     rounding: Rounding = "second_order"
     ranges: Ranges = "reach"
     equalize: bool = False

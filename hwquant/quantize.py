@@ -2,8 +2,8 @@
 
 Two passes over synthetic images. The float pass (`hwquant.calibrate`) finds ranges and means. Then
 the layers become integers one after the other, each shown what the layers before it, quantized
-already, make of the images: its weights are rounded for those inputs, and its bias brings its mean
-back to that of the float pass.
+already, make of the images: its weights are rounded for those inputs, their scale brings its spread
+back to that of the float pass, and its bias the mean.
 """
 
 import math
@@ -25,6 +25,7 @@ from hwquant.calibrate import (
     covariance,
     gated,
     joined,
+    lost_spread,
     operands,
     rearranged,
     skipped,
@@ -149,8 +150,7 @@ class _Quantizer:
         self.values = attention.value_tensors(layers)
         low, high = config.pixel_range(graph.shapes[INPUT][0])
         images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
-        images = low[:, None, None, None] + (high - low)[:, None, None, None] * images
-        images = images.astype(np.float32)
+        images = (column(low, images) + column(high - low, images) * images).astype(np.float32)
         self.calibration = calibrate(graph, layers, images)
         self.edge_parts = min(MAX_ACT_PARTS, math.ceil(config.edge_bits / config.act_bits))
         self.edges, self.last = edge_layers(layers), layers[-1]
@@ -269,6 +269,10 @@ class _Quantizer:
         moment = covariance(mac, read, padding)
         kernel = encode_weights(mac, source, book, moment, self.config.rounding)
         sums = convolve_layer(mac, read, kernel.values, mac.bias, padding)
+        if self.config.variance_correction:
+            factor = lost_spread(sums, self.calibration.responses[mac.name].std)
+            kernel = kernel.scaled(factor)
+            sums = factor * sums + column((1 - factor) * mac.bias, sums)
         inside, behind = self._corrections(mac, sums)
         correction = inside + behind
         if mac.gate is None and self.config.bias_correction:

@@ -98,6 +98,10 @@ class Kernel:
     scale: FloatArray
     values: FloatArray
 
+    def scaled(self, factor: float) -> "Kernel":
+        """Keep the codes and let them stand for ``factor`` times as much."""
+        return Kernel(self.digits, factor * self.scale, factor * self.values)
+
 
 def encode_weights(
     mac: FloatMac, source: Coding, book: Codebook, moment: FloatArray, rounding: Rounding

@@ -24,15 +24,17 @@ from hwquant.quantize import quantize
 SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
 LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time
 BITS = ((4, 4), (3, 4), (4, 8), (8, 8))
-NEAREST = {"method": "uniform", "rounding": "nearest"}
+PUBLISHED = {"variance_correction": False}  # none of these papers has it
+NEAREST = PUBLISHED | {"method": "uniform", "rounding": "nearest"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "power": {},
     "power, rounded levels": {"levels": "rounded"},
-    "power, as published": {"levels": "rounded", "search": "weights", "rounding": "nearest"},
+    "power, as published": PUBLISHED
+    | {"levels": "rounded", "search": "weights", "rounding": "nearest"},
     "uniform": {"method": "uniform"},
-    "log": {"method": "log"},
+    "log": PUBLISHED | {"method": "log"},
     "DFQ (equalize, nearest, uniform)": NEAREST | {"equalize": True},
-    "SQuant (uniform)": {"method": "uniform", "rounding": "squant"},
+    "SQuant (uniform)": PUBLISHED | {"method": "uniform", "rounding": "squant"},
     "OMSE (uniform, nearest)": NEAREST | {"ranges": "omse"},
 }
 
@@ -49,8 +51,7 @@ def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str)
     low, shape = base.lowest_pixel, graph.shapes[INPUT]
     images = dataset.load(given.models / data, shape, low, low + 255, limit=limit)
     lines = list[str]()
-    for variant in given.variants:
-        changes = VARIANTS[variant]
+    for variant, changes in ((variant, VARIANTS[variant]) for variant in given.variants):
         cells, float_top1, count = list[str](), 0.0, 0
         for weight_bits, act_bits in BITS:
             config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **changes)

@@ -5,14 +5,17 @@ import pytest
 
 from hwquant import float_model, synthetic
 from hwquant.calibrate import (
+    MOST_RESTORED,
     NARROWEST,
     WIDEST,
     WINDOWS,
     Calibration,
     Values,
     calibrate,
+    channel_std,
     convolve_layer,
     covariance,
+    lost_spread,
 )
 from hwquant.float_graph import (
     FloatActivation,
@@ -76,6 +79,16 @@ def test_every_matched_layer_has_the_stored_mean_and_standard_deviation() -> Non
         before = np.arctanh(samples) if name == "b" else samples
         np.testing.assert_allclose(before.mean(axis=1), wanted.mean, atol=1e-9)
         np.testing.assert_allclose(before.std(axis=1), wanted.std, rtol=1e-9)
+
+
+def test_lost_spread_is_one_factor_for_all_channels_that_vary() -> None:
+    sums = np.random.default_rng(3).normal(size=(3, 50, 4, 4))
+    std = channel_std(sums) * [1.1, 1.2, 5.0]
+    sums[2] = 7.0  # a channel that does not vary says nothing
+    assert lost_spread(sums, std) == pytest.approx(1.32**0.5)
+    assert lost_spread(0.1 * sums, std) == MOST_RESTORED
+    assert lost_spread(10 * sums, std) == 1 / MOST_RESTORED
+    assert lost_spread(sums, 0 * std) == 1
 
 
 def test_sums_are_matched_before_the_skip_is_added() -> None:

@@ -24,6 +24,7 @@ from hwquant.ir import (
 )
 from hwquant.onnx_import import load
 from hwquant.quantize import exponent_errors, quantize
+from hwquant.requantize import Kernel, encode_weights
 from tests.float_graphs import NETWORKS, SHAPE, graph
 from tests.float_model import evaluate
 
@@ -231,6 +232,30 @@ def test_bias_correction_brings_means_back(name: str) -> None:
         lost.append(float(np.abs(_scaled(values, means) - means).max() / truth.std()))
     assert lost[0] < lost[1] / 2
     assert lost[0] < 0.04
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "silu", "squeeze and excite", "concat"])
+def test_variance_correction_restores_weights_that_came_out_small(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floating = graph(*NETWORKS[name])
+    configs = COARSE, replace(COARSE, variance_correction=False)
+    before = [_first_factors(floating, config) for config in configs]
+
+    def shrunk(*arguments: Any) -> Kernel:
+        return encode_weights(*arguments).scaled(0.7)
+
+    monkeypatch.setattr("hwquant.quantize.encode_weights", shrunk)
+    after = [_first_factors(floating, config) for config in configs]
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_allclose(after[1], 0.7 * before[1], rtol=2**-15)
+
+
+def _first_factors(floating: FloatGraph, config: QuantConfig) -> FloatArray:
+    """By what the sums of the first layer are multiplied, a channel."""
+    layer = quantize(floating, config).layers[0]
+    assert isinstance(layer, MacLayer)
+    return layer.multiplier / 2.0**layer.shift
 
 
 def test_second_order_rounding_is_closer_to_the_float_network_than_nearest() -> None:

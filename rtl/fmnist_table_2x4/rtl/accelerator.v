@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -74,7 +74,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \loading$17 ;
   wire [15:0] low;
   wire [15:0] \low$63 ;
-  wire [21:0] \o__payload$12 ;
+  wire [20:0] \o__payload$12 ;
   wire [43:0] \o__payload$45 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
@@ -682,8 +682,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire sum_started;
   output credit;
   wire credit;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
   input [3:0] layer;
@@ -904,13 +904,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_8 = 1'h0;
   reg [43:0] held = 44'h00000000000;
   wire [15:0] \high$149 ;
-  wire [21:0] \i__payload$128 ;
+  wire [20:0] \i__payload$128 ;
   wire \i__valid$136 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
   wire [3:0] \layer$106 ;
   wire [15:0] \low$151 ;
-  wire [21:0] \o__payload$153 ;
+  wire [20:0] \o__payload$153 ;
   wire \o__ready$155 ;
   wire \o__valid$157 ;
   reg [7:0] parameter_base = 8'h00;
@@ -998,9 +998,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire valid;
   (* init = 1'h0 *)
   wire \valid$141 ;
-  wire signed [21:0] value;
-  wire signed [21:0] \value$120 ;
-  wire signed [21:0] \value$122 ;
+  wire signed [20:0] value;
+  wire signed [20:0] \value$120 ;
+  wire signed [20:0] \value$122 ;
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [57:0] _272_;
@@ -2166,10 +2166,10 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire w_en;
   output credit;
   wire credit;
-  output [21:0] o__payload;
-  wire [21:0] o__payload;
-  input [21:0] w_data;
-  wire [21:0] w_data;
+  output [20:0] o__payload;
+  wire [20:0] o__payload;
+  input [20:0] w_data;
+  wire [20:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -2186,11 +2186,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [2:0] group = 3'h0;
-  wire [21:0] i__payload;
+  wire [20:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [21:0] r_data;
+  wire [20:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1e;
   assign _00_ = group == 3'h4;
@@ -2247,10 +2247,10 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire rst;
   input w_en;
   wire w_en;
-  output [21:0] r_data;
-  wire [21:0] r_data;
-  input [21:0] w_port__data;
-  wire [21:0] w_port__data;
+  output [20:0] r_data;
+  wire [20:0] r_data;
+  input [20:0] w_port__data;
+  wire [20:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -2297,52 +2297,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [21:0] r_port__data;
+  wire [20:0] r_port__data;
   wire r_port__en;
-  wire [21:0] w_data;
+  wire [20:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [21:0] storage [30:0];
+  reg [20:0] storage [30:0];
   initial begin
-    storage[0] = 22'h000000;
-    storage[1] = 22'h000000;
-    storage[2] = 22'h000000;
-    storage[3] = 22'h000000;
-    storage[4] = 22'h000000;
-    storage[5] = 22'h000000;
-    storage[6] = 22'h000000;
-    storage[7] = 22'h000000;
-    storage[8] = 22'h000000;
-    storage[9] = 22'h000000;
-    storage[10] = 22'h000000;
-    storage[11] = 22'h000000;
-    storage[12] = 22'h000000;
-    storage[13] = 22'h000000;
-    storage[14] = 22'h000000;
-    storage[15] = 22'h000000;
-    storage[16] = 22'h000000;
-    storage[17] = 22'h000000;
-    storage[18] = 22'h000000;
-    storage[19] = 22'h000000;
-    storage[20] = 22'h000000;
-    storage[21] = 22'h000000;
-    storage[22] = 22'h000000;
-    storage[23] = 22'h000000;
-    storage[24] = 22'h000000;
-    storage[25] = 22'h000000;
-    storage[26] = 22'h000000;
-    storage[27] = 22'h000000;
-    storage[28] = 22'h000000;
-    storage[29] = 22'h000000;
-    storage[30] = 22'h000000;
+    storage[0] = 21'h000000;
+    storage[1] = 21'h000000;
+    storage[2] = 21'h000000;
+    storage[3] = 21'h000000;
+    storage[4] = 21'h000000;
+    storage[5] = 21'h000000;
+    storage[6] = 21'h000000;
+    storage[7] = 21'h000000;
+    storage[8] = 21'h000000;
+    storage[9] = 21'h000000;
+    storage[10] = 21'h000000;
+    storage[11] = 21'h000000;
+    storage[12] = 21'h000000;
+    storage[13] = 21'h000000;
+    storage[14] = 21'h000000;
+    storage[15] = 21'h000000;
+    storage[16] = 21'h000000;
+    storage[17] = 21'h000000;
+    storage[18] = 21'h000000;
+    storage[19] = 21'h000000;
+    storage[20] = 21'h000000;
+    storage[21] = 21'h000000;
+    storage[22] = 21'h000000;
+    storage[23] = 21'h000000;
+    storage[24] = 21'h000000;
+    storage[25] = 21'h000000;
+    storage[26] = 21'h000000;
+    storage[27] = 21'h000000;
+    storage[28] = 21'h000000;
+    storage[29] = 21'h000000;
+    storage[30] = 21'h000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [21:0] _74_;
+  reg [20:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -7102,8 +7102,8 @@ module power_activation_0(select, clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -7242,7 +7242,7 @@ module power_activation_0(select, clk, rst, code, value);
   reg [7:0] at_1_1 = 8'h00;
   reg [7:0] at_after_0 = 8'h00;
   reg [7:0] at_after_1 = 8'h00;
-  wire signed [21:0] distance;
+  wire signed [20:0] distance;
   reg [7:0] held_0_0 = 8'h00;
   reg [7:0] held_1_0 = 8'h00;
   reg [16:0] not_below = 17'h00000;
@@ -7413,8 +7413,8 @@ module power_activation_0(select, clk, rst, code, value);
   assign _021_ = at_after_0[6] ? _019_ : _020_;
   assign _022_ = at_after_0[7] ? _018_ : _021_;
   assign _024_ = select ? _015_ : _022_;
-  assign _025_ = ~ value[21];
-  assign _026_ = | value[21:17];
+  assign _025_ = ~ value[20];
+  assign _026_ = | value[20:17];
   assign _027_ = _025_ & _026_;
   assign _029_ = u_1_1 >= thresholds_0;
   assign _030_ = reached_1 ? 2'h1 : 2'h3;
@@ -7481,7 +7481,7 @@ module power_activation_0(select, clk, rst, code, value);
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _036_ = value[16:0];
-    if (value[21]) begin
+    if (value[20]) begin
       _036_ = 17'h00000;
     end
   end
@@ -7512,8 +7512,8 @@ module power_activation_1(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [21:0] value;
-  wire signed [21:0] value;
+  input signed [20:0] value;
+  wire signed [20:0] value;
   wire _00_;
   wire _01_;
   wire _02_;
@@ -7546,7 +7546,7 @@ module power_activation_1(clk, rst, code, value);
   reg [3:0] at_0_0 = 4'h0;
   reg [3:0] at_0_1 = 4'h0;
   reg [3:0] at_after_0 = 4'h0;
-  wire signed [21:0] distance;
+  wire signed [20:0] distance;
   reg [3:0] held_0_0 = 4'h0;
   reg [15:0] not_below = 16'h0000;
   reg over = 1'h0;
@@ -7564,8 +7564,8 @@ module power_activation_1(clk, rst, code, value);
   reg [15:0] u_2 = 16'hffff;
   reg [15:0] u_after_0_0 = 16'hffff;
   reg [15:0] u_after_0_1 = 16'hffff;
-  assign _00_ = ~ value[21];
-  assign _11_ = | value[21:16];
+  assign _00_ = ~ value[20];
+  assign _11_ = | value[20:16];
   assign _22_ = _00_ & _11_;
   assign _24_ = 28'he73989a >> ranks_0_at_0;
   assign _25_ = 32'd4034666268 >> ranks_0_at_0;
@@ -7633,7 +7633,7 @@ module power_activation_1(clk, rst, code, value);
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _20_ = value[15:0];
-    if (value[21]) begin
+    if (value[20]) begin
       _20_ = 16'h0000;
     end
   end
@@ -7666,8 +7666,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire clk;
   input rst;
   wire rst;
-  output signed [21:0] value;
-  reg signed [21:0] value = 22'h000000;
+  output signed [20:0] value;
+  reg signed [20:0] value = 21'h000000;
   input signed [21:0] acc;
   wire signed [21:0] acc;
   wire [31:0] _00_;
@@ -7694,33 +7694,33 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire [23:0] _21_;
   wire [52:0] _22_;
   wire [24:0] _23_;
-  wire [38:0] _24_;
-  wire [37:0] _25_;
-  wire [37:0] _26_;
-  wire [37:0] _27_;
-  wire [37:0] _28_;
-  wire [37:0] _29_;
-  wire [37:0] _30_;
+  wire [37:0] _24_;
+  wire [36:0] _25_;
+  wire [36:0] _26_;
+  wire [36:0] _27_;
+  wire [36:0] _28_;
+  wire [36:0] _29_;
+  wire [36:0] _30_;
   reg [37:0] _31_;
   reg [28:0] _32_;
   wire [53:0] _33_;
   reg [28:0] _34_;
-  reg [37:0] _35_;
+  reg [36:0] _35_;
   reg [10:0] _36_;
   reg [12:0] _37_;
   reg [23:0] _38_;
-  reg [37:0] _39_;
+  reg [36:0] _39_;
   reg [2:0] _40_;
   reg [2:0] _41_;
   reg [2:0] _42_;
   reg [2:0] _43_;
   wire [38:0] _44_;
-  reg [21:0] _45_;
+  reg [20:0] _45_;
   wire _46_;
   wire _47_;
   wire _48_;
   wire _49_;
-  reg signed [37:0] \$signal  = 38'h0000000000;
+  reg signed [36:0] \$signal  = 37'h0000000000;
   reg [12:0] \$signal$16  = 13'h0000;
   reg [23:0] \$signal$17  = 24'h000000;
   reg signed [28:0] bias_0 = 29'h00000000;
@@ -7737,7 +7737,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [37:0] total = 38'h0000000000;
+  reg signed [36:0] total = 37'h0000000000;
   always @(posedge clk)
     \$signal$16  <= _37_;
   always @(posedge clk)
@@ -7815,9 +7815,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _39_ = _24_[37:0];
+    _39_ = _24_[36:0];
     if (rst) begin
-      _39_ = 38'h0000000000;
+      _39_ = 37'h0000000000;
     end
   end
   always @* begin
@@ -7853,20 +7853,20 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     _45_ = value;
     casez (shift_select_3)
       3'h0:
-          _45_ = _25_[21:0];
+          _45_ = _25_[20:0];
       3'h1:
-          _45_ = _26_[21:0];
+          _45_ = _26_[20:0];
       3'h2:
-          _45_ = _27_[21:0];
+          _45_ = _27_[20:0];
       3'h3:
-          _45_ = _28_[21:0];
+          _45_ = _28_[20:0];
       3'h4:
-          _45_ = _29_[21:0];
+          _45_ = _29_[20:0];
       3'h5:
-          _45_ = _30_[21:0];
+          _45_ = _30_[20:0];
     endcase
     if (rst) begin
-      _45_ = 22'h000000;
+      _45_ = 21'h000000;
     end
   end
   always @* begin
@@ -7892,9 +7892,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _35_ = _44_[37:0];
+    _35_ = _44_[36:0];
     if (rst) begin
-      _35_ = 38'h0000000000;
+      _35_ = 37'h0000000000;
     end
   end
   always @* begin
@@ -7909,10 +7909,10 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign \parameters.residual  = parameters[57:45];
   assign _22_ = { product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1, 16'h0000 };
   assign _23_ = { 1'h0, product_2 };
-  assign _25_ = { total[37], total[37], total[37], total[37], total[37:4] };
-  assign _26_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37:6] };
-  assign _27_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:7] };
-  assign _28_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:8] };
-  assign _29_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:9] };
-  assign _30_ = { total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37], total[37:16] };
+  assign _25_ = { total[36], total[36], total[36], total[36], total[36:4] };
+  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
+  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
+  assign _28_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
+  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:9] };
+  assign _30_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
 endmodule
