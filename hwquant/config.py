@@ -20,7 +20,7 @@ MAX_TABLE_BITS = 10  # weight_bits + act_bits of the largest product table chose
 PRODUCT_BITS = (4, 16)  # of a product, the least and the most
 LEAST_CHOSEN = 7  # product bits by default; with 6, three bits a code lose accuracy
 
-MAX_CODE_ERROR = 8  # steps of a staircase that a unit may be wrong by
+MAX_CODE_ERROR = 8  # codes that a unit may be wrong by
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class QuantConfig:
     ``ranges`` how tensors get theirs (`hwquant.ranges`); ``equalize`` scales channels between
     layers first (`hwquant.equalize`). ``bias_correction`` gives quantized layers the means that
     they had in float, ``variance_correction`` their spread. ``activation`` is the unit that makes
-    codes (`hwquant.activation`), which may be wrong by ``max_code_error`` steps of the staircase.
+    codes (`hwquant.activation`), which may be wrong by ``max_code_error`` codes.
 
     The network's input is ``(x - mean) / std`` of the sensor's integers x, ``mean`` and ``std`` one
     number or one per channel.

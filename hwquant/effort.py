@@ -120,8 +120,8 @@ def activation_ace(activation: Staircase | None, value_bits: int) -> int:
     match activation:
         case None:
             return 0
-        case Thresholds(thresholds, _):
-            return value_bits * timing.log2_ceil(len(thresholds) + 1)
+        case Thresholds():
+            return value_bits * timing.comparators(activation)
         case PowerTable() | PowerPade() | PowerNewton():
             products = sum(a * b for a, b in factors(activation))
             return logic_cost(activation) + products

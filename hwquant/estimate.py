@@ -5,17 +5,19 @@ terms (table bits, adder bits, multiplexer bits), each with a cost that was fitt
 designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 
-from hwquant.activation.cost import factors, logic_cost
+from hwquant.activation.cost import logic_cost
 from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.gateware import power_activation as units
 from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
-from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import CHAIN, Plan, log2_ceil, output_depth
+from hwquant.ir import Activation, LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
+from hwquant.plan import CHAIN, Plan, comparators, is_parallel, log2_ceil, output_depth
 from hwquant.program import Schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
@@ -105,23 +107,51 @@ def _dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
     if not target.dsps:
         return 0
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    pairs = [pair for unit in units.activation_units(macs) for pair in factors(unit[0])]
-    products = [*_multipliers(graph), *pairs]
-    tiles = plan.lanes * sum(_tiles(target.family, a, b) for a, b in products)
+    lane = sum(_tiles(target.family, a, b) for a, b in _multipliers(graph))
+    lane += sum(unit_dsps(unit, target.family) for unit in units.activation_units(macs))
+    tiles = plan.lanes * lane
     if isinstance(graph.arithmetic, LevelTables):
         tiles += plan.macs_per_cycle * _tiles(target.family, *_level_bits(graph.arithmetic))
     return tiles
 
 
+def unit_dsps(records: Sequence[Activation], family: Family) -> int:
+    """DSP blocks of an activation unit; those of xc7 are signed, so unsigned factors take a bit."""
+    total = 0
+    for a, b, is_signed in units.multipliers(records):
+        extra = family == "xc7" and not is_signed
+        total += _tiles(family, a + extra, b + extra)
+    return total
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Factors of one DSP block, and how yosys cuts wider ones: parts of ``step`` bits, the rest."""
+
+    wide: int
+    narrow: int
+    step: int
+    least: int  # bits of a product; smaller ones become logic, as do those with a single bit
+
+
+_BLOCKS: dict[Family, _Blocks] = {
+    "xc7": _Blocks(25, 18, 17, 9),
+    "ecp5": _Blocks(18, 18, 18, 0),
+    "ice40": _Blocks(16, 16, 16, 11),
+}
+
+
 def _tiles(family: Family, a: int, b: int) -> int:
     """DSP blocks of a product of unsigned or sign-extended operands of ``a`` and ``b`` bits."""
-    wide, narrow = {"xc7": (25, 18), "ecp5": (18, 18), "ice40": (16, 16)}[family]
-    a, b = max(a, b), min(a, b)
-    return _slices(a, wide) * _slices(b, narrow)
+    blocks = _BLOCKS[family]
+    above = _slices(max(a, b), blocks.wide, blocks.step)
+    below = _slices(min(a, b), blocks.narrow, blocks.step)
+    return sum(min(part) > 1 and sum(part) >= blocks.least for part in product(above, below))
 
 
-def _slices(bits: int, width: int) -> int:
-    return 1 if bits <= width else -(-bits // (width - 1))
+def _slices(bits: int, most: int, step: int) -> list[int]:
+    count = max(0, -(-(bits - most) // step))
+    return [step] * count + [bits - count * step]
 
 
 def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
@@ -271,7 +301,9 @@ def _staircases(layers: list[MacLayer]) -> tuple[int, int]:
             match activation:
                 case Thresholds(steps, _):
                     bits = (steps[-1] - steps[0] + 1).bit_length()
-                    most = max(most, log2_ceil(len(steps) + 1) * bits)
+                    searched = comparators(activation) * bits
+                    few = is_parallel(activation)
+                    most = max(most, logic_cost(activation) // 2 if few else searched)
                     thresholds += len(steps) * bits
                 case _:
                     most = max(most, logic_cost(activation) // 2)  # LUT4, two a comparator's bit

@@ -33,6 +33,8 @@ ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 4  # turn -> parameters and residual codes at the lane: address, read, two registers
 REQUANTIZE_DELAY = 5  # lane input -> value
 GATE_DELAY = 3  # more where a network has gates
+PARALLEL_THRESHOLDS = 6  # of a staircase, all compared at once; more are searched
+PARALLEL_DELAY = 2  # value -> comparisons -> their number
 SATURATE_DELAY = 2  # of a unit that guesses: below, then above
 SEGMENT_DELAY = 1
 READ_DELAY = 2  # guess -> rank, rank -> threshold
@@ -104,8 +106,8 @@ def adder_stages(cols: int) -> int:
 def activation_delay(activation: Staircase) -> int:
     """Cycles from a value to its code."""
     match activation:
-        case Thresholds(thresholds, _):
-            return 1 + log2_ceil(len(thresholds) + 1)
+        case Thresholds():
+            return PARALLEL_DELAY if is_parallel(activation) else 1 + comparators(activation)
         case PowerTable() | PowerPade() | PowerNewton():
             window = activation.window
             search = READ_DELAY + window.stages * (READ_DELAY + COMPARE_DELAY)
@@ -114,6 +116,17 @@ def activation_delay(activation: Staircase) -> int:
             return 1
         case _:
             assert_never(activation)
+
+
+def is_parallel(staircase: Thresholds) -> bool:
+    """Whether a value is compared with all thresholds at once."""
+    return len(staircase.thresholds) <= PARALLEL_THRESHOLDS
+
+
+def comparators(staircase: Thresholds) -> int:
+    """Return how many comparators a staircase has: one a threshold, or a stage of the search."""
+    count = len(staircase.thresholds)
+    return count if is_parallel(staircase) else log2_ceil(count + 1)
 
 
 def guess_delay(activation: Guess) -> int:

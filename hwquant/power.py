@@ -171,6 +171,15 @@ def activation_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     return Codebook(values, np.argwhere(valid).astype(np.int64), _midpoints(values), values)
 
 
+def activation_codebooks(grid: Grid, parts: int, part_shift: int) -> dict[str, Codebook]:
+    """Codebooks of every kind of codes; of one digit, where ``parts`` is 1."""
+    plain = activation_codebook(grid, 1, part_shift)
+    if parts == 1:
+        return {"plain": plain, "wide": plain, "detailed": plain}
+    wide = activation_codebook(grid, parts, part_shift)
+    return {"plain": plain, "wide": wide, "detailed": detail_codebook(grid)}
+
+
 def detail_tables(grid: Grid) -> IntArray:
     """Levels of a detailed code's two digits, to be added: ``int[2, top + 1]``.
 

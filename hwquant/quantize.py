@@ -63,9 +63,8 @@ from hwquant.lower import FloatAttention, FloatCat, FloatLayer, FloatMac, FloatM
 from hwquant.pixels import choose_pixels
 from hwquant.power import (
     Grid,
-    activation_codebook,
+    activation_codebooks,
     choose_part_shift,
-    detail_codebook,
     level_tables,
     product_table,
     value_codebook,
@@ -115,6 +114,8 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
     with threadpool_limits(limits=1, user_api="blas"):
         build = _Quantizer(graph, config)
         quantized = tuple(build.layer(layer) for layer in build.layers)
+    packed = {kind: book.packed(config.act_bits) for kind, book in build.act_books.items()}
+    codes = {name: packed[kind] for name, kind in build.code_kinds.items()}
     return QuantGraph(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
@@ -124,7 +125,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
         detail_tables=build.numbers.detail_tables,
         skip_shift=build.numbers.skip_shift,
         input=build.input,
-        layers=activation.choose_units(quantized, config.activation, config.max_code_error),
+        layers=activation.choose_units(quantized, config.activation, config.max_code_error, codes),
         provenance=build.provenance(time.perf_counter() - start),
     )
 
@@ -166,11 +167,7 @@ class _Quantizer:
         )
         self.arithmetic = self._arithmetic()
         self.numbers = Numbers.of(self.arithmetic, self.weight_grid, self.act_grid, self.part_shift)
-        plain = activation_codebook(self.act_grid, 1, self.part_shift)
-        self.act_books = {"plain": plain, "wide": plain, "detailed": plain}
-        if self.edge_parts > 1:
-            self.act_books["wide"] = activation_codebook(self.act_grid, 2, self.part_shift)
-            self.act_books["detailed"] = detail_codebook(self.act_grid)
+        self.act_books = activation_codebooks(self.act_grid, self.edge_parts, self.part_shift)
         self.value_book = value_codebook(attention.VALUE_BITS)
         self.inner_weights = weight_codebook(self.weight_grid, 1, self.part_shift)
         self.edge_weights = weight_codebook(self.weight_grid, weight_parts, self.part_shift)

@@ -31,7 +31,7 @@ HEAD = ("function", "bits", "kind", "largest error", "cycles", "model", "ROM kbi
 
 
 class Tree(Component):
-    """As many comparators as thresholds, and the sum of what they say."""
+    """As many comparators as thresholds, and the sum of what they say: steps up less steps down."""
 
     def __init__(self, record: Thresholds, code_bits: int) -> None:
         self.record = record
@@ -40,8 +40,9 @@ class Tree(Component):
     def elaborate(self, platform: object) -> Module:  # noqa: ARG002  # Amaranth's
         m = Module()
         held = Signal.like(self.value)
-        code = sum(held >= threshold for threshold in self.record.thresholds)
-        m.d.sync += [held.eq(self.value), self.code.eq(code)]
+        steps = list(zip(self.record.thresholds, np.diff(self.record.codes), strict=True))
+        up, down = (sum(held >= at for at, step in steps if step == way) for way in (1, -1))
+        m.d.sync += [held.eq(self.value), self.code.eq(self.record.codes[0] + up - down)]
         return m
 
 

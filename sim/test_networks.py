@@ -23,9 +23,11 @@ from hwquant.ir import (
     Thresholds,
 )
 from hwquant.onnx_import import load
-from hwquant.plan import Plan
+from hwquant.plan import Plan, is_parallel
 from hwquant.quantize import quantize
 from hwquant.synth import synthesize
+from tests.float_graphs import NETWORKS
+from tests.float_graphs import graph as float_graph
 from tests.placeable import altered_depthwise, altered_detail, altered_gate, placeable_graph
 from tests.random_graphs import Limits, random_images
 
@@ -119,6 +121,17 @@ def test_a_frame_of_small_networks_equals_golden(name: str, shared: Path, tmp_pa
     result = cosim.verify(tmp_path, images, expected(graph, images))
     assert result.mismatches == 0, result.first
     assert result.layer_cycles == planned(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["relu", "silu"])
+def test_two_bit_codes_that_are_compared_with_all_thresholds_equal_golden(
+    name: str, tmp_path: Path
+) -> None:
+    graph = quantize(float_graph(*NETWORKS[name]), QuantConfig(weight_bits=2, act_bits=2))
+    made = [la.activation for la in graph.layers if isinstance(la, MacLayer)]
+    assert any(isinstance(unit, Thresholds) and is_parallel(unit) for unit in made)
+    emit(graph, Plan(4, 4, 1), tmp_path)
+    assert_equal(tmp_path, graph, random_images(np.random.default_rng(1), graph, 1))
 
 
 @pytest.mark.slow

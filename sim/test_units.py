@@ -71,6 +71,15 @@ class Units(Component):
         return m
 
 
+def of_relu(exponent: float, bits: int) -> Thresholds:
+    return thresholds(activation_codebook(Grid("power", exponent, 2**bits - 1), 1, 0), bits)
+
+
+def of_silu(bits: int) -> Thresholds:
+    book = activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0)
+    return function_thresholds(Silu(), book, bounds(Silu())[0], 4.0, bits)[0]
+
+
 def simulated(records: list[Activation], folder: Path, device: str | None = None) -> np.ndarray:
     """Return the codes of all values, ``int[values, units]``, of the netlist for a device."""
     dut = Units(records)
@@ -115,24 +124,29 @@ def assert_equal(oracles: list[Thresholds], kind: Kind, folder: Path) -> None:
 def test_units_of_relu_equal_golden_for_all_values(
     kind: Kind, exponent: float, tmp_path: Path
 ) -> None:
-    books = {bits: activation_codebook(Grid("power", exponent, 2**bits - 1), 1, 0) for bits in BITS}
-    assert_equal([thresholds(book, bits) for bits, book in books.items()], kind, tmp_path)
+    assert_equal([of_relu(exponent, bits) for bits in BITS], kind, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["thresholds", "table", "pade"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_units_of_silu_equal_golden_for_all_values(kind: Kind, tmp_path: Path) -> None:
-    zero = bounds(Silu())[0]
-    oracles = [
-        function_thresholds(
-            Silu(), activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0), zero, 4.0, bits
-        )[0]
-        for bits in BITS
-    ]
-    assert_equal(oracles, kind, tmp_path)
+    assert_equal([of_silu(bits) for bits in BITS], kind, tmp_path)
+
+
+def test_a_sabotaged_unit_of_any_kind_is_seen(tmp_path: Path) -> None:
+    """Thresholds of 2 bits too, which are compared all at once."""
+    oracles = {bits: (of_relu(0.55, bits), of_silu(bits)) for bits in (2, 4)}
+    records = [fit([oracle], kind)[0] for oracle in oracles[4] for kind in KINDS]
+    records += oracles[2]
+    changed = [sabotaged(record) for record in records]
+    got = simulated(changed, tmp_path)
+    values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
+    golden = [np.stack([staircase_of(r)(values.copy()) for r in s], 1) for s in (records, changed)]
+    np.testing.assert_array_equal(got, golden[1])
+    assert (got != golden[0]).any(axis=0).all()
 
 
 def test_one_changed_threshold_is_seen(tmp_path: Path) -> None:
-    oracle = thresholds(activation_codebook(Grid("power", 0.55, 15), 1, 0), 4)
+    oracle = of_relu(0.55, 4)
     steps = list(oracle.thresholds)
     steps[7] += 1
     changed = fit([Thresholds(tuple(steps), oracle.codes)], "table")
@@ -145,15 +159,12 @@ def test_one_changed_threshold_is_seen(tmp_path: Path) -> None:
 @pytest.mark.synth
 @pytest.mark.parametrize("device", ["lfe5u-25f", "xc7a35t", "ice40hx8k"])
 def test_netlists_of_units_equal_golden_and_wrong_ones_do_not(device: str, tmp_path: Path) -> None:
-    """Of 4 bits, and of 8 bits tables in block RAM, which yosys has no model of for xc7."""
-    oracle = {
-        bits: thresholds(activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0), bits)
-        for bits in (4, 8)
-    }
-    records = [fit([oracle[4]], kind)[0] for kind in KINDS]
+    """Of 4 bits, thresholds of 2, and of 8 tables in block RAM, of which yosys has no xc7 model."""
+    records = [fit([of_relu(0.55, 4)], kind)[0] for kind in KINDS]
     assert len(set(map(type, records))) == len(KINDS)
+    records.append(of_relu(0.55, 2))
     if device != "xc7a35t":
-        records += fit([oracle[8]], "table")
+        records += fit([of_relu(0.55, 8)], "table")
     changed = [sabotaged(record) for record in records]
     got = simulated([*records, *changed], tmp_path, device)
     values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)

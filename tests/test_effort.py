@@ -79,7 +79,7 @@ def test_waiting_for_lanes_is_the_requantizers() -> None:
 def test_cycles_of_a_layer_are_those_counted_by_hand() -> None:
     beats, pipeline = 25, 1 + 1 + 3 + 1  # recoding, products, a chain of four, accumulators
     waits, last, to_value = 25 * 3, 4, 4 + 5  # parameters, requantize
-    to_code = 1 + 2  # the staircase's two comparisons
+    to_code = 1 + 1  # the staircase's three comparisons, and their number
     other = 4 + 2  # first operands, two writes: fetching overlaps them
     assert wide_pixels(1) == Shares(
         macs=beats + pipeline, requantize=waits + last + to_value, activation=to_code, other=other
@@ -96,7 +96,7 @@ def test_effort_of_a_layer_is_that_counted_by_hand() -> None:
         activation=STAIRCASE,
     )
     found = mac_ace(graph_of(layer), layer, 200)
-    assert found == Shares(macs=200 * 3 * 2, requantize=50 * 7 * 4, activation=50 * 11 * 2)
+    assert found == Shares(macs=200 * 3 * 2, requantize=50 * 7 * 4, activation=50 * 11 * 3)
 
 
 def test_all_digits_of_both_operands_count() -> None:
@@ -151,6 +151,8 @@ def test_a_code_costs_its_comparisons_or_its_shift() -> None:
     fifteen = Thresholds(tuple(range(15)), tuple(range(16)))
     assert activation_ace(fifteen, 21) == 21 * 4
     assert activation_ace(Thresholds(tuple(range(16)), tuple(range(17))), 21) == 21 * 5
+    assert activation_ace(Thresholds(tuple(range(7)), tuple(range(8))), 21) == 21 * 3
+    assert activation_ace(Thresholds(tuple(range(6)), tuple(range(7))), 21) == 21 * 6  # at once
     assert activation_ace(Saturate(16), 21) == 2 * 21
     assert activation_ace(None, 21) == 0
 

@@ -11,14 +11,18 @@ from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.errors import BadInput, DoesNotFit
-from hwquant.estimate import LUT_PERCENT, estimate, memories
+from hwquant.estimate import LUT_PERCENT, estimate, memories, unit_dsps
 from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
-from hwquant.ir import QuantGraph
+from hwquant.gateware.power_activation import create
+from hwquant.gateware.shared import Library, to_rtlil
+from hwquant.ir import PowerPade, QuantGraph, Thresholds, Window
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
 from hwquant.quantize import quantize
 from hwquant.schedule import schedule
+from hwquant.synth import synthesize
+from hwquant.toolchain import verilog_from_rtlil
 from tests.small import assert_refused, hwquant, network
 
 # luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more
@@ -161,6 +165,36 @@ def test_levels_need_a_dsp_block_a_mac(graph: QuantGraph) -> None:
     program = schedule(levels, Plan(4, 4, 1))
     lanes = estimate(graph, schedule(graph, Plan(4, 4, 1)), "lfe5u-45f").dsps
     assert estimate(levels, program, "lfe5u-45f").dsps >= 16 + lanes - 1
+
+
+STEPS = Thresholds((3, 5, 9, 1 << 15), (0, 1, 2, 3, 4))
+
+
+def quotient(numerator: tuple[int, ...], denominator: tuple[int, ...]) -> PowerPade:
+    window = Window((0, 1, 2, 3, 3, 4, 4, 4), 0, STEPS)
+    return PowerPade(0, 17, window, 1, numerator, denominator, 24)
+
+
+QUOTIENTS = {
+    "narrow": [quotient((559, 883, 662), (63076, 41841))],
+    "wide": [quotient((5343746, 8050700, 4224049), (36845, 47628))],
+    "chosen": [quotient((75230, 1 << 18), (40, 64)), quotient((1, 401_257), (9, 2**17 - 1))],
+    "shifted": [quotient((75230, 1 << 18), (40, 64))],
+}
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k"])
+@pytest.mark.parametrize("records", QUOTIENTS.values(), ids=QUOTIENTS)
+def test_dsp_blocks_of_a_quotient_are_those_of_its_netlist(
+    records: list[PowerPade], device: str, tmp_path: Path
+) -> None:
+    text = to_rtlil(create(records, 20, 3), "unit", Library())
+    verilog_from_rtlil(text, tmp_path / "rtl" / "unit.v", memories="mem")
+    entry = '{"schema": 1, "top": "unit", "verilog": ["unit.v"]}'
+    (tmp_path / "design.json").write_text(entry)
+    found = synthesize(tmp_path, device).design.dsps
+    assert unit_dsps(records, find_device(device).family) == found
 
 
 def test_gen_for_a_device_that_is_too_small_exits_2(tmp_path: Path) -> None:

@@ -1,33 +1,39 @@
 """Which unit a layer gets: the kind that was asked for, or the cheapest that is near enough."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, assert_never
+
+import numpy as np
 
 from hwquant.activation.cost import cost
 from hwquant.activation.newton import fit_newton
 from hwquant.activation.pade import fit_pade
 from hwquant.activation.table import fit_table
-from hwquant.ir import Activation, Layer, MacLayer, Thresholds
+from hwquant.activation.window import Domain, domains
+from hwquant.ir import Activation, IntArray, Layer, MacLayer, Thresholds
 
 Kind = Literal["thresholds", "table", "pade", "newton", "auto"]
 
 
-def choose_units(layers: Sequence[Layer], kind: Kind, max_code_error: int) -> tuple[Layer, ...]:
+def choose_units(
+    layers: Sequence[Layer], kind: Kind, max_code_error: int, orders: Mapping[str, IntArray]
+) -> tuple[Layer, ...]:
     """Give MAC layers, whose staircases are exact, the unit called ``kind``.
 
     Staircases of equally many comparisons share a unit. A layer keeps its exact staircase where
-    the kind has no unit for it. ``auto`` takes for each unit the kind of least `cost`.
+    the kind has no unit for it. ``auto`` takes for each unit the kind of least `cost`. ``orders``
+    are the codes there are in each layer's output, see `fit`.
     """
-    shared: dict[int, list[Thresholds]] = {}
+    shared: dict[int, dict[Thresholds, IntArray]] = {}
     for layer in layers:
         if isinstance(layer, MacLayer) and isinstance(layer.activation, Thresholds):
-            unit = shared.setdefault(len(layer.activation.thresholds).bit_length(), [])
-            if layer.activation not in unit:
-                unit.append(layer.activation)
+            unit = shared.setdefault(len(layer.activation.thresholds).bit_length(), {})
+            unit.setdefault(layer.activation, orders[layer.name])
     chosen: dict[Thresholds, Activation] = {}
     for unit in shared.values():
-        chosen |= zip(unit, fit(unit, kind, max_code_error), strict=True)
+        made = fit(list(unit), kind, max_code_error, list(unit.values()))
+        chosen |= zip(unit, made, strict=True)
     return tuple(
         replace(layer, activation=chosen[layer.activation])
         if isinstance(layer, MacLayer) and isinstance(layer.activation, Thresholds)
@@ -49,29 +55,39 @@ def in_words(layers: Sequence[Layer]) -> str:
     )
 
 
-def fit(oracles: Sequence[Thresholds], kind: Kind, max_code_error: int = 0) -> list[Activation]:
+def fit(
+    oracles: Sequence[Thresholds],
+    kind: Kind,
+    max_code_error: int = 0,
+    orders: Sequence[IntArray] | None = None,
+) -> list[Activation]:
     """Build the activations of one unit: of ``kind``, or the oracles where it has none for them.
+
+    ``orders`` are the packed codes that there are for each oracle, which may skip some, rising and
+    so in the order of their values; by default all integers.
 
     Error
     -----
-    At most ``max_code_error`` steps of the oracle, for every integer v.
+    At most ``max_code_error`` places in that order, for every integer v.
     """
-    found: Sequence[Activation] | None
+    if orders is None:
+        orders = [np.arange(max(oracle.codes) + 1) for oracle in oracles]
+    return _fit(domains(oracles, max_code_error, orders), kind)
+
+
+def _fit(given: Sequence[Domain], kind: Kind) -> list[Activation]:
+    exact = [domain.oracle for domain in given]
     match kind:
         case "thresholds":
-            found = oracles
+            return [*exact]
         case "table":
-            found = fit_table(oracles, max_code_error)
+            return [*fit_table(given)]
         case "pade":
-            found = fit_pade(oracles, max_code_error)
+            return [*(fit_pade(given) or exact)]
         case "newton":
-            found = fit_newton(oracles, max_code_error)
+            return [*(fit_newton(given) or exact)]
         case "auto":
             kinds: tuple[Kind, ...] = ("thresholds", "table", "pade", "newton")
-            return min(
-                (fit(oracles, each, max_code_error) for each in kinds),
-                key=lambda unit: sum(map(cost, unit)),
-            )
+            return min((_fit(given, each) for each in kinds), key=lambda unit: sum(map(cost, unit)))
         case _:
             assert_never(kind)
-    return list(oracles if found is None else found)

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Thresholds, Window
+from hwquant.plan import comparators, is_parallel
 
 LOGIC_BITS = 512  # of a table that becomes logic; more become a memory
 ROM_BITS = 16  # that one LUT4 holds
@@ -25,8 +26,10 @@ def logic_cost(activation: Activation) -> int:
     """LUT4 of comparisons, sums, subtractions and choices of two: one for each bit."""
     match activation:
         case Thresholds(steps, _):
+            if is_parallel(activation):
+                return len(steps) * (max(-steps[0], steps[-1]).bit_length() + 1)
             # saturation compares with either end, and chooses
-            return (len(steps).bit_length() + 3) * (steps[-1] - steps[0] + 1).bit_length()
+            return (comparators(activation) + 3) * (steps[-1] - steps[0] + 1).bit_length()
         case PowerTable():
             guess = (len(activation.shifts) - 1) * activation.index_bits
         case PowerPade():

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from hwquant.activation.cost import cost
-from hwquant.activation.window import Domain, domains, spread, window
-from hwquant.ir import FloatArray, IntArray, PowerPade, Thresholds
+from hwquant.activation.window import Domain, spread, windows
+from hwquant.ir import FloatArray, IntArray, PowerPade
 from hwquant.ir_tensor import horner, quotient_bits
 
 DEGREES = (1, 2, 3)  # of numerator and denominator
@@ -30,31 +30,26 @@ class _Shape:
     drop: int
 
 
-def fit_pade(oracles: Sequence[Thresholds], max_code_error: int) -> list[PowerPade] | None:
+def fit_pade(given: Sequence[Domain]) -> list[PowerPade] | None:
     """Build the quotients of least cost that share a unit, or ``None`` where none is near enough.
 
     The quotient is fitted to the ranks at the steps; comparisons make up for its error.
-
-    Error
-    -----
-    At most ``max_code_error`` steps of the staircase, for every integer v.
     """
-    given = domains(oracles)
-    rank_bits = max(len(oracle.thresholds) for oracle in oracles).bit_length()
+    rank_bits = max(len(domain.steps) for domain in given).bit_length()
     best: list[PowerPade] | None = None
     for degree in DEGREES:
         real = [_least_squares(domain, degree) for domain in given]
         for term_bits, extra, drop in product(TERM_BITS, EXTRA_GUESS_BITS, DROPS):
             if drop < given[0].value_bits:
                 shape = _Shape(degree, term_bits, rank_bits + extra, drop)
-                made = _pade(given, real, shape, max_code_error)
+                made = _pade(given, real, shape)
                 if made and (best is None or sum(map(cost, made)) < sum(map(cost, best))):
                     best = made
     return best
 
 
 def _pade(
-    given: Sequence[Domain], real: Sequence[FloatArray], shape: _Shape, max_code_error: int
+    given: Sequence[Domain], real: Sequence[FloatArray], shape: _Shape
 ) -> list[PowerPade] | None:
     terms = [_integers(real[at], shape) for at in range(len(given))]
     count = 1 << shape.guess_bits
@@ -62,23 +57,15 @@ def _pade(
         spread(domain, _quotients(domain, *terms[at], shape.drop, count), count)
         for at, domain in enumerate(given)
     ]
-    stages = max(found.stages(max_code_error) for found in spreads)
-    if stages > MAX_STAGES or any(1 << stages > len(d.oracle.codes) for d in given):
+    found = windows(spreads, MAX_STAGES)
+    if found is None:
         return None
     above, below = ([_whole(each[side]) for each in terms] for side in (0, 1))
     x_bits = given[0].value_bits - shape.drop
     bits = [quotient_bits(*each, x_bits) for each in zip(above, below, strict=True)]
     longest = max(shape.guess_bits, *bits)
     return [
-        PowerPade(
-            d.low,
-            d.value_bits,
-            window(d, spreads[at], stages),
-            shape.drop,
-            above[at],
-            below[at],
-            longest,
-        )
+        PowerPade(d.low, d.value_bits, found[at], shape.drop, above[at], below[at], longest)
         for at, d in enumerate(given)
     ]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwquant.activation.cost import cost
-from hwquant.activation.window import Domain, domains, spread, window
-from hwquant.ir import IntArray, PowerTable, Thresholds
+from hwquant.activation.window import Domain, spread
+from hwquant.ir import IntArray, PowerTable
 
 MAX_INDEX_BITS = 12
 
@@ -19,21 +19,15 @@ class _Shape:
     stages: int
 
 
-def fit_table(oracles: Sequence[Thresholds], max_code_error: int) -> list[PowerTable]:
-    """Build the segmented look-ups of least cost that share a unit.
-
-    Error
-    -----
-    At most ``max_code_error`` steps of the staircase, for every integer v.
-    """
-    given = domains(oracles)
-    most = min(len(oracle.thresholds) for oracle in oracles)
+def fit_table(given: Sequence[Domain]) -> list[PowerTable]:
+    """Build the segmented look-ups of least cost that share a unit."""
+    most = min(len(domain.steps) for domain in given)
     best: list[PowerTable] = []
     for stages in range(4):
         for index_bits in range(min(given[0].value_bits, MAX_INDEX_BITS) + 1):
             if (1 << stages) - 1 > most:
                 continue
-            shifts = _shifts(given, index_bits, (1 << stages) - 1 + 2 * max_code_error)
+            shifts = _shifts(given, index_bits, stages)
             if shifts:
                 found = [_table(d, _Shape(index_bits, shifts, stages)) for d in given]
                 if not best or sum(map(cost, found)) < sum(map(cost, best)):
@@ -43,11 +37,11 @@ def fit_table(oracles: Sequence[Thresholds], max_code_error: int) -> list[PowerT
     return best
 
 
-def _shifts(given: Sequence[Domain], index_bits: int, steps: int) -> tuple[int, ...]:
-    """Choose the longest segments with at most ``steps`` steps inside, from the top down."""
+def _shifts(given: Sequence[Domain], index_bits: int, stages: int) -> tuple[int, ...]:
+    """Choose the longest segments whose ranks ``stages`` comparisons serve, from the top down."""
     shift = given[0].value_bits - index_bits
     shifts = [shift]
-    while (begin := max(_bad_end(domain, shift, steps) for domain in given)) > 0:
+    while (begin := max(_bad_end(domain, shift, stages) for domain in given)) > 0:
         lower = max((begin - 1).bit_length() - index_bits, 0)
         if lower >= shift:
             return ()
@@ -56,17 +50,17 @@ def _shifts(given: Sequence[Domain], index_bits: int, steps: int) -> tuple[int, 
     return tuple(reversed(shifts))
 
 
-def _bad_end(domain: Domain, shift: int, steps: int) -> int:
-    """Return the u from which no segment of ``2**shift`` has more than ``steps`` inside it."""
-    inside = domain.steps[domain.steps & (1 << shift) - 1 != 0] >> shift
-    bad = np.flatnonzero(np.bincount(inside, minlength=1) > steps)
+def _bad_end(domain: Domain, shift: int, stages: int) -> int:
+    """Return the u from which no segment of ``2**shift`` has more ranks than can be served."""
+    low, high = domain.ranks[:: 1 << shift], domain.ranks[(1 << shift) - 1 :: 1 << shift]
+    bad = np.flatnonzero(high > domain.farthest(stages)[low])
     return (int(bad[-1]) + 1) << shift if len(bad) else 0
 
 
 def _table(domain: Domain, shape: _Shape) -> PowerTable:
     count = len(shape.shifts) << shape.index_bits
     found = spread(domain, _segments(domain.u, shape), count)
-    made = window(domain, found, shape.stages)
+    made = found.window(shape.stages)
     return PowerTable(domain.low, domain.value_bits, made, shape.index_bits, shape.shifts)
 
 

@@ -197,7 +197,7 @@ _QUANT = (
         metavar="N",
         default=0,
         show_default=True,
-        help="Steps of the exact staircase that the unit may be wrong by.",
+        help="Codes that the unit may be wrong by.",
     ),
     click.option(
         "--mean",

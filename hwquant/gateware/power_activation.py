@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from hwquant.activation.cost import LOGIC_BITS, tables
+from hwquant.activation.cost import LOGIC_BITS, factors, tables
 from hwquant.gateware.component import Component
 from hwquant.gateware.guess_search import GuessSearch
+from hwquant.gateware.multiply import limbs
+from hwquant.gateware.threshold_compare import ThresholdCompare
 from hwquant.gateware.threshold_search import ThresholdSearch
 from hwquant.ir import (
     Activation,
@@ -16,14 +18,15 @@ from hwquant.ir import (
     Saturate,
     Thresholds,
 )
-from hwquant.plan import activation_delay, log2_ceil
+from hwquant.plan import activation_delay, is_parallel, log2_ceil
 
 
 def create(records: Sequence[Activation], value_bits: int, code_bits: int) -> Component:
     """Return the unit that computes ``records``, which `activation_units` put together."""
     thresholds = [record for record in records if isinstance(record, Thresholds)]
     if thresholds:
-        return ThresholdSearch(thresholds, value_bits, code_bits)
+        unit = ThresholdCompare if is_parallel(thresholds[0]) else ThresholdSearch
+        return unit(thresholds, value_bits, code_bits)
     return GuessSearch(
         [record for record in records if not isinstance(record, Thresholds)], value_bits, code_bits
     )
@@ -32,16 +35,16 @@ def create(records: Sequence[Activation], value_bits: int, code_bits: int) -> Co
 def activation_units(layers: Sequence[MacLayer]) -> list[list[Activation]]:
     """Return the distinct activations of a network in order of first use, by the unit they share.
 
-    Staircases share a unit if their searches take equally many stages, guesses if they are alike
-    but for constants: of many staircases, each then costs its constants alone.
+    Staircases share a unit if their codes take equally many bits to count, guesses if they are
+    alike but for constants: of many staircases, each then costs its constants alone.
     """
     units: dict[tuple[object, ...], list[Activation]] = {}
     for layer in layers:
         match layer.activation:
             case None:
                 continue
-            case Thresholds(thresholds, _):
-                kind = (log2_ceil(len(thresholds) + 1),)
+            case Thresholds() as it:
+                kind = (is_parallel(it), log2_ceil(len(it.codes)))
             case PowerTable() as it:
                 kind = ("table", it.value_bits, it.index_bits, it.shifts, it.window.stages)
             case PowerPade() as it:
@@ -77,6 +80,29 @@ def guess_registers(layers: Sequence[MacLayer]) -> int:
     units = (records[0] for records in activation_units(layers))
     guesses = [unit for unit in units if not isinstance(unit, Thresholds)]
     return sum(activation_delay(g) * (g.value_bits + log2_ceil(len(g.codes))) for g in guesses)
+
+
+def multipliers(records: Sequence[Activation]) -> list[tuple[int, int, bool]]:
+    """Return the bits of either factor of a unit's products, and whether they are signed.
+
+    Wide factors are cut, as in the gateware.
+    """
+    quotients = [record for record in records if isinstance(record, PowerPade)]
+    if not quotients:
+        return [(a, b, False) for a, b in factors(records[0])]
+    x_bits, found = quotients[0].x_bits, list[tuple[int, int, bool]]()
+    for terms in ([q.numerator for q in quotients], [q.denominator for q in quotients]):
+        largest = [max(each) for each in zip(*terms, strict=True)]
+        for at in range(1, len(largest)):
+            is_constant = at == len(largest) - 1  # of each record
+            is_signed = is_constant and len(records) > 1  # as `chosen` makes them
+            width = sum(largest[at:]).bit_length() + is_signed
+            for part in limbs(width):
+                bits, is_top = part.stop - part.start, is_signed and part.stop == width
+                held = largest[at] >> part.start & (1 << bits) - 1
+                if not is_constant or is_signed or held.bit_count() > 1:  # else a shift
+                    found.append((bits, x_bits + is_top, is_top))
+    return found
 
 
 def _tables(records: Sequence[Activation]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from hwquant.functions import bounds
 from hwquant.gateware.power_activation import create
 from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Thresholds
-from hwquant.plan import activation_delay
+from hwquant.plan import PARALLEL_DELAY, PARALLEL_THRESHOLDS, activation_delay
 from hwquant.power import Grid, activation_codebook, detail_codebook
 from tests.float_graphs import FUNCTIONS
 from tests.gateware_bench import run_unit
@@ -42,15 +42,18 @@ def drawn_steps(rng: np.random.Generator, count: int) -> Thresholds:
 
 
 @pytest.mark.parametrize("seed", [1])
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 15, 20])
-def test_threshold_search_is_exact_for_every_value(count: int, seed: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 15, 20])
+def test_thresholds_are_exact_for_every_value(count: int, seed: int) -> None:
     record = drawn_steps(np.random.default_rng(seed), count)
     assert computed([record], 0, VALUES) == golden(record, VALUES), f"seed {seed}"
+    is_compared = activation_delay(record) == PARALLEL_DELAY
+    assert is_compared == (count <= PARALLEL_THRESHOLDS)
 
 
-def test_many_staircases_share_a_search() -> None:
+@pytest.mark.parametrize("counts", [(1, 2), (4, 7), (8, 16)])
+def test_many_staircases_share_a_unit(counts: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
-    records: list[Activation] = [drawn_steps(rng, int(n)) for n in rng.integers(8, 16, 20)]
+    records: list[Activation] = [drawn_steps(rng, int(n)) for n in rng.integers(*counts, 20)]
     for at in (0, 7, 19):
         assert computed(records, at, VALUES) == golden(records[at], VALUES), f"staircase {at}"
 
@@ -82,7 +85,7 @@ def test_fitted_units_equal_golden_for_every_value(kind: Kind, bits: int, expone
     assert got == golden(oracle, VALUES)
 
 
-@pytest.mark.parametrize("kind", ["table", "pade"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_staircases_of_a_function_share_a_unit(kind: Kind) -> None:
     """Ranges of their own, so lows, coefficients, ranks and thresholds of their own."""
     silu = FUNCTIONS["silu"]
@@ -101,7 +104,7 @@ def test_detailed_codes_are_exact_at_every_step() -> None:
     oracle = thresholds(detail_codebook(Grid("power", 0.55, 15)), 4)
     steps = np.array(oracle.thresholds)
     values = np.concatenate([steps - 1, steps, [-(1 << 19), -1, 0, (1 << 19) - 1]])
-    for kind in ("table", "pade"):
+    for kind in ALL_KINDS[1:]:
         (record,) = fit([oracle], kind)
         assert computed([record], 0, values, 20) == golden(oracle, values), kind
 
@@ -120,9 +123,9 @@ def sabotaged(record: Activation) -> Activation:
             return replace(record, iterations=1)
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_a_sabotaged_unit_is_seen(kind: Kind) -> None:
-    (record,) = fit([small(4, 0.55)], kind)
+@pytest.mark.parametrize(("kind", "bits"), [*((kind, 4) for kind in ALL_KINDS), ("thresholds", 2)])
+def test_a_sabotaged_unit_is_seen(kind: Kind, bits: int) -> None:
+    (record,) = fit([small(bits, 0.55)], kind)
     changed = sabotaged(record)
     assert type(changed) is type(record)
     got = computed([changed], 0, VALUES)
