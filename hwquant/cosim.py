@@ -28,7 +28,8 @@ from hwquant.ir import IntArray
 from hwquant.toolchain import last_words, verilator_env, verilator_version
 
 _BENCH = "hwquant.cosim_bench"
-_PORTS = ("clk", "rst", "i__*", "o__*", "status__layer")
+_WEIGHTS = "weights.hex"  # of a frame, a beat a line
+_PORTS = ("clk", "rst", "i__*", "o__*", "weights__*", "status__layer")
 
 # What Verilator says about Amaranth's Verilog: widths that Verilog's own rules extend or cut, and
 # case statements that rely on the assignment before them or on the order of their patterns.
@@ -105,6 +106,7 @@ class Design(TypedDict):
     output: OutputPort
     cycles: int
     layers: list[LayerEntry]
+    weight_stream: dict[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def read_design(directory: Path) -> Design:
     design = json.loads(file.read_text())
     if design.get("schema") != 1:
         raise BadInput(f"{file}: schema {design.get('schema')}, this version reads 1")
+    if design["weight_stream"] and not (directory / _WEIGHTS).is_file():
+        raise BadInput(f"{directory}: no {_WEIGHTS}: run hwquant gen again")
     return cast(Design, design)
 
 
@@ -205,7 +209,7 @@ def verify(
 
     ``images`` is ``int[N, C, H, W]`` as the sensor gives it, ``expected`` ``int[N, values]`` in
     the order of ``unpack_output``. ``netlist`` is a ``netlist.v`` written by ``synthesize``,
-    simulated in place of the RTL. ``stalls`` is the seed of random gaps on both streams.
+    simulated in place of the RTL. ``stalls`` is the seed of random gaps on all streams.
     ``reset_midway`` resets in the middle of the first frame, then starts over.
 
     Raises
@@ -289,6 +293,8 @@ def _write_job(
         "limit": 3 * design["cycles"] + 1000,  # the longest stall is shorter than 1000
         "layers": [layer["name"] for layer in design["layers"] if layer["cycles"]],
         "stalls": stalls,
+        "weights": design["weight_stream"] and str(folder.parent / _WEIGHTS),
+        "frames": frames,
         "reset_after": generator.randint(1, design["cycles"]) if reset_midway else None,
     }
     (folder / "job.json").write_text(json.dumps(job))
@@ -325,7 +331,8 @@ def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Non
     key = hashlib.sha256()
     for source in (control, *sources):
         key.update(source.read_bytes())
-    key.update("\0".join((*options, verilator_version(), _cocotb_version())).encode())
+    versions = verilator_version(), importlib.metadata.version("cocotb")
+    key.update("\0".join((*options, *versions)).encode())
     stamp, build = folder / "built", folder / "build"
     if stamp.is_file() and stamp.read_text() == key.hexdigest() and (build / top).is_file():
         return
@@ -349,8 +356,7 @@ def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Non
 
 def _simulate(folder: Path, rtl: Path, top: str) -> None:
     """Run the bench in ``rtl``, where ``$readmemh`` finds its files; results are in ``folder``."""
-    log = folder / "sim.log"
-    died = False
+    log, died = folder / "sim.log", False
     try:
         get_runner("verilator").test(
             test_module=_BENCH,
@@ -374,10 +380,6 @@ def _simulate(folder: Path, rtl: Path, top: str) -> None:
     total, failed = get_results(folder / "results.xml")
     if failed or not total or not (folder / "result.json").is_file():
         raise VerificationError(f"{failed} of {total} benches failed; see {log}")
-
-
-def _cocotb_version() -> str:
-    return importlib.metadata.version("cocotb")
 
 
 def models_of(netlist: Path, folder: Path) -> list[Path]:

@@ -1,11 +1,12 @@
 """The cocotb bench that runs inside the simulator: beats in, beats and cycles out.
 
 ``cosim`` starts it and judges what it saves. It reads ``job.json`` and ``input.hex`` in the folder
-named by ``+job=``, and leaves ``output.hex`` and ``result.json`` there or, if the DUT breaks the
-stream contract or hangs, ``failure.txt``. A ``.hex`` file holds one beat a line.
+named by ``+job=``, and the weights if the job names any, and leaves ``output.hex`` and
+``result.json`` there or, if the DUT breaks the stream contract or hangs, ``failure.txt``. A
+``.hex`` file holds one beat a line.
 
 A cycle is the number of a rising edge of ``clk``. Long phases without beats cost no Python time:
-the bench sleeps on ``i__ready``, ``o__valid`` and ``status__layer`` and not on the clock.
+the bench sleeps on ``ready`` and ``valid`` of the streams and ``status__layer``, not on the clock.
 """
 
 import json
@@ -43,9 +44,13 @@ class Gaps:
 
 @dataclass
 class Trace:
-    """What was seen: payloads out, the cycle of every beat, the changes of ``status__layer``."""
+    """What was seen: payloads out, the cycle of every beat, the changes of ``status__layer``.
+
+    ``taken`` and ``weights`` are beats in, ``given`` beats out.
+    """
 
     taken: list[int] = field(default_factory=list[int])
+    weights: list[int] = field(default_factory=list[int])
     payloads: list[int] = field(default_factory=list[int])
     given: list[int] = field(default_factory=list[int])
     layers: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
@@ -55,21 +60,25 @@ def _cycle() -> int:
     return int(get_sim_time("step")) // _PERIOD
 
 
-async def _send(dut: Any, beats: list[int], trace: Trace, gaps: Gaps) -> None:
-    clock, ready = RisingEdge(dut.clk), RisingEdge(dut.i__ready)
+async def _send(dut: Any, port: str, beats: list[int], taken: list[int], gaps: Gaps) -> None:
+    """Offer beats on a stream, and note in ``taken`` the cycles of those that are taken."""
+    payload, valid, is_ready = (
+        getattr(dut, f"{port}__{name}") for name in ("payload", "valid", "ready")
+    )
+    clock, ready = RisingEdge(dut.clk), RisingEdge(is_ready)
     for beat in beats:
         gap = gaps.draw()
         if gap:
-            dut.i__valid.value = 0
+            valid.value = 0
             await ClockCycles(dut.clk, gap)
-        dut.i__payload.value = beat
-        dut.i__valid.value = 1
+        payload.value = beat
+        valid.value = 1
         await clock
-        while not dut.i__ready.value:
+        while not is_ready.value:
             await ready
             await clock
-        trace.taken.append(_cycle())
-    dut.i__valid.value = 0
+        taken.append(_cycle())
+    valid.value = 0
 
 
 async def _receive(dut: Any, count: int, trace: Trace, gaps: Gaps) -> None:
@@ -112,7 +121,7 @@ async def _watch_layer(dut: Any, trace: Trace) -> None:
 async def _guard(dut: Any, limit: int, layers: list[str], trace: Trace) -> None:
     """Fail once no beat has moved, in or out, for ``limit`` cycles."""
     seen = -1
-    while seen != (seen := len(trace.taken) + len(trace.payloads)):
+    while seen != (seen := sum(map(len, (trace.taken, trace.weights, trace.payloads)))):
         await ClockCycles(dut.clk, limit)
     layer = int(dut.status__layer.value)
     name = layers[layer] if layer < len(layers) else "which does not exist"
@@ -122,10 +131,11 @@ async def _guard(dut: Any, limit: int, layers: list[str], trace: Trace) -> None:
     )
 
 
-async def _reset(dut: Any) -> None:
+async def _reset(dut: Any, inputs: list[str]) -> None:
     dut.rst.value = 1
-    dut.i__valid.value = 0
-    dut.i__payload.value = 0
+    for port in inputs:
+        getattr(dut, f"{port}__valid").value = 0
+        getattr(dut, f"{port}__payload").value = 0
     dut.o__ready.value = 0
     await ClockCycles(dut.clk, _RESET_CYCLES)
     dut.rst.value = 0
@@ -139,18 +149,23 @@ async def _stay_quiet(dut: Any) -> None:
         raise BenchError("o__valid after the last expected beat")
 
 
-async def _run(dut: Any, job: dict[str, Any], beats: list[int], stop_after: int | None) -> Trace:
+async def _run(
+    dut: Any, job: dict[str, Any], beats: list[int], weights: list[int], stop_after: int | None
+) -> Trace:
     """Reset, then pass all frames, or leave off after ``stop_after`` cycles."""
-    await _reset(dut)
+    await _reset(dut, ["i", "weights"] if weights else ["i"])
     trace = Trace()
     seed = job["stalls"]
-    gaps = [Gaps(None if seed is None else random.Random(2 * seed + side)) for side in (0, 1)]
+    gaps = [Gaps(None if seed is None else random.Random(3 * seed + side)) for side in range(3)]
     tasks = [
         cocotb.start_soon(_receive(dut, job["output_beats"], trace, gaps[0])),
         cocotb.start_soon(_guard(dut, job["limit"], job["layers"], trace)),
-        cocotb.start_soon(_send(dut, beats, trace, gaps[1])),
+        cocotb.start_soon(_send(dut, "i", beats, trace.taken, gaps[1])),
         cocotb.start_soon(_watch_layer(dut, trace)),
     ]
+    if weights:
+        feed = _send(dut, "weights", weights, trace.weights, gaps[2])
+        tasks.append(cocotb.start_soon(feed))
     ends = [task.complete for task in tasks[:2]]
     if stop_after is None:
         await First(*ends)
@@ -162,10 +177,15 @@ async def _run(dut: Any, job: dict[str, Any], beats: list[int], stop_after: int 
         else:
             task.cancel()
     if stop_after is None:
-        if len(trace.taken) < len(beats):
-            raise BenchError(f"all beats out after {len(trace.taken)} of {len(beats)} in")
+        for taken, offered in ((trace.taken, beats), (trace.weights, weights)):
+            if len(taken) < len(offered):
+                raise BenchError(f"all beats out after {len(taken)} of {len(offered)} in")
         await _stay_quiet(dut)
     return trace
+
+
+def _read_beats(file: Path) -> list[int]:
+    return [int(line, 16) for line in file.read_text().split()]
 
 
 @cocotb.test()
@@ -173,12 +193,14 @@ async def pass_frames(dut: Any) -> None:
     """Drive the frames of the job and save what comes out."""
     folder = Path(str(cocotb.plusargs["job"]))
     job = json.loads((folder / "job.json").read_text())
-    beats = [int(line, 16) for line in (folder / "input.hex").read_text().split()]
+    beats = _read_beats(folder / "input.hex")
+    frames, file = int(job["frames"]), job["weights"]
+    weights = list[int]() if file is None else _read_beats(Path(file)) * frames
     Clock(dut.clk, _PERIOD, unit="step", impl="gpi").start(start_high=False)
     try:
         if job["reset_after"] is not None:
-            await _run(dut, job, beats, job["reset_after"])
-        trace = await _run(dut, job, beats, None)
+            await _run(dut, job, beats, weights, job["reset_after"])
+        trace = await _run(dut, job, beats, weights, None)
     except BenchError as failure:
         (folder / "failure.txt").write_text(str(failure))
         raise

@@ -43,7 +43,7 @@ class Shares:
 
     ``macs``: the array. ``requantize``: multipliers of the lanes, residuals and gates with them.
     ``activation``: the power activation units. ``pool``: max pools. ``other``: loading the frame,
-    fetching programs, moving words.
+    fetching programs, moving words, waiting for streamed weights.
     """
 
     macs: int = 0
@@ -150,7 +150,7 @@ def _pool_ace(graph: QuantGraph, layer: MaxPoolLayer) -> int:
 def _mac_cycles(graph: QuantGraph, plan: Plan, step: LayerProgram) -> Shares:
     beats = step.loops.sums * step.loops.steps_per_sum
     flush = timing.output_flush if step.output is None else timing.mac_flush
-    drained = step.cycles - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
+    drained = step.cycles - step.waits - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
     macs = beats + timing.array_delay(plan.cols)
     requantize = drained + timing.OPERAND_DELAY + timing.requantize_delay(graph)
     activation = 0 if step.output is None else timing.lane_delay(graph)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import assert_never
 
 from hwquant import __version__, model_file
-from hwquant.gateware.accelerator import Accelerator, create_mac_array
+from hwquant.gateware.accelerator import Accelerator, create_mac_array, weight_code
+from hwquant.gateware.images import weight_beats
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import (
     ConcatLayer,
@@ -20,7 +21,7 @@ from hwquant.ir import (
     SoftmaxLayer,
     sources_of,
 )
-from hwquant.plan import Plan
+from hwquant.plan import Plan, weight_word_bits
 from hwquant.program import LayerProgram, Schedule
 from hwquant.schedule import pixel_digits, schedule
 from hwquant.toolchain import verilog_from_rtlil
@@ -28,6 +29,7 @@ from hwquant.toolchain import verilog_from_rtlil
 SCHEMA = 1  # of design.json and the layout of a build directory
 TOP = "accelerator"
 ARRAY = f"{TOP}.mac_array"  # the module of the array inside the accelerator's Verilog
+WEIGHTS = "weights.hex"  # what the weight stream carries in a frame, a beat a line
 
 
 def emit(
@@ -38,6 +40,8 @@ def emit(
     progress: Callable[[str], None] | None = None,
 ) -> Schedule:
     """Write ``rtl/``, ``model.hwq`` and ``design.json`` into ``directory``, which exists.
+
+    With streamed weights ``weights.hex`` too.
 
     The same graph and plan give the same bytes. ``progress`` hears of each step by name.
 
@@ -54,6 +58,9 @@ def emit(
     text = to_rtlil(Accelerator(graph, program), TOP, library) + library.rtlil()
     report("writing Verilog")
     memories = verilog_from_rtlil(text, rtl / f"{TOP}.v", memories="mem")
+    if plan.is_streamed:
+        beats = weight_beats(graph, program, weight_code(graph, plan))
+        (directory / WEIGHTS).write_text("".join(f"{beat:x}\n" for beat in beats))
     model_file.save(graph, directory / "model.hwq")
     entry = describe(graph, program, memories)
     (directory / "design.json").write_text(json.dumps(entry, indent=2) + "\n")
@@ -101,6 +108,7 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
             "cols": plan.cols,
             "lanes": plan.lanes,
             "macs_per_cycle": plan.macs_per_cycle,
+            "stream_bits": plan.stream_bits,
         },
         "input": {
             "beats": program.loading.beats,
@@ -116,8 +124,23 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
             "channels": out.channels,
             "pixels": pixels,
         },
+        "weight_stream": _weight_stream(graph, program),
         "cycles": program.cycles,
         "layers": [load, *(_layer(graph, layer, steps.get(layer.name)) for layer in graph.layers)],
+    }
+
+
+def _weight_stream(graph: QuantGraph, program: Schedule) -> dict[str, int] | None:
+    """Describe the stream of weights, of which the plan has the bits of a beat."""
+    plan, word_bits = program.plan, weight_word_bits(program.plan, graph)
+    if plan.stream_bits is None:
+        return None
+    return {
+        "beats": program.weight_words * (word_bits // plan.stream_bits),
+        "bits": program.weight_words * word_bits,
+        "wait_cycles": sum(step.waits for step in program.layers),
+        "buffer_words": program.buffer_words,
+        "word_bits": word_bits,
     }
 
 

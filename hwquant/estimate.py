@@ -17,7 +17,15 @@ from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import Activation, LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import CHAIN, Plan, comparators, is_parallel, log2_ceil, output_depth
+from hwquant.plan import (
+    CHAIN,
+    Plan,
+    comparators,
+    is_parallel,
+    log2_ceil,
+    output_depth,
+    weight_word_bits,
+)
 from hwquant.program import Schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
@@ -89,7 +97,7 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
     chunks = sum(step.chunks for step in program.layers)
     buffer = output_depth(plan, graph, program.layers[-1].pace)
     whole = (
-        Memory(plan.rows * plan.cols * graph.weight_bits, program.weight_words, rom=True),
+        Memory(weight_word_bits(plan, graph), program.weight_depth, rom=not plan.is_streamed),
         *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),
         Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
     )
@@ -387,4 +395,5 @@ def _ffs(graph: QuantGraph, plan: Plan, terms: Terms, inputs: int) -> float:
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
     lanes += plan.lanes * units.guess_registers(macs)
-    return plan.rows * row + plan.cols * column + lanes + 390
+    gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
+    return plan.rows * row + plan.cols * column + lanes + gathered + 390

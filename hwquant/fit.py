@@ -4,7 +4,7 @@ from hwquant.devices import Device, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, Estimate, estimate
 from hwquant.ir import QuantGraph
-from hwquant.plan import MAX_COLS, MAX_ROWS, Plan
+from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, Weights, with_stream
 from hwquant.schedule import schedule
 
 
@@ -15,15 +15,19 @@ def choose_plan(
     rows: int | None = None,
     cols: int | None = None,
     lanes: int | None = None,
+    weights: Weights = "rom",
+    stream_bits: int | None = None,
 ) -> Plan:
     """Return the plan of fewest cycles that fits ``device``; of equal ones that of fewest LUTs.
 
-    Plans are as wide as high, twice or half as wide, but for the sizes that are given.
+    Plans are as wide as high, twice or half as wide, but for the sizes that are given. See
+    ``with_stream`` for ``stream_bits``.
 
     Raises
     ------
     DoesNotFit
-        If none fits: what the one that comes closest lacks.
+        If none fits: what the one that comes closest lacks, and whether one with streamed weights
+        does.
     UnsupportedModel
         If no plan suits the network.
     """
@@ -32,6 +36,8 @@ def choose_plan(
     short: list[tuple[float, str]] = []
     refused = UnsupportedModel(f"{device}: no plan suits the network")
     for plan in _plans(device, rows, cols, lanes):
+        if weights == "stream":
+            plan = with_stream(plan, graph, stream_bits)
         try:
             program = schedule(graph, plan)
         except UnsupportedModel as error:
@@ -46,8 +52,20 @@ def choose_plan(
     if fitting:
         return min(fitting, key=lambda found: found[:2])[2]
     if short:
-        raise DoesNotFit(f"{device}: {min(short)[1]}")
+        other = _streamed(graph, device, rows, cols, lanes) if weights == "rom" else ""
+        raise DoesNotFit(f"{device}: {min(short)[1]}{other}")
     raise refused
+
+
+def _streamed(
+    graph: QuantGraph, device: str, rows: int | None, cols: int | None, lanes: int | None
+) -> str:
+    """Return what fits with streamed weights, as the end of a sentence; nothing if none does."""
+    try:
+        plan = choose_plan(graph, device, rows=rows, cols=cols, lanes=lanes, weights="stream")
+    except (DoesNotFit, UnsupportedModel):
+        return ""
+    return f"; with --weights stream {plan.rows} x {plan.cols} MACs and {plan.lanes} lanes fit"
 
 
 def _excess(found: Estimate, target: Device) -> float:

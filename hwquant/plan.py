@@ -5,8 +5,9 @@ named here once; the gateware builds its control from these constants and ``sim/
 simulated cycles equal the plan's.
 """
 
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import Literal, assert_never
 
 from hwquant.errors import BadInput
 from hwquant.ir import (
@@ -21,8 +22,11 @@ from hwquant.ir import (
     Thresholds,
 )
 
+Weights = Literal["rom", "stream"]  # where the weights are
+
 MAX_ROWS = 64
 MAX_COLS = 64
+MAX_STREAM_BITS = 1024
 
 WALK_DELAY = 1  # step -> its addresses at the memories
 MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice of bank or padding
@@ -45,6 +49,7 @@ FETCH_CYCLES = 2  # layer number -> program fields -> first step
 LOAD_DELAY = 2  # last input beat -> its word in memory
 FIFO_DELAY = 2  # value -> output stream
 POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next layer may start
+RELEASE_DELAY = WALK_DELAY + MEMORY_DELAY - 1  # last step of a tile -> its words may be overwritten
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Plan:
     """Rows x columns of MACs and lanes of requantization.
 
     ``device`` is for estimates, and for the size of the LUTs that the array's products are cut for;
-    it changes neither numbers nor cycles.
+    it changes neither numbers nor cycles. ``stream_bits`` are the bits of weights that arrive in a
+    beat; ``None``: the weights of all layers lie in a ROM.
 
     Each is a power of two; ``lanes`` is at most ``rows`` and half of ``cols``.
 
@@ -66,12 +72,19 @@ class Plan:
     cols: int
     lanes: int
     device: str | None = None
+    stream_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("rows", self.rows, 1, MAX_ROWS),
             ("cols", self.cols, 2, MAX_COLS),
             ("lanes", self.lanes, 1, min(self.rows, self.cols // 2)),
+            (
+                "stream_bits",
+                1 if self.stream_bits is None else self.stream_bits,
+                1,
+                MAX_STREAM_BITS,
+            ),
         ):
             if not low <= value <= high or value & (value - 1):
                 raise BadInput(f"{name}={value}: must be a power of two in {low}..{high}")
@@ -82,6 +95,11 @@ class Plan:
         return self.rows * self.cols
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether weights arrive in a stream."""
+        return self.stream_bits is not None
+
+    @property
     def chunks(self) -> int:
         """Cycles in which the lanes drain the accumulators of all rows."""
         return self.rows // self.lanes
@@ -90,6 +108,17 @@ class Plan:
 def log2_ceil(value: int) -> int:
     """Return the number of bits that address ``value`` things."""
     return (value - 1).bit_length()
+
+
+def weight_word_bits(plan: Plan, graph: QuantGraph) -> int:
+    """Bits of the weight digits that the array takes in a cycle."""
+    return plan.macs_per_cycle * graph.weight_bits
+
+
+def with_stream(plan: Plan, graph: QuantGraph, bits: int | None) -> Plan:
+    """Return the plan with streamed weights: ``bits`` a beat or, if ``None``, 64 or what fits."""
+    found = gcd(64, weight_word_bits(plan, graph)) if bits is None else bits
+    return replace(plan, stream_bits=found)
 
 
 def array_delay(cols: int) -> int:

@@ -20,7 +20,8 @@ class Loops:
     digit | row group, output column, output row; the bar ends a sum. Max pooling uses digit, kernel
     column, kernel row, -, - | channel group, output column, output row. Networks in which several
     row groups of a layer read the same words have one level more, first behind the bar: those row
-    groups, then as *row group* the next words.
+    groups, then as *row group* the next words. Networks with streamed weights have the tiles of a
+    layer as the last level, see ``weight_stream``.
     """
 
     counts: tuple[int, ...]
@@ -79,6 +80,7 @@ class LayerProgram:
     """One layer as the sequencer runs it; addresses are already those of the memories.
 
     ``walk`` and ``out_layout`` are for the memories' images; the lanes drain ``chunks`` a pixel.
+    ``waits`` are the cycles in which the layer waits for streamed weights.
     """
 
     name: str
@@ -102,11 +104,18 @@ class LayerProgram:
     pace: int
     macs: int
     cycles: int
+    tiles: int = 1
+    waits: int = 0
+
+    @property
+    def sum_cycles(self) -> int:
+        """Cycles of a sum: its beats or, if longer, its drain."""
+        return max(self.loops.steps_per_sum, self.pace)
 
     @property
     def steps(self) -> int:
-        """Cycles in which the sequencer walks: a sum takes its beats or, if longer, its drain."""
-        return self.loops.sums * max(self.loops.steps_per_sum, self.pace)
+        """Cycles in which the sequencer walks or waits for weights."""
+        return self.loops.sums * self.sum_cycles + self.waits
 
     @property
     def weight_words(self) -> int:
@@ -115,6 +124,11 @@ class LayerProgram:
             return 0
         spans = zip(self.loops.counts, self.loops.weight_strides, strict=True)
         return 1 + sum((count - 1) * stride for count, stride in spans)
+
+    @property
+    def tile_words(self) -> int:
+        """Weight words of a tile."""
+        return self.weight_words // self.tiles
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,8 @@ class Loading:
 class Schedule:
     """Everything the gateware needs beside the numbers of ``QuantGraph``.
 
-    ``layers`` are those that run: a concat does not.
+    ``layers`` are those that run: a concat does not. Of streamed weights the chip holds at most
+    ``buffer_words``.
     """
 
     plan: Plan
@@ -150,8 +165,14 @@ class Schedule:
     layers: tuple[LayerProgram, ...]
     bank_words: tuple[int, int]
     cycles: int = field(default=0)
+    buffer_words: int = 0
 
     @property
     def weight_words(self) -> int:
-        """Depth of the weight memory."""
+        """Weight words of all layers."""
         return sum(program.weight_words for program in self.layers)
+
+    @property
+    def weight_depth(self) -> int:
+        """Depth of the weight memory: of the ROM, or of the buffer behind the stream."""
+        return self.buffer_words if self.plan.is_streamed else self.weight_words

@@ -79,6 +79,7 @@ def of_network(provenance: Provenance) -> Report:
             for found in provenance.weights
         ],
         "plan": None,
+        "weight_stream": None,
         "macs": None,
         "cycles": None,
         "utilisation": None,
@@ -111,6 +112,7 @@ def of_design(
     made = of_network(provenance)
     made["tools"] = tools
     made["plan"] = plan
+    made["weight_stream"] = design["weight_stream"]
     made["macs"], made["cycles"] = macs, cycles
     made["utilisation"] = macs / (cycles * plan["macs_per_cycle"])
     made["layers"] = layers

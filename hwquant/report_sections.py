@@ -55,13 +55,30 @@ class EffortSection(TypedDict):
 
 
 class PlanSection(TypedDict):
-    """How parallel; ``device`` is ``None`` where none was named."""
+    """How parallel; ``device`` is ``None`` where none was named.
+
+    ``stream_bits`` are bits of weights a beat, ``None`` where the weights lie in a ROM.
+    """
 
     device: str | None
     rows: int
     cols: int
     lanes: int
     macs_per_cycle: int
+    stream_bits: int | None
+
+
+class WeightStreamSection(TypedDict):
+    """What the weight stream carries in a frame; ``wait_cycles`` wait for it if it never stalls.
+
+    Words of ``word_bits`` bits arrive in beats of the plan's ``stream_bits``.
+    """
+
+    beats: int
+    bits: int
+    wait_cycles: int
+    buffer_words: int
+    word_bits: int
 
 
 class LayerSection(TypedDict):
@@ -168,6 +185,7 @@ class Report(TypedDict):
     quantization: Quantization
     weights: list[WeightsSection]
     plan: PlanSection | None
+    weight_stream: WeightStreamSection | None
     macs: int | None
     cycles: int | None
     utilisation: float | None

@@ -22,6 +22,7 @@ from hwquant.layout import Layout, layouts
 from hwquant.placement import Placement, packed_kernel, place
 from hwquant.plan import Plan, log2_ceil
 from hwquant.program import SUM_LEVELS, LayerProgram, Loading, Loops, ResidualWalk, Schedule
+from hwquant.weight_stream import beats_of_word, buffer_words, tiled, with_waits
 
 
 def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
@@ -31,7 +32,8 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     ------
     UnsupportedModel
         If a layer is a transformer's or adds its own source, second operands cannot be given banks
-        of their own or lie in other places than the output, or a tensor is part of two concats.
+        of their own or lie in other places than the output, a tensor is part of two concats, or the
+        weight stream's beats make no words.
     """
     for layer in graph.layers:
         if isinstance(layer, AttentionLayer):
@@ -60,8 +62,13 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
         programs.append(replace(program, cycles=_cycles(graph, plan, program)))
     if all(program.walk.repeat == 1 for program in programs):
         programs = [replace(p, loops=p.loops.without(SUM_LEVELS)) for p in programs]
+    buffered = 0
+    if plan.is_streamed:
+        programs = [tiled(program, plan) for program in programs]
+        programs = with_waits(programs, loading, beats_of_word(graph, plan))
+        buffered = buffer_words(programs)
     total = loading.cycles + sum(program.cycles for program in programs)
-    return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total)
+    return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total, buffered)
 
 
 def _golden_only(layer: AttentionLayer) -> UnsupportedModel:

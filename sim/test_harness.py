@@ -115,6 +115,7 @@ def write(
         "memories": verilog_from_rtlil(text, verilog, memories="mem"),
         "input": ports,
         "output": outputs,
+        "weight_stream": None,
         "cycles": sum(cycles.values()),
         "layers": [{"name": name, "cycles": cycles[name]} for name in cycles],
     }
@@ -263,6 +264,11 @@ def test_images_that_do_not_fit_are_refused(unit: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected values of shape"):
         cosim.verify(unit, images, expected[:1])
     with pytest.raises(BadInput, match=r"no design\.json"):
+        cosim.verify(tmp_path, images, expected)
+    design = json.loads((emit(tmp_path) / "design.json").read_text())
+    streamed = design | {"weight_stream": {"beats": 1}}
+    (tmp_path / "design.json").write_text(json.dumps(streamed))
+    with pytest.raises(BadInput, match=r"no weights\.hex: run hwquant gen again"):
         cosim.verify(tmp_path, images, expected)
 
 

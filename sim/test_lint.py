@@ -7,7 +7,7 @@ import pytest
 
 from hwquant.cosim import WAIVED
 from hwquant.emit import emit
-from hwquant.plan import Plan
+from hwquant.plan import Plan, with_stream
 from hwquant.toolchain import run_tool, verilator_env
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits
@@ -29,6 +29,15 @@ def test_random_designs_are_lint_clean(want: str, seed: int, tmp_path: Path) -> 
     rng, plan = np.random.default_rng(seed), Plan(4, 8, 2)
     graph = placeable_graph(rng, Limits(layers=3, channels=7, size=6), plan, wants={want})
     emit(graph, plan, tmp_path)
+    assert_clean(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("bits", [1, None])
+def test_designs_with_streamed_weights_are_lint_clean(bits: int | None, tmp_path: Path) -> None:
+    rng, plan = np.random.default_rng(1), Plan(4, 8, 2, stream_bits=1)
+    limits = Limits(layers=3, channels=20, size=6)
+    graph = placeable_graph(rng, limits, plan, wants={"gate", "tiles"})
+    emit(graph, with_stream(plan, graph, bits), tmp_path)
     assert_clean(tmp_path, tmp_path)
 
 

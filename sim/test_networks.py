@@ -105,6 +105,40 @@ def test_wide_networks_equal_golden(plan: Plan, seed: int, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "wants"),
+    [
+        (Plan(2, 4, 1, stream_bits=8), WIDE | {"tiles", "tiles of a sum"}),
+        (Plan(4, 4, 2, stream_bits=1), DETAILED | {"tiles"}),
+    ],
+    ids=["wide", "detailed"],
+)
+def test_networks_with_streamed_weights_equal_golden(
+    plan: Plan, wants: Set[str], tmp_path: Path
+) -> None:
+    graph, images = wide_network(plan, 1, wants)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, images)
+
+
+@pytest.mark.slow
+def test_one_wrong_bit_of_streamed_weights_is_seen(tmp_path: Path) -> None:
+    plan = Plan(4, 4, 2, stream_bits=8)
+    for seed in range(20):
+        graph, images = wide_network(plan, seed, {"tiles"})
+        wanted, altered = expected(graph, images), altered_weight(graph)
+        if not np.array_equal(expected(altered, images), wanted):
+            break  # golden sees it, so hardware must
+    else:
+        pytest.fail("no network in which this matters")
+    emit(graph, plan, tmp_path)
+    (tmp_path / "altered").mkdir()
+    emit(altered, plan, tmp_path / "altered")
+    shutil.copy(tmp_path / "altered" / "weights.hex", tmp_path)
+    assert cosim.verify(tmp_path, images, wanted).mismatches
+
+
+@pytest.mark.slow
 def test_networks_with_details_equal_golden(tmp_path: Path) -> None:
     plan = Plan(4, 4, 2)
     graph, images = wide_network(plan, 1, DETAILED)
@@ -232,9 +266,13 @@ def test_sabotage_is_seen(alter: Callable[[QuantGraph], QuantGraph], tmp_path: P
 
 @pytest.mark.synth
 @pytest.mark.slow
-def test_a_netlist_with_registers_in_its_blocks_equals_golden(tmp_path: Path) -> None:
-    graph, images = wide_network(Plan(2, 4, 1), 3)
-    emit(graph, Plan(2, 4, 1), tmp_path)
+@pytest.mark.parametrize("stream_bits", [None, 8])
+def test_a_netlist_with_registers_in_its_blocks_equals_golden(
+    stream_bits: int | None, tmp_path: Path
+) -> None:
+    plan = Plan(2, 4, 1, stream_bits=stream_bits)
+    graph, images = wide_network(plan, 3)
+    emit(graph, plan, tmp_path)
     synthesize(tmp_path, "lfe5u-25f")
     netlist = tmp_path / "synth" / "lfe5u-25f" / "netlist.v"
     text = netlist.read_text()

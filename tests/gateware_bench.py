@@ -8,7 +8,8 @@ from amaranth.hdl import Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from hwquant.gateware.accelerator import Accelerator
+from hwquant.gateware.accelerator import Accelerator, weight_code
+from hwquant.gateware.images import weight_beats
 from hwquant.ir import IntArray, QuantGraph
 from hwquant.program import Schedule
 
@@ -32,17 +33,18 @@ def run_frames(
     stalls: int | None = None,
     reset_after: int | None = None,
 ) -> Frames:
-    """Pass frames through back to back; ``stalls`` seeds random gaps on both streams.
+    """Pass frames through back to back; ``stalls`` seeds random gaps on all streams.
 
     ``reset_after`` asserts reset in that cycle and then starts over with the first frame.
     """
     dut = Accelerator(graph, schedule)
     reset = Signal()
     beats = _beats(graph, schedule, images)
+    weights = _weights(graph, schedule)
     out, lanes = graph.layers[-1].output, schedule.plan.lanes
     per_frame = out.height * out.width * -(-out.channels // lanes)
     rng = np.random.default_rng(stalls)
-    limit = schedule.cycles * len(images) * (1 if stalls is None else 4) + SLACK
+    limit = schedule.cycles * len(images) * (1 if stalls is None else 5) + SLACK
     collected: list[list[int]] = []
     seen: list[tuple[int, int]] = []  # cycle and new status
     first_in = first_out = 0
@@ -50,6 +52,7 @@ def run_frames(
     async def testbench(ctx):
         nonlocal first_in, first_out
         sent, status, quiet, cycle, done_at, waited = 0, -1, 0, 0, None, False
+        fed, hungry = 0, False
         while True:
             ctx.set(reset, int(cycle == reset_after))
             if sent < len(beats):
@@ -57,17 +60,26 @@ def run_frames(
             offer = sent < len(beats) and (waited or stalls is None or rng.random() < 0.6)
             accept = stalls is None or rng.random() < 0.4
             ctx.set(dut.i.valid, int(offer))
+            feed = bool(weights) and (hungry or stalls is None or rng.random() < 0.5)
+            if weights:
+                ctx.set(dut.weights.payload, weights[fed % len(weights)])
+                ctx.set(dut.weights.valid, int(feed))
             ctx.set(dut.o.ready, int(accept))
-            *_, ready, valid, values, now = await ctx.tick().sample(
-                dut.i.ready, dut.o.valid, dut.o.payload, dut.status.layer
+            *_, ready, valid, values, now, taken = await ctx.tick().sample(
+                dut.i.ready,
+                dut.o.valid,
+                dut.o.payload,
+                dut.status.layer,
+                dut.weights.ready if weights else dut.i.ready,
             )
             if cycle == reset_after:
-                sent, status, waited = 0, -1, False
+                sent, status, waited, fed, hungry = 0, -1, False, 0, False
                 collected.clear()
                 seen.clear()
                 cycle += 1
                 continue
-            waited = offer and not ready
+            waited, hungry = offer and not ready, feed and not taken
+            fed += feed and taken
             if offer and ready:
                 first_in = cycle if sent == 0 else first_in
                 sent += 1
@@ -111,6 +123,13 @@ def _beats(graph: QuantGraph, schedule: Schedule, images: IntArray) -> list[list
                 values = [int(v) for v in pixel[start : start + lanes]]
                 beats.append(values + [0] * (lanes - len(values)))
     return beats
+
+
+def _weights(graph: QuantGraph, schedule: Schedule) -> list[int]:
+    """Return a frame's beats of the weight stream, if there is one."""
+    if not schedule.plan.is_streamed:
+        return []
+    return weight_beats(graph, schedule, weight_code(graph, schedule.plan))
 
 
 def run_unit(

@@ -43,9 +43,11 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
     for step in program.layers:
         seen.update({"gaps"} if len(step.source.layout.runs) > 1 else ())
         seen.update({"gaps kept"} if len(step.out_layout.runs) > 1 else ())
+        seen.update({"tiles"} if step.tiles > 1 < step.loops.counts[-3] else ())
         seen.update({"row of pixels"} if step.source.height == 1 < step.source.width else ())
         if isinstance(layer := step.layer, MacLayer):
             seen.update({"gate"} if layer.gate else ())
+            seen.update({"tiles of a sum"} if step.tiles > 1 and layer.residual else ())
             seen.update(_details(graph, layer))
             seen.update({"depthwise"} if layer.is_depthwise and step.walk.step else ())
             pads = any(layer.pads) and graph.tensor(layer.source).pad_code.any()

@@ -68,6 +68,7 @@ def test_gen_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
         "cols": 4,
         "lanes": 2,
         "macs_per_cycle": 16,
+        "stream_bits": None,
     }
     for section in ("synth", "pnr", "accuracy", "verify"):
         assert stored[section] is None
@@ -124,6 +125,25 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
+def test_streamed_weights_are_those_of_the_rom_in_beats(build: Path, tmp_path: Path) -> None:
+    (image,) = (build / "rtl" / "mem").glob("*weights.mem")
+    words = [int(word, 16) for word in image.read_text().split()]
+    output = tmp_path / "streamed"
+    arguments = ("gen", network(tmp_path), "-o", output, *SMALL_PLAN, *STREAM)
+    result = hwquant(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert f"{len(words)} beats of 64 bits" in result.stdout
+    assert hwquant(*arguments, "--weight-stream-bits", "16").exit_code == 0
+    beats = [int(beat, 16) for beat in (output / "weights.hex").read_text().split()]
+    assert beats == [word >> at & 0xFFFF for word in words for at in (0, 16, 32, 48)]
+    design, made = (
+        json.loads((output / name).read_text()) for name in ("design.json", "report.json")
+    )
+    assert design["plan"]["stream_bits"] == 16
+    assert design["weight_stream"]["beats"] == len(beats)
+    assert made["weight_stream"] == design["weight_stream"]
+
+
 def test_specific_bits_come_before_bits(tmp_path: Path) -> None:
     arguments = ("eval", network(tmp_path), "--data", data(tmp_path / "d.npz"), "--json")
     result = hwquant(*arguments, "--bits", "5", "--act-bits", "3", "--edge-bits", "6")
@@ -142,6 +162,7 @@ def test_a_channel_of_zeros_is_no_error(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- bad options and networks
 
+STREAM = ("--weights", "stream")
 BAD_OPTIONS = [
     (("--bits", "9"), "weight_bits=9: permitted 2..8"),
     (("--bits", "1"), "weight_bits=1: permitted 2..8"),
@@ -168,6 +189,13 @@ BAD_OPTIONS = [
     (("--rows", "3"), "rows=3: must be a power of two in 1..64"),
     (("--cols", "1"), "cols=1: must be a power of two in 2..64"),
     (("--lanes", "16"), "lanes=16: must be a power of two in 1..8"),
+    (("--weights", "disk"), "'disk' is not one of 'rom', 'stream'"),
+    (("--weight-stream-bits", "32"), "--weight-stream-bits=32: only with --weights stream"),
+    ((*STREAM, "--weight-stream-bits", "48"), "stream_bits=48: must be a power of two in 1..1024"),
+    (
+        (*STREAM, "--weight-stream-bits", "64", *SMALL_PLAN, "--cols", "2", "--lanes", "1"),
+        "weight stream of 64 bits: must divide a word of 4 x 2 weights of 4 bits, which has 32",
+    ),
     (("--device", "xc7z020"), "device 'xc7z020': hwquant knows xc7a35t"),
     (("--colour",), "No such option"),
 ]

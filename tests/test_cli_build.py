@@ -140,6 +140,21 @@ def test_verify_names_the_layer_whose_weights_were_altered(
     assert f"weights of layer {layer}" in messages
 
 
+def test_verify_names_the_layer_whose_streamed_weights_were_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, narrow = tmp_path / "build", ("--weights", "stream", "--weight-stream-bits", "8")
+    assert hwquant("gen", network(tmp_path), "-o", build, *SMALL_PLAN, *narrow).exit_code == 0
+    lines = (build / "weights.hex").read_text().splitlines()
+    (build / "weights.hex").write_text("\n".join([*lines[:-1], "f0f"]) + "\n")
+    first = Mismatch(frame=0, position=0, got=0, expected=1)
+    code, _, messages = _verify(build, monkeypatch, mismatches=1, first=first)
+    assert code == 1
+    layer = json.loads((build / "design.json").read_text())["layers"][-1]["name"]
+    assert f"weights.hex line {len(lines)} is not what hwquant gen writes" in messages
+    assert f"weights of layer {layer}" in messages
+
+
 def test_verify_names_the_layer_that_takes_other_cycles(
     build: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

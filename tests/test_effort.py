@@ -23,7 +23,7 @@ from tests.by_hand import mac, network, tensor
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits
 
-PLANS = (Plan(4, 4, 1), Plan(4, 4, 2), Plan(8, 8, 2))
+PLANS = (Plan(4, 4, 1), Plan(4, 4, 2), Plan(8, 8, 2), Plan(4, 4, 1, stream_bits=1))
 STAIRCASE = Thresholds((1, 5, 9), (0, 1, 2, 3))  # two comparisons
 
 

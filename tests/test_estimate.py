@@ -159,6 +159,28 @@ def test_what_does_not_fit_says_what_is_short_and_by_how_much(graph: QuantGraph)
         choose_plan(graph, "lfe5u-25f", rows=64, cols=64, lanes=1)
 
 
+def test_streamed_weights_take_a_buffer_of_block_ram_and_registers(graph: QuantGraph) -> None:
+    whole = schedule(graph, Plan(4, 4, 1))
+    streamed = schedule(graph, Plan(4, 4, 1, stream_bits=16))
+    assert memories(graph, streamed)[0] == Memory(64, 512, rom=False)
+    before, after = (estimate(graph, program, "lfe5u-25f") for program in (whole, streamed))
+    assert after.brams < before.brams
+    assert after.ffs == before.ffs + 48  # what a word has before its last beat
+
+
+def test_what_fits_with_streamed_weights_alone_is_said(shared: Path) -> None:
+    graph = quantize(load(shared / "models" / "resnet20_cifar10.onnx"), QuantConfig())
+    with pytest.raises(DoesNotFit) as refused:
+        choose_plan(graph, "lfe5u-25f")
+    chosen = choose_plan(graph, "lfe5u-25f", weights="stream")
+    fits = f"with --weights stream {chosen.rows} x {chosen.cols} MACs and {chosen.lanes} lanes fit"
+    assert str(refused.value).endswith(f"block RAMs of 56; {fits}")
+    assert chosen.stream_bits == 64
+    assert estimate(graph, schedule(graph, chosen), "lfe5u-25f").fits
+    with pytest.raises(DoesNotFit, match=r"LUTs of 20644 .* block RAMs of 56$"):
+        choose_plan(graph, "lfe5u-25f", rows=64, cols=64)
+
+
 def test_levels_need_a_dsp_block_a_mac(graph: QuantGraph) -> None:
     config = dataclasses.replace(QuantConfig(), weight_bits=8, act_bits=8)
     levels = quantize(load(packaged.model_path()), config)

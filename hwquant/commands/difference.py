@@ -2,11 +2,12 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hwquant.cosim import VerifyResult
-from hwquant.emit import emit
+from hwquant.emit import WEIGHTS, emit
 from hwquant.ir import QuantGraph
 from hwquant.plan import Plan
 from hwquant.program import Schedule
@@ -25,7 +26,7 @@ def explain(
 
 
 def _plan(design: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: design["plan"][name] for name in ("rows", "cols", "lanes", "device")}
+    return {field.name: design["plan"][field.name] for field in fields(Plan)}
 
 
 def _first(design: Mapping[str, Any], result: VerifyResult) -> str:
@@ -62,14 +63,15 @@ def _late_layer(design: Mapping[str, Any], result: VerifyResult) -> str | None:
 
 
 def altered(directory: Path, graph: QuantGraph, plan: Plan) -> str | None:
-    """Name the first file in ``rtl/`` that is not what ``gen`` writes for ``model.hwq``.
+    """Name the first file that is not what ``gen`` writes for ``model.hwq``: Verilog or its data.
 
-    Of the weight memory the layer too. ``None``: all are, and the gateware itself is at fault.
+    Of weights the layer too. ``None``: all are, and the gateware itself is at fault.
     """
     with tempfile.TemporaryDirectory(prefix="hwquant-") as name:
         fresh = Path(name)
         program = emit(graph, plan, fresh)
-        for file in sorted((fresh / "rtl").rglob("*")):
+        streamed = [fresh / WEIGHTS] if plan.is_streamed else []
+        for file in sorted((*streamed, *(fresh / "rtl").rglob("*"))):
             if file.is_dir():
                 continue
             path = file.relative_to(fresh)
@@ -87,7 +89,9 @@ def _altered_line(path: Path, there: str, fresh: str, program: Schedule) -> str:
     where = f"{path} line {line + 1} is not what hwquant gen writes for model.hwq"
     if f".{_WEIGHTS}." not in f".{path.name}":
         return where
+    beats = len(fresh.splitlines()) // program.weight_words if program.plan.is_streamed else 1
+    word = line // beats
     layer = next(
-        (p.name for p in program.layers if 0 <= line - p.weight_base < p.weight_words), None
+        (p.name for p in program.layers if 0 <= word - p.weight_base < p.weight_words), None
     )
     return where if layer is None else f"{where}: weights of layer {layer}"

@@ -22,7 +22,7 @@ from hwquant.emit import emit
 from hwquant.errors import BadInput
 from hwquant.fit import choose_plan
 from hwquant.ir import QuantGraph
-from hwquant.plan import Plan
+from hwquant.plan import Plan, Weights, with_stream
 
 DEFAULT_DEVICE = "lfe5u-25f"  # of estimates and synthesis, where none is named
 _ROWS = _COLS = 16
@@ -50,6 +50,20 @@ _LANES = 4
     metavar="L",
     help=f"Requantize and activation units [the smallest of {_LANES}, R and C/2].",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["rom", "stream"]),
+    default="rom",
+    show_default=True,
+    help="All on the chip, or arriving in every frame.",
+)
+@click.option(
+    "--weight-stream-bits",
+    "stream_bits",
+    type=int,
+    metavar="N",
+    help="Bits of weights a cycle [64, or less to fit a word].",
+)
 @data_option
 @limit_option
 @json_option
@@ -61,6 +75,8 @@ def gen(
     rows: int | None,
     cols: int | None,
     lanes: int | None,
+    weights: Weights,
+    stream_bits: int | None,
     data: Path | None,
     limit: int | None,
     as_json: bool,
@@ -70,13 +86,15 @@ def gen(
     Without MODEL: the network that ships, whose accuracy on its 500 test images is measured too.
     With --data the accuracy on those images is.
     """
+    if stream_bits is not None and weights != "stream":
+        raise BadInput(f"--weight-stream-bits={stream_bits}: only with --weights stream")
     with new_directory(output) as draft:
         network = networks.load(model, options)
         graph = network.quantized
         if data is None and model is None:
             data = packaged.data_path()
         images = networks.load_data(graph, data, limit) if data is not None else None
-        plan = _plan(graph, device, rows, cols, lanes)
+        plan = _plan(graph, device, rows, cols, lanes, weights, stream_bits)
         if graph.provenance.activation != "thresholds":
             terminal.say(f"activation units: {activation.in_words(graph.layers)}")
         terminal.say(f"plan {plan.rows} rows x {plan.cols} columns, {plan.lanes} lanes")
@@ -99,14 +117,29 @@ def gen(
 
 
 def _plan(
-    graph: QuantGraph, device: str | None, rows: int | None, cols: int | None, lanes: int | None
+    graph: QuantGraph,
+    device: str | None,
+    rows: int | None,
+    cols: int | None,
+    lanes: int | None,
+    weights: Weights,
+    stream_bits: int | None,
 ) -> Plan:
     if device is not None:
-        return choose_plan(graph, device, rows=rows, cols=cols, lanes=lanes)
+        return choose_plan(
+            graph,
+            device,
+            rows=rows,
+            cols=cols,
+            lanes=lanes,
+            weights=weights,
+            stream_bits=stream_bits,
+        )
     rows = _ROWS if rows is None else rows
     cols = _COLS if cols is None else cols
     default = max(1, min(_LANES, rows, cols // 2))
-    return Plan(rows, cols, default if lanes is None else lanes)
+    plan = Plan(rows, cols, default if lanes is None else lanes)
+    return with_stream(plan, graph, stream_bits) if weights == "stream" else plan
 
 
 # ---------------------------------------------------------------- the directory

@@ -165,8 +165,21 @@ def _plan(made: Report) -> RenderableType:
             ("MACs a frame", f"{made['macs']:,}"),
             ("cycles a frame", f"{made['cycles']:,}"),
             ("utilisation", f"{made['utilisation']:.1%} of {plan['macs_per_cycle']} MACs a cycle"),
+            *_weight_stream(made),
         ],
     )
+
+
+def _weight_stream(made: Report) -> Rows:
+    plan, stream, cycles = made["plan"], made["weight_stream"], made["cycles"]
+    if plan is None or stream is None or not cycles:
+        return []
+    needed = stream["bits"] / cycles
+    return [
+        ("weights a frame", f"{stream['beats']:,} beats of {plan['stream_bits']} bits"),
+        ("needed", f"{needed:.1f} bits a cycle on average"),
+        ("waits for weights", f"{stream['wait_cycles']:,} cycles a frame"),
+    ]
 
 
 def _layers(made: Report) -> RenderableType:

@@ -29,7 +29,7 @@ _SEED = 1  # of random frames
 @limit_option
 @click.option("--netlist", is_flag=True, help="Simulate the synthesized netlist, not the RTL.")
 @click.option("--device", metavar="D", help="The netlist's device [that of hwquant synth].")
-@click.option("--stalls", type=int, metavar="SEED", help="Random gaps on both streams.")
+@click.option("--stalls", type=int, metavar="SEED", help="Random gaps on all streams.")
 @json_option
 def verify(
     directory: Path,

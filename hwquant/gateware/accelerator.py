@@ -1,5 +1,7 @@
 """The accelerator: loader, memories, array, pool and drain around one sequencer."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,11 +15,12 @@ from hwquant.gateware.digit_writer import DigitWriter
 from hwquant.gateware.drain import Drain
 from hwquant.gateware.images import parameter_words, weight_words
 from hwquant.gateware.loader import Loader
-from hwquant.gateware.mac_array import MacArray
+from hwquant.gateware.mac_array import MacArray, MacForm
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
+from hwquant.gateware.weight_buffer import WeightBuffer
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import MEMORY_DELAY, Plan
+from hwquant.plan import MEMORY_DELAY, Plan, weight_word_bits
 from hwquant.program import Schedule
 
 
@@ -36,6 +39,11 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
     )
 
 
+def weight_code(graph: QuantGraph, plan: Plan) -> tuple[int, ...]:
+    """Return what stands for each weight magnitude in the words that the array takes."""
+    return MacForm(graph.arithmetic, lut_inputs(plan)).weight_code
+
+
 def lut_inputs(plan: Plan) -> int:
     """Return the inputs of the LUTs that products are cut for: 4 if no device is named."""
     return 4 if plan.device is None else find_device(plan.device).lut_inputs
@@ -48,12 +56,14 @@ class Accelerator(Component):
     -------
     i : stream of pixels, row by row; ``channels_per_beat`` integers a beat
     o : stream of values, pixel by pixel, ``lanes`` output channels a beat
+    weights : stream of the bits of weight words, lowest first, those of a frame over and over; only
+        where the plan has ``stream_bits``
     status.layer : 0 while a frame is loaded, then 1 + index of the layer that runs
 
     Timing
     ------
-    ``schedule.cycles`` from the first input beat to the last output beat when neither stream
-    stalls. Reset may come at any time.
+    ``schedule.cycles`` from the first input beat to the last output beat when no stream stalls, of
+    the first frame after reset if weights are streamed. Reset may come at any time.
     """
 
     def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
@@ -63,13 +73,15 @@ class Accelerator(Component):
         self._loader = Loader(graph, schedule)
         self._drain = Drain(graph, schedule, parameter_words(graph, schedule))
         status = wiring.Signature({"layer": Out(range(len(schedule.layers) + 1))})
-        super().__init__(
-            {
-                "i": In(stream.Signature(self._loader.i.payload.shape())),
-                "o": Out(stream.Signature(self._drain.o.payload.shape())),
-                "status": Out(status),
-            }
-        )
+        ports = {
+            "i": In(stream.Signature(self._loader.i.payload.shape())),
+            "o": Out(stream.Signature(self._drain.o.payload.shape())),
+            "status": Out(status),
+        }
+        if schedule.plan.is_streamed:
+            self._buffer = WeightBuffer(graph, schedule)
+            ports["weights"] = In(stream.Signature(self._buffer.i.payload.shape()))
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -96,14 +108,7 @@ class Accelerator(Component):
 
         # reads: activations and weights reach the array MEMORY_DELAY cycles after the walk asks
         walk = sequencer.walk
-        weight_word = add_memory(
-            m,
-            "weights",
-            plan.rows * plan.cols * graph.weight_bits,
-            max(2, schedule.weight_words),
-            delayed(m, walk.weight_address, MEMORY_DELAY - READ_DELAY, "weight_address"),
-            init=weight_words(graph, schedule, array.weight_code),
-        )
+        weight_word = self._add_weights(m, array.weight_code)
         m.d.comb += [
             acts.read_address.eq(walk.act_address),
             acts.read_bank.eq(walk.act_bank),
@@ -147,6 +152,8 @@ class Accelerator(Component):
             writer.low.eq(drain.low),
             drain.two_digits.eq(writer.two_digits),
         ]
+        if plan.is_streamed:
+            m.d.comb += writer.tile_ends.eq(drain.tile_ends)
         if pools:
             m.submodules["max_pool"] = pool = MaxPool(graph, schedule)
             m.d.comb += [
@@ -159,6 +166,8 @@ class Accelerator(Component):
             ]
             with m.If(pool.full):
                 m.d.comb += [writer.full.eq(1), writer.high.eq(pool.high), writer.low.eq(pool.low)]
+                if plan.is_streamed:
+                    m.d.comb += writer.tile_ends.eq(0)
         with m.If(writer.write):
             self._write(m, acts, writer.bank, writer.address, writer.word)
         place = schedule.input
@@ -176,6 +185,30 @@ class Accelerator(Component):
             else:
                 self._write(m, acts, Const(place.bank, 1), loader.address, loader.word_0)
         return m
+
+    def _add_weights(self, m: Module, weight_code: Sequence[int]) -> Value:
+        """Add the ROM, or the buffer behind the stream, and return the word that the walk wants."""
+        schedule, sequencer = self._schedule, self._sequencer
+        address = sequencer.walk.weight_address
+        if not schedule.plan.is_streamed:
+            return add_memory(
+                m,
+                "weights",
+                weight_word_bits(schedule.plan, self._graph),
+                max(2, schedule.weight_words),
+                delayed(m, address, MEMORY_DELAY - READ_DELAY, "weight_address"),
+                init=weight_words(self._graph, schedule, weight_code),
+            )
+        m.submodules["weight_buffer"] = buffer = self._buffer
+        wiring.connect(m, wiring.flipped(self.weights), buffer.i)
+        m.d.comb += [
+            buffer.layer.eq(sequencer.layer),
+            buffer.start.eq(sequencer.start),
+            buffer.tile_ends.eq(sequencer.tile_ends),
+            buffer.address.eq(address),
+            sequencer.filled.eq(buffer.filled),
+        ]
+        return buffer.word
 
     @staticmethod
     def _write(m: Module, acts: ActivationMemory, bank: Value, address: Value, word: Value) -> None:

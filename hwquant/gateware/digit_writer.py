@@ -20,6 +20,7 @@ class DigitWriter(Component):
     layer, start : as the sequencer says
     full, high, low : the next word of codes stands complete: its digit 0, its digit 1
     two_digits : the output of the layer has two digits
+    tile_ends : of streamed weights: the word is the last one that a tile makes
     write, bank, address, word : the write port
 
     Timing
@@ -31,20 +32,21 @@ class DigitWriter(Component):
     def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
         self._schedule = schedule
         word_bits = schedule.plan.cols * graph.act_bits
-        super().__init__(
-            {
-                "layer": In(range(max(2, len(schedule.layers)))),
-                "start": In(1),
-                "full": In(1),
-                "high": In(word_bits),
-                "low": In(word_bits),
-                "two_digits": Out(1),
-                "write": Out(1),
-                "bank": Out(1),
-                "address": Out(range(max(2, *schedule.bank_words))),
-                "word": Out(word_bits),
-            }
-        )
+        ports = {
+            "layer": In(range(max(2, len(schedule.layers)))),
+            "start": In(1),
+            "full": In(1),
+            "high": In(word_bits),
+            "low": In(word_bits),
+            "two_digits": Out(1),
+            "write": Out(1),
+            "bank": Out(1),
+            "address": Out(range(max(2, *schedule.bank_words))),
+            "word": Out(word_bits),
+        }
+        if schedule.plan.is_streamed:
+            ports["tile_ends"] = In(1)
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -82,16 +84,35 @@ class DigitWriter(Component):
         return m
 
     def _step(self, m: Module, fields: Fields) -> Value:
-        """Return the way to the next word: over those of the other parts, behind a pixel's last."""
+        """Return the way to the next word: over those of the other parts, behind a pixel's last.
+
+        A pixel has the words of one tile; behind a tile's last it leads to the next tile's first.
+        """
+        is_streamed = self._schedule.plan.is_streamed
         places = [program.output for program in self._schedule.layers if program.output]
-        if all(place.pitch == place.groups for place in places):
+        if not is_streamed and all(place.pitch == place.groups for place in places):
             return Const(1)
-        last_word = fields.of("last_word", lambda p: p.output.groups - 1 if p.output else 0)
-        gap = fields.of("gap", lambda p: p.output.pitch - p.output.groups if p.output else 0)
+        last_word = fields.of("last_word", lambda p: _words(p) - 1 if p.output else 0)
+        gap = fields.of("gap", lambda p: p.output.pitch - _words(p) if p.output else 0)
         word = Signal.like(last_word, name="word_of_pixel")
         pixel_ends = word == last_word
         with m.If(fields.loaded):
             m.d.sync += word.eq(0)
         with m.Elif(self.full):
             m.d.sync += word.eq(Mux(pixel_ends, 0, word + 1))
-        return Mux(pixel_ends, gap + 1, 1)
+        step = Mux(pixel_ends, gap + 1, 1)
+        if is_streamed:
+            way = fields.of("to_next_tile", lambda p: 1 - _span(p.output) if p.output else 0)
+            step = Mux(self.tile_ends, way, step)
+        return step
+
+
+def _words(program: LayerProgram) -> int:
+    """Return the words of a pixel that a tile makes."""
+    assert program.output is not None
+    return program.output.groups // program.tiles
+
+
+def _span(place: Placement) -> int:
+    """Return the way from a word of the first pixel to that of the last."""
+    return (place.height * place.width - 1) * place.pitch

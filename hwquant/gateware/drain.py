@@ -15,6 +15,7 @@ from hwquant.gateware.power_activation import activation_units, create
 from hwquant.gateware.requantize import LaneParameters, Requantize
 from hwquant.gateware.residual_reader import ResidualReader
 from hwquant.gateware.shared import add_shared
+from hwquant.gateware.tile_walk import TileWalk
 from hwquant.gateware.word_gatherer import WordGatherer
 from hwquant.ir import Activation, MacLayer, QuantGraph
 from hwquant.plan import (
@@ -31,14 +32,16 @@ class Drain(Component):
     """Walks the captured accumulators, ``lanes`` a turn, through requantization and activation.
 
     A turn takes one cycle, or two where both digits of a residual have to be read. The walk of a
-    sum ends at its last row or at the pixel's last chunk of channels.
+    sum ends at its last row or at the pixel's last chunk of channels. With streamed weights a pixel
+    ends with the chunks that a tile makes, and comes again with the next tile.
 
     Members
     -------
     i : stream of all rows' accumulators, always ready: the sequencer's pace leaves time to drain
     layer, start : as the sequencer says
     residual_valid, residual_bank, residual_address, residual_word : the residual operand's read
-    full, high, low, two_digits : a word of codes for the activation memory, see ``DigitWriter``
+    full, high, low, two_digits : a word of codes for the activation memory, see ``DigitWriter``;
+        with streamed weights ``tile_ends`` as well
     o : stream of ``lanes`` values of the last layer
     sum_started, credit : a sum of the last layer begins; there is room for another
 
@@ -58,24 +61,25 @@ class Drain(Component):
         accs = data.ArrayLayout(signed(max(la.acc_bits for la in self._layers)), plan.rows)
         address = range(max(2, *schedule.bank_words))
         word_bits = plan.cols * graph.act_bits
-        super().__init__(
-            {
-                "i": In(stream.Signature(accs, always_ready=True)),
-                "layer": In(range(max(2, len(schedule.layers)))),
-                "start": In(1),
-                "residual_valid": Out(1),
-                "residual_bank": Out(1),
-                "residual_address": Out(address),
-                "residual_word": In(word_bits),
-                "full": Out(1),
-                "high": Out(word_bits),
-                "low": Out(word_bits),
-                "two_digits": In(1),
-                "o": Out(stream.Signature(self._output.o.payload.shape())),
-                "sum_started": In(1),
-                "credit": Out(1),
-            }
-        )
+        ports = {
+            "i": In(stream.Signature(accs, always_ready=True)),
+            "layer": In(range(max(2, len(schedule.layers)))),
+            "start": In(1),
+            "residual_valid": Out(1),
+            "residual_bank": Out(1),
+            "residual_address": Out(address),
+            "residual_word": In(word_bits),
+            "full": Out(1),
+            "high": Out(word_bits),
+            "low": Out(word_bits),
+            "two_digits": In(1),
+            "o": Out(stream.Signature(self._output.o.payload.shape())),
+            "sum_started": In(1),
+            "credit": Out(1),
+        }
+        if plan.is_streamed:
+            ports["tile_ends"] = Out(1)
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -94,15 +98,27 @@ class Drain(Component):
         two_cycles = of("two_cycles", lambda p, _: p.turn_cycles == 2)
         extra_turn = of("extra_turn", lambda p, _: p.extra_turn)
         chunk = Signal.like(last_chunk, name="chunk")
-        pixel_ends = chunk == last_chunk
-        rows_end = chunk[: log2_ceil(plan.chunks)] == plan.chunks - 1
         walking, second_cycle, turn_ends = Signal(), Signal(), Signal()
+        pixel_starts, pixel_ends = chunk == 0, chunk == last_chunk
+        next_chunk = Mux(pixel_ends, 0, chunk + 1)
+        tiles = TileWalk(self._schedule) if plan.is_streamed else None
+        if tiles is not None:
+            m.submodules["tile_walk"] = tiles
+            m.d.comb += [
+                tiles.layer.eq(self.layer),
+                tiles.start.eq(self.start),
+                tiles.chunk.eq(chunk),
+                tiles.turn_ends.eq(turn_ends),
+            ]
+            pixel_starts, pixel_ends = tiles.pixel_starts, tiles.pixel_ends
+            next_chunk = tiles.next_chunk
+        rows_end = chunk[: log2_ceil(plan.chunks)] == plan.chunks - 1
         two = two_cycles | (extra_turn & pixel_ends)
         m.d.comb += turn_ends.eq(walking & (second_cycle | ~two))
         with m.If(walking):
             m.d.sync += second_cycle.eq(~second_cycle & two)
         with m.If(turn_ends):
-            m.d.sync += chunk.eq(Mux(pixel_ends, 0, chunk + 1))
+            m.d.sync += chunk.eq(next_chunk)
             with m.If(rows_end | pixel_ends):
                 m.d.sync += walking.eq(0)
         with m.If(self.i.valid):
@@ -121,8 +137,10 @@ class Drain(Component):
         m.d.comb += accs.eq(delayed(m, front, OPERAND_DELAY, "front"))
         parameter_base = of("parameter_base", lambda p, _: p.param_base)
         restart = fields.loaded | (turn_ends & pixel_ends)
-        parameters = self._parameters(m, parameter_base, turn_ends, restart)
+        parameters = self._parameters(m, parameter_base, chunk, turn_ends, restart)
         residual = self._residual(m, chunk, turn_ends, pixel_ends)
+        if residual is not None and tiles is not None:
+            m.d.comb += residual.tile_ends.eq(tiles.tile_ends)
 
         # lanes
         shifts = tuple(sorted({layer.shift for layer in self._layers}))
@@ -172,28 +190,36 @@ class Drain(Component):
             self.credit.eq(output.credit),
             # a short frame loads while the values before are still on their way to be codes
             gatherer.valid.eq(delayed(m, has_value & ~is_last, to_code, "has_code")),
-            gatherer.pixel_starts.eq(delayed(m, chunk == 0, to_value + to_code, "pixel_starts")),
+            gatherer.pixel_starts.eq(delayed(m, pixel_starts, to_value + to_code, "pixel_starts")),
             gatherer.pixel_ends.eq(delayed(m, pixel_ends, to_value + to_code, "pixel_ends")),
             gatherer.two_digits.eq(self.two_digits),
             self.full.eq(gatherer.full),
             self.high.eq(gatherer.high),
             self.low.eq(gatherer.low),
         ]
+        if tiles is not None:
+            to_word = to_value + to_code + 1
+            m.d.comb += self.tile_ends.eq(delayed(m, tiles.tile_ends, to_word, "tile_ends"))
         wiring.connect(m, output.o, wiring.flipped(self.o))
         return m
 
-    def _parameters(self, m: Module, base: Signal, turn_ends: Value, restart: Value) -> data.View:
+    def _parameters(
+        self, m: Module, base: Signal, chunk: Signal, turn_ends: Value, restart: Value
+    ) -> data.View:
         """Read the parameters of the turn's channels, in step with the lanes' other operands."""
         wait = OPERAND_DELAY - READ_DELAY
-        turn_ends = delayed(m, turn_ends, wait, "parameter_turn")
-        restart = delayed(m, restart, wait, "parameter_restart")
         layout = data.ArrayLayout(LaneParameters(self._graph), self._schedule.plan.lanes)
         words = self._parameter_words
         address = Signal(range(max(2, len(words))))
-        with m.If(restart):
-            m.d.sync += address.eq(base)
-        with m.Elif(turn_ends):
-            m.d.sync += address.eq(address + 1)
+        if self._schedule.plan.is_streamed:
+            m.d.sync += address.eq(base + delayed(m, chunk, wait - 1, "parameter_chunk"))
+        else:
+            turn_ends = delayed(m, turn_ends, wait, "parameter_turn")
+            restart = delayed(m, restart, wait, "parameter_restart")
+            with m.If(restart):
+                m.d.sync += address.eq(base)
+            with m.Elif(turn_ends):
+                m.d.sync += address.eq(address + 1)
         parameters = Signal(layout)
         depth = max(2, len(words))
         word = add_memory(m, "parameter_memory", layout.size, depth, address, init=words)

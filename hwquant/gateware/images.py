@@ -6,6 +6,7 @@ import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
 from hwquant.ir import IntArray, MacLayer, QuantGraph
+from hwquant.plan import weight_word_bits
 from hwquant.program import LayerProgram, Schedule
 
 
@@ -22,6 +23,16 @@ def weight_words(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[in
         if isinstance(program.layer, MacLayer):
             words += _layer_words(graph, schedule, program, program.layer, np.array(weight_code))
     return words
+
+
+def weight_beats(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[int]) -> list[int]:
+    """Return what the weight stream carries in a frame: the words' bits, lowest first."""
+    plan = schedule.plan
+    assert plan.stream_bits is not None
+    starts = range(0, weight_word_bits(plan, graph), plan.stream_bits)
+    mask = (1 << plan.stream_bits) - 1
+    words = weight_words(graph, schedule, weight_code)
+    return [word >> start & mask for word in words for start in starts]
 
 
 def _layer_words(

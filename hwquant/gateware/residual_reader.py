@@ -22,6 +22,7 @@ class ResidualReader(Component):
     layer, start : as the sequencer says
     chunk, turn_ends, pixel_ends : the drain's walk; a turn reads digit 1 in its last cycle and, if
         there are two digits, digit 0 in the cycle before
+    tile_ends : of streamed weights: the turn ends the walk of the image with a tile
     valid, bank, address, word : the read; ``word`` follows two cycles after ``address``
     digits_0, digits_1 : the codes' digits, ``plan.OPERAND_DELAY`` cycles after the turn's end; a
         code of one digit is in ``digits_0``
@@ -31,22 +32,23 @@ class ResidualReader(Component):
     def __init__(self, graph: QuantGraph, schedule: Schedule, chunk_bits: int) -> None:
         self._graph, self._schedule = graph, schedule
         self._lane_bits = schedule.plan.lanes * graph.act_bits
-        super().__init__(
-            {
-                "layer": In(range(max(2, len(schedule.layers)))),
-                "start": In(1),
-                "chunk": In(chunk_bits),
-                "turn_ends": In(1),
-                "pixel_ends": In(1),
-                "valid": Out(1),
-                "bank": Out(1),
-                "address": Out(range(max(2, *schedule.bank_words))),
-                "word": In(schedule.plan.cols * graph.act_bits),
-                "digits_0": Out(self._lane_bits),
-                "digits_1": Out(self._lane_bits),
-                "form": Out(range(max(2, len(operand_forms(graph))))),
-            }
-        )
+        ports = {
+            "layer": In(range(max(2, len(schedule.layers)))),
+            "start": In(1),
+            "chunk": In(chunk_bits),
+            "turn_ends": In(1),
+            "pixel_ends": In(1),
+            "valid": Out(1),
+            "bank": Out(1),
+            "address": Out(range(max(2, *schedule.bank_words))),
+            "word": In(schedule.plan.cols * graph.act_bits),
+            "digits_0": Out(self._lane_bits),
+            "digits_1": Out(self._lane_bits),
+            "form": Out(range(max(2, len(operand_forms(graph))))),
+        }
+        if schedule.plan.is_streamed:
+            ports["tile_ends"] = In(1)
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -70,6 +72,9 @@ class ResidualReader(Component):
             m.d.sync += [pixel.eq(pixel + column_step), column.eq(column + 1)]
             with m.If(column == last_column):
                 m.d.sync += [pixel.eq(pixel + row_step), column.eq(0)]
+            if plan.is_streamed:
+                with m.If(self.tile_ends):
+                    m.d.sync += pixel.eq(base)
 
         chunks_per_word = log2_ceil(plan.cols // plan.lanes)
         at = Signal(signed(len(self.chunk) + 2))

@@ -55,6 +55,7 @@ class Sequencer(Component):
     credit : the output buffer has room for another sum
     sum_started : a sum of the last layer begins in this cycle
     status : 0 while loading, then 1 + index of the layer
+    filled, tile_ends : of streamed weights: the next tile is there; its last step is taken
     """
 
     def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
@@ -62,23 +63,22 @@ class Sequencer(Component):
         self._graph = graph
         depth = max(schedule.bank_words)
         self._act_address_bits = max(1, (depth - 1).bit_length())
-        self._weight_address_bits = max(1, (schedule.weight_words - 1).bit_length())
+        self._weight_address_bits = max(1, (schedule.weight_depth - 1).bit_length())
         self._word_bits = schedule.plan.cols * graph.act_bits
         count = len(schedule.layers)
-        super().__init__(
-            {
-                "walk": Out(
-                    Walk(self._act_address_bits, self._weight_address_bits, self._word_bits)
-                ),
-                "layer": Out(range(max(2, count))),
-                "start": Out(1),
-                "loading": Out(1),
-                "loaded": In(1),
-                "credit": In(1),
-                "sum_started": Out(1),
-                "status": Out(range(count + 1)),
-            }
-        )
+        ports = {
+            "walk": Out(Walk(self._act_address_bits, self._weight_address_bits, self._word_bits)),
+            "layer": Out(range(max(2, count))),
+            "start": Out(1),
+            "loading": Out(1),
+            "loaded": In(1),
+            "credit": In(1),
+            "sum_started": Out(1),
+            "status": Out(range(count + 1)),
+        }
+        if schedule.plan.is_streamed:
+            ports |= {"filled": In(1), "tile_ends": Out(1)}
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -86,6 +86,8 @@ class Sequencer(Component):
         fields = Fields(m, self._schedule, self.layer, self.start)
         of = fields.of
         levels = range(len(programs[0].loops.counts))
+        is_streamed = self._schedule.plan.is_streamed
+        image = levels[:-1] if is_streamed else levels  # the last one counts tiles
         once = [of(f"once_{i}", lambda p, i=i: p.loops.counts[i] == 1) for i in levels]
         nearly = [of(f"nearly_{i}", lambda p, i=i: max(0, p.loops.counts[i] - 2)) for i in levels]
         act_deltas = [
@@ -129,17 +131,30 @@ class Sequencer(Component):
         paced = Signal(range(max(2, *(p.pace for p in programs))))
         is_paced = Signal()
         walk = self.walk
+        may_step = running & ~(sum_ends & ~is_paced) & ~(sum_starts & is_last & ~self.credit)
+        if is_streamed:
+            tile_starts = Cat(at_start[i] for i in image).all()
+            may_step &= ~(tile_starts & ~self.filled)
+            m.d.comb += self.tile_ends.eq(step & Cat(at_end[i] for i in image).all())
         m.d.comb += [
             sum_ends.eq(Cat(at_end[:SUM_LEVELS]).all()),
             finished.eq(Cat(at_end).all()),
             pass_starts.eq(Cat(at_start[:3]).all()),
             sum_starts.eq(Cat(at_start[:SUM_LEVELS]).all()),
-            step.eq(running & ~(sum_ends & ~is_paced) & ~(sum_starts & is_last & ~self.credit)),
+            step.eq(may_step),
             self.sum_started.eq(step & sum_starts & is_last),
         ]
 
         y, x = self._positions(
-            m, fields.loaded, step, at_end, counters, origin_y, origin_x, stride_y, stride_x
+            m,
+            fields.loaded,
+            step,
+            [at_end[i] for i in image],
+            counters,
+            origin_y,
+            origin_x,
+            stride_y,
+            stride_x,
         )
         outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
         m.d.sync += [
@@ -151,7 +166,7 @@ class Sequencer(Component):
             walk.act_bank.eq(act_bank ^ (split & act_digit[0])),
             walk.pad.eq(outside),
         ]
-        self._pad_word(m, group, counters[-3], act_digit)
+        self._pad_word(m, group, counters[image[-3] :], act_digit)
 
         delta_act, delta_weight = act_deltas[-1], weight_deltas[-1]
         for i in reversed(levels[:-1]):
@@ -190,9 +205,10 @@ class Sequencer(Component):
                 m.d.comb += self.start.eq(1)
                 m.next = "INIT"
             with m.State("INIT"):
+                if not is_streamed:  # else the next tile follows the one before
+                    m.d.sync += walk.weight_address.eq(weight_base)
                 m.d.sync += [
                     walk.act_address.eq(act_base),
-                    walk.weight_address.eq(weight_base),
                     paced.eq(0),
                     is_paced.eq(paces_once),
                     *(end.eq(only) for end, only in zip(at_end, once, strict=True)),
@@ -245,10 +261,16 @@ class Sequencer(Component):
             m.d.sync += window_x.eq(window_x + stride_x)
             with m.If(at_end[-2]):
                 m.d.sync += [window_x.eq(origin_x), window_y.eq(window_y + stride_y)]
+            if self._schedule.plan.is_streamed:
+                with m.If(Cat(at_end[-2:]).all()):
+                    m.d.sync += window_y.eq(origin_y)
         return window_y + counters[2], window_x + counters[1]
 
-    def _pad_word(self, m: Module, group: Signal, row_group: Signal, digit: Signal) -> None:
-        """Drive ``walk.pad_word``: real zero's digits for this layer, digit and word of a pixel."""
+    def _pad_word(self, m: Module, group: Signal, outer: list[Signal], digit: Signal) -> None:
+        """Drive ``walk.pad_word``: real zero's digits for this layer, digit and word of a pixel.
+
+        ``outer`` counts row groups, output columns, output rows and, of streamed weights, tiles.
+        """
         m.d.sync += self.walk.pad_word.eq(0)
         for at, program in enumerate(self._schedule.layers):
             if program.kind == "maxpool":
@@ -261,15 +283,17 @@ class Sequencer(Component):
                 if len(distinct) == 1:
                     m.d.sync += self.walk.pad_word.eq(distinct.pop())
                     continue
-                walk = program.walk
-                moves = program.loops.counts[-3] if walk.step else 1
+                walk, of_tile = program.walk, program.loops.counts[-len(outer)]
+                moves = of_tile * program.tiles if walk.step else 1
                 for digit_at, move, group_at in product(
                     range(len(words)), range(moves), range(walk.count)
                 ):
                     at_word = walk.step * move + group_at
                     here = (digit == digit_at) & (group == group_at)
                     if walk.step:
-                        here &= row_group == move
+                        here &= outer[0] == move % of_tile
+                        if program.tiles > 1:
+                            here &= outer[-1] == move // of_tile
                     if at_word < program.source.groups:
                         with m.If(here):
                             m.d.sync += self.walk.pad_word.eq(words[digit_at][at_word])
@@ -277,7 +301,7 @@ class Sequencer(Component):
 
 def _last_window(program: LayerProgram) -> int:
     """Return where the last window starts, or how far before the image the first does."""
-    columns, rows = program.loops.counts[-2:]
+    columns, rows = program.layer.output.width, program.layer.output.height
     ends = (rows - 1, columns - 1), program.stride, program.origin
     return max(max(last * step + start, -start) for last, step, start in zip(*ends, strict=True))
 

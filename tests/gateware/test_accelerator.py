@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hwquant import weight_stream
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import MacLayer, QuantGraph, Tensor, Thresholds
 from hwquant.plan import Plan
@@ -143,8 +144,43 @@ def test_frames_of_one_beat_follow_each_other(seed: int) -> None:
     np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
 
 
+@pytest.mark.parametrize(
+    ("plan", "wants"),
+    [
+        (Plan(1, 2, 1, stream_bits=8), {"tiles"}),  # a beat a word
+        (Plan(2, 4, 1, stream_bits=4), {"tiles", "gate", "tiles of a sum"}),
+        (Plan(4, 4, 2, stream_bits=1), {"tiles", "concat", "tiles of a sum"}),
+        (Plan(4, 4, 1, stream_bits=8), {"tiles", "depthwise", "depthwise pads"}),
+        (Plan(2, 4, 2, stream_bits=8), {"10 loops"}),
+        (Plan(8, 4, 2, stream_bits=4), {"tiles", "gaps kept"}),
+        (Plan(4, 4, 2, stream_bits=2), {"tiles", "detailed residual"}),
+    ],
+)
+def test_streamed_weights_equal_the_plan(
+    plan: Plan, wants: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_stream, "LEAST_WORDS", 1)  # so that the buffer is full at times
+    rng = np.random.default_rng(1)
+    graph = placeable_graph(rng, WIDE, plan, wants=wants)
+    program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    expected = golden(graph, images)
+    frames = run_frames(graph, program, images)
+    np.testing.assert_array_equal(frames.values, expected)
+    planned = [program.loading.cycles, *(step.cycles for step in program.layers)]
+    assert frames.layer_cycles == planned
+    assert frames.cycles == program.cycles
+    stalled = run_frames(graph, program, images, stalls=1, reset_after=program.cycles // 2)
+    np.testing.assert_array_equal(stalled.values, expected)
+
+
 def test_plan_does_not_change_codes() -> None:
-    plans = (Plan(1, 2, 1), Plan(4, 4, 1), Plan(8, 2, 1), Plan(2, 16, 1))
+    plans = (
+        Plan(1, 2, 1),
+        Plan(4, 4, 1),
+        Plan(8, 2, 1),
+        Plan(2, 16, 1),
+        Plan(2, 4, 1, stream_bits=4),
+    )
     rng = np.random.default_rng(8)
     graph = placeable_graph(rng, WIDE, *plans, wants={"gate", "concat"})
     images = random_images(rng, graph, 1)
