@@ -100,11 +100,12 @@ def calibrate(graph: FloatGraph, layers: Sequence[FloatLayer], images: Values) -
             case FloatMac():
                 moments = stored.get(layer.name)
                 sums = convolve_layer(layer, values[layer.source], layer.weight, layer.bias)
-                gain, offset = _match(sums, moments)
+                std = channel_std(sums)
+                gain, offset = _match(sums, std, moments)
                 response = Response(
                     channel_mean(gated(layer, sums, values)),
                     channel_mean(skipped(layer, sums.shape, values)),
-                    channel_std(sums),
+                    std,
                     gain,
                     offset,
                 )
@@ -250,12 +251,11 @@ def column(numbers: FloatArray, like: Values) -> Values:
     return numbers.astype(like.dtype)[:, None, None, None]
 
 
-def _match(sums: Values, moments: Moments | None) -> tuple[FloatArray, FloatArray]:
-    """Gain and offset that give the sums a batch norm's mean and standard deviation."""
+def _match(sums: Values, std: FloatArray, moments: Moments | None) -> tuple[FloatArray, FloatArray]:
+    """Gain and offset that give sums of this spread a batch norm's mean and standard deviation."""
     mean = channel_mean(sums)
     if moments is None:
         return np.ones_like(mean), np.zeros_like(mean)
-    std = channel_std(sums)
     gain = np.clip(moments.std / (std + TINY), NARROWEST, WIDEST)
     return gain, moments.mean - gain * mean
 

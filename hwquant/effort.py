@@ -148,7 +148,7 @@ def _pool_ace(graph: QuantGraph, layer: MaxPoolLayer) -> int:
 
 
 def _mac_cycles(graph: QuantGraph, plan: Plan, step: LayerProgram) -> Shares:
-    beats = step.loops.sums * step.loops.steps_per_sum
+    beats = step.reads
     flush = timing.output_flush if step.output is None else timing.mac_flush
     drained = step.cycles - step.waits - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
     macs = beats + timing.array_delay(plan.cols)

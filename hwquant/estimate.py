@@ -1,29 +1,30 @@
 """How many cells a plan takes, before anything is synthesized, and whether it fits a device.
 
-Block RAMs and DSP blocks follow from shapes, as yosys divides them. LUTs are a sum of structural
+Block RAMs and DSP blocks are counted (`hwquant.estimate_blocks`). LUTs are a sum of structural
 terms (table bits, adder bits, multiplexer bits), each with a cost that was fitted to synthesized
 designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import product
 
 from hwquant.activation.cost import logic_cost
-from hwquant.block_ram import Memory, parts_of, place_memory
+from hwquant.block_ram import place_memory
 from hwquant.devices import Device, Family, find_device
+from hwquant.estimate_blocks import (
+    acc_bits,
+    count_dsps,
+    factor_bits,
+    lane_multipliers,
+    memories,
+)
 from hwquant.gateware import power_activation as units
-from hwquant.gateware.multiply import limbs
-from hwquant.gateware.operand import level_bits, operand_forms
-from hwquant.gateware.requantize import LaneParameters
-from hwquant.ir import Activation, LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
+from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.plan import (
     CHAIN,
-    Plan,
     comparators,
     is_parallel,
+    lag,
     log2_ceil,
-    output_depth,
     weight_word_bits,
 )
 from hwquant.program import Schedule
@@ -64,9 +65,9 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
         device,
         target,
         round(luts) + sum(cells.luts for cells in placed),
-        round(_ffs(graph, program.plan, terms, target.lut_inputs)),
+        round(_ffs(graph, program, terms, target.lut_inputs)),
         -(-sum(cells.half_brams for cells in placed) // 2),
-        _dsps(graph, program.plan, target),
+        count_dsps(graph, program.plan, target),
     )
 
 
@@ -84,119 +85,6 @@ def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: 
     return Estimate(device, luts, ffs, brams, dsps, shortages)
 
 
-# ---------------------------------------------------------------- memories and DSP blocks
-
-
-def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
-    """Return the parts of weights, activations and lane parameters, and the other memories whole.
-
-    Those are the output buffer and the units' large tables.
-    """
-    plan = program.plan
-    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    chunks = sum(step.chunks for step in program.layers)
-    buffer = output_depth(plan, graph, program.layers[-1].pace)
-    whole = (
-        Memory(weight_word_bits(plan, graph), program.weight_depth, rom=not plan.is_streamed),
-        *(Memory(plan.cols * graph.act_bits, words, rom=False) for words in program.bank_words),
-        Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
-    )
-    parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
-    tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
-    return (
-        *parts,
-        Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
-        *tables * plan.lanes,
-    )
-
-
-def _dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
-    """Count the multipliers of the lanes and, for levels, of the array."""
-    if not target.dsps:
-        return 0
-    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    lane = sum(_tiles(target.family, a, b) for a, b in _multipliers(graph))
-    lane += sum(unit_dsps(unit, target.family) for unit in units.activation_units(macs))
-    tiles = plan.lanes * lane
-    if isinstance(graph.arithmetic, LevelTables):
-        tiles += plan.macs_per_cycle * _tiles(target.family, *_level_bits(graph.arithmetic))
-    return tiles
-
-
-def unit_dsps(records: Sequence[Activation], family: Family) -> int:
-    """DSP blocks of an activation unit; those of xc7 are signed, so unsigned factors take a bit."""
-    total = 0
-    for a, b, is_signed in units.multipliers(records):
-        extra = family == "xc7" and not is_signed
-        total += _tiles(family, a + extra, b + extra)
-    return total
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Factors of one DSP block, and how yosys cuts wider ones: parts of ``step`` bits, the rest."""
-
-    wide: int
-    narrow: int
-    step: int
-    least: int  # bits of a product; smaller ones become logic, as do those with a single bit
-
-
-_BLOCKS: dict[Family, _Blocks] = {
-    "xc7": _Blocks(25, 18, 17, 9),
-    "ecp5": _Blocks(18, 18, 18, 0),
-    "ice40": _Blocks(16, 16, 16, 11),
-}
-
-
-def _tiles(family: Family, a: int, b: int) -> int:
-    """DSP blocks of a product of unsigned or sign-extended operands of ``a`` and ``b`` bits."""
-    blocks = _BLOCKS[family]
-    above = _slices(max(a, b), blocks.wide, blocks.step)
-    below = _slices(min(a, b), blocks.narrow, blocks.step)
-    return sum(min(part) > 1 and sum(part) >= blocks.least for part in product(above, below))
-
-
-def _slices(bits: int, most: int, step: int) -> list[int]:
-    count = max(0, -(-(bits - most) // step))
-    return [step] * count + [bits - count * step]
-
-
-def _multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
-    """Return the operands' bits of one lane's multipliers: accumulator, skip level, gate."""
-    parameters = LaneParameters(graph)
-    products: list[tuple[int, int]] = []
-    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    if any(layer.residual for layer in macs):
-        skip_bits = level_bits(graph, operand_forms(graph, gates=False))
-        products.append((skip_bits, parameters["residual"].width))
-    gated_bits = [layer.gate.gated_bits for layer in macs if layer.gate]
-    widest = max(_acc_bits(graph), *gated_bits, 0)
-    if gated_bits:
-        products += _in_limbs(widest, level_bits(graph, operand_forms(graph, residuals=False)))
-    return products + _in_limbs(widest, parameters["multiplier"].width)
-
-
-def _in_limbs(signed_bits: int, bits: int) -> list[tuple[int, int]]:
-    """Return the operands' bits of a product that is cut in limbs: the highest is signed."""
-    parts = limbs(signed_bits)
-    return [(part.stop - part.start, bits + (part is parts[-1])) for part in parts]
-
-
-def _acc_bits(graph: QuantGraph) -> int:
-    return max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer))
-
-
-def _level_bits(tables: LevelTables) -> tuple[int, int]:
-    return (
-        int(tables.weight_levels.max()).bit_length(),
-        int(tables.act_levels.max()).bit_length(),
-    )
-
-
-# ---------------------------------------------------------------- LUTs and flip-flops
-
-
 @dataclass(frozen=True)
 class Terms:
     """What LUTs are spent on, in bits; a table of n inputs counts ``2**(n - inputs of a LUT)``."""
@@ -210,7 +98,7 @@ class Terms:
     threshold_bits: int  # of the staircases' constants
     lane_bits: int  # of requantization: sums and shifts
     word_bits: int  # of a word of activation memory
-    mux_bits: int  # of the multiplexers behind memories deeper than a block RAM
+    mux_bits: int  # of the multiplexers behind memories deeper than a block RAM, or before taps
     rom_bits: int  # of constant memories left to logic
     pixel_bits: int  # of the tables from pixel to code
     control: int  # one
@@ -225,21 +113,22 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     shifts = len({layer.shift for layer in macs})
     sum_bits = max(layer.value_bits + layer.shift for layer in macs)
     value_bits = max(layer.value_bits for layer in macs)
-    multipliers = 0 if target.dsps else sum(a * b for a, b in _multipliers(graph)) * plan.lanes
+    multipliers = 0 if target.dsps else sum(a * b for a, b in lane_multipliers(graph)) * plan.lanes
     source = graph.input
     code_bits = len(source.tables) * source.tensor.parts * graph.act_bits
-    tables, recoded, array_multipliers = _products(graph, plan, inputs)
+    tables, recoded, array_multipliers = _products(graph, program, inputs)
+    choices = _own_products(program) * graph.act_bits
     return Terms(
         product_bits=tables,
         recoded_bits=recoded,
         multiplier_bits=multipliers + (0 if target.dsps else array_multipliers),
         adder_bits=plan.rows * sum(_adders(graph, plan.cols)),
-        held_bits=plan.rows * _acc_bits(graph),
+        held_bits=plan.rows * acc_bits(graph),
         compare_bits=plan.lanes * compares,
         threshold_bits=plan.lanes * thresholds,
         lane_bits=plan.lanes * (2 * sum_bits + (shifts - 1) * value_bits),
         word_bits=plan.cols * graph.act_bits,
-        mux_bits=sum(cells.mux_bits for cells in placed),
+        mux_bits=sum(cells.mux_bits for cells in placed) + choices,
         rom_bits=sum(cells.rom_bits for cells in placed),
         pixel_bits=program.loading.channels_per_beat * code_bits * _table(source.bits, inputs),
         control=1,
@@ -251,18 +140,47 @@ def _table(address_bits: int, inputs: int) -> int:
     return 1 << max(0, address_bits - inputs)
 
 
-def _products(graph: QuantGraph, plan: Plan, inputs: int) -> tuple[int, int, int]:
+def _products(graph: QuantGraph, program: Schedule, inputs: int) -> tuple[int, int, int]:
     """Return bits of products and of recoded digits and, for levels, of the array's multipliers."""
-    macs, wires = plan.macs_per_cycle, graph.weight_bits - 1
+    plan, own = program.plan, _own_products(program)
+    columns = plan.cols - own // plan.rows
+    tables, recoded = _product(graph, inputs)
+    own_tables, own_recoded = _product_alone(graph, inputs)
+    multipliers = 0
+    if isinstance(graph.arithmetic, LevelTables):
+        weight, act = factor_bits(graph.arithmetic)
+        multipliers = plan.macs_per_cycle * weight * act
+    return (
+        plan.rows * columns * tables + own * own_tables,
+        columns * recoded + own * own_recoded,
+        multipliers,
+    )
+
+
+def _own_products(program: Schedule) -> int:
+    """Count the products whose digit a row may choose for itself."""
+    return program.plan.rows * program.taps if program.taps > 1 else 0
+
+
+def _product(graph: QuantGraph, inputs: int) -> tuple[int, int]:
+    """Return table bits of a product, and those that recode its digit."""
+    wires, digit = graph.weight_bits - 1, _table(graph.act_bits, inputs)
     match graph.arithmetic:
         case ProductTable():
             tables = sum(_table(wires + bits, inputs) for bits in _recoded_bits(graph))
-            recoded = _signals(graph, inputs) * _table(graph.act_bits, inputs)
-            return macs * tables, plan.cols * recoded, 0
+            return tables, _signals(graph, inputs) * digit
         case LevelTables():
-            weight, act = _level_bits(graph.arithmetic)
-            recoded = act * _table(graph.act_bits, inputs)
-            return macs * weight * _table(wires, inputs), plan.cols * recoded, macs * weight * act
+            weight, act = factor_bits(graph.arithmetic)
+            return weight * _table(wires, inputs), act * digit
+
+
+def _product_alone(graph: QuantGraph, inputs: int) -> tuple[int, int]:
+    """Do the same where no row shares the digit: recoded or not, as is smaller."""
+    shared = _product(graph, inputs)
+    if isinstance(graph.arithmetic, LevelTables):
+        return shared
+    whole = _table(graph.weight_bits - 1 + graph.act_bits, inputs)
+    return min(shared, (len(_recoded_bits(graph)) * whole, 0), key=sum)
 
 
 def _recoded_bits(graph: QuantGraph) -> list[int]:
@@ -273,7 +191,7 @@ def _recoded_bits(graph: QuantGraph) -> list[int]:
             columns = ((products >> bit & 1).T.tolist() for bit in bits)
             return [log2_ceil(len({tuple(column) for column in bit})) for bit in columns]
         case LevelTables():
-            return [1] * _level_bits(graph.arithmetic)[1]
+            return [1] * factor_bits(graph.arithmetic)[1]
 
 
 def _signals(graph: QuantGraph, inputs: int) -> int:
@@ -289,7 +207,7 @@ def _adders(graph: QuantGraph, cols: int) -> list[int]:
     chains = [(at * most).bit_length() for at in range(2, chain + 1)] * (cols // chain)
     sums = [chain << level for level in range(1, log2_ceil(cols // chain) + 1)]
     tree = [cols // many * (many * most).bit_length() for many in sums]
-    return [*chains, *tree, _acc_bits(graph)]
+    return [*chains, *tree, acc_bits(graph)]
 
 
 def _largest_product(graph: QuantGraph) -> int:
@@ -382,18 +300,20 @@ def _cost(terms: Terms, costs: Costs) -> float:
     return sum(getattr(terms, term.name) * getattr(costs, term.name) for term in fields(Terms))
 
 
-def _ffs(graph: QuantGraph, plan: Plan, terms: Terms, inputs: int) -> float:
+def _ffs(graph: QuantGraph, program: Schedule, terms: Terms, inputs: int) -> float:
     """Count the registers of the array; those of lanes and control are fitted."""
-    wires = graph.weight_bits - 1
+    plan, wires = program.plan, graph.weight_bits - 1
     tables = sum(min(2, _table(wires + bits, inputs)) for bits in _recoded_bits(graph))
     if isinstance(graph.arithmetic, LevelTables):
         tables = _largest_product(graph).bit_length()
-    lag = sum(max(0, col % min(CHAIN, plan.cols) - 1) for col in range(plan.cols)) / plan.cols
-    digit = graph.weight_bits * (2 + lag)  # what waits while activations are recoded, and later
+    wait = sum(lag(col, plan.cols) for col in range(plan.cols)) / plan.cols
+    digit = graph.weight_bits * (2 + wait)  # what waits while activations are recoded, and later
     row = plan.cols * (digit + tables + 2) + sum(_adders(graph, plan.cols))
-    column = _signals(graph, inputs) * (2 + lag)
+    column = _signals(graph, inputs) * (2 + wait)
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
     lanes += plan.lanes * units.guess_registers(macs)
     gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
-    return plan.rows * row + plan.cols * column + lanes + gathered + 390
+    recoded = max(graph.act_bits, _product_alone(graph, inputs)[1])
+    own = _own_products(program) * (graph.act_bits + recoded)
+    return plan.rows * row + plan.cols * column + own + lanes + gathered + 390

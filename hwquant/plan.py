@@ -30,6 +30,7 @@ MAX_STREAM_BITS = 1024
 
 WALK_DELAY = 1  # step -> its addresses at the memories
 MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice of bank or padding
+TAP_DELAY = 3  # a tap's address -> the address that finds what was pushed: read, register, write
 RECODE_DELAY = 1  # codes to what products need of them
 PRODUCT_DELAY = 1
 CHAIN = 4  # columns whose products are added one after the other, before the tree of adders
@@ -130,6 +131,19 @@ def adder_stages(cols: int) -> int:
     """Cycles from the products of a row to their sum: those of a chain, then of a tree."""
     chain = min(CHAIN, cols)
     return chain - 1 + log2_ceil(cols // chain)
+
+
+def lag(col: int, cols: int) -> int:
+    """Cycles by which the digits of a column come later than those of the first."""
+    return max(0, col % min(CHAIN, cols) - 1)
+
+
+def tap_columns(cols: int) -> list[int]:
+    """Columns in which rows may take a tap of their own channel, in the order of the taps.
+
+    Those whose digits wait anyway, for the choice takes a cycle; the shortest wait first.
+    """
+    return sorted((col for col in range(cols) if lag(col, cols)), key=lambda col: lag(col, cols))
 
 
 def activation_delay(activation: Staircase) -> int:

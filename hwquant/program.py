@@ -7,9 +7,11 @@ from hwquant.channel_walk import ChannelWalk
 from hwquant.ir import MacLayer, MaxPoolLayer
 from hwquant.layout import Layout
 from hwquant.placement import Placement
-from hwquant.plan import Plan
+from hwquant.plan import Plan, log2_ceil
+from hwquant.row_walk import RowWalk
 
 SUM_LEVELS = 5  # loops of the sequencer within a sum, innermost first: see Loops
+TAP_LEVELS = (0, 2, 3, -3)  # loops within a tile that count the words of a column
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Loops:
     digit | row group, output column, output row; the bar ends a sum. Max pooling uses digit, kernel
     column, kernel row, -, - | channel group, output column, output row. Networks in which several
     row groups of a layer read the same words have one level more, first behind the bar: those row
-    groups, then as *row group* the next words. Networks with streamed weights have the tiles of a
-    layer as the last level, see ``weight_stream``.
+    groups, then as *row group* the next words. Column by column (``RowWalk``) there is one kernel
+    column, and *output column* counts the columns that are read. Networks with streamed weights
+    have the tiles of a layer as the last level, see ``weight_stream``.
     """
 
     counts: tuple[int, ...]
@@ -80,7 +83,8 @@ class LayerProgram:
     """One layer as the sequencer runs it; addresses are already those of the memories.
 
     ``walk`` and ``out_layout`` are for the memories' images; the lanes drain ``chunks`` a pixel.
-    ``waits`` are the cycles in which the layer waits for streamed weights.
+    ``stride`` and ``kernel`` are those of the walk, as ``row`` has them. ``waits`` are the cycles
+    in which the layer waits for streamed weights.
     """
 
     name: str
@@ -90,6 +94,7 @@ class LayerProgram:
     output: Placement | None
     out_layout: Layout
     walk: ChannelWalk
+    row: RowWalk
     chunks: int
     loops: Loops
     act_base: int
@@ -113,9 +118,35 @@ class LayerProgram:
         return max(self.loops.steps_per_sum, self.pace)
 
     @property
+    def walk_cycles(self) -> int:
+        """Cycles in which the sequencer walks, if weights are there."""
+        return self._cycles(self.sum_cycles)
+
+    @property
     def steps(self) -> int:
         """Cycles in which the sequencer walks or waits for weights."""
-        return self.loops.sums * self.sum_cycles + self.waits
+        return self.walk_cycles + self.waits
+
+    @property
+    def reads(self) -> int:
+        """Cycles in which it reads: those of ``steps`` in which it waits for nothing."""
+        return self._cycles(self.loops.steps_per_sum)
+
+    @property
+    def lead_cycles(self) -> int:
+        """Cycles of the columns of a row that come before its first sum."""
+        return self.row.lead * self._column_cycles
+
+    @property
+    def _column_cycles(self) -> int:
+        """Cycles of a column without a sum: its words are read once."""
+        return self.loops.steps_per_sum // self.loops.counts[SUM_LEVELS - 1]
+
+    def _cycles(self, of_sum: int) -> int:
+        width = self.layer.output.width
+        columns = self.row.columns(width)
+        of_row = width * of_sum + (columns - width) * self._column_cycles
+        return self.loops.sums // columns * of_row
 
     @property
     def weight_words(self) -> int:
@@ -176,3 +207,15 @@ class Schedule:
     def weight_depth(self) -> int:
         """Depth of the weight memory: of the ROM, or of the buffer behind the stream."""
         return self.buffer_words if self.plan.is_streamed else self.weight_words
+
+    @property
+    def taps(self) -> int:
+        """Taps that a beat of a depthwise layer takes at most."""
+        return max(program.row.taps for program in self.layers)
+
+    @property
+    def tap_bits(self) -> tuple[int, ...]:
+        """Bits of the counters at ``TAP_LEVELS`` in layers of several taps a beat."""
+        end = -1 if self.plan.is_streamed else None  # the last level counts tiles
+        counts = [program.loops.counts[:end] for program in self.layers if program.row.taps > 1]
+        return tuple(log2_ceil(max((c[at] for c in counts), default=1)) for at in TAP_LEVELS)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from hwquant import plan as timing
-from hwquant.channel_walk import channel_walk, dense_walk
+from hwquant.channel_walk import ChannelWalk, channel_walk, dense_walk
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import (
     INPUT,
@@ -22,6 +22,7 @@ from hwquant.layout import Layout, layouts
 from hwquant.placement import Placement, packed_kernel, place
 from hwquant.plan import Plan, log2_ceil
 from hwquant.program import SUM_LEVELS, LayerProgram, Loading, Loops, ResidualWalk, Schedule
+from hwquant.row_walk import RowWalk, row_walks
 from hwquant.weight_stream import beats_of_word, buffer_words, tiled, with_waits
 
 
@@ -47,7 +48,8 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     for layer in graph.layers:
         match layer:
             case MacLayer():
-                program = _mac_program(graph, plan, places, lies, layer, packed)
+                walks = _mac_programs(graph, plan, places, lies, layer, packed)
+                program = min(walks, key=lambda program: program.steps)
                 program = replace(program, weight_base=weight_base, param_base=param_base)
                 param_base += program.chunks
             case MaxPoolLayer():
@@ -96,24 +98,37 @@ def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer 
     return Loading(True, channels, beats, lead, positions, kernel, stride, per_beat, cycles)
 
 
-def _mac_program(
+def _mac_programs(
     graph: QuantGraph,
     plan: Plan,
     places: dict[str, Placement],
     lies: dict[str, Layout],
     layer: MacLayer,
     packed: MacLayer | None,
-) -> LayerProgram:
-    source, out_layout = places[layer.source], lies[layer.name]
-    is_packed = packed is layer
-    if is_packed:
-        walk = dense_walk(1, out_layout.extent, plan.rows)
+) -> list[LayerProgram]:
+    """Return the programs that compute a layer, one for each way along a row of its source."""
+    source, out_layout = places[layer.source].layout, lies[layer.name]
+    if packed is layer:
+        walk, rows = dense_walk(1, out_layout.extent, plan.rows), [RowWalk(1, 1, 0)]
     else:
-        to_memory = layer.name in places
-        walk = channel_walk(layer, source.layout, out_layout, plan.rows, to_memory=to_memory)
-    kernel = (layer.kernel[0], 1) if is_packed else layer.kernel
-    stride = (layer.stride[0], 1) if is_packed else layer.stride
-    origin = (-layer.pads[0], 0 if is_packed else -layer.pads[1])
+        walk = channel_walk(layer, source, out_layout, plan.rows, to_memory=layer.name in places)
+        digits = graph.tensor(layer.source).read_parts
+        rows = row_walks(layer, source, out_layout, walk, digits, plan)
+    return [_mac_program(graph, plan, places, out_layout, layer, walk, row) for row in rows]
+
+
+def _mac_program(
+    graph: QuantGraph,
+    plan: Plan,
+    places: dict[str, Placement],
+    out_layout: Layout,
+    layer: MacLayer,
+    walk: ChannelWalk,
+    along: RowWalk,
+) -> LayerProgram:
+    source = places[layer.source]
+    kernel, stride = (layer.kernel[0], along.kernel), (layer.stride[0], along.stride)
+    origin = (-layer.pads[0], along.origin)
     weight_digits = layer.weights.shape[0]
     pixel, row = source.pitch, source.width * source.pitch
     window = walk.count if layer.shared else walk.count * kernel[0] * kernel[1]
@@ -126,7 +141,7 @@ def _mac_program(
             weight_digits,
             walk.repeat,
             walk.row_groups // walk.repeat,
-            layer.output.width,
+            along.columns(layer.output.width),
             layer.output.height,
         ),
         act_strides=(
@@ -167,6 +182,7 @@ def _mac_program(
         output=places.get(layer.name),
         out_layout=out_layout,
         walk=walk,
+        row=along,
         chunks=chunks,
         loops=loops,
         act_base=source.base + origin[0] * row + origin[1] * pixel,
@@ -272,6 +288,7 @@ def _pool_program(plan: Plan, places: dict[str, Placement], layer: MaxPoolLayer)
         output=places[layer.name],
         out_layout=source.layout,
         walk=dense_walk(source.groups, source.layout.extent, plan.rows),
+        row=RowWalk(layer.kernel[1], layer.stride[1], origin[1]),
         chunks=0,
         loops=loops,
         act_base=source.base + origin[0] * row + origin[1] * pixel,

@@ -86,13 +86,14 @@ def with_waits(
     arrivals = _Arrivals(-loading.lead * loading.cycles_per_beat, beats, buffer_words(programs))
     start = loading.cycles
     for program in programs:
-        beats_of_sum, sums = program.loops.steps_per_sum, program.loops.sums // program.tiles
+        of_tile = program.walk_cycles // program.tiles
+        before_end = program.lead_cycles + program.sum_cycles  # of the tile's first sum
         last_step, waits = start + FETCH_CYCLES - 1, 0
         for _ in range(program.tiles):
             there = arrivals.take(program.tile_words)
-            wait = max(0, there + beats_of_sum - (last_step + program.sum_cycles))
+            wait = max(0, there + program.loops.steps_per_sum - (last_step + before_end))
             waits += wait
-            last_step += wait + sums * program.sum_cycles
+            last_step += wait + of_tile
             arrivals.release(last_step, program.tile_words)
         found.append(replace(program, waits=waits, cycles=program.cycles + waits))
         start += found[-1].cycles

@@ -24,6 +24,7 @@ from hwquant.quantize import quantize, search_sites
 from hwquant.report import installed
 
 BITS = ((8, 8), (6, 6), (4, 4), (3, 4))
+PAPER = {"levels": "rounded", "search": "weights", "variance_correction": False}
 METHODS = ("log", "uniform", "power")
 NORMS = (1.0, 1.5, 2.0, 3.0, 4.0, math.inf)
 Row = Callable[[QuantConfig, str], str]
@@ -52,8 +53,7 @@ sampling error (one standard deviation) of one top-1 on n images, which rows of 
 def rower(models: Path, entry: dict[str, Any], limit: int) -> tuple[QuantConfig, Row]:
     """The configuration of a network, and what makes a line of a table of a variant of it."""
     model = models / entry["file"]
-    mean, std = tuple(entry["mean"]), tuple(entry["std"])
-    graph, base = load(model), QuantConfig(mean=mean, std=std, levels="rounded", search="weights")
+    graph, base = load(model), QuantConfig(mean=(*entry["mean"],), std=(*entry["std"],), **PAPER)
     images = dataset.load(models / entry["data"], graph.shapes[INPUT], 0, 255, limit=limit)
     weights = [site.weight for site in search_sites(graph, base)]
     layers = [Sorted.of_weights(weight, np.ones(weight.shape[:2])) for weight in weights]

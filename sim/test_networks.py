@@ -82,6 +82,7 @@ def test_random_networks_equal_golden(seed: int, tmp_path: Path) -> None:
 
 WIDE = frozenset({"depthwise", "depthwise pads", "gate", "gaps"})
 DETAILED = frozenset({"detailed residual", "detailed gate", "detail pads"})
+TAPS = frozenset({"taps from pads", "taps apart"})
 
 
 def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGraph, IntArray]:
@@ -117,6 +118,25 @@ def test_networks_with_streamed_weights_equal_golden(
     plan: Plan, wants: Set[str], tmp_path: Path
 ) -> None:
     graph, images = wide_network(plan, 1, wants)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "wants"),
+    [
+        (Plan(8, 8, 2, "xc7a100t"), TAPS),
+        (Plan(16, 8, 4), TAPS),
+        (Plan(8, 8, 2, stream_bits=2), TAPS | {"taps in tiles"}),
+        (Plan(8, 8, 2, stream_bits=256), TAPS | {"taps in tiles"}),
+    ],
+    ids=["lut6", "lut4", "late weights", "early weights"],
+)
+def test_networks_of_several_taps_a_beat_equal_golden(
+    plan: Plan, wants: Set[str], tmp_path: Path
+) -> None:
+    graph, images = wide_network(plan, 6, wants)
     emit(graph, plan, tmp_path)
     assert_equal(tmp_path, graph, images)
 
@@ -237,13 +257,17 @@ def altered_weight(graph: QuantGraph) -> QuantGraph:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("alter", "wants"),
-    [(altered_depthwise, WIDE), (altered_gate, WIDE), (altered_detail, DETAILED)],
+    ("alter", "wants", "plan"),
+    [
+        (altered_depthwise, WIDE, Plan(4, 4, 2)),
+        (altered_depthwise, TAPS, Plan(8, 8, 2)),
+        (altered_gate, WIDE, Plan(4, 4, 2)),
+        (altered_detail, DETAILED, Plan(4, 4, 2)),
+    ],
 )
 def test_sabotage_of_a_wide_network_is_seen(
-    alter: Callable[[QuantGraph], QuantGraph], wants: Set[str], tmp_path: Path
+    alter: Callable[[QuantGraph], QuantGraph], wants: Set[str], plan: Plan, tmp_path: Path
 ) -> None:
-    plan = Plan(4, 4, 2)
     for seed in range(20):
         graph, images = wide_network(plan, seed, wants)
         wanted = expected(graph, images)

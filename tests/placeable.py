@@ -8,7 +8,7 @@ import numpy as np
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, QuantGraph
 from hwquant.plan import Plan
-from hwquant.program import Schedule
+from hwquant.program import LayerProgram, Schedule
 from hwquant.schedule import schedule
 from tests.random_graphs import Limits, random_graph
 
@@ -52,6 +52,24 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
             seen.update({"depthwise"} if layer.is_depthwise and step.walk.step else ())
             pads = any(layer.pads) and graph.tensor(layer.source).pad_code.any()
             seen.update({"depthwise pads"} if layer.is_depthwise and pads else ())
+            seen.update(_taps(graph, step))
+    return seen
+
+
+def _taps(graph: QuantGraph, step: LayerProgram) -> set[str]:
+    """Name what a layer of several taps a beat asks of the buffer and the array."""
+    if step.row.taps == 1:
+        return set()
+    seen = {"taps"}
+    seen.update({"taps apart"} if step.row.gap else ())
+    known = step.row.taps - 1 - step.row.lead
+    seen.update(
+        {"taps from pads"} if known and graph.tensor(step.layer.source).pad_code.any() else ()
+    )
+    seen.update({"taps in tiles"} if step.tiles > 1 else ())
+    seen.update({"taps of two words"} if step.walk.count > 1 else ())
+    seen.update({"taps of two digits"} if step.loops.counts[3] > 1 else ())
+    seen.update({"taps of the last"} if step.output is None else ())
     return seen
 
 

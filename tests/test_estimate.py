@@ -11,7 +11,8 @@ from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.errors import BadInput, DoesNotFit
-from hwquant.estimate import LUT_PERCENT, estimate, memories, unit_dsps
+from hwquant.estimate import LUT_PERCENT, estimate
+from hwquant.estimate_blocks import memories, unit_dsps
 from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create
@@ -31,6 +32,18 @@ MEASURED = [
     (Plan(16, 16, 4), "xc7a100t", (15065, 15645, 7, 12)),
     (Plan(4, 4, 1), "ice40hx8k", (5085, 2610, 52, 0)),
 ]
+
+# MLPerf KWS, whose depthwise layers take three taps a beat
+MEASURED_WITH_TAPS = [
+    (Plan(16, 16, 4), "lfe5u-45f", (18132, 15000, 44, 8)),
+    (Plan(16, 16, 4), "xc7a100t", (11117, 14835, 18, 8)),
+    (Plan(8, 8, 2), "xc7a100t", (4672, 5720, 12, 4)),
+]
+
+
+@pytest.fixture(scope="module")
+def depthwise(shared: Path) -> QuantGraph:
+    return quantize(load(shared / "models" / "mlperf_kws_dscnn.onnx"), QuantConfig())
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +120,13 @@ def test_estimates_are_near_what_was_measured(
     assert found.ffs == pytest.approx(ffs, rel=0.15)
     assert brams <= found.brams <= brams + 4
     assert found.dsps == dsps
+
+
+@pytest.mark.parametrize(("plan", "device", "measured"), MEASURED_WITH_TAPS)
+def test_estimates_of_depthwise_layers_are_near_what_was_measured(
+    depthwise: QuantGraph, plan: Plan, device: str, measured: tuple[int, int, int, int]
+) -> None:
+    test_estimates_are_near_what_was_measured(depthwise, plan, device, measured)
 
 
 def test_fits_means_room_for_placement(graph: QuantGraph) -> None:

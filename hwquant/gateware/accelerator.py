@@ -13,11 +13,13 @@ from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.digit_writer import DigitWriter
 from hwquant.gateware.drain import Drain
+from hwquant.gateware.fields import Fields
 from hwquant.gateware.images import parameter_words, weight_words
 from hwquant.gateware.loader import Loader
 from hwquant.gateware.mac_array import MacArray, MacForm
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
+from hwquant.gateware.tap_buffer import TapBuffer
 from hwquant.gateware.weight_buffer import WeightBuffer
 from hwquant.ir import MacLayer, QuantGraph
 from hwquant.plan import MEMORY_DELAY, Plan, weight_word_bits
@@ -36,6 +38,7 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
         graph.part_shift,
         graph.arithmetic,
         lut_inputs(plan),
+        schedule.taps,
     )
 
 
@@ -133,6 +136,8 @@ class Accelerator(Component):
             array.i.valid.eq(valid & ~to_pool),
         ]
         wiring.connect(m, array.o, drain.i)
+        if schedule.taps > 1:
+            self._add_taps(m, array, word, delayed(m, pad_word, 1, "edge_word"))
 
         # the residual operand
         m.d.comb += [
@@ -209,6 +214,26 @@ class Accelerator(Component):
             sequencer.filled.eq(buffer.filled),
         ]
         return buffer.word
+
+    def _add_taps(self, m: Module, array: MacArray, word: Value, edge_word: Value) -> None:
+        """Add the words of the columns before to the newest, ``word``."""
+        schedule, sequencer = self._schedule, self._sequencer
+        walk = sequencer.walk
+        m.submodules["taps"] = buffer = TapBuffer(len(word), schedule.taps, len(walk.tap_address))
+        fields = Fields(m, schedule, sequencer.layer, sequencer.start)
+        wait = MEMORY_DELAY - READ_DELAY
+        push, edge, fill = delayed(m, Cat(walk.push, walk.edge, walk.fill), MEMORY_DELAY, "column")
+        m.d.comb += [
+            buffer.address.eq(delayed(m, walk.tap_address, wait, "tap_address")),
+            buffer.word.eq(word),
+            buffer.push.eq(push),
+            buffer.edge.eq(edge),
+            buffer.pad_word.eq(edge_word),
+            array.taps.as_value().eq(buffer.words.as_value()),
+            array.own.eq(fields.of("own", lambda program: program.row.taps > 1)),
+        ]
+        with m.If(fill):
+            m.d.comb += array.i.valid.eq(0)
 
     @staticmethod
     def _write(m: Module, acts: ActivationMemory, bank: Value, address: Value, word: Value) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
 from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.plan import weight_word_bits
+from hwquant.plan import tap_columns, weight_word_bits
 from hwquant.program import LayerProgram, Schedule
 
 
@@ -57,6 +57,11 @@ def _layer_words(
         places = program.source.layout.positions[inputs]
     group, row = np.divmod(program.out_layout.positions[:, np.newaxis], rows)
     word, col = np.divmod(places, cols)
+    if program.row.taps > 1:
+        # [D, M, 1, KH, KW] -> [D, M, KW, KH, 1]: a tap a column, the last of the kernel first
+        codes = codes[..., ::-1].swapaxes(2, 4)
+        col = np.array(tap_columns(cols)[:kernel_cols])
+        kernel_cols = 1
     word -= walk.first_words()[group]
     shape = (walk.row_groups, kernel_rows, kernel_cols, walk.count, rows, cols, digits)
     ordered = np.zeros(shape, np.int64)

@@ -1,6 +1,6 @@
 """The MAC array: rows of products, adders and exact accumulators."""
 
-from typing import assert_never
+from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
@@ -9,28 +9,17 @@ from amaranth.lib.wiring import In, Out
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.lookup import lookup
-from hwquant.gateware.product_logic import (
-    ProductLogic,
-    Recoded,
-    Source,
-    Table,
-    WeightBit,
-    last_inputs,
-    product_logic,
-)
+from hwquant.gateware.mac_product import MacForm, MacProduct, weight_layout
 from hwquant.gateware.shared import add_shared
-from hwquant.ir import Arithmetic, LevelTables, ProductTable
+from hwquant.ir import Arithmetic
 from hwquant.plan import (
     CHAIN,
     PRODUCT_DELAY,
     RECODE_DELAY,
     adder_stages,
+    lag,
+    tap_columns,
 )
-
-
-def weight_layout(weight_bits: int) -> data.StructLayout:
-    """Sign and magnitude of a weight digit, in the code that the weight memory holds."""
-    return data.StructLayout({"magnitude": unsigned(weight_bits - 1), "negative": 1})
 
 
 def array_beat(rows: int, cols: int, weight_bits: int, act_bits: int) -> data.StructLayout:
@@ -50,130 +39,6 @@ def array_beat(rows: int, cols: int, weight_bits: int, act_bits: int) -> data.St
     )
 
 
-class MacForm:
-    """How the array computes products: what of an activation digit they need, and of what bits.
-
-    Parameters
-    ----------
-    lut_inputs : inputs of the LUTs that products are cut for, 4 or 6
-    """
-
-    def __init__(self, arithmetic: Arithmetic, lut_inputs: int) -> None:
-        match arithmetic:
-            case ProductTable(products):
-                self.logic: ProductLogic | LevelTables = product_logic(products, lut_inputs)
-                self.weight_code = self.logic.code
-                self.signals = tuple(signal.truth for signal in self.logic.signals)
-                largest = int(products.max())
-            case LevelTables(weight_levels, act_levels):
-                self.logic = arithmetic
-                self.weight_code = tuple(range(len(weight_levels)))
-                width = range(int(act_levels.max()).bit_length())
-                self.signals = tuple(tuple(int(v) >> at & 1 for v in act_levels) for at in width)
-                largest = int(weight_levels.max()) * int(act_levels.max())
-            case _:
-                assert_never(arithmetic)
-        self.lut_inputs = lut_inputs
-        self.largest = largest
-        self.product_bits = largest.bit_length()
-
-
-class MacProduct(Component):
-    """One signed product P as a number that is not negative: ``value = P + 2**bits - negative``.
-
-    So a product below zero is inverted, and who adds it up adds ``negative`` as well.
-
-    Members
-    -------
-    x : the functions of the activation digit that products need
-    x_late : the same, a cycle later
-    w : weight digit
-    value, negative : one cycle after ``x``
-
-    A ``late`` product has its registers before the last table of each bit, which then goes into the
-    LUT of the adder's carry, if LUTs have 6 inputs.
-    """
-
-    def __init__(self, weight_bits: int, form: MacForm, *, late: bool) -> None:
-        self._form = form
-        self._late = late
-        super().__init__(
-            {
-                "x": In(len(form.signals)),
-                "x_late": In(len(form.signals)),
-                "w": In(weight_layout(weight_bits)),
-                "value": Out(form.product_bits + 1),
-                "negative": Out(1),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.d.sync += self.negative.eq(self.w.negative)
-        match self._form.logic:
-            case ProductLogic() as logic:
-                self._add_tables(m, logic)
-            case LevelTables(weight_levels, _):
-                levels = [int(level) for level in weight_levels]
-                factor = lookup(levels, self.w.magnitude, max(levels).bit_length())
-                product = Signal(self._form.product_bits)
-                m.d.sync += product.eq(factor * self.x)
-                inverted = product ^ self.negative.replicate(len(product))
-                m.d.comb += self.value.eq(Cat(inverted, ~self.negative))
-            case _:
-                assert_never(self._form.logic)
-        return m
-
-    def _add_tables(self, m: Module, logic: ProductLogic) -> None:
-        places = {signal: at for at, signal in enumerate(logic.signals)}
-        now = Sources(self.x, self.w.magnitude, places)
-        if not self._late:
-            bits = [now.value(bit) ^ self.w.negative for bit in logic.bits]
-            m.d.sync += self.value.eq(Cat(*bits, ~self.w.negative))
-            return
-        magnitude = Signal.like(self.w.magnitude)
-        m.d.sync += magnitude.eq(self.w.magnitude)
-        later = Sources(self.x_late, magnitude, places)
-        room = last_inputs(self._form.lut_inputs)
-        for at, bit in enumerate(logic.bits):
-            tables = [Signal(name=f"table_{at}_{part}") for part in range(len(bit.inputs))]
-            if len(bit.inputs) > room:
-                m.d.sync += tables[0].eq(now.value(bit))
-                last: Value = tables[0]
-            else:
-                inputs: list[Value] = []
-                for table, source in zip(tables, bit.inputs, strict=True):
-                    if isinstance(source, Table):
-                        m.d.sync += table.eq(now.value(source))
-                        inputs.append(table)
-                    else:
-                        inputs.append(later.value(source))
-                last = lookup(bit.truth, Cat(*inputs), 1)
-            m.d.comb += self.value[at].eq(last ^ self.negative)
-        m.d.comb += self.value[-1].eq(~self.negative)
-
-
-class Sources:
-    """Values of the sources of tables in one cycle."""
-
-    def __init__(self, x: Value, magnitude: Value, places: dict[Recoded, int]) -> None:
-        self._x = x
-        self._magnitude = magnitude
-        self._places = places
-
-    def value(self, source: Source) -> Value:
-        """Return the value of a source."""
-        match source:
-            case WeightBit(bit):
-                return self._magnitude[bit]
-            case Recoded():
-                return self._x[self._places[source]]
-            case Table(inputs, truth):
-                return lookup(truth, Cat(*(self.value(part) for part in inputs)), 1)
-            case _:
-                assert_never(source)
-
-
 class MacRow(Component):
     """One output channel: ``cols`` products, registered adders, one accumulator.
 
@@ -190,14 +55,14 @@ class MacRow(Component):
     """
 
     def __init__(
-        self, cols: int, weight_bits: int, acc_bits: int, part_shift: int, form: MacForm
+        self, weight_bits: int, acc_bits: int, part_shift: int, forms: Sequence[MacForm]
     ) -> None:
-        self._cols = cols
+        self._cols = cols = len(forms)
         self._weight_bits = weight_bits
-        self._form = form
+        self._forms = forms
         self._acc_bits = acc_bits
         self._part_shift = part_shift
-        signals = unsigned(len(form.signals))
+        signals = unsigned(max(len(form.signals) for form in forms))
         super().__init__(
             {
                 "x": In(data.ArrayLayout(signals, cols)),
@@ -214,10 +79,9 @@ class MacRow(Component):
         m = Module()
         products: list[tuple[Value, Value]] = []
         chain = min(CHAIN, self._cols)
-        for col in range(self._cols):
-            product = MacProduct(
-                self._weight_bits, self._form, late=col % chain > 0 or self._form.lut_inputs == 4
-            )
+        for col, form in enumerate(self._forms):
+            late = col % chain > 0 or form.lut_inputs == 4
+            product = MacProduct(self._weight_bits, form, late=late)
             m.submodules[f"product_{col}"] = product
             m.d.comb += [
                 product.x.eq(self.x[col]),
@@ -227,7 +91,7 @@ class MacRow(Component):
             products.append((product.value, product.negative))
 
         # sums, each with the sign of one operand that is still to be added
-        most = (1 << self._form.product_bits) + self._form.largest  # of one value
+        most = (1 << self._forms[0].product_bits) + self._forms[0].largest  # of one value
         nodes: list[tuple[Value, Value]] = []
         for start in range(0, self._cols, chain):
             total, pending = products[start]
@@ -279,11 +143,6 @@ def add_computed(a: Value, b: Value, carry: Value, bits: int) -> Value:
     return (Cat(carry, a) - Cat(Const(1, 1), ~wide))[1 : bits + 1]
 
 
-def lag(col: int, cols: int) -> int:
-    """Cycles by which the digits of a column come later than those of the first."""
-    return max(0, col % min(CHAIN, cols) - 1)
-
-
 class MacArray(Component):
     """``rows`` output channels times ``cols`` input channels a cycle.
 
@@ -291,6 +150,9 @@ class MacArray(Component):
     -------
     i : stream of ``array_beat``, always ready
     o : stream of ``rows`` accumulators, always ready; one beat for every ``last``
+    own, taps : rows take taps of their own channels, if the array has any: row r multiplies in
+        column ``tap_columns[t]`` digit ``r % cols`` of the newest word x (t = 0) or of a word
+        before (``taps[t - 1]``, in step with x); ``own`` is constant while there are beats
 
     Timing
     ------
@@ -308,45 +170,53 @@ class MacArray(Component):
         part_shift: int,
         arithmetic: Arithmetic,
         lut_inputs: int,
+        taps: int = 1,
     ) -> None:
         self._shape = (rows, cols, weight_bits)
         self._acc_bits = acc_bits
         self._part_shift = part_shift
-        self._form = MacForm(arithmetic, lut_inputs)
+        self._forms = [MacForm(arithmetic, lut_inputs)] * cols
+        self._own: list[int] = []  # columns in which rows choose
+        if taps > 1:
+            self._own = tap_columns(cols)[:taps]
+            own = MacForm(arithmetic, lut_inputs, is_shared=False)
+            self._forms = [own if col in self._own else f for col, f in enumerate(self._forms)]
         beat = array_beat(rows, cols, weight_bits, act_bits)
         accs = data.ArrayLayout(signed(acc_bits), rows)
+        words = data.ArrayLayout(data.ArrayLayout(unsigned(act_bits), cols), taps - 1)
         super().__init__(
             {
                 "i": In(stream.Signature(beat, always_ready=True)),
                 "o": Out(stream.Signature(accs, always_ready=True)),
             }
+            | ({"own": In(1), "taps": In(words)} if taps > 1 else {})
         )
 
     @property
     def weight_code(self) -> tuple[int, ...]:
         """What the weight memory holds for each magnitude; 0 for 0."""
-        return self._form.weight_code
+        return self._forms[0].weight_code
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols, weight_bits = self._shape
         beat = self.i.payload
-        truths = self._form.signals
+        signals = max(len(form.signals) for form in self._forms)
         now, late = [
-            Signal(data.ArrayLayout(unsigned(len(truths)), cols), name=name)
-            for name in ("x", "x_late")
+            Signal(data.ArrayLayout(unsigned(signals), cols), name=name) for name in ("x", "x_late")
         ]
         w = Signal(beat.w.shape())
-        for col in range(cols):
-            recode = Recode(len(beat.x[col]), truths)
-            add_shared(m, f"recode_{col}", "mac_recode", recode, platform)
+        for col, form in enumerate(self._forms):
             cycles, name = lag(col, cols), f"x_{col}"
-            recoded = delayed(m, recode.o, cycles, name)
-            m.d.comb += [
-                recode.i.eq(beat.x[col]),
-                now[col].eq(recoded),
-                late[col].eq(delayed(m, recoded, 1, f"{name}_late")),
-            ]
+            if col not in self._own:
+                recode = Recode(len(beat.x[col]), form.signals)
+                add_shared(m, f"recode_{col}", "mac_recode", recode, platform)
+                recoded = delayed(m, recode.o, cycles, name)
+                m.d.comb += [
+                    recode.i.eq(beat.x[col]),
+                    now[col].eq(recoded),
+                    late[col].eq(delayed(m, recoded, 1, f"{name}_late")),
+                ]
             for row in range(rows):
                 digit = Value.cast(beat.w[row][col])
                 digit = delayed(m, digit, RECODE_DELAY + cycles, f"w_{row}_{col}")
@@ -356,7 +226,7 @@ class MacArray(Component):
         first, shift, last, valid = delayed(m, flags, delay, "flags")
         m.d.sync += self.o.valid.eq(last)
         for row in range(rows):
-            mac_row = MacRow(cols, weight_bits, self._acc_bits, self._part_shift, self._form)
+            mac_row = MacRow(weight_bits, self._acc_bits, self._part_shift, self._forms)
             add_shared(m, f"row_{row}", "mac_row", mac_row, platform)
             m.d.comb += [
                 mac_row.x.eq(now),
@@ -367,7 +237,23 @@ class MacArray(Component):
                 mac_row.valid.eq(valid),
                 self.o.payload[row].eq(mac_row.acc),
             ]
+            if self._own:
+                self._take_taps(m, row, mac_row, platform)
         return m
+
+    def _take_taps(self, m: Module, row: int, mac_row: MacRow, platform: object) -> None:
+        """Have a row choose its digits in some columns: what it takes is for it to recode."""
+        x = self.i.payload.x
+        for col, word in zip(self._own, (x, *self.taps), strict=True):
+            name = f"x_{row}_{col}"
+            recode = Recode(len(x[col]), self._forms[col].signals)
+            add_shared(m, f"recode_{row}_{col}", "tap_recode", recode, platform)
+            digit = Mux(self.own, word[row % len(x)], x[col])
+            m.d.comb += [
+                recode.i.eq(delayed(m, digit, lag(col, len(x)), name)),
+                mac_row.x[col].eq(recode.o),
+                mac_row.x_late[col].eq(delayed(m, recode.o, 1, f"{name}_late")),
+            ]
 
 
 class Recode(Component):

@@ -11,7 +11,7 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
 from hwquant.plan import FETCH_CYCLES
-from hwquant.program import SUM_LEVELS, LayerProgram, Schedule
+from hwquant.program import SUM_LEVELS, TAP_LEVELS, LayerProgram, Schedule
 
 
 class Walk(wiring.Signature):
@@ -24,9 +24,15 @@ class Walk(wiring.Signature):
     digit : which digit of a max pool's word this is
     pad : the position lies outside the image
     pad_word : what is read there
+
+    Where layers are walked column by column, too:
+
+    fill : the column has no sum: this is no beat
+    push, tap_address, edge : see ``TapBuffer``
     """
 
-    def __init__(self, act_bits: int, weight_bits: int, word_bits: int) -> None:
+    def __init__(self, act_bits: int, weight_bits: int, word_bits: int, tap_bits: int) -> None:
+        columns = {"fill": Out(1), "push": Out(1), "tap_address": Out(tap_bits), "edge": Out(1)}
         super().__init__(
             {
                 "valid": Out(1),
@@ -40,6 +46,7 @@ class Walk(wiring.Signature):
                 "pad": Out(1),
                 "pad_word": Out(word_bits),
             }
+            | (columns if tap_bits else {})
         )
 
 
@@ -64,10 +71,13 @@ class Sequencer(Component):
         depth = max(schedule.bank_words)
         self._act_address_bits = max(1, (depth - 1).bit_length())
         self._weight_address_bits = max(1, (schedule.weight_depth - 1).bit_length())
-        self._word_bits = schedule.plan.cols * graph.act_bits
+        word_bits = schedule.plan.cols * graph.act_bits
+        tap_bits = sum(schedule.tap_bits)
         count = len(schedule.layers)
         ports = {
-            "walk": Out(Walk(self._act_address_bits, self._weight_address_bits, self._word_bits)),
+            "walk": Out(
+                Walk(self._act_address_bits, self._weight_address_bits, word_bits, tap_bits)
+            ),
             "layer": Out(range(max(2, count))),
             "start": Out(1),
             "loading": Out(1),
@@ -133,8 +143,7 @@ class Sequencer(Component):
         walk = self.walk
         may_step = running & ~(sum_ends & ~is_paced) & ~(sum_starts & is_last & ~self.credit)
         if is_streamed:
-            tile_starts = Cat(at_start[i] for i in image).all()
-            may_step &= ~(tile_starts & ~self.filled)
+            may_step &= ~(sum_starts & ~self.filled)
             m.d.comb += self.tile_ends.eq(step & Cat(at_end[i] for i in image).all())
         m.d.comb += [
             sum_ends.eq(Cat(at_end[:SUM_LEVELS]).all()),
@@ -228,7 +237,50 @@ class Sequencer(Component):
                     with m.Else():
                         m.d.sync += [self.layer.eq(self.layer + 1), self.status.eq(self.status + 1)]
                         m.next = "FETCH"
+        if self._schedule.taps > 1:
+            counts, starts, ends = (
+                [flags[i] for i in image] for flags in (counters, at_start, at_end)
+            )
+            self._skip_sums(m, fields, counts, starts, ends, running, step, sum_starts, way_weight)
         return m
+
+    def _skip_sums(
+        self,
+        m: Module,
+        fields: Fields,
+        counters: list[Signal],
+        at_start: list[Signal],
+        at_end: list[Signal],
+        running: Value,
+        step: Signal,
+        sum_starts: Signal,
+        way_weight: Signal,
+    ) -> None:
+        """Walk columns without a sum once, whatever the weights' digits, and wait for nothing."""
+        walk = self.walk
+        lead, gap = fields.of("lead", lambda p: p.row.lead), fields.of("gap", lambda p: p.row.gap)
+        left = Signal(max(len(lead), len(gap)))  # columns before the next with a sum
+        left_then, fill, fill_then = Signal.like(left), Signal(), Signal()
+        moves = fields.loaded | (step & Cat(at_end[:-2]).all())
+        starts = fields.loaded | at_end[-2]
+        m.d.comb += [left_then.eq(left), fill_then.eq(left_then != 0)]
+        with m.If(moves):
+            m.d.comb += left_then.eq(Mux(starts, lead, Mux(fill, left - 1, gap)))
+        with m.If(fill):
+            m.d.comb += [sum_starts.eq(0), step.eq(running)]
+            m.d.sync += way_weight.eq(0)
+        with m.If(fill_then):
+            m.d.sync += at_end[SUM_LEVELS - 1].eq(1)
+        widths = self._schedule.tap_bits
+        parts = (counters[at][:bits] for at, bits in zip(TAP_LEVELS, widths, strict=True))
+        m.d.sync += [
+            left.eq(left_then),
+            fill.eq(fill_then),
+            walk.fill.eq(fill),
+            walk.push.eq(step & at_end[SUM_LEVELS - 1]),
+            walk.tap_address.eq(Cat(*parts)),
+            walk.edge.eq(at_start[-2]),
+        ]
 
     @staticmethod
     def _flush(program: LayerProgram) -> int:

@@ -79,6 +79,9 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
         (Plan(4, 4, 2), {"detailed residual", "detail pads"}),
         (Plan(4, 4, 1), {"detailed gate", "details unread"}),
         (Plan(8, 4, 2), {"detailed residual", "details pooled"}),
+        (Plan(8, 8, 2), {"taps from pads", "gate"}),
+        (Plan(8, 8, 4), {"taps apart", "taps of two digits"}),
+        (Plan(16, 8, 4), {"taps of two words"}),
     ],
 )
 def test_every_kind_of_layer_equals_the_plan(plan: Plan, wants: set[str], seed: int) -> None:
@@ -89,6 +92,15 @@ def test_every_kind_of_layer_equals_the_plan(plan: Plan, wants: set[str], seed: 
     np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
     planned = [program.loading.cycles, *(step.cycles for step in program.layers)]
     assert frames.layer_cycles == planned
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_last_layer_of_several_taps_waits_for_its_output(seed: int) -> None:
+    rng, plan = np.random.default_rng(seed), Plan(8, 8, 4)
+    graph = placeable_graph(rng, WIDE, plan, wants={"taps of the last"})
+    program, images = schedule(graph, plan), random_images(rng, graph, 2)
+    frames = run_frames(graph, program, images, stalls=seed)
+    np.testing.assert_array_equal(frames.values, golden(graph, images), f"seed {seed}")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -6,6 +6,7 @@ from amaranth.sim import Simulator
 
 from hwquant.gateware.mac_array import MacArray
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
+from hwquant.plan import array_delay, tap_columns
 
 ROWS, COLS, BITS, SHIFT = 2, 8, 4, 3
 
@@ -83,3 +84,45 @@ def test_sums_equal_numpy(draw, acc_bits: int, lut_inputs: int, seed: int) -> No
     simulator.add_testbench(testbench)
     simulator.run()
     assert got == expected, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", [7])
+@pytest.mark.parametrize("lut_inputs", [4, 6])
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("draw", [product_table, level_tables])
+def test_rows_take_taps_of_their_own_channels(draw, own: int, lut_inputs: int, seed: int) -> None:
+    """Of more rows than columns, so that two share a channel; the third tap waits longest."""
+    rng, rows, cols, taps = np.random.default_rng(seed), 16, 8, 3
+    arithmetic = draw(rng)
+    dut = MacArray(rows, cols, BITS, BITS, 24, SHIFT, arithmetic, lut_inputs, taps)
+    x, w = rng.integers(0, 16, (taps, cols)), rng.integers(-7, 8, (rows, cols))
+    digits = np.tile(x[0], (rows, 1))
+    if own:
+        for row in range(rows):
+            digits[row, tap_columns(cols)[:taps]] = x[:, row % cols]
+    got: list[list[int]] = []
+
+    async def testbench(ctx) -> None:
+        weights = [
+            [{"magnitude": dut.weight_code[abs(v)], "negative": int(v < 0)} for v in row]
+            for row in w.tolist()
+        ]
+        beat = {"x": x[0].tolist(), "w": weights, "first": 1, "shift": 0, "last": 1}
+        ctx.set(dut.i.payload, beat)
+        ctx.set(dut.taps, x[1:].tolist())
+        ctx.set(dut.own, own)
+        ctx.set(dut.i.valid, 1)
+        for cycle in range(12):
+            *_, valid, accs = await ctx.tick().sample(dut.o.valid, dut.o.payload)
+            ctx.set(dut.i.valid, 0)
+            ctx.set(dut.i.payload, beat | {"x": [0] * cols})
+            ctx.set(dut.taps, [[0] * cols] * (taps - 1))
+            if valid:
+                assert cycle == array_delay(cols)
+                got.append([accs[row] for row in range(rows)])
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    assert got == [multiply(arithmetic, w, digits).sum(1).tolist()], f"seed {seed}"

@@ -1,0 +1,127 @@
+"""Block RAMs and DSP blocks of a plan: they follow from shapes, as yosys divides them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from hwquant.block_ram import Memory, parts_of
+from hwquant.devices import Device, Family
+from hwquant.gateware import power_activation as units
+from hwquant.gateware.multiply import limbs
+from hwquant.gateware.operand import level_bits, operand_forms
+from hwquant.gateware.requantize import LaneParameters
+from hwquant.ir import Activation, LevelTables, MacLayer, QuantGraph
+from hwquant.plan import Plan, output_depth, weight_word_bits
+from hwquant.program import Schedule
+
+
+def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
+    """Return the parts of weights, activations, lane parameters and taps, and the others whole.
+
+    Those are the output buffer and the units' large tables.
+    """
+    plan = program.plan
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    chunks = sum(step.chunks for step in program.layers)
+    word_bits = plan.cols * graph.act_bits
+    buffer = output_depth(plan, graph, program.layers[-1].pace)
+    words_before = Memory((program.taps - 1) * word_bits, 1 << sum(program.tap_bits), rom=False)
+    whole = (
+        Memory(weight_word_bits(plan, graph), program.weight_depth, rom=not plan.is_streamed),
+        *(Memory(word_bits, words, rom=False) for words in program.bank_words),
+        Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
+    )
+    whole = (*whole, words_before) if program.taps > 1 else whole
+    parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
+    tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
+    return (
+        *parts,
+        Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
+        *tables * plan.lanes,
+    )
+
+
+def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
+    """Count the multipliers of the lanes and, for levels, of the array."""
+    if not target.dsps:
+        return 0
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    lane = sum(_tiles(target.family, a, b) for a, b in lane_multipliers(graph))
+    lane += sum(unit_dsps(unit, target.family) for unit in units.activation_units(macs))
+    tiles = plan.lanes * lane
+    if isinstance(graph.arithmetic, LevelTables):
+        tiles += plan.macs_per_cycle * _tiles(target.family, *factor_bits(graph.arithmetic))
+    return tiles
+
+
+def unit_dsps(records: Sequence[Activation], family: Family) -> int:
+    """DSP blocks of an activation unit; those of xc7 are signed, so unsigned factors take a bit."""
+    total = 0
+    for a, b, is_signed in units.multipliers(records):
+        extra = family == "xc7" and not is_signed
+        total += _tiles(family, a + extra, b + extra)
+    return total
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Factors of one DSP block, and how yosys cuts wider ones: parts of ``step`` bits, the rest."""
+
+    wide: int
+    narrow: int
+    step: int
+    least: int  # bits of a product; smaller ones become logic, as do those with a single bit
+
+
+_BLOCKS: dict[Family, _Blocks] = {
+    "xc7": _Blocks(25, 18, 17, 9),
+    "ecp5": _Blocks(18, 18, 18, 0),
+    "ice40": _Blocks(16, 16, 16, 11),
+}
+
+
+def _tiles(family: Family, a: int, b: int) -> int:
+    """DSP blocks of a product of unsigned or sign-extended operands of ``a`` and ``b`` bits."""
+    blocks = _BLOCKS[family]
+    above = _slices(max(a, b), blocks.wide, blocks.step)
+    below = _slices(min(a, b), blocks.narrow, blocks.step)
+    return sum(min(part) > 1 and sum(part) >= blocks.least for part in product(above, below))
+
+
+def _slices(bits: int, most: int, step: int) -> list[int]:
+    count = max(0, -(-(bits - most) // step))
+    return [step] * count + [bits - count * step]
+
+
+def lane_multipliers(graph: QuantGraph) -> list[tuple[int, int]]:
+    """Return the operands' bits of one lane's multipliers: accumulator, skip level, gate."""
+    parameters = LaneParameters(graph)
+    products: list[tuple[int, int]] = []
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    if any(layer.residual for layer in macs):
+        skip_bits = level_bits(graph, operand_forms(graph, gates=False))
+        products.append((skip_bits, parameters["residual"].width))
+    gated_bits = [layer.gate.gated_bits for layer in macs if layer.gate]
+    widest = max(acc_bits(graph), *gated_bits, 0)
+    if gated_bits:
+        products += _in_limbs(widest, level_bits(graph, operand_forms(graph, residuals=False)))
+    return products + _in_limbs(widest, parameters["multiplier"].width)
+
+
+def _in_limbs(signed_bits: int, bits: int) -> list[tuple[int, int]]:
+    """Return the operands' bits of a product that is cut in limbs: the highest is signed."""
+    parts = limbs(signed_bits)
+    return [(part.stop - part.start, bits + (part is parts[-1])) for part in parts]
+
+
+def acc_bits(graph: QuantGraph) -> int:
+    """Return the width of the widest accumulator."""
+    return max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer))
+
+
+def factor_bits(tables: LevelTables) -> tuple[int, int]:
+    """Return the widths of decoded levels, of a weight and of an activation."""
+    return (
+        int(tables.weight_levels.max()).bit_length(),
+        int(tables.act_levels.max()).bit_length(),
+    )
