@@ -258,7 +258,8 @@ class Costs:
 
 
 # Fitted to the designs of docs/reports.md; those of single units (compare, threshold, lane) to the
-# units alone. iCE40 takes the costs of ECP5, which has the same LUT4, but its multipliers.
+# units alone. iCE40 takes the costs of ECP5, which has the same LUT4, but for multipliers and
+# adders: an array of 16 x 16 takes 7 LUTs a MAC more there (docs/mac.md).
 _ECP5 = Costs(
     product_bits=0.62,
     recoded_bits=0.8,
@@ -291,7 +292,7 @@ _XC7 = Costs(
 )
 _LUTS: dict[Family, Costs] = {
     "ecp5": _ECP5,
-    "ice40": replace(_ECP5, multiplier_bits=2.1),
+    "ice40": replace(_ECP5, multiplier_bits=2.1, adder_bits=2.64),
     "xc7": _XC7,
 }
 

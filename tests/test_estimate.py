@@ -1,7 +1,9 @@
 """Estimates follow measured designs; ``--device`` takes a plan that fits or says what is short."""
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth.hdl import Fragment
@@ -33,6 +35,9 @@ MEASURED = [
     (Plan(4, 4, 1), "ice40hx8k", (5085, 2610, 52, 0)),
 ]
 
+# of more plans, for the network that ships as `gen` makes it: scripts/bench_estimate.py --record
+RECORDED = json.loads((Path(__file__).parent / "measured_cells.json").read_text())
+
 # MLPerf KWS, whose depthwise layers take three taps a beat
 MEASURED_WITH_TAPS = [
     (Plan(16, 16, 4), "lfe5u-45f", (18132, 15000, 44, 8)),
@@ -44,6 +49,11 @@ MEASURED_WITH_TAPS = [
 @pytest.fixture(scope="module")
 def depthwise(shared: Path) -> QuantGraph:
     return quantize(load(shared / "models" / "mlperf_kws_dscnn.onnx"), QuantConfig())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> QuantGraph:
+    return quantize(load(packaged.model_path()), QuantConfig())
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +130,15 @@ def test_estimates_are_near_what_was_measured(
     assert found.ffs == pytest.approx(ffs, rel=0.15)
     assert brams <= found.brams <= brams + 4
     assert found.dsps == dsps
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['device']}-{row['plan']}")
+def test_estimates_are_near_all_that_was_recorded(shipped: QuantGraph, row: dict[str, Any]) -> None:
+    found = estimate(shipped, schedule(shipped, Plan(*row["plan"])), row["device"])
+    assert found.luts == pytest.approx(row["luts"], rel=0.10)
+    assert found.ffs == pytest.approx(row["ffs"], rel=0.20)
+    assert row["brams"] <= found.brams <= row["brams"] + 2
+    assert found.dsps == row["dsps"]
 
 
 @pytest.mark.parametrize(("plan", "device", "measured"), MEASURED_WITH_TAPS)
