@@ -24,7 +24,7 @@ from hwquant.quantize import quantize, search_sites
 from hwquant.report import installed
 
 BITS = ((8, 8), (6, 6), (4, 4), (3, 4))
-PAPER = {"levels": "rounded", "search": "weights", "variance_correction": False}
+PAPER: dict[str, Any] = {"levels": "rounded", "search": "weights", "variance_correction": False}
 METHODS = ("log", "uniform", "power")
 NORMS = (1.0, 1.5, 2.0, 3.0, 4.0, math.inf)
 Row = Callable[[QuantConfig, str], str]

@@ -86,8 +86,8 @@ def main() -> None:
 
 Made by `python scripts/results.py {shlex.join(sys.argv[1:])}` with hwquant
 {__version__}; do not edit. Top-1 in % and, in brackets, the share of images that get float's
-answer. Edge layers 8 bits, static ranges, no data. `n` images; `error` is the sampling error (one
-standard deviation, in points) of one accuracy; rows of one network share images and are paired.
+answer. Edge layers 8 bits, static ranges, no data. `n` images; `error` is a standard deviation, in
+points; rows of a network are paired. On another processor (single precision) they move by less.
 
 | network | data | n | float | error | method | {head} |
 |---|---|---:|---:|---:|---|{"---:|" * len(BITS)}

@@ -82,7 +82,9 @@ def test_random_networks_equal_golden(seed: int, tmp_path: Path) -> None:
 
 WIDE = frozenset({"depthwise", "depthwise pads", "gate", "gaps"})
 DETAILED = frozenset({"detailed residual", "detailed gate", "detail pads"})
+STREAMED = frozenset({"tiles", "tiles of a sum"})
 TAPS = frozenset({"taps from pads", "taps apart"})
+TAPS_IN_TILES = TAPS | {"taps in tiles"}
 
 
 def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGraph, IntArray]:
@@ -95,48 +97,23 @@ def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGr
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("plan", "seed"),
-    [(Plan(4, 4, 2), 1), (Plan(4, 4, 1), 2), (Plan(2, 4, 1), 3), (Plan(8, 4, 2), 4)],
-    ids=lambda value: str(value) if isinstance(value, int) else f"{value.rows}x{value.cols}",
-)
-def test_wide_networks_equal_golden(plan: Plan, seed: int, tmp_path: Path) -> None:
-    graph, images = wide_network(plan, seed)
-    emit(graph, plan, tmp_path)
-    assert_equal(tmp_path, graph, images)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("plan", "wants"),
+    ("plan", "seed", "wants"),
     [
-        (Plan(2, 4, 1, stream_bits=8), WIDE | {"tiles", "tiles of a sum"}),
-        (Plan(4, 4, 2, stream_bits=1), DETAILED | {"tiles"}),
+        pytest.param(Plan(4, 4, 2), 1, WIDE, id="4x4-1"),
+        pytest.param(Plan(4, 4, 1), 2, WIDE, id="4x4-2"),
+        pytest.param(Plan(2, 4, 1), 3, WIDE, id="2x4-3"),
+        pytest.param(Plan(8, 4, 2), 4, WIDE, id="8x4-4"),
+        pytest.param(Plan(4, 4, 2), 1, DETAILED, id="details"),
+        pytest.param(Plan(2, 4, 1, stream_bits=8), 1, STREAMED | WIDE, id="streamed"),
+        pytest.param(Plan(4, 4, 2, stream_bits=1), 1, {"tiles"} | DETAILED, id="streamed details"),
+        pytest.param(Plan(8, 8, 2, "xc7a100t"), 6, TAPS, id="taps of 6-input LUTs"),
+        pytest.param(Plan(16, 8, 4), 6, TAPS, id="taps of 4-input LUTs"),
+        pytest.param(Plan(8, 8, 2, stream_bits=2), 6, TAPS_IN_TILES, id="taps, late weights"),
+        pytest.param(Plan(8, 8, 2, stream_bits=256), 6, TAPS_IN_TILES, id="taps, early weights"),
     ],
-    ids=["wide", "detailed"],
 )
-def test_networks_with_streamed_weights_equal_golden(
-    plan: Plan, wants: Set[str], tmp_path: Path
-) -> None:
-    graph, images = wide_network(plan, 1, wants)
-    emit(graph, plan, tmp_path)
-    assert_equal(tmp_path, graph, images)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("plan", "wants"),
-    [
-        (Plan(8, 8, 2, "xc7a100t"), TAPS),
-        (Plan(16, 8, 4), TAPS),
-        (Plan(8, 8, 2, stream_bits=2), TAPS | {"taps in tiles"}),
-        (Plan(8, 8, 2, stream_bits=256), TAPS | {"taps in tiles"}),
-    ],
-    ids=["lut6", "lut4", "late weights", "early weights"],
-)
-def test_networks_of_several_taps_a_beat_equal_golden(
-    plan: Plan, wants: Set[str], tmp_path: Path
-) -> None:
-    graph, images = wide_network(plan, 6, wants)
+def test_wide_networks_equal_golden(plan: Plan, seed: int, wants: Set[str], tmp_path: Path) -> None:
+    graph, images = wide_network(plan, seed, wants)
     emit(graph, plan, tmp_path)
     assert_equal(tmp_path, graph, images)
 
@@ -156,14 +133,6 @@ def test_one_wrong_bit_of_streamed_weights_is_seen(tmp_path: Path) -> None:
     emit(altered, plan, tmp_path / "altered")
     shutil.copy(tmp_path / "altered" / "weights.hex", tmp_path)
     assert cosim.verify(tmp_path, images, wanted).mismatches
-
-
-@pytest.mark.slow
-def test_networks_with_details_equal_golden(tmp_path: Path) -> None:
-    plan = Plan(4, 4, 2)
-    graph, images = wide_network(plan, 1, DETAILED)
-    emit(graph, plan, tmp_path)
-    assert_equal(tmp_path, graph, images)
 
 
 @pytest.mark.slow
