@@ -7,6 +7,7 @@ from typing import assert_never
 
 from hwquant import __version__, model_file
 from hwquant.gateware.accelerator import Accelerator, create_mac_array, weight_code
+from hwquant.gateware.component import Component
 from hwquant.gateware.images import weight_beats
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import (
@@ -75,13 +76,25 @@ def emit_array(graph: QuantGraph, plan: Plan, directory: Path) -> None:
     UnsupportedModel
         If ``schedule`` cannot place the network on ``plan``.
     """
+    array = {"top": ARRAY, "verilog": [f"{ARRAY}.v"], "macs": plan.macs_per_cycle}
+    unit = create_mac_array(graph, schedule(graph, plan))
+    emit_unit(unit, directory, ARRAY, mac_array=array)
+
+
+def emit_unit(
+    unit: Component, directory: Path, top: str = "unit", **described: object
+) -> tuple[str, ...]:
+    """Write a component alone into ``directory``, as a build directory that ``synthesize`` takes.
+
+    ``described`` is what ``design.json`` says besides. Returns the images of its memories, paths
+    from ``rtl/`` on.
+    """
     library = Library()
-    text = to_rtlil(create_mac_array(graph, schedule(graph, plan)), ARRAY, library)
-    verilog_from_rtlil(text + library.rtlil(), directory / "rtl" / f"{ARRAY}.v")
-    entry = {"top": ARRAY, "verilog": [f"{ARRAY}.v"]}
-    array = entry | {"macs": plan.macs_per_cycle}
-    design = {"schema": SCHEMA} | entry | {"mac_array": array}
+    text = to_rtlil(unit, top, library) + library.rtlil()
+    images = verilog_from_rtlil(text, directory / "rtl" / f"{top}.v", memories="mem")
+    design = {"schema": SCHEMA, "top": top, "verilog": [f"{top}.v"]} | described
     (directory / "design.json").write_text(json.dumps(design, indent=2) + "\n")
+    return images
 
 
 def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) -> dict[str, object]:

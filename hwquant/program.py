@@ -216,6 +216,14 @@ class Schedule:
     @property
     def tap_bits(self) -> tuple[int, ...]:
         """Bits of the counters at ``TAP_LEVELS`` in layers of several taps a beat."""
-        end = -1 if self.plan.is_streamed else None  # the last level counts tiles
-        counts = [program.loops.counts[:end] for program in self.layers if program.row.taps > 1]
-        return tuple(log2_ceil(max((c[at] for c in counts), default=1)) for at in TAP_LEVELS)
+        image = self.image_levels
+        loops = [program.loops for program in self.layers if program.row.taps > 1]
+        return tuple(
+            log2_ceil(max((nest.counts[image[at]] for nest in loops), default=1))
+            for at in TAP_LEVELS
+        )
+
+    @property
+    def image_levels(self) -> range:
+        """Loops that walk an image: all but, of streamed weights, the last, which counts tiles."""
+        return range(len(self.layers[0].loops.counts) - self.plan.is_streamed)

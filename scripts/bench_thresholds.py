@@ -10,13 +10,12 @@ from itertools import product
 from pathlib import Path
 
 from hwquant import activation
-from hwquant.gateware.shared import Library, to_rtlil
+from hwquant.emit import emit_unit
 from hwquant.gateware.threshold_compare import ThresholdCompare
 from hwquant.gateware.threshold_search import ThresholdSearch
 from hwquant.ir import Thresholds
 from hwquant.power import Grid, activation_codebook
 from hwquant.synth import synthesize
-from hwquant.toolchain import verilog_from_rtlil
 
 DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
 EXPONENTS = (0.55, 0.4, 0.7, 0.85)  # of the staircases that share a unit
@@ -31,12 +30,8 @@ def staircase(exponent: float, count: int) -> Thresholds:
 
 def price(unit: ThresholdCompare | ThresholdSearch, device: str) -> str:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        text = to_rtlil(unit, "unit", Library())
-        verilog_from_rtlil(text, folder / "rtl" / "unit.v", memories="mem")
-        entry = '{"schema": 1, "top": "unit", "verilog": ["unit.v"]}'
-        (folder / "design.json").write_text(entry)
-        return " / ".join(map(str, astuple(synthesize(folder, device).design)[:3]))
+        emit_unit(unit, Path(name))
+        return " / ".join(map(str, astuple(synthesize(Path(name), device).design)[:3]))
 
 
 def main() -> None:

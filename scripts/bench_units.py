@@ -11,18 +11,17 @@ import numpy as np
 from amaranth.hdl import Module, Signal
 
 from hwquant import activation
+from hwquant.emit import emit_unit
 from hwquant.float_graph import Silu
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
 from hwquant.gateware.power_activation import create
-from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.gateware.unit_data import unit_ports
 from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Thresholds
 from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
 from hwquant.synth import place_and_route, synthesize
-from hwquant.toolchain import verilog_from_rtlil
 
 DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
 KINDS = get_args(activation.Kind)[:-1]  # but auto
@@ -55,11 +54,8 @@ def oracle(name: str, bits: int) -> Thresholds:
 
 
 def price(unit: Component, folder: Path, seeds: int) -> list[str]:
-    text = to_rtlil(unit, "unit", Library())
-    files = verilog_from_rtlil(text, folder / "rtl" / "unit.v", memories="mem")
+    files = emit_unit(unit, folder)
     words = [word for file in files for word in (folder / "rtl" / file).read_text().split()]
-    entry = '{"schema": 1, "top": "unit", "verilog": ["unit.v"]}'
-    (folder / "design.json").write_text(entry)
     cells = [f"{sum(map(len, words)) / 256:.1f}"]
     for found in (synthesize(folder, device).design for device in DEVICES.values()):
         cells.append(" / ".join(map(str, astuple(found))))

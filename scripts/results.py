@@ -51,10 +51,10 @@ def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str)
     low, shape = base.lowest_pixel, graph.shapes[INPUT]
     images = dataset.load(given.models / data, shape, low, low + 255, limit=limit)
     lines = list[str]()
-    for variant, changes in ((variant, VARIANTS[variant]) for variant in given.variants):
+    for variant in given.variants:
         cells, float_top1, count = list[str](), 0.0, 0
         for weight_bits, act_bits in BITS:
-            config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **changes)
+            config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **VARIANTS[variant])
             made = quantize(graph, config)
             found = accuracy.measure(model, graph, made, images, lambda *_: None)
             float_top1, count = found.float_top1, found.n
@@ -87,7 +87,7 @@ def main() -> None:
 Made by `python scripts/results.py {shlex.join(sys.argv[1:])}` with hwquant
 {__version__}; do not edit. Top-1 in % and, in brackets, the share of images that get float's
 answer. Edge layers 8 bits, static ranges, no data. `n` images; `error` is a standard deviation, in
-points; rows of a network are paired. On another processor (single precision) they move by less.
+points; rows of a network are paired. Processors differ in single precision, and with it the rows.
 
 | network | data | n | float | error | method | {head} |
 |---|---|---:|---:|---:|---|{"---:|" * len(BITS)}

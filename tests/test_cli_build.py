@@ -132,12 +132,7 @@ def test_verify_names_the_layer_whose_weights_were_altered(
     lines = image.read_text().splitlines()
     lines[-1] = ("1" if lines[-1][0] == "0" else "0") + lines[-1][1:]
     image.write_text("\n".join(lines) + "\n")
-    first = Mismatch(frame=0, position=0, got=0, expected=1)
-    code, _, messages = _verify(build, monkeypatch, mismatches=1, first=first)
-    assert code == 1
-    layer = json.loads((build / "design.json").read_text())["layers"][-1]["name"]
-    assert f"{image.name} line {len(lines)} is not what hwquant gen writes" in messages
-    assert f"weights of layer {layer}" in messages
+    _assert_last_weights_are_blamed(build, monkeypatch, f"{image.name} line {len(lines)}")
 
 
 def test_verify_names_the_layer_whose_streamed_weights_were_altered(
@@ -147,11 +142,17 @@ def test_verify_names_the_layer_whose_streamed_weights_were_altered(
     assert hwquant("gen", network(tmp_path), "-o", build, *SMALL_PLAN, *narrow).exit_code == 0
     lines = (build / "weights.hex").read_text().splitlines()
     (build / "weights.hex").write_text("\n".join([*lines[:-1], "f0f"]) + "\n")
+    _assert_last_weights_are_blamed(build, monkeypatch, f"weights.hex line {len(lines)}")
+
+
+def _assert_last_weights_are_blamed(
+    build: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     first = Mismatch(frame=0, position=0, got=0, expected=1)
     code, _, messages = _verify(build, monkeypatch, mismatches=1, first=first)
     assert code == 1
     layer = json.loads((build / "design.json").read_text())["layers"][-1]["name"]
-    assert f"weights.hex line {len(lines)} is not what hwquant gen writes" in messages
+    assert f"{where} is not what hwquant gen writes" in messages
     assert f"weights of layer {layer}" in messages
 
 

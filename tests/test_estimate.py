@@ -12,20 +12,19 @@ from hwquant import packaged
 from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
+from hwquant.emit import emit_unit
 from hwquant.errors import BadInput, DoesNotFit
 from hwquant.estimate import LUT_PERCENT, estimate
 from hwquant.estimate_blocks import memories, unit_dsps
 from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create
-from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import PowerPade, QuantGraph, Thresholds, Window
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
 from hwquant.quantize import quantize
 from hwquant.schedule import schedule
 from hwquant.synth import synthesize
-from hwquant.toolchain import verilog_from_rtlil
 from tests.small import assert_refused, hwquant, network
 
 # luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more
@@ -250,10 +249,7 @@ QUOTIENTS = {
 def test_dsp_blocks_of_a_quotient_are_those_of_its_netlist(
     records: list[PowerPade], device: str, tmp_path: Path
 ) -> None:
-    text = to_rtlil(create(records, 20, 3), "unit", Library())
-    verilog_from_rtlil(text, tmp_path / "rtl" / "unit.v", memories="mem")
-    entry = '{"schema": 1, "top": "unit", "verilog": ["unit.v"]}'
-    (tmp_path / "design.json").write_text(entry)
+    emit_unit(create(records, 20, 3), tmp_path)
     found = synthesize(tmp_path, device).design.dsps
     assert unit_dsps(records, find_device(device).family) == found
 

@@ -97,7 +97,7 @@ class Sequencer(Component):
         of = fields.of
         levels = range(len(programs[0].loops.counts))
         is_streamed = self._schedule.plan.is_streamed
-        image = levels[:-1] if is_streamed else levels  # the last one counts tiles
+        image = self._schedule.image_levels
         once = [of(f"once_{i}", lambda p, i=i: p.loops.counts[i] == 1) for i in levels]
         nearly = [of(f"nearly_{i}", lambda p, i=i: max(0, p.loops.counts[i] - 2)) for i in levels]
         act_deltas = [
