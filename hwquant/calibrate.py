@@ -14,6 +14,7 @@ from typing import Any, TypeVar, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from hwquant.blocks import by_channels
 from hwquant.float_graph import (
     FloatConv,
     FloatEmbedding,
@@ -101,9 +102,10 @@ def calibrate(graph: FloatGraph, layers: Sequence[FloatLayer], images: Values) -
                 moments = stored.get(layer.name)
                 sums = convolve_layer(layer, values[layer.source], layer.weight, layer.bias)
                 std = channel_std(sums)
-                gain, offset = _match(sums, std, moments)
+                mean = channel_mean(sums)
+                gain, offset = _match(mean, std, moments)
                 response = Response(
-                    channel_mean(gated(layer, sums, values)),
+                    mean if layer.gate is None else channel_mean(gated(layer, sums, values)),
                     channel_mean(skipped(layer, sums.shape, values)),
                     std,
                     gain,
@@ -167,9 +169,18 @@ def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatA
     )
     thinned = max(1, int((inputs.shape[1] * height * width / WINDOWS) ** 0.5))
     step = (stride[0] * min(thinned, height), stride[1] * min(thinned, width))
-    taken = columns(inputs, kernel, step, mac.groups)
-    taken = taken - taken.mean(axis=2, keepdims=True)
-    return (taken @ taken.transpose(0, 2, 1) / taken.shape[2]).astype(np.float64)
+    channels = len(inputs) // mac.groups
+    inner = channels * math.prod(kernel)
+    found = np.empty((mac.groups, inner, inner))
+
+    def work(part: slice) -> None:
+        of_groups = inputs[part.start * channels : part.stop * channels]
+        taken = columns(of_groups, kernel, step, part.stop - part.start)
+        taken = taken - taken.mean(axis=2, keepdims=True)
+        found[part] = taken @ taken.transpose(0, 2, 1) / taken.shape[2]
+
+    by_channels(mac.groups, inner * WINDOWS, work)
+    return found
 
 
 def _inputs(mac: FloatMac, source: Values, padding: float | Values) -> tuple[Values, Pair, Pair]:
@@ -181,9 +192,12 @@ def _inputs(mac: FloatMac, source: Values, padding: float | Values) -> tuple[Val
 
 def joined(mac: FloatMac, sums: Values, values: dict[str, Values], response: Response) -> Values:
     """Match the sums, and apply gate and skip: what the activation function is given."""
-    gain, offset = (column(part, sums) for part in (response.gain, response.offset))
-    before = gated(mac, sums * gain + offset, values)
-    return before if mac.skip is None else before + skipped(mac, sums.shape, values)
+    before = sums * column(response.gain, sums)
+    before += column(response.offset, sums)
+    before = gated(mac, before, values)
+    if mac.skip is not None:
+        before += skipped(mac, sums.shape, values)
+    return before
 
 
 def gated(mac: FloatMac, sums: Values, values: dict[str, Values]) -> Values:
@@ -224,12 +238,24 @@ def rearranged(
 
 def channel_mean(values: Values) -> FloatArray:
     """Mean of every channel: ``[C, ...] -> float[C]``."""
-    return values.mean(axis=(1, 2, 3), dtype=np.float64)
+    mean = np.empty(len(values))
+
+    def work(part: slice) -> None:
+        mean[part] = values[part].mean(axis=(1, 2, 3), dtype=np.float64)
+
+    by_channels(len(values), values[0].size, work)
+    return mean
 
 
 def channel_std(values: Values) -> FloatArray:
     """Spread of every channel, its standard deviation: ``[C, ...] -> float[C]``."""
-    return values.std(axis=(1, 2, 3), dtype=np.float64)
+    std = np.empty(len(values))
+
+    def work(part: slice) -> None:
+        std[part] = values[part].std(axis=(1, 2, 3), dtype=np.float64)
+
+    by_channels(len(values), values[0].size, work)
+    return std
 
 
 def lost_spread(sums: Values, std: FloatArray) -> float:
@@ -251,9 +277,10 @@ def column(numbers: FloatArray, like: Values) -> Values:
     return numbers.astype(like.dtype)[:, None, None, None]
 
 
-def _match(sums: Values, std: FloatArray, moments: Moments | None) -> tuple[FloatArray, FloatArray]:
-    """Gain and offset that give sums of this spread a batch norm's mean and standard deviation."""
-    mean = channel_mean(sums)
+def _match(
+    mean: FloatArray, std: FloatArray, moments: Moments | None
+) -> tuple[FloatArray, FloatArray]:
+    """Gain and offset that give sums of these statistics those that a batch norm stored."""
     if moments is None:
         return np.ones_like(mean), np.zeros_like(mean)
     gain = np.clip(moments.std / (std + TINY), NARROWEST, WIDEST)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from hwquant.blocks import in_threads
 from hwquant.float_graph import per_input
 from hwquant.ir import FloatArray, Pair
 from hwquant.power import Grid
@@ -237,22 +238,24 @@ def weight_noise(sites: Sequence[Site]) -> Noise:
 
     The best of ``rounding.SCALES``, one for a whole layer.
     """
-    layers = list[tuple[Sorted, float]]()
-    for site in sites:
+
+    def layer(site: Site) -> tuple[Sorted, float]:
         deviation = site.samples.std(axis=1) * site.scale
         gain = per_input(deviation, site.groups, len(site.weight))
-        layers.append((Sorted.of_weights(site.weight, gain), _signal(site)))
-    return partial(_noises, layers, np.array(SCALES))
+        return Sorted.of_weights(site.weight, gain), _signal(site)
+
+    return partial(_noises, in_threads(layer, sites), np.array(SCALES))
 
 
 def act_noise(sites: Sequence[Site]) -> Noise:
     """Return the noise over signal that rounded activations make at each layer's accumulators."""
-    layers = list[tuple[Sorted, float]]()
-    for site in sites:
+
+    def layer(site: Site) -> tuple[Sorted, float]:
         count = site.samples.shape[1]
         weights = np.repeat(_energy(site) / count, count)
-        layers.append((Sorted.of(site.samples.ravel(), weights), _signal(site)))
-    return partial(_noises, layers, np.ones(1))
+        return Sorted.of(site.samples.ravel(), weights), _signal(site)
+
+    return partial(_noises, in_threads(layer, sites), np.ones(1))
 
 
 def _noises(

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from hwquant.blocks import by_channels
 from hwquant.float_graph import (
     FloatActivation,
     FloatAdd,
@@ -33,8 +34,6 @@ from hwquant.ir import INPUT, FloatArray, Pads, Pair
 from hwquant.lower import sources
 
 Images = npt.NDArray[np.floating[Any]]  # float[N, C, H, W]
-
-_BLOCK = 1 << 15  # output elements of a depthwise layer at a time, so that they stay in the cache
 
 
 def evaluate(
@@ -194,18 +193,19 @@ def columns(padded: npt.NDArray[Any], kernel: Pair, stride: Pair, groups: int) -
 def _depthwise(
     padded: npt.NDArray[Any], weight: npt.NDArray[Any], bias: npt.NDArray[Any], stride: Pair
 ) -> npt.NDArray[Any]:
-    """Multiply and add tap by tap, a few channels at a time."""
+    """Multiply and add tap by tap."""
     kernel = (weight.shape[1], weight.shape[2])
     height, width = _size(padded, kernel, stride)
     sums = np.empty((*padded.shape[:2], height, width), padded.dtype)
-    step = max(1, _BLOCK // (len(padded[0]) * height * width))
-    for first in range(0, len(weight), step):
-        part = slice(first, first + step)
+
+    def work(part: slice) -> None:
         factors = weight[part].reshape(-1, math.prod(kernel))
         made = sums[part]
         made[...] = bias[part, None, None, None]
         for index, tap in enumerate(_taps(padded[part], kernel, stride)):
             made += tap * factors[:, index, None, None, None]
+
+    by_channels(len(weight), len(padded[0]) * height * width, work)
     return sums
 
 

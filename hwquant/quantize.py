@@ -269,10 +269,12 @@ class _Quantizer:
         if self.config.variance_correction:
             factor = lost_spread(sums, self.calibration.responses[mac.name].std)
             kernel = kernel.scaled(factor)
-            sums = factor * sums + column((1 - factor) * mac.bias, sums)
+            sums *= factor
+            sums += column((1 - factor) * mac.bias, sums)
         inside, behind = self._corrections(mac, sums)
         correction = inside + behind
-        if mac.gate is None and self.config.bias_correction:
+        is_rounded = self.config.levels_used == "rounded"
+        if mac.gate is None and self.config.bias_correction and is_rounded:
             odds = self._odds(mac.source)
             correction -= rounding_bias(mac, source, kernel, odds, self.numbers)
         output = None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hwquant.blocks import by_channels
 from hwquant.calibrate import TINY, Spread, Values, column
 from hwquant.float_graph import Relu
 from hwquant.functions import bounds, evaluate, turning_point
@@ -58,10 +59,16 @@ class Coding:
         centres: FloatArray = (np.arange(BINS, dtype=np.float64) + 0.5) * (end / BINS)
         table = self.book.rank(centres).astype(np.int16)
         factor = BINS / end / self.scale
-        bins = values * column(factor, values)
-        bins -= column(factor * self.zero, values)
-        np.clip(bins, 0, BINS - 1, out=bins)
-        return table[bins.astype(np.int32)]
+        found = np.empty(values.shape, np.int16)
+
+        def work(part: slice) -> None:
+            bins = values[part] * column(factor[part], values)
+            bins -= column((factor * self.zero)[part], values)
+            np.clip(bins, 0, BINS - 1, out=bins)
+            found[part] = table[bins.astype(np.int32)]
+
+        by_channels(len(values), values[0].size, work)
+        return found
 
     def decode(self, ranks: Ranks) -> Values:
         """Real value of every code, all digits read: ``float32[C, N, H, W]``."""
@@ -80,8 +87,17 @@ class Coding:
         return self.zero + self.scale * self.book.read_values[self.pad_ranks()]
 
     def _real(self, values: FloatArray, ranks: Ranks) -> Values:
-        single: Values = values.astype(np.float32)[ranks]
-        return single * column(self.scale, single) + column(self.zero, single)
+        table = values.astype(np.float32)
+        real: Values = np.empty(ranks.shape, np.float32)
+
+        def work(part: slice) -> None:
+            single = table[ranks[part]]
+            single *= column(self.scale[part], single)
+            single += column(self.zero[part], single)
+            real[part] = single
+
+        by_channels(len(ranks), ranks[0].size, work)
+        return real
 
 
 def side_by_side(codings: Sequence[Coding]) -> Coding:

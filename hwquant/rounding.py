@@ -137,25 +137,23 @@ def _second_order(weight: FloatArray, book: Codebook, moment: FloatArray) -> Int
     """Round ``float[G, M, K]`` in units of the scale; ``moment`` is positive definite."""
     count = weight.shape[2]
     order = np.argsort(-np.einsum("gkk->gk", moment), axis=1, kind="stable")
-    moment = np.take_along_axis(moment, order[:, :, None], axis=1)
-    moment = np.take_along_axis(moment, order[:, None, :], axis=2)
+    group: IntArray = np.arange(len(moment), dtype=np.int64)[:, None, None]
+    moment = moment[group, order[:, :, None], order[:, None, :]]
     spread = _inverse_factor(moment)
-    rest = np.take_along_axis(weight, order[:, None, :], axis=2)
-    ranks = np.zeros(weight.shape, dtype=np.int64)
+    rest = np.take_along_axis(weight.transpose(0, 2, 1), order[:, :, None], axis=1)  # [G, K, M]
+    ranks = np.zeros(rest.shape, dtype=np.int64)
     for first in range(0, count, BLOCK):
         last = min(first + BLOCK, count)
-        block = rest[:, :, first:last].copy()
-        errors = np.empty_like(block)
+        block = rest[:, first:last].copy()
         for at in range(last - first):
-            rows = spread[:, first + at, first:last]
-            ranks[:, :, first + at] = rank = book.rank(block[:, :, at])
-            error = (block[:, :, at] - book.values[rank]) / rows[:, at, None]
-            block[:, :, at:] -= error[:, :, None] * rows[:, None, at:]
-            errors[:, :, at] = error
-        rest[:, :, last:] -= errors @ spread[:, first:last, last:]
+            rows = spread[:, first + at, first:last, None]
+            ranks[:, first + at] = rank = book.rank(block[:, at])
+            block[:, at] = error = (block[:, at] - book.values[rank]) / rows[:, at]
+            block[:, at + 1 :] -= rows[:, at + 1 :] * error[:, None]
+        rest[:, last:] -= spread[:, first:last, last:].transpose(0, 2, 1) @ block
     unsorted = np.empty_like(ranks)
-    np.put_along_axis(unsorted, np.broadcast_to(order[:, None, :], ranks.shape), ranks, axis=2)
-    return unsorted
+    np.put_along_axis(unsorted, order[:, :, None], ranks, axis=1)
+    return np.ascontiguousarray(unsorted.transpose(0, 2, 1))
 
 
 def _inverse_factor(moment: FloatArray) -> FloatArray:

@@ -53,13 +53,19 @@ def _image(rng: np.random.Generator, channels: int, height: int, width: int) -> 
     for radius in radii if rows * columns > 1 else ():
         centre_y, centre_x = rng.uniform(0, rows), rng.uniform(0, columns)
         angle, aspect = rng.uniform(0, math.pi), rng.uniform(0.3, 1)
-        along = ((y - centre_y) * math.cos(angle) + (x - centre_x) * math.sin(angle)) / radius
-        across = ((x - centre_x) * math.cos(angle) - (y - centre_y) * math.sin(angle)) / radius
+        reach = radius * math.hypot(1, aspect)
+        here = (
+            slice(max(0, math.floor(centre_y - reach)), math.ceil(centre_y + reach) + 1),
+            slice(max(0, math.floor(centre_x - reach)), math.ceil(centre_x + reach) + 1),
+        )
+        down, right = y[here] - centre_y, x[here] - centre_x
+        along = (down * math.cos(angle) + right * math.sin(angle)) / radius
+        across = (right * math.cos(angle) - down * math.sin(angle)) / radius
         across /= aspect
         is_round = rng.random() < 0.5
         covered = along**2 + across**2 < 1 if is_round else np.maximum(abs(along), abs(across)) < 1
         slope = rng.uniform(-SHADE, SHADE) * radius / longest
-        image[:, covered] = _colour(rng, channels)[:, None] * (1 + slope * along[covered])
+        image[:, *here][:, covered] = _colour(rng, channels)[:, None] * (1 + slope * along[covered])
     small: FloatArray = image.reshape(channels, height, zoom_y, width, zoom_x).mean(axis=(2, 4))
     return np.clip(small + rng.normal(0, GRAIN_STD, small.shape), 0, 1)
 
