@@ -23,7 +23,7 @@ class Loops:
     column, kernel row, -, - | channel group, output column, output row. Networks in which several
     row groups of a layer read the same words have one level more, first behind the bar: those row
     groups, then as *row group* the next words. Column by column (``RowWalk``) there is one kernel
-    column, and *output column* counts the columns that are read. Networks with streamed weights
+    column, and *output column* and *output row* count what is read. Networks with streamed weights
     have the tiles of a layer as the last level, see ``weight_stream``.
     """
 
@@ -83,8 +83,9 @@ class LayerProgram:
     """One layer as the sequencer runs it; addresses are already those of the memories.
 
     ``walk`` and ``out_layout`` are for the memories' images; the lanes drain ``chunks`` a pixel.
-    ``stride`` and ``kernel`` are those of the walk, as ``row`` has them. ``waits`` are the cycles
-    in which the layer waits for streamed weights.
+    ``stride`` and ``kernel`` are those of the walk, as ``row`` has them. The lanes
+    drain a sum in at most ``pace`` cycles, a pixel's last, which may have fewer channels, in
+    ``tail``. ``waits`` are the cycles in which the layer waits for streamed weights.
     """
 
     name: str
@@ -107,20 +108,27 @@ class LayerProgram:
     turn_cycles: int
     extra_turn: int
     pace: int
+    tail: int
     macs: int
     cycles: int
     tiles: int = 1
     waits: int = 0
 
     @property
-    def sum_cycles(self) -> int:
-        """Cycles of a sum: its beats or, if longer, its drain."""
-        return max(self.loops.steps_per_sum, self.pace)
+    def last_pace(self) -> int:
+        """Least cycles between the ends of a pixel's last sum and the next; of others ``pace``.
+
+        The drain of the first, or the beats of the second if those are more. With tiles ``pace``,
+        for only the last of them can have fewer channels.
+        """
+        if self.tiles > 1:
+            return self.pace
+        return max(self.tail, min(self.pace, self.loops.steps_per_sum))
 
     @property
     def walk_cycles(self) -> int:
         """Cycles in which the sequencer walks, if weights are there."""
-        return self._cycles(self.sum_cycles)
+        return self._cycles(self.pace, self.last_pace)
 
     @property
     def steps(self) -> int:
@@ -130,23 +138,29 @@ class LayerProgram:
     @property
     def reads(self) -> int:
         """Cycles in which it reads: those of ``steps`` in which it waits for nothing."""
-        return self._cycles(self.loops.steps_per_sum)
+        return self._cycles(0, 0)
 
     @property
-    def lead_cycles(self) -> int:
-        """Cycles of the columns of a row that come before its first sum."""
-        return self.row.lead * self._column_cycles
+    def first_sum_cycles(self) -> int:
+        """Cycles of a tile's first sum and of the columns before."""
+        return self._sum_cycles(self.row.lead, self.last_pace)
 
     @property
-    def _column_cycles(self) -> int:
-        """Cycles of a column without a sum: its words are read once."""
-        return self.loops.steps_per_sum // self.loops.counts[SUM_LEVELS - 1]
+    def _groups(self) -> int:
+        """Sums of a pixel that follow one another."""
+        columns, rows = self.row.extent(self.layer.output.width, self.layer.output.height)
+        return self.loops.sums // (columns * rows * self.tiles)
 
-    def _cycles(self, of_sum: int) -> int:
-        width = self.layer.output.width
-        columns = self.row.columns(width)
-        of_row = width * of_sum + (columns - width) * self._column_cycles
-        return self.loops.sums // columns * of_row
+    def _sum_cycles(self, fills: int, pace: int) -> int:
+        """Cycles of a sum and of ``fills`` columns without one before, their words read once."""
+        beats, digits = self.loops.steps_per_sum, self.loops.counts[SUM_LEVELS - 1]
+        return max(beats + fills * self._groups * (beats // digits), pace)
+
+    def _cycles(self, pace: int, last_pace: int) -> int:
+        others = (self._groups - 1) * self._sum_cycles(0, pace)
+        fills = self.row.fills(self.layer.output.width, self.layer.output.height)
+        of_tile = sum(n * (self._sum_cycles(fill, last_pace) + others) for fill, n in fills)
+        return self.tiles * of_tile
 
     @property
     def weight_words(self) -> int:

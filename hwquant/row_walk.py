@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hwquant.channel_walk import ChannelWalk
 from hwquant.ir import MacLayer
 from hwquant.layout import Layout
+from hwquant.placement import Placement
 from hwquant.plan import TAP_DELAY, Plan, tap_columns
 
 
@@ -20,6 +21,9 @@ class RowWalk:
     With ``taps`` of one, each time for a sum. Else for a sum that takes this column and the
     ``taps - 1`` before; ``lead`` columns of a row come before the first sum, ``gap`` between two.
     What lies before the first of them is padding.
+
+    The last column of a row may be padding, too. Then the walk ``turns``: it reads the next row's
+    first column in its place, and after the last row one column more.
     """
 
     kernel: int
@@ -28,14 +32,31 @@ class RowWalk:
     taps: int = 1
     lead: int = 0
     gap: int = 0
+    turns: bool = False
 
-    def columns(self, width: int) -> int:
-        """How often the walk reads for a row of ``width`` outputs."""
-        return self.lead + (width - 1) * (self.gap + 1) + 1
+    def extent(self, width: int, height: int) -> tuple[int, int]:
+        """Return columns and rows of the walk, for outputs of ``width`` columns, ``height`` rows.
+
+        If it turns, the last row has one column.
+        """
+        columns = self.lead + (width - 1) * (self.gap + 1) + 1
+        return (columns - 1, height + 1) if self.turns else (columns, height)
+
+    def fills(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
+        """Return columns without a sum that come before one, and how often in an image."""
+        within = (self.gap, height * (width - 1))
+        if self.turns:
+            return (self.lead, 1), (self.lead - 1, height - 1), within
+        return (self.lead, height), within
 
 
 def row_walks(
-    layer: MacLayer, source: Layout, output: Layout, channels: ChannelWalk, digits: int, plan: Plan
+    layer: MacLayer,
+    source: Placement,
+    output: Layout,
+    channels: ChannelWalk,
+    digits: int,
+    plan: Plan,
 ) -> list[RowWalk]:
     """Return the walks that a layer whose input is not packed can take, the plain one first.
 
@@ -52,10 +73,12 @@ def row_walks(
         or layer.shared
         or not 2 <= taps <= len(tap_columns(plan.cols))
         or plan.rows < plan.cols
-        or ((source.positions - output.positions) % plan.cols).any()
+        or ((source.layout.positions - output.positions) % plan.cols).any()
         or words < TAP_DELAY
     ):
         return [plain]
     known = min(layer.pads[1], taps - 2)  # columns of padding that need not be read
     lead, gap = taps - 1 - known, layer.stride[1] - 1
-    return [plain, RowWalk(1, 1, known - layer.pads[1], taps, lead, gap)]
+    last = (layer.output.width - 1) * layer.stride[1] - layer.pads[1] + taps - 1
+    turns = last >= source.width and layer.output.height > 1
+    return [plain, RowWalk(1, 1, known - layer.pads[1], taps, lead, gap, turns)]

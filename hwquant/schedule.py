@@ -61,12 +61,14 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
             case _:
                 assert_never(layer)
         weight_base += program.weight_words
-        programs.append(replace(program, cycles=_cycles(graph, plan, program)))
+        programs.append(program)
     if all(program.walk.repeat == 1 for program in programs):
         programs = [replace(p, loops=p.loops.without(SUM_LEVELS)) for p in programs]
     buffered = 0
     if plan.is_streamed:
         programs = [tiled(program, plan) for program in programs]
+    programs = [replace(p, cycles=_cycles(graph, plan, p)) for p in programs]
+    if plan.is_streamed:
         programs = with_waits(programs, loading, beats_of_word(graph, plan))
         buffered = buffer_words(programs)
     total = loading.cycles + sum(program.cycles for program in programs)
@@ -107,11 +109,13 @@ def _mac_programs(
     packed: MacLayer | None,
 ) -> list[LayerProgram]:
     """Return the programs that compute a layer, one for each way along a row of its source."""
-    source, out_layout = places[layer.source].layout, lies[layer.name]
+    source, out_layout = places[layer.source], lies[layer.name]
     if packed is layer:
         walk, rows = dense_walk(1, out_layout.extent, plan.rows), [RowWalk(1, 1, 0)]
     else:
-        walk = channel_walk(layer, source, out_layout, plan.rows, to_memory=layer.name in places)
+        walk = channel_walk(
+            layer, source.layout, out_layout, plan.rows, to_memory=layer.name in places
+        )
         digits = graph.tensor(layer.source).read_parts
         rows = row_walks(layer, source, out_layout, walk, digits, plan)
     return [_mac_program(graph, plan, places, out_layout, layer, walk, row) for row in rows]
@@ -141,8 +145,7 @@ def _mac_program(
             weight_digits,
             walk.repeat,
             walk.row_groups // walk.repeat,
-            along.columns(layer.output.width),
-            layer.output.height,
+            *along.extent(layer.output.width, layer.output.height),
         ),
         act_strides=(
             1,
@@ -174,6 +177,7 @@ def _mac_program(
     lone_chunk = (chunks - 1) % (plan.cols // plan.lanes) == 0
     two_writes = layer.name in places and layer.output.parts == 2
     extra_turn = int(two_writes and lone_chunk and turn_cycles == 1)
+    last_chunks = chunks - (walk.row_groups - 1) * plan.chunks
     return LayerProgram(
         name=layer.name,
         kind="mac",
@@ -195,6 +199,7 @@ def _mac_program(
         turn_cycles=turn_cycles,
         extra_turn=extra_turn,
         pace=plan.chunks * turn_cycles + extra_turn,
+        tail=last_chunks * turn_cycles + extra_turn,
         macs=_macs(graph, layer),
         cycles=0,
     )
@@ -301,6 +306,7 @@ def _pool_program(plan: Plan, places: dict[str, Placement], layer: MaxPoolLayer)
         turn_cycles=1,
         extra_turn=0,
         pace=1,
+        tail=0,
         macs=0,
         cycles=0,
     )
@@ -311,7 +317,5 @@ def _cycles(graph: QuantGraph, plan: Plan, program: LayerProgram) -> int:
     steps = program.steps
     if program.kind == "maxpool":
         return timing.FETCH_CYCLES + steps + timing.POOL_FLUSH
-    last_chunks = program.chunks - (program.walk.row_groups - 1) * plan.chunks
-    tail = last_chunks * program.turn_cycles + program.extra_turn
     flush = timing.output_flush if program.output is None else timing.mac_flush
-    return timing.FETCH_CYCLES + steps + flush(plan, graph, tail)
+    return timing.FETCH_CYCLES + steps + flush(plan, graph, program.tail)

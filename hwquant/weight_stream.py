@@ -27,12 +27,13 @@ def tiled(program: LayerProgram, plan: Plan) -> LayerProgram:
     loops = program.loops
     groups, columns, rows = loops.counts[-3:]
     of_tile = _groups_of_tile(program, plan)
+    unread = (columns - 1) * loops.act_strides[-2] if program.row.turns else 0  # of the last row
     return replace(
         program,
         tiles=groups // of_tile,
         loops=Loops(
             (*loops.counts[:-3], of_tile, columns, rows, groups // of_tile),
-            (*loops.act_strides, loops.act_strides[-3] * of_tile),
+            (*loops.act_strides, loops.act_strides[-3] * of_tile + unread),
             (*loops.weight_strides, loops.weight_strides[-3] * of_tile),
         ),
     )
@@ -87,11 +88,11 @@ def with_waits(
     start = loading.cycles
     for program in programs:
         of_tile = program.walk_cycles // program.tiles
-        before_end = program.lead_cycles + program.sum_cycles  # of the tile's first sum
+        first_sum = program.first_sum_cycles
         last_step, waits = start + FETCH_CYCLES - 1, 0
         for _ in range(program.tiles):
             there = arrivals.take(program.tile_words)
-            wait = max(0, there + program.loops.steps_per_sum - (last_step + before_end))
+            wait = max(0, there + program.loops.steps_per_sum - (last_step + first_sum))
             waits += wait
             last_step += wait + of_tile
             arrivals.release(last_step, program.tile_words)

@@ -16,6 +16,8 @@ from hwquant.emit import emit
 from hwquant.ir import (
     IntArray,
     MacLayer,
+    Pads,
+    Pair,
     PowerNewton,
     PowerPade,
     ProductTable,
@@ -28,7 +30,14 @@ from hwquant.quantize import quantize
 from hwquant.synth import synthesize
 from tests.float_graphs import NETWORKS
 from tests.float_graphs import graph as float_graph
-from tests.placeable import altered_depthwise, altered_detail, altered_gate, placeable_graph
+from tests.placeable import (
+    altered_depthwise,
+    altered_detail,
+    altered_gate,
+    depthwise_graph,
+    features,
+    placeable_graph,
+)
 from tests.random_graphs import Limits, random_images
 
 pytestmark = pytest.mark.cosim
@@ -116,6 +125,37 @@ def test_wide_networks_equal_golden(plan: Plan, seed: int, wants: Set[str], tmp_
     graph, images = wide_network(plan, seed, wants)
     emit(graph, plan, tmp_path)
     assert_equal(tmp_path, graph, images)
+
+
+TURNS = (((3, 3), (1, 1), (1, 1, 1, 1)), ((3, 3), (2, 2), (0, 0, 1, 1)))
+LOPSIDED = ((2, 3), (1, 1), (0, 0, 1, 2))
+FIVE = ((5, 5), (1, 1), (2, 2, 2, 2))
+CAUSAL = ((3, 4), (1, 1), (2, 3, 0, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "source", "windows"),
+    [
+        pytest.param(Plan(8, 8, 2), (12, 11, 5), (*TURNS, LOPSIDED), id="tall"),
+        pytest.param(Plan(8, 8, 4, "xc7a100t"), (8, 4, 13), (*TURNS, CAUSAL), id="wide"),
+        pytest.param(Plan(16, 16, 4), (24, 7, 6), (FIVE, *TURNS), id="5x5"),
+        pytest.param(Plan(16, 8, 2), (24, 7, 1), (TURNS[0], LOPSIDED, CAUSAL), id="a column"),
+        pytest.param(Plan(8, 8, 2, stream_bits=4), (20, 6, 5), (*TURNS, LOPSIDED), id="late"),
+        pytest.param(Plan(8, 8, 2, stream_bits=256), (20, 5, 6), (LOPSIDED, *TURNS), id="early"),
+    ],
+)
+def test_depthwise_networks_equal_golden(
+    plan: Plan,
+    source: tuple[int, int, int],
+    windows: tuple[tuple[Pair, Pair, Pads], ...],
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(1)
+    graph = depthwise_graph(rng, plan, source, windows)
+    program = emit(graph, plan, tmp_path)
+    assert "taps turn" in features(graph, program)
+    assert_equal(tmp_path, graph, random_images(rng, graph, 2))
 
 
 @pytest.mark.slow

@@ -1,16 +1,16 @@
 """Random networks that plans take: what ``schedule`` refuses is drawn again."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, QuantGraph
+from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, Pads, Pair, QuantGraph
 from hwquant.plan import Plan
 from hwquant.program import LayerProgram, Schedule
 from hwquant.schedule import schedule
-from tests.random_graphs import Limits, random_graph
+from tests.random_graphs import Drawing, Limits, random_graph
 
 
 def placeable_graph(
@@ -30,6 +30,36 @@ def placeable_graph(
             return graph
 
 
+def depthwise_graph(
+    rng: np.random.Generator,
+    plan: Plan,
+    source: tuple[int, int, int],
+    windows: Sequence[tuple[Pair, Pair, Pads]],
+) -> QuantGraph:
+    """Draw a chain of depthwise layers of these kernels, strides and pads that ``plan`` takes.
+
+    They read an image of ``source`` channels, rows and columns that a dense layer makes.
+    """
+    channels, *size = source
+    while True:
+        draw = Drawing(rng, Limits(), (size[0], size[1]))
+        same = ((1, 1), (1, 1), (0, 0, 0, 0), (size[0], size[1]))
+        tensor = draw.add_mac(draw.mac("dense", draw.tensors[0], window=same, channels=channels))
+        for at, (kernel, stride, pads) in enumerate(windows):
+            height = (tensor.height + pads[0] + pads[2] - kernel[0]) // stride[0] + 1
+            width = (tensor.width + pads[1] + pads[3] - kernel[1]) // stride[1] + 1
+            window = (kernel, stride, pads, (height, width))
+            layer = draw.mac(f"depthwise{at}", tensor, window=window, is_depthwise=True)
+            tensor = draw.add_mac(layer)
+        draw.last_layer()
+        graph = draw.graph()
+        try:
+            schedule(graph, plan)
+        except UnsupportedModel:
+            continue
+        return graph
+
+
 def features(graph: QuantGraph, program: Schedule) -> set[str]:
     """Name the things about a scheduled network that small ones often lack."""
     seen = {f"{len(program.layers[0].loops.counts)} loops"}
@@ -43,6 +73,7 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
     for step in program.layers:
         seen.update({"gaps"} if len(step.source.layout.runs) > 1 else ())
         seen.update({"gaps kept"} if len(step.out_layout.runs) > 1 else ())
+        seen.update({"short tail"} if step.last_pace < step.pace else ())
         seen.update({"tiles"} if step.tiles > 1 < step.loops.counts[-3] else ())
         seen.update({"row of pixels"} if step.source.height == 1 < step.source.width else ())
         if isinstance(layer := step.layer, MacLayer):
@@ -62,6 +93,7 @@ def _taps(graph: QuantGraph, step: LayerProgram) -> set[str]:
         return set()
     seen = {"taps"}
     seen.update({"taps apart"} if step.row.gap else ())
+    seen.update({"taps turn"} if step.row.turns else ())
     known = step.row.taps - 1 - step.row.lead
     seen.update(
         {"taps from pads"} if known and graph.tensor(step.layer.source).pad_code.any() else ()

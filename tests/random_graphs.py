@@ -261,10 +261,11 @@ class Drawing(Numbers):
         channels: int | None = None,
         gate: Tensor | None = None,
         like: Tensor | None = None,
+        is_depthwise: bool = False,
     ) -> MacLayer:
         """Draw a layer without activation, with its bounds; its codes are like those of ``like``.
 
-        Without ``channels`` and ``like`` those are drawn too.
+        Without ``channels``, ``like`` and ``is_depthwise`` those are drawn too.
         """
         rng = self.rng
         kernel, stride, pads, (height, width) = window or self._window(source)
@@ -273,6 +274,8 @@ class Drawing(Numbers):
             channels = gate.channels
         if channels is not None:
             groups, channels_out = 1, channels
+        if is_depthwise:
+            groups = channels_out = source.channels
         output = self._tensor(name, channels_out, height, width)
         if like is not None:
             pad_code = self.pad_code(like.parts, channels_out)

@@ -1,6 +1,7 @@
 """Column by column, every sum still sees its whole window, in the fewest cycles."""
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hwquant.channel_walk import channel_walk
 from hwquant.ir import INPUT, MacLayer, Pads, Pair, QuantGraph, Thresholds
 from hwquant.layout import Layout
+from hwquant.placement import Placement
 from hwquant.plan import Plan, tap_columns
 from hwquant.program import LayerProgram
 from hwquant.row_walk import RowWalk, row_walks
@@ -40,7 +42,9 @@ def walks(layer: MacLayer, plan: Plan = PLAN, **changed: Any) -> list[RowWalk]:
     lies = Layout(plan.cols, (layer.channels_in,))
     output = Layout(plan.cols, (layer.output.channels,))
     channels = channel_walk(layer, lies, output, plan.rows, to_memory=True)
-    given = {"source": lies, "output": output, "channels": channels, "digits": 1} | changed
+    words = lies.words
+    source = Placement(0, 0, SIZE * SIZE * words, words, lies, SIZE, SIZE, 1, INPUT)
+    given = {"source": source, "output": output, "channels": channels, "digits": 1} | changed
     return row_walks(layer, plan=plan, **given)
 
 
@@ -62,28 +66,71 @@ def program_of(layer: MacLayer, plan: Plan = PLAN) -> LayerProgram:
 @pytest.mark.parametrize("taps", [2, 3])
 def test_each_sum_sees_its_window(taps: int, stride: int, left: int, right: int) -> None:
     layer = depthwise((3, taps), (1, stride), (1, left, 1, right))
+    width, height = layer.output.width, layer.output.height
     walk = walks(layer)[-1]
     assert walk.taps == taps
-    read = [walk.origin + at for at in range(walk.columns(layer.output.width))]
-    ends = read[walk.lead :: walk.gap + 1]
-    assert ends[-1] == read[-1]
-    assert ends == [at * stride - left + taps - 1 for at in range(layer.output.width)]
+    read, ends = columns_of_row(walk, width, height)
+    assert ends == [at * stride - left + taps - 1 for at in range(width)]
     for end in ends:
         unread = set(range(end - taps + 1, end + 1)) - set(read)
-        assert all(column < 0 for column in unread)  # padding
+        assert all(column < 0 or column >= SIZE for column in unread)  # padding
+    assert walk.turns == (ends[-1] >= SIZE)
+    assert walk.turns == (ends[-1] not in read)
     assert walk.lead >= 1  # so that no sum takes a tap while the buffer learns the padding
+
+
+def columns_of_row(walk: RowWalk, width: int, height: int) -> tuple[list[int], list[int]]:
+    """Return the columns that are read of a row, and the last ones of its sums' windows."""
+    columns, _ = walk.extent(width, height)
+    read = [walk.origin + at for at in range(columns)]
+    ends = read[walk.lead :: walk.gap + 1]
+    return read, ends + [walk.origin + columns] * walk.turns
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("lead", [1, 2, 4])
+@pytest.mark.parametrize("gap", [0, 1, 3])
+@pytest.mark.parametrize("turns", [False, True])
+def test_every_column_without_a_sum_is_counted(
+    width: int, lead: int, gap: int, turns: bool
+) -> None:
+    walk, height, left = RowWalk(1, 1, 0, lead + 1, lead, gap, turns), 3, 0
+    columns, rows = walk.extent(width, height)
+    runs, run = Counter[int](), 0
+    for row in range(rows):
+        left = lead
+        for column in range(1 if turns and row == rows - 1 else columns):
+            if left and not (turns and row and not column):
+                run += 1
+            else:
+                runs[run] += 1
+                run = 0
+            left = left - 1 if left else gap
+    assert run == 0
+    found = Counter[int]()
+    for fills, count in walk.fills(width, height):
+        found[fills] += count
+    assert +found == runs
+
+
+def test_an_image_of_one_row_does_not_turn() -> None:
+    layer = depthwise((3, 3), pads=(1, 1, 1, 1))
+    assert walks(layer)[-1].turns
+    flat = dataclasses.replace(layer, output=dataclasses.replace(layer.output, height=1))
+    assert not walks(flat)[-1].turns
 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "pads", "digits", "steps"),
     [
-        # two row groups; lanes take 4 cycles a sum; 3 words a column
-        ((3, 3), (1, 1), (1, 1, 1, 1), 1, 11 * (11 * 2 * 4 + 1 * 2 * 3)),
-        ((3, 3), (1, 1), (1, 1, 1, 1), 2, 11 * (11 * 2 * 6 + 1 * 2 * 3)),
-        ((3, 3), (2, 2), (1, 1, 1, 1), 2, 6 * (6 * 2 * 6 + 6 * 2 * 3)),
+        # two row groups; lanes take 4 cycles a sum, but none behind a column without; 3 words each
+        ((3, 3), (1, 1), (1, 1, 1, 1), 1, 11 * 11 * 2 * 4 + 1 * 2 * 3 - 1),
+        ((3, 3), (1, 1), (1, 1, 1, 1), 2, 11 * 11 * 2 * 6 + 1 * 2 * 3),
+        ((3, 3), (2, 2), (1, 1, 1, 1), 1, 6 * (6 * 2 * 4) + (1 + 6 * 5) * (2 * 3 - 1)),
+        ((3, 3), (2, 2), (1, 1, 1, 1), 2, 6 * (6 * 2 * 6) + (1 + 6 * 5) * 2 * 3),
         ((3, 3), (1, 1), (0, 0, 0, 0), 2, 9 * (9 * 2 * 6 + 2 * 2 * 3)),
         ((3, 3), (3, 3), (0, 0, 0, 0), 2, 3 * (3 * 2 * 6 + 6 * 2 * 3)),
-        ((2, 3), (1, 1), (0, 0, 0, 0), 1, 10 * (9 * 2 * 4 + 2 * 2 * 2)),
+        ((2, 3), (1, 1), (0, 0, 0, 0), 1, 10 * (9 * 2 * 4 + 2 * 2 * 2 - 2)),
     ],
 )
 def test_steps_are_those_counted_by_hand(
@@ -96,7 +143,7 @@ def test_steps_are_those_counted_by_hand(
 
 def test_waiting_for_the_lanes_reads_nothing() -> None:
     program = program_of(depthwise((3, 3), pads=(1, 1, 1, 1)))  # 4 cycles a sum of 3 beats
-    assert program.steps - program.reads == 11 * 11 * 2 * (4 - 3)
+    assert program.steps - program.reads == (11 * 11 * 2 - 1) * (4 - 3)
 
 
 def test_a_window_whose_sums_hide_behind_the_lanes_is_walked_as_before() -> None:
@@ -104,7 +151,7 @@ def test_a_window_whose_sums_hide_behind_the_lanes_is_walked_as_before() -> None
     assert (program.row.taps, program.steps) == (1, 11 * 9 * 2 * 4)
 
 
-@pytest.mark.parametrize("cols", [4, 8, 16, 64])
+@pytest.mark.parametrize("cols", [4, 8, 16])  # of more the kernel's rows fit in a word
 def test_the_plain_walk_is_taken_where_it_is_not_slower(cols: int) -> None:
     plan = Plan(cols, cols, 2)
     for kernel, stride in [((3, 3), 1), ((5, 2), 1), ((3, 3), 3), ((1, 3), 1), ((2, 2), 2)]:

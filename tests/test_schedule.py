@@ -7,10 +7,11 @@ import pytest
 
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.gateware.images import weight_words
-from hwquant.ir import INPUT, MacLayer
+from hwquant.ir import INPUT, MacLayer, Thresholds
 from hwquant.plan import Plan
 from hwquant.program import Loops
 from hwquant.schedule import schedule
+from tests.by_hand import mac, network, tensor
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
 
@@ -42,6 +43,38 @@ def test_weight_memory_is_as_deep_as_the_program_says(seed: int) -> None:
     assert len(weight_words(graph, program, code)) == program.weight_words
     total = sum(step.cycles for step in program.layers) + program.loading.cycles
     assert total == program.cycles
+
+
+@pytest.mark.parametrize(
+    ("channels", "digits", "steps"),
+    [
+        # sums of one beat; 4 lanes of 16 rows
+        (4, 1, 1),
+        (8, 1, 2),
+        (16, 1, 4),
+        (24, 1, 4 + 2),
+        (32, 1, 4 + 4),
+        (8, 2, 2),
+        (20, 2, 5 + 2),  # a word with a single chunk of two digits takes one more
+    ],
+)
+def test_sums_wait_for_the_lanes_as_long_as_their_channels_take(
+    channels: int, digits: int, steps: int
+) -> None:
+    activation = Thresholds((1, 5, 9), (0, 1, 2, 3))
+    out = tensor("wide", (channels, 5, 3), digits)
+    wide = mac(
+        np.ones((1, channels, 16, 1, 1), int),
+        (channels, 5, 3),
+        "wide",
+        activation=activation,
+        output=out,
+    )
+    last = mac(np.ones((1, 1, channels, 1, 1), int), (1, 5, 3), source="wide")
+    graph = network(tensor(INPUT, (16, 5, 3)), [wide, last])
+    program = schedule(graph, Plan(16, 16, 4)).layers[0]
+    assert program.steps == 5 * 3 * steps
+    assert program.reads == 5 * 3 * -(-channels // 16)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,6 +1,7 @@
 """Tiles walk what layers walked before, and waits are those of a slow, obvious model."""
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from hwquant import weight_stream
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.ir import QuantGraph
 from hwquant.plan import FETCH_CYCLES, RELEASE_DELAY, Plan
-from hwquant.program import LayerProgram, Schedule
+from hwquant.program import SUM_LEVELS, LayerProgram, Schedule
 from hwquant.schedule import schedule
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits
@@ -107,9 +108,10 @@ def slow_waits(program: Schedule, beats: int) -> list[int]:
         for _ in range(FETCH_CYCLES):
             pass_cycle()
         ready = cycle  # in which the pace allows the next sum to end, at the earliest
+        groups = math.prod(step.loops.counts[SUM_LEVELS:-3])
         for _ in range(step.tiles):
             needed += step.tile_words
-            ready += step.pace - 1
+            ready += step.last_pace - 1
             while needed and there.get(needed, cycle + 1) > cycle:
                 pass_cycle()
             for at in range(step.loops.sums // step.tiles):
@@ -117,7 +119,9 @@ def slow_waits(program: Schedule, beats: int) -> list[int]:
                     pass_cycle()
                 while cycle < ready:
                     pass_cycle()
-                ready = cycle + step.pace  # of the next sum's end
+                is_last = at % groups == groups - 1  # of its pixel
+                # of the next sum's end
+                ready = cycle + (step.last_pace if is_last else step.pace)
                 if at == step.loops.sums // step.tiles - 1:
                     releases.append((cycle, step.tile_words))
                 pass_cycle()
@@ -141,8 +145,11 @@ def test_waits_are_those_of_the_slow_model(
         beats = weight_stream.beats_of_word(graph, plan)
         waits = [step.waits for step in program.layers]
         assert waits == slow_waits(program, beats), f"seed {seed}"
-        whole = schedule(graph, Plan(*shape))
-        assert program.cycles == whole.cycles + sum(waits)
+        for step, whole in zip(program.layers, schedule(graph, Plan(*shape)).layers, strict=True):
+            pixels = step.layer.output.height * step.layer.output.width
+            later = pixels * (step.last_pace - whole.last_pace)
+            assert step.cycles == whole.cycles + later + step.waits
+            assert not later or step.tiles > 1
 
 
 def test_more_bits_a_cycle_never_wait_longer() -> None:

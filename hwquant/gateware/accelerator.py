@@ -137,7 +137,10 @@ class Accelerator(Component):
         ]
         wiring.connect(m, array.o, drain.i)
         if schedule.taps > 1:
-            self._add_taps(m, array, word, delayed(m, pad_word, 1, "edge_word"))
+            turn = delayed(m, walk.turn, READ_DELAY, "turn")
+            newest = Signal(word_bits)
+            m.d.sync += newest.eq(Mux(pad | turn, pad_word, acts.read_word))
+            self._add_taps(m, array, word, newest, delayed(m, pad_word, 1, "edge_word"))
 
         # the residual operand
         m.d.comb += [
@@ -215,8 +218,10 @@ class Accelerator(Component):
         ]
         return buffer.word
 
-    def _add_taps(self, m: Module, array: MacArray, word: Value, edge_word: Value) -> None:
-        """Add the words of the columns before to the newest, ``word``."""
+    def _add_taps(
+        self, m: Module, array: MacArray, word: Value, newest: Value, edge_word: Value
+    ) -> None:
+        """Give the array the ``newest`` tap and those of the columns before; keep ``word``."""
         schedule, sequencer = self._schedule, self._sequencer
         walk = sequencer.walk
         m.submodules["taps"] = buffer = TapBuffer(len(word), schedule.taps, len(walk.tap_address))
@@ -229,7 +234,7 @@ class Accelerator(Component):
             buffer.push.eq(push),
             buffer.edge.eq(edge),
             buffer.pad_word.eq(edge_word),
-            array.taps.as_value().eq(buffer.words.as_value()),
+            array.taps.as_value().eq(Cat(newest, buffer.words)),
             array.own.eq(fields.of("own", lambda program: program.row.taps > 1)),
         ]
         with m.If(fill):

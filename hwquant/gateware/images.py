@@ -1,4 +1,4 @@
-"""The images of the read-only memories: weights and lane parameters."""
+"""What never changes: the memories of weights and lane parameters, and the words of padding."""
 
 from collections.abc import Sequence
 
@@ -108,3 +108,28 @@ def _residual_factor(graph: QuantGraph, layer: MacLayer, m: int) -> int:
     channel = m - residual.channel_offset
     exists = 0 <= channel < graph.tensor(residual.source).channels
     return int(residual.multiplier[m]) if exists else 0
+
+
+def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> list[list[int]]:
+    """Return the memory word of real zero, for each digit that a layer reads and word of a pixel.
+
+    Gaps are zeros; in several words they repeat the channel before them, which may make words
+    equal and save the choice (their weights are zero).
+    """
+    tensor = graph.tensor(program.layer.source)
+    codes = tensor.pad_code
+    positions = program.source.layout.positions
+    if program.source is schedule.input and schedule.loading.packed:
+        codes = np.tile(codes, schedule.loading.kernel_cols)
+        positions = np.arange(len(codes))
+    cols, bits = schedule.plan.cols, graph.act_bits
+    at = np.arange(program.source.groups * cols)
+    filled = codes[np.searchsorted(positions, at, side="right") - 1]
+    if program.source.groups == 1:
+        filled[len(codes) :] = 0
+    words: list[list[int]] = []
+    for digit in range(tensor.read_parts):
+        digits = (filled >> bits * (tensor.parts - 1 - digit)) & (1 << bits) - 1
+        by_word = digits.reshape(-1, cols).tolist()
+        words.append([sum(d << bits * at for at, d in enumerate(word)) for word in by_word])
+    return words

@@ -151,8 +151,8 @@ class MacArray(Component):
     i : stream of ``array_beat``, always ready
     o : stream of ``rows`` accumulators, always ready; one beat for every ``last``
     own, taps : rows take taps of their own channels, if the array has any: row r multiplies in
-        column ``tap_columns[t]`` digit ``r % cols`` of the newest word x (t = 0) or of a word
-        before (``taps[t - 1]``, in step with x); ``own`` is constant while there are beats
+        column ``tap_columns[t]`` digit ``r % cols`` of ``taps[t]``, in step with x; ``own`` is
+        constant while there are beats
 
     Timing
     ------
@@ -183,7 +183,7 @@ class MacArray(Component):
             self._forms = [own if col in self._own else f for col, f in enumerate(self._forms)]
         beat = array_beat(rows, cols, weight_bits, act_bits)
         accs = data.ArrayLayout(signed(acc_bits), rows)
-        words = data.ArrayLayout(data.ArrayLayout(unsigned(act_bits), cols), taps - 1)
+        words = data.ArrayLayout(data.ArrayLayout(unsigned(act_bits), cols), taps)
         super().__init__(
             {
                 "i": In(stream.Signature(beat, always_ready=True)),
@@ -244,7 +244,7 @@ class MacArray(Component):
     def _take_taps(self, m: Module, row: int, mac_row: MacRow, platform: object) -> None:
         """Have a row choose its digits in some columns: what it takes is for it to recode."""
         x = self.i.payload.x
-        for col, word in zip(self._own, (x, *self.taps), strict=True):
+        for col, word in zip(self._own, self.taps, strict=True):
             name = f"x_{row}_{col}"
             recode = Recode(len(x[col]), self._forms[col].signals)
             add_shared(m, f"recode_{row}_{col}", "tap_recode", recode, platform)

@@ -2,13 +2,13 @@
 
 from itertools import product
 
-import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
+from hwquant.gateware.images import pad_words
 from hwquant.ir import QuantGraph
 from hwquant.plan import FETCH_CYCLES
 from hwquant.program import SUM_LEVELS, TAP_LEVELS, LayerProgram, Schedule
@@ -28,11 +28,13 @@ class Walk(wiring.Signature):
     Where layers are walked column by column, too:
 
     fill : the column has no sum: this is no beat
+    turn : the column is the next row's: for the sum it is padding
     push, tap_address, edge : see ``TapBuffer``
     """
 
     def __init__(self, act_bits: int, weight_bits: int, word_bits: int, tap_bits: int) -> None:
-        columns = {"fill": Out(1), "push": Out(1), "tap_address": Out(tap_bits), "edge": Out(1)}
+        columns = {name: Out(1) for name in ("fill", "turn", "push", "edge")}
+        columns["tap_address"] = Out(tap_bits)
         super().__init__(
             {
                 "valid": Out(1),
@@ -140,6 +142,12 @@ class Sequencer(Component):
         running = Signal()
         paced = Signal(range(max(2, *(p.pace for p in programs))))
         is_paced = Signal()
+        after_sum = after_pixel = [paced.eq(0), is_paced.eq(paces_once)]
+        if has_short_tails := any(p.last_pace < p.pace for p in programs):
+            after_pixel = [
+                paced.eq(of("head_start", lambda p: p.pace - p.last_pace)),
+                is_paced.eq(of("last_paces_once", lambda p: p.last_pace == 1)),
+            ]
         walk = self.walk
         may_step = running & ~(sum_ends & ~is_paced) & ~(sum_starts & is_last & ~self.credit)
         if is_streamed:
@@ -194,7 +202,10 @@ class Sequencer(Component):
                     ]
                 inner = inner & at_end[i]
             with m.If(sum_ends):
-                m.d.sync += [paced.eq(0), is_paced.eq(paces_once)]
+                m.d.sync += after_sum
+                if has_short_tails:
+                    with m.If(Cat(at_end[i] for i in image[SUM_LEVELS:-2]).all()):
+                        m.d.sync += after_pixel
         # addresses stand a cycle behind the counters, as all of the walk does
         way_act, way_weight = Signal.like(walk.act_address), Signal.like(walk.weight_address)
         m.d.sync += [way_act.eq(delta_act), way_weight.eq(delta_weight)]
@@ -218,8 +229,7 @@ class Sequencer(Component):
                     m.d.sync += walk.weight_address.eq(weight_base)
                 m.d.sync += [
                     walk.act_address.eq(act_base),
-                    paced.eq(0),
-                    is_paced.eq(paces_once),
+                    *after_pixel,
                     *(end.eq(only) for end, only in zip(at_end, once, strict=True)),
                 ]
                 m.next = "RUN"
@@ -241,7 +251,8 @@ class Sequencer(Component):
             counts, starts, ends = (
                 [flags[i] for i in image] for flags in (counters, at_start, at_end)
             )
-            self._skip_sums(m, fields, counts, starts, ends, running, step, sum_starts, way_weight)
+            sum_flags = (sum_starts, sum_ends)
+            self._skip_sums(m, fields, counts, starts, ends, step, sum_flags, way_weight)
         return m
 
     def _skip_sums(
@@ -251,23 +262,38 @@ class Sequencer(Component):
         counters: list[Signal],
         at_start: list[Signal],
         at_end: list[Signal],
-        running: Value,
         step: Signal,
-        sum_starts: Signal,
+        sum_flags: tuple[Signal, Signal],
         way_weight: Signal,
     ) -> None:
-        """Walk columns without a sum once, whatever the weights' digits, and wait for nothing."""
+        """Walk columns without a sum once, whatever the weights' digits, and wait for nothing.
+
+        Of a walk that turns the last row has one column.
+        """
         walk = self.walk
         lead, gap = fields.of("lead", lambda p: p.row.lead), fields.of("gap", lambda p: p.row.gap)
-        left = Signal(max(len(lead), len(gap)))  # columns before the next with a sum
+        turns = fields.of("turns", lambda p: p.row.turns)
+        left = Signal(max(len(lead), len(gap)))  # columns of the row before its next with a sum
         left_then, fill, fill_then = Signal.like(left), Signal(), Signal()
-        moves = fields.loaded | (step & Cat(at_end[:-2]).all())
-        starts = fields.loaded | at_end[-2]
-        m.d.comb += [left_then.eq(left), fill_then.eq(left_then != 0)]
-        with m.If(moves):
-            m.d.comb += left_then.eq(Mux(starts, lead, Mux(fill, left - 1, gap)))
+        turn, turn_then = Signal(), Signal()
+        moves = step & Cat(at_end[:-2]).all()
+        m.d.comb += [
+            left_then.eq(left),
+            turn_then.eq(turn),
+            fill_then.eq((left_then != 0) & ~turn_then),
+        ]
+        with m.If(fields.loaded):
+            m.d.comb += [left_then.eq(lead), turn_then.eq(0)]
+        with m.Elif(moves):
+            next_left = Mux(left == 0, gap, left - 1)
+            m.d.comb += [
+                left_then.eq(Mux(at_end[-2], lead, next_left)),
+                turn_then.eq(turns & at_end[-2] & ~at_end[-1]),
+            ]
+        with m.Elif(turn & at_end[-1]):
+            m.d.sync += at_end[-2].eq(1)
         with m.If(fill):
-            m.d.comb += [sum_starts.eq(0), step.eq(running)]
+            m.d.comb += [flag.eq(0) for flag in sum_flags]
             m.d.sync += way_weight.eq(0)
         with m.If(fill_then):
             m.d.sync += at_end[SUM_LEVELS - 1].eq(1)
@@ -276,7 +302,9 @@ class Sequencer(Component):
         m.d.sync += [
             left.eq(left_then),
             fill.eq(fill_then),
+            turn.eq(turn_then),
             walk.fill.eq(fill),
+            walk.turn.eq(turn),
             walk.push.eq(step & at_end[SUM_LEVELS - 1]),
             walk.tap_address.eq(Cat(*parts)),
             walk.edge.eq(at_start[-2]),
@@ -356,28 +384,3 @@ def _last_window(program: LayerProgram) -> int:
     columns, rows = program.layer.output.width, program.layer.output.height
     ends = (rows - 1, columns - 1), program.stride, program.origin
     return max(max(last * step + start, -start) for last, step, start in zip(*ends, strict=True))
-
-
-def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> list[list[int]]:
-    """Return the memory word of real zero, for each digit that a layer reads and word of a pixel.
-
-    Gaps are zeros; in several words they repeat the channel before them, which may make words
-    equal and save the choice (their weights are zero).
-    """
-    tensor = graph.tensor(program.layer.source)
-    codes = tensor.pad_code
-    positions = program.source.layout.positions
-    if program.source is schedule.input and schedule.loading.packed:
-        codes = np.tile(codes, schedule.loading.kernel_cols)
-        positions = np.arange(len(codes))
-    cols, bits = schedule.plan.cols, graph.act_bits
-    at = np.arange(program.source.groups * cols)
-    filled = codes[np.searchsorted(positions, at, side="right") - 1]
-    if program.source.groups == 1:
-        filled[len(codes) :] = 0
-    words: list[list[int]] = []
-    for digit in range(tensor.read_parts):
-        digits = (filled >> bits * (tensor.parts - 1 - digit)) & (1 << bits) - 1
-        by_word = digits.reshape(-1, cols).tolist()
-        words.append([sum(d << bits * at for at, d in enumerate(word)) for word in by_word])
-    return words

@@ -82,6 +82,8 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
         (Plan(8, 8, 2), {"taps from pads", "gate"}),
         (Plan(8, 8, 4), {"taps apart", "taps of two digits"}),
         (Plan(16, 8, 4), {"taps of two words"}),
+        (Plan(8, 8, 4), {"taps turn", "short tail"}),
+        (Plan(8, 8, 1), {"taps turn", "taps apart", "short tail"}),
     ],
 )
 def test_every_kind_of_layer_equals_the_plan(plan: Plan, wants: set[str], seed: int) -> None:

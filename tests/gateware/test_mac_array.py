@@ -96,7 +96,8 @@ def test_rows_take_taps_of_their_own_channels(draw, own: int, lut_inputs: int, s
     arithmetic = draw(rng)
     dut = MacArray(rows, cols, BITS, BITS, 24, SHIFT, arithmetic, lut_inputs, taps)
     x, w = rng.integers(0, 16, (taps, cols)), rng.integers(-7, 8, (rows, cols))
-    digits = np.tile(x[0], (rows, 1))
+    shared = rng.integers(0, 16, cols)
+    digits = np.tile(shared, (rows, 1))
     if own:
         for row in range(rows):
             digits[row, tap_columns(cols)[:taps]] = x[:, row % cols]
@@ -107,16 +108,16 @@ def test_rows_take_taps_of_their_own_channels(draw, own: int, lut_inputs: int, s
             [{"magnitude": dut.weight_code[abs(v)], "negative": int(v < 0)} for v in row]
             for row in w.tolist()
         ]
-        beat = {"x": x[0].tolist(), "w": weights, "first": 1, "shift": 0, "last": 1}
+        beat = {"x": shared.tolist(), "w": weights, "first": 1, "shift": 0, "last": 1}
         ctx.set(dut.i.payload, beat)
-        ctx.set(dut.taps, x[1:].tolist())
+        ctx.set(dut.taps, x.tolist())
         ctx.set(dut.own, own)
         ctx.set(dut.i.valid, 1)
         for cycle in range(12):
             *_, valid, accs = await ctx.tick().sample(dut.o.valid, dut.o.payload)
             ctx.set(dut.i.valid, 0)
             ctx.set(dut.i.payload, beat | {"x": [0] * cols})
-            ctx.set(dut.taps, [[0] * cols] * (taps - 1))
+            ctx.set(dut.taps, [[0] * cols] * taps)
             if valid:
                 assert cycle == array_delay(cols)
                 got.append([accs[row] for row in range(rows)])
