@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from cocotb_tools.check_results import get_results
@@ -43,19 +43,10 @@ WAIVED = (
     "CASEOVERLAP",
 )
 
-# Of a netlist with yosys' models of cells: it says timing left out, ports that synthesis leaves
+# Of yosys' models of cells, and of a netlist: it says timing left out, ports that synthesis leaves
 # open, our model in the place of a black box, constructs that cost simulation speed.
-NETLIST_OPTIONS = (
-    "-DNO_INCLUDES",
-    "-Wno-SPECIFYIGN",
-    "-Wno-PINMISSING",
-    "-Wno-MODDUP",
-    "-Wno-INITIALDLY",
-    "-Wno-COMBDLY",
-    "-Wno-UNOPTFLAT",
-    "-Wno-TIMESCALEMOD",
-    "-Wno-MULTIDRIVEN",
-)
+_UNSAID = "SPECIFYIGN PINMISSING MODDUP INITIALDLY COMBDLY UNOPTFLAT TIMESCALEMOD MULTIDRIVEN"
+CELL_OPTIONS = ("-DNO_INCLUDES", *(f"-Wno-{rule}" for rule in _UNSAID.split()))
 
 # Two-state simulation from known values. The runner's own --public-flat-rw would make every signal
 # public, which costs 5 to 18 times in speed; only the ports need to be.
@@ -102,6 +93,7 @@ class Design(TypedDict):
     top: str
     verilog: list[str]
     memories: list[str]
+    plan: dict[str, Any]
     input: InputPort
     output: OutputPort
     cycles: int
@@ -322,9 +314,13 @@ def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Non
     public = [f'public_flat_rw -module "{top}" -var "{port}"' for port in _PORTS]
     sources = [rtl / name for name in design["verilog"]]
     options: list[str] = list(_OPTIONS)
+    plan = design["plan"]
     if netlist is not None:
         sources = [netlist.resolve(), *models_of(netlist, folder)]
-        options += NETLIST_OPTIONS
+        options += CELL_OPTIONS
+    elif plan.get("products") == "dsp":
+        sources += simulation_models(find_device(plan["device"]).family, folder)
+        options += CELL_OPTIONS
     if sum(source.stat().st_size for source in sources) > _LARGE:
         options += _PIECES
     control.write_text("\n".join(["`verilator_config", *rules, *public]) + "\n")

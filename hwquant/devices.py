@@ -59,6 +59,10 @@ DEVICES = {
 }
 
 
+BLOCK_DEVICES = tuple(name for name, device in DEVICES.items() if device.family == "xc7")
+"""Devices in whose DSP blocks the array's products can be made."""
+
+
 def find_device(name: str) -> Device:
     """Return a device by name."""
     if name not in DEVICES:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import assert_never
 
 from hwquant import __version__, model_file
-from hwquant.gateware.accelerator import Accelerator, create_mac_array, weight_code
+from hwquant.gateware.accelerator import Accelerator, create_mac_array, weight_digits
 from hwquant.gateware.component import Component
 from hwquant.gateware.images import weight_beats
 from hwquant.gateware.shared import Library, to_rtlil
@@ -60,7 +60,7 @@ def emit(
     report("writing Verilog")
     memories = verilog_from_rtlil(text, rtl / f"{TOP}.v", memories="mem")
     if plan.is_streamed:
-        beats = weight_beats(graph, program, weight_code(graph, plan))
+        beats = weight_beats(graph, program, weight_digits(graph, plan))
         (directory / WEIGHTS).write_text("".join(f"{beat:x}\n" for beat in beats))
     model_file.save(graph, directory / "model.hwq")
     entry = describe(graph, program, memories)
@@ -122,6 +122,7 @@ def describe(graph: QuantGraph, program: Schedule, memories: tuple[str, ...]) ->
             "lanes": plan.lanes,
             "macs_per_cycle": plan.macs_per_cycle,
             "stream_bits": plan.stream_bits,
+            "products": plan.products,
         },
         "input": {
             "beats": program.loading.beats,

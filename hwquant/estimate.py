@@ -8,11 +8,13 @@ designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 from dataclasses import dataclass, fields, replace
 
 from hwquant.activation.cost import logic_cost
+from hwquant.block_products import act_level_bits, block_levels, is_decoded_in_memory
 from hwquant.block_ram import place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.estimate_blocks import (
     acc_bits,
     count_dsps,
+    decoder_half_brams,
     factor_bits,
     lane_multipliers,
     memories,
@@ -21,10 +23,12 @@ from hwquant.gateware import power_activation as units
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.plan import (
     CHAIN,
+    Plan,
     comparators,
     is_parallel,
     lag,
     log2_ceil,
+    weight_digit_bits,
     weight_word_bits,
 )
 from hwquant.program import Schedule
@@ -59,6 +63,8 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
     """
     target = find_device(device)
     placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
+    half_brams = sum(cells.half_brams for cells in placed)
+    half_brams += decoder_half_brams(graph, program.plan)
     terms = count_terms(graph, program, target)
     luts = _cost(terms, _LUTS[target.family])
     return _judged(
@@ -66,7 +72,7 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
         target,
         round(luts) + sum(cells.luts for cells in placed),
         round(_ffs(graph, program, terms, target.lut_inputs)),
-        -(-sum(cells.half_brams for cells in placed) // 2),
+        -(-half_brams // 2),
         count_dsps(graph, program.plan, target),
     )
 
@@ -93,7 +99,7 @@ class Terms:
     recoded_bits: int  # of what products need of activations, or of their levels
     multiplier_bits: int  # of multipliers that are not DSP blocks
     adder_bits: int  # of the adder trees and accumulators
-    held_bits: int  # of the accumulators that wait for the lanes
+    held_bits: int  # of the accumulators that wait for the lanes, and of those behind DSP blocks
     compare_bits: int  # of the staircases' comparators
     threshold_bits: int  # of the staircases' constants
     lane_bits: int  # of requantization: sums and shifts
@@ -118,12 +124,13 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     code_bits = len(source.tables) * source.tensor.parts * graph.act_bits
     tables, recoded, array_multipliers = _products(graph, program, inputs)
     choices = _own_products(program) * graph.act_bits
+    in_blocks = plan.products == "dsp"
     return Terms(
         product_bits=tables,
         recoded_bits=recoded,
         multiplier_bits=multipliers + (0 if target.dsps else array_multipliers),
-        adder_bits=plan.rows * sum(_adders(graph, plan.cols)),
-        held_bits=plan.rows * acc_bits(graph),
+        adder_bits=0 if in_blocks else plan.rows * sum(_adders(graph, plan.cols)),
+        held_bits=plan.rows * acc_bits(graph) * (2 if in_blocks else 1),
         compare_bits=plan.lanes * compares,
         threshold_bits=plan.lanes * thresholds,
         lane_bits=plan.lanes * (2 * sum_bits + (shifts - 1) * value_bits),
@@ -143,6 +150,10 @@ def _table(address_bits: int, inputs: int) -> int:
 def _products(graph: QuantGraph, program: Schedule, inputs: int) -> tuple[int, int, int]:
     """Return bits of products and of recoded digits and, for levels, of the array's multipliers."""
     plan, own = program.plan, _own_products(program)
+    if plan.products == "dsp":
+        levels = block_levels(graph.arithmetic)
+        bits = 0 if is_decoded_in_memory(levels) else act_level_bits(levels)
+        return 0, plan.cols * bits * _table(graph.act_bits, inputs), 0
     columns = plan.cols - own // plan.rows
     tables, recoded = _product(graph, inputs)
     own_tables, own_recoded = _product_alone(graph, inputs)
@@ -303,6 +314,26 @@ def _cost(terms: Terms, costs: Costs) -> float:
 
 def _ffs(graph: QuantGraph, program: Schedule, terms: Terms, inputs: int) -> float:
     """Count the registers of the array; those of lanes and control are fitted."""
+    plan = program.plan
+    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+    lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
+    lanes += plan.lanes * units.guess_registers(macs)
+    gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
+    is_lut = plan.products == "lut"
+    array = _lut_registers(graph, program, inputs) if is_lut else _block_registers(graph, plan)
+    return array + lanes + gathered + 390
+
+
+def _block_registers(graph: QuantGraph, plan: Plan) -> int:
+    """Count what waits for its block, and activations' levels where no memory holds them."""
+    levels = block_levels(graph.arithmetic)
+    waits = plan.cols * (plan.cols - 1) // 2  # cycles, of all columns
+    decoded = 0 if is_decoded_in_memory(levels) else plan.cols
+    weights = plan.rows * weight_digit_bits(plan, graph) * (plan.cols + waits)
+    return weights + act_level_bits(levels) * (decoded + waits)
+
+
+def _lut_registers(graph: QuantGraph, program: Schedule, inputs: int) -> float:
     plan, wires = program.plan, graph.weight_bits - 1
     tables = sum(min(2, _table(wires + bits, inputs)) for bits in _recoded_bits(graph))
     if isinstance(graph.arithmetic, LevelTables):
@@ -311,10 +342,6 @@ def _ffs(graph: QuantGraph, program: Schedule, terms: Terms, inputs: int) -> flo
     digit = graph.weight_bits * (2 + wait)  # what waits while activations are recoded, and later
     row = plan.cols * (digit + tables + 2) + sum(_adders(graph, plan.cols))
     column = _signals(graph, inputs) * (2 + wait)
-    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
-    lanes += plan.lanes * units.guess_registers(macs)
-    gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
     recoded = max(graph.act_bits, _product_alone(graph, inputs)[1])
     own = _own_products(program) * (graph.act_bits + recoded)
-    return plan.rows * row + plan.cols * column + own + lanes + gathered + 390
+    return plan.rows * row + plan.cols * column + own

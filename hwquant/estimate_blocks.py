@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from hwquant.block_products import block_levels, is_decoded_in_memory, rows_of_block
 from hwquant.block_ram import Memory, parts_of
 from hwquant.devices import Device, Family
 from hwquant.gateware import power_activation as units
@@ -42,16 +43,27 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
 
 
 def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
-    """Count the multipliers of the lanes and, for levels, of the array."""
+    """Count the multipliers of the lanes and of an array of levels or of DSP blocks."""
     if not target.dsps:
         return 0
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
     lane = sum(_tiles(target.family, a, b) for a, b in lane_multipliers(graph))
     lane += sum(unit_dsps(unit, target.family) for unit in units.activation_units(macs))
     tiles = plan.lanes * lane
-    if isinstance(graph.arithmetic, LevelTables):
+    if plan.products == "dsp":
+        tiles += plan.macs_per_cycle // rows_of_block(
+            block_levels(graph.arithmetic), plan.rows, plan.cols
+        )
+    elif isinstance(graph.arithmetic, LevelTables):
         tiles += plan.macs_per_cycle * _tiles(target.family, *factor_bits(graph.arithmetic))
     return tiles
+
+
+def decoder_half_brams(graph: QuantGraph, plan: Plan) -> int:
+    """Count the halves of block RAMs in which activations of an array in DSP blocks are decoded."""
+    if plan.products == "lut" or not is_decoded_in_memory(block_levels(graph.arithmetic)):
+        return 0
+    return plan.cols // 2
 
 
 def unit_dsps(records: Sequence[Activation], family: Family) -> int:

@@ -4,7 +4,7 @@ from hwquant.devices import Device, find_device
 from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, Estimate, estimate
 from hwquant.ir import QuantGraph
-from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, Weights, with_stream
+from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, Products, Weights, with_stream
 from hwquant.schedule import schedule
 
 
@@ -17,6 +17,7 @@ def choose_plan(
     lanes: int | None = None,
     weights: Weights = "rom",
     stream_bits: int | None = None,
+    products: Products = "lut",
 ) -> Plan:
     """Return the plan of fewest cycles that fits ``device``; of equal ones that of fewest LUTs.
 
@@ -35,7 +36,7 @@ def choose_plan(
     fitting: list[tuple[int, int, Plan]] = []
     short: list[tuple[float, str]] = []
     refused = UnsupportedModel(f"{device}: no plan suits the network")
-    for plan in _plans(device, rows, cols, lanes):
+    for plan in _plans(device, products, rows, cols, lanes):
         if weights == "stream":
             plan = with_stream(plan, graph, stream_bits)
         try:
@@ -52,17 +53,25 @@ def choose_plan(
     if fitting:
         return min(fitting, key=lambda found: found[:2])[2]
     if short:
-        other = _streamed(graph, device, rows, cols, lanes) if weights == "rom" else ""
+        is_rom = weights == "rom"
+        other = _streamed(graph, device, products, rows, cols, lanes) if is_rom else ""
         raise DoesNotFit(f"{device}: {min(short)[1]}{other}")
     raise refused
 
 
 def _streamed(
-    graph: QuantGraph, device: str, rows: int | None, cols: int | None, lanes: int | None
+    graph: QuantGraph,
+    device: str,
+    products: Products,
+    rows: int | None,
+    cols: int | None,
+    lanes: int | None,
 ) -> str:
     """Return what fits with streamed weights, as the end of a sentence; nothing if none does."""
     try:
-        plan = choose_plan(graph, device, rows=rows, cols=cols, lanes=lanes, weights="stream")
+        plan = choose_plan(
+            graph, device, rows=rows, cols=cols, lanes=lanes, weights="stream", products=products
+        )
     except (DoesNotFit, UnsupportedModel):
         return ""
     return f"; with --weights stream {plan.rows} x {plan.cols} MACs and {plan.lanes} lanes fit"
@@ -79,12 +88,16 @@ def _excess(found: Estimate, target: Device) -> float:
     return max(shares)
 
 
-def _plans(device: str, rows: int | None, cols: int | None, lanes: int | None) -> list[Plan]:
+def _plans(
+    device: str, products: Products, rows: int | None, cols: int | None, lanes: int | None
+) -> list[Plan]:
     """Return the plans to try; ``Plan`` checks what is given."""
     Plan(
         MAX_ROWS if rows is None else rows,
         MAX_COLS if cols is None else cols,
         1 if lanes is None else lanes,
+        device,
+        products=products,
     )
     plans: list[Plan] = []
     for r in _powers(1, MAX_ROWS) if rows is None else [rows]:
@@ -92,7 +105,8 @@ def _plans(device: str, rows: int | None, cols: int | None, lanes: int | None) -
             if rows is None and cols is None and not r <= 2 * c <= 4 * r:
                 continue
             choices = _powers(1, min(r, c // 2))
-            plans += [Plan(r, c, n, device) for n in choices if lanes in (None, n)]
+            fitting = [n for n in choices if lanes in (None, n)]
+            plans += [Plan(r, c, n, device, products=products) for n in fitting]
     return plans
 
 

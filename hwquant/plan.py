@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Literal, assert_never
 
+from hwquant.block_products import block_levels, weight_level_bits
+from hwquant.devices import BLOCK_DEVICES
 from hwquant.errors import BadInput
 from hwquant.ir import (
     Guess,
@@ -23,6 +25,7 @@ from hwquant.ir import (
 )
 
 Weights = Literal["rom", "stream"]  # where the weights are
+Products = Literal["lut", "dsp"]  # what the array's products are made in
 
 MAX_ROWS = 64
 MAX_COLS = 64
@@ -33,6 +36,7 @@ MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice
 TAP_DELAY = 3  # a tap's address -> the address that finds what was pushed: read, register, write
 RECODE_DELAY = 1  # codes to what products need of them
 PRODUCT_DELAY = 1
+BLOCK_DELAY = 4  # of a DSP block: weights, their sum, the product, the sum with the block before
 CHAIN = 4  # columns whose products are added one after the other, before the tree of adders
 ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 4  # turn -> parameters and residual codes at the lane: address, read, two registers
@@ -59,7 +63,8 @@ class Plan:
 
     ``device`` is for estimates, and for the size of the LUTs that the array's products are cut for;
     it changes neither numbers nor cycles. ``stream_bits`` are the bits of weights that arrive in a
-    beat; ``None``: the weights of all layers lie in a ROM.
+    beat; ``None``: the weights of all layers lie in a ROM. ``products`` in DSP blocks need a device
+    whose blocks hwquant knows; numbers are the same.
 
     Each is a power of two; ``lanes`` is at most ``rows`` and half of ``cols``.
 
@@ -74,6 +79,7 @@ class Plan:
     lanes: int
     device: str | None = None
     stream_bits: int | None = None
+    products: Products = "lut"
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -89,6 +95,9 @@ class Plan:
         ):
             if not low <= value <= high or value & (value - 1):
                 raise BadInput(f"{name}={value}: must be a power of two in {low}..{high}")
+        if self.products == "dsp" and self.device not in BLOCK_DEVICES:
+            given = "no device" if self.device is None else self.device
+            raise BadInput(f"products=dsp on {given}: needs one of {', '.join(BLOCK_DEVICES)}")
 
     @property
     def macs_per_cycle(self) -> int:
@@ -111,9 +120,16 @@ def log2_ceil(value: int) -> int:
     return (value - 1).bit_length()
 
 
+def weight_digit_bits(plan: Plan, graph: QuantGraph) -> int:
+    """Bits of a weight digit in memory: of its code or, for DSP blocks, of its level."""
+    if plan.products == "lut":
+        return graph.weight_bits
+    return weight_level_bits(block_levels(graph.arithmetic))
+
+
 def weight_word_bits(plan: Plan, graph: QuantGraph) -> int:
     """Bits of the weight digits that the array takes in a cycle."""
-    return plan.macs_per_cycle * graph.weight_bits
+    return plan.macs_per_cycle * weight_digit_bits(plan, graph)
 
 
 def with_stream(plan: Plan, graph: QuantGraph, bits: int | None) -> Plan:
@@ -122,9 +138,21 @@ def with_stream(plan: Plan, graph: QuantGraph, bits: int | None) -> Plan:
     return replace(plan, stream_bits=found)
 
 
-def array_delay(cols: int) -> int:
+def array_delay(plan: Plan) -> int:
     """Cycles from a beat at the array's input to the accumulators that include it."""
-    return RECODE_DELAY + PRODUCT_DELAY + adder_stages(cols) + ACCUMULATE_DELAY
+    match plan.products:
+        case "lut":
+            to_sum = PRODUCT_DELAY + adder_stages(plan.cols)
+        case "dsp":
+            to_sum = block_stages(plan.cols)
+        case _:
+            assert_never(plan.products)
+    return RECODE_DELAY + to_sum + ACCUMULATE_DELAY
+
+
+def block_stages(cols: int) -> int:
+    """Cycles from the levels of a row to their sum, in a chain of DSP blocks."""
+    return cols - 1 + BLOCK_DELAY
 
 
 def adder_stages(cols: int) -> int:
@@ -215,7 +243,7 @@ def requantize_delay(graph: QuantGraph) -> int:
 
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
     to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first
     return to_drain + tail + to_code + writes - FETCH_CYCLES
@@ -223,7 +251,7 @@ def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
 
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
     return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
 
 
@@ -232,6 +260,6 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan.cols)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
     in_flight = to_drain + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

@@ -58,6 +58,7 @@ class PlanSection(TypedDict):
     """How parallel; ``device`` is ``None`` where none was named.
 
     ``stream_bits`` are bits of weights a beat, ``None`` where the weights lie in a ROM.
+    ``products`` are made in ``lut`` or ``dsp``.
     """
 
     device: str | None
@@ -66,6 +67,7 @@ class PlanSection(TypedDict):
     lanes: int
     macs_per_cycle: int
     stream_bits: int | None
+    products: str
 
 
 class WeightStreamSection(TypedDict):

@@ -69,7 +69,8 @@ def row_walks(
     row_groups = 1 if plan.is_streamed else channels.row_groups  # of a tile of weights at least
     words = rows * digits * channels.count * row_groups
     if (
-        not layer.is_depthwise
+        plan.products == "dsp"  # whose rows share their activations
+        or not layer.is_depthwise
         or layer.shared
         or not 2 <= taps <= len(tap_columns(plan.cols))
         or plan.rows < plan.cols

@@ -44,7 +44,7 @@ class Entry(TypedDict):
 
 @dataclass(frozen=True)
 class SynthResult:
-    """Cells of the whole design and, without DSP blocks, of its MAC array."""
+    """Cells of the whole design and of its MAC array, see ``synthesize``."""
 
     device: str
     tool: str
@@ -78,8 +78,9 @@ def synthesize(
 ) -> SynthResult:
     """Synthesize ``top`` (default: the design's) and the MAC array for a device.
 
-    The array is counted without DSP blocks unless ``array_dsp``, so that arrays compare. Registers
-    of an ECP5 design move into its blocks (`output_registers`), but not those of the array alone.
+    The array is counted without DSP blocks, but for those that the Verilog names, unless
+    ``array_dsp``, so that arrays compare. Registers of an ECP5 design move into its blocks
+    (`output_registers`), but not those of the array alone.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def _mapping(verilog: Sequence[str], top: str, command: str, flat: bool) -> list
     """Return the commands that make a flat netlist; ``$readmemh`` finds its files in ``rtl``."""
     return [
         *(f"read_verilog {name}" for name in verilog),
-        f"hierarchy -check -top {top}",
+        f"hierarchy -top {top}",  # blocks are known to the command that follows, and checked there
         *(["setattr -mod -unset keep_hierarchy"] if flat else []),
         f"{command.strip()} -top {top}",
         # modules that were kept apart have been mapped once; now they multiply

@@ -12,7 +12,14 @@ from math import gcd
 
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import QuantGraph
-from hwquant.plan import FETCH_CYCLES, RELEASE_DELAY, Plan, log2_ceil, weight_word_bits
+from hwquant.plan import (
+    FETCH_CYCLES,
+    RELEASE_DELAY,
+    Plan,
+    log2_ceil,
+    weight_digit_bits,
+    weight_word_bits,
+)
 from hwquant.program import LayerProgram, Loading, Loops
 
 LEAST_WORDS = 512  # of the buffer: less fills no block RAM
@@ -70,7 +77,7 @@ def beats_of_word(graph: QuantGraph, plan: Plan) -> int:
     if word % beat:
         raise UnsupportedModel(
             f"weight stream of {beat} bits: must divide a word of {plan.rows} x {plan.cols} "
-            f"weights of {graph.weight_bits} bits, which has {word} bits"
+            f"weights of {weight_digit_bits(plan, graph)} bits, which has {word} bits"
         )
     return word // beat
 

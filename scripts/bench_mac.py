@@ -2,6 +2,7 @@
 
 python scripts/bench_mac.py ../shared/models                  # W4A4: a quarter of an hour
 python scripts/bench_mac.py ../shared/models --families xc7 --bits 2 3 4 5 --limit 0
+python scripts/bench_mac.py ../shared/models --families xc7 --products dsp --codes uniform --limit 0
 """
 
 import argparse
@@ -18,7 +19,7 @@ from hwquant.config import QuantConfig
 from hwquant.emit import emit_array
 from hwquant.ir import INPUT, ProductTable, QuantGraph
 from hwquant.onnx_import import load
-from hwquant.plan import Plan
+from hwquant.plan import Plan, Products
 from hwquant.quantize import quantize
 from hwquant.synth import synthesize
 
@@ -35,12 +36,14 @@ CODES: dict[str, dict[str, Any]] = {
 OTHERS = ("power, whole", "uniform")  # of other widths than W4A4
 
 
-def luts(graph: QuantGraph, device: str) -> str:
+def luts(graph: QuantGraph, device: str, products: Products) -> str:
     """Cells of the whole array a MAC; of multipliers, those with DSP blocks too."""
     with tempfile.TemporaryDirectory() as folder:
-        emit_array(graph, Plan(*SIZES, device=device), Path(folder))
+        emit_array(graph, Plan(*SIZES, device=device, products=products), Path(folder))
         found = synthesize(Path(folder), device)
     macs = SIZES[0] * SIZES[1]
+    if products == "dsp":
+        return f"{found.luts_per_mac:.1f} + {found.design.dsps / macs:g} DSP"
     if isinstance(graph.arithmetic, ProductTable) or not found.design.dsps:
         return f"{found.luts_per_mac:.1f}"
     blocks = found.design.dsps / macs
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--bits", nargs="+", type=int, choices=range(2, 6), default=[4])
     parser.add_argument("--codes", nargs="+", choices=CODES, help="these only")
+    parser.add_argument("--products", choices=("lut", "dsp"), default="lut")
     parser.add_argument("--limit", type=int, default=600, help="images; 0: no accuracy")
     given = parser.parse_args()
     entry = json.loads((given.models / "models.json").read_text())[NETWORK]
@@ -71,7 +75,7 @@ def main() -> None:
     for bits, name, config in configurations(given, base):
         graph = quantize(network, config)
         print(name, bits, file=sys.stderr)
-        cells = [luts(graph, DEVICES[family]) for family in given.families]
+        cells = [luts(graph, DEVICES[family], given.products) for family in given.families]
         top1 = "-"
         if given.limit:
             found = accuracy.measure(model, network, graph, images, lambda *_: None)

@@ -115,6 +115,7 @@ def write(
         "memories": verilog_from_rtlil(text, verilog, memories="mem"),
         "input": ports,
         "output": outputs,
+        "plan": {"products": "lut"},
         "weight_stream": None,
         "cycles": sum(cycles.values()),
         "layers": [{"name": name, "cycles": cycles[name]} for name in cycles],

@@ -10,7 +10,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from hwquant.activation import FULL_SCALE, Kind, fit, function_thresholds, thresholds
-from hwquant.cosim import NETLIST_OPTIONS, WAIVED, models_of
+from hwquant.cosim import CELL_OPTIONS, WAIVED, models_of
 from hwquant.float_graph import Silu
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
@@ -93,7 +93,7 @@ def simulated(records: list[Activation], folder: Path, device: str | None = None
         (folder / "design.json").write_text('{"schema": 1, "top": "units", "verilog": ["units.v"]}')
         synthesize(folder, device)
         netlist = folder / "synth" / device / "netlist.v"
-        sources, options = [netlist, *models_of(netlist, folder)], [*options, *NETLIST_OPTIONS]
+        sources, options = [netlist, *models_of(netlist, folder)], [*options, *CELL_OPTIONS]
     options += [f"-I{folder}" for folder in sorted({source.parent for source in sources})]
     files = [str(file) for file in (folder / "waivers.vlt", *sources, folder / "bench.cpp")]
     model = folder / "model"

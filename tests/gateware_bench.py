@@ -8,7 +8,7 @@ from amaranth.hdl import Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from hwquant.gateware.accelerator import Accelerator, weight_code
+from hwquant.gateware.accelerator import Accelerator, weight_digits
 from hwquant.gateware.images import weight_beats
 from hwquant.ir import IntArray, QuantGraph
 from hwquant.program import Schedule
@@ -129,7 +129,7 @@ def _weights(graph: QuantGraph, schedule: Schedule) -> list[int]:
     """Return a frame's beats of the weight stream, if there is one."""
     if not schedule.plan.is_streamed:
         return []
-    return weight_beats(graph, schedule, weight_code(graph, schedule.plan))
+    return weight_beats(graph, schedule, weight_digits(graph, schedule.plan))
 
 
 def run_unit(

@@ -62,14 +62,8 @@ def test_gen_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
     assert result.exit_code == 0
     stored = json.loads(result.stdout)
     assert stored == json.loads((output / "report.json").read_text())
-    assert stored["plan"] == {
-        "device": None,
-        "rows": 4,
-        "cols": 4,
-        "lanes": 2,
-        "macs_per_cycle": 16,
-        "stream_bits": None,
-    }
+    sizes = {"rows": 4, "cols": 4, "lanes": 2, "macs_per_cycle": 16}
+    assert stored["plan"] == sizes | {"device": None, "stream_bits": None, "products": "lut"}
     for section in ("synth", "pnr", "accuracy", "verify"):
         assert stored[section] is None
     assert "quantize W4A4 power" in result.stderr
@@ -197,6 +191,8 @@ BAD_OPTIONS = [
         "weight stream of 64 bits: must divide a word of 4 x 2 weights of 4 bits, which has 32",
     ),
     (("--device", "xc7z020"), "device 'xc7z020': hwquant knows xc7a35t"),
+    (("--products", "dsp"), "products=dsp on no device: needs one of xc7a35t, xc7a100t"),
+    (("--products", "dsp", "--device", "ice40up5k"), "products=dsp on ice40up5k: needs one of"),
     (("--colour",), "No such option"),
 ]
 

@@ -214,3 +214,13 @@ def test_place_and_route_where_there_is_none_is_refused_before_synthesis(build: 
     result = hwquant("synth", build, "--device", "xc7a35t", "--pnr")
     assert_refused(result, "xc7a35t: place and route exists for ECP5 only")
     assert_refused(hwquant("synth", build, "--device", "max10"), "device 'max10': hwquant knows")
+
+
+def test_a_design_in_dsp_blocks_is_synthesized_for_their_family_only(tmp_path: Path) -> None:
+    build, blocks = tmp_path / "build", ("--device", "xc7a100t", "--products", "dsp")
+    made = hwquant("gen", network(tmp_path), "-o", build, *SMALL_PLAN, *blocks)
+    assert made.exit_code == 0, made.stderr
+    assert "in DSP blocks" in made.stdout
+    assert json.loads((build / "design.json").read_text())["plan"]["products"] == "dsp"
+    result = hwquant("synth", build, "--device", "lfe5u-25f")
+    assert_refused(result, "lfe5u-25f: the design has DSP blocks of xc7a100t")

@@ -13,7 +13,7 @@ from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
 from hwquant.devices import Family, find_device
 from hwquant.emit import emit_unit
-from hwquant.errors import BadInput, DoesNotFit
+from hwquant.errors import BadInput, DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, estimate
 from hwquant.estimate_blocks import memories, unit_dsps
 from hwquant.fit import choose_plan
@@ -32,6 +32,13 @@ MEASURED = [
     (Plan(16, 16, 4), "lfe5u-85f", (20720, 14861, 46, 12)),
     (Plan(16, 16, 4), "xc7a100t", (15065, 15645, 7, 12)),
     (Plan(4, 4, 1), "ice40hx8k", (5085, 2610, 52, 0)),
+]
+
+# MLPerf ResNet-8 with its products in DSP blocks, of codes of 4 and 8 bits
+MEASURED_IN_BLOCKS = [
+    (4, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5461, 12341, 27, 76)),
+    (4, Plan(16, 16, 8, "xc7a100t", products="dsp"), (8410, 22778, 27, 152)),
+    (8, Plan(8, 16, 4, "xc7a100t", products="dsp"), (4844, 20765, 59, 144)),
 ]
 
 # of more plans, for the network that ships as `gen` makes it: scripts/bench_estimate.py --record
@@ -145,6 +152,25 @@ def test_estimates_of_depthwise_layers_are_near_what_was_measured(
     depthwise: QuantGraph, plan: Plan, device: str, measured: tuple[int, int, int, int]
 ) -> None:
     test_estimates_are_near_what_was_measured(depthwise, plan, device, measured)
+
+
+@pytest.mark.parametrize(("bits", "plan", "measured"), MEASURED_IN_BLOCKS)
+def test_estimates_of_products_in_blocks_are_near_what_was_measured(
+    shared: Path, bits: int, plan: Plan, measured: tuple[int, int, int, int]
+) -> None:
+    model = load(shared / "models" / "mlperf_ic_resnet8.onnx")
+    graph = quantize(model, QuantConfig(weight_bits=bits, act_bits=bits))
+    test_estimates_are_near_what_was_measured(graph, plan, "xc7a100t", measured)
+
+
+def test_a_device_with_too_few_blocks_is_refused(graph: QuantGraph, shipped: QuantGraph) -> None:
+    chosen = choose_plan(shipped, "xc7a35t", products="dsp")
+    assert chosen.products == "dsp"
+    assert estimate(shipped, schedule(shipped, chosen), "xc7a35t").fits
+    with pytest.raises(DoesNotFit, match=r"16 x 16 MACs and 4 lanes need 140 DSP blocks of 90"):
+        choose_plan(shipped, "xc7a35t", rows=16, cols=16, lanes=4, products="dsp")
+    with pytest.raises(UnsupportedModel, match="table of products is not made of two levels"):
+        choose_plan(graph, "xc7a35t", products="dsp")
 
 
 def test_fits_means_room_for_placement(graph: QuantGraph) -> None:

@@ -53,6 +53,7 @@ DESIGN: dict[str, Any] = {
         "lanes": 2,
         "macs_per_cycle": 16,
         "stream_bits": None,
+        "products": "lut",
     },
     "weight_stream": None,
     "cycles": 150,

@@ -60,6 +60,12 @@ def program_of(layer: MacLayer, plan: Plan = PLAN) -> LayerProgram:
     return schedule(graph_of(layer), plan).layers[0]
 
 
+def test_rows_that_share_dsp_blocks_take_no_taps_of_their_own() -> None:
+    sizes = PLAN.rows, PLAN.cols, PLAN.lanes
+    assert len(walks(depthwise((3, 3)))) == 2
+    assert len(walks(depthwise((3, 3)), Plan(*sizes, "xc7a100t", products="dsp"))) == 1
+
+
 @pytest.mark.parametrize("right", [0, 1, 2])
 @pytest.mark.parametrize("left", [0, 1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])

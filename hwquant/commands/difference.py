@@ -26,7 +26,8 @@ def explain(
 
 
 def _plan(design: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: design["plan"][field.name] for field in fields(Plan)}
+    plan = design["plan"]
+    return {field.name: plan[field.name] for field in fields(Plan) if field.name in plan}
 
 
 def _first(design: Mapping[str, Any], result: VerifyResult) -> str:

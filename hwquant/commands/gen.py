@@ -22,7 +22,7 @@ from hwquant.emit import emit
 from hwquant.errors import BadInput
 from hwquant.fit import choose_plan
 from hwquant.ir import QuantGraph
-from hwquant.plan import Plan, Weights, with_stream
+from hwquant.plan import Plan, Products, Weights, with_stream
 
 DEFAULT_DEVICE = "lfe5u-25f"  # of estimates and synthesis, where none is named
 _ROWS = _COLS = 16
@@ -51,6 +51,13 @@ _LANES = 4
     help=f"Requantize and activation units [the smallest of {_LANES}, R and C/2].",
 )
 @click.option(
+    "--products",
+    type=click.Choice(["lut", "dsp"]),
+    default="lut",
+    show_default=True,
+    help="The array's products in LUTs or in DSP blocks; these need --device.",
+)
+@click.option(
     "--weights",
     type=click.Choice(["rom", "stream"]),
     default="rom",
@@ -75,6 +82,7 @@ def gen(
     rows: int | None,
     cols: int | None,
     lanes: int | None,
+    products: Products,
     weights: Weights,
     stream_bits: int | None,
     data: Path | None,
@@ -94,7 +102,7 @@ def gen(
         if data is None and model is None:
             data = packaged.data_path()
         images = networks.load_data(graph, data, limit) if data is not None else None
-        plan = _plan(graph, device, rows, cols, lanes, weights, stream_bits)
+        plan = _plan(graph, device, rows, cols, lanes, products, weights, stream_bits)
         if graph.provenance.activation != "thresholds":
             terminal.say(f"activation units: {activation.in_words(graph.layers)}")
         terminal.say(f"plan {plan.rows} rows x {plan.cols} columns, {plan.lanes} lanes")
@@ -122,6 +130,7 @@ def _plan(
     rows: int | None,
     cols: int | None,
     lanes: int | None,
+    products: Products,
     weights: Weights,
     stream_bits: int | None,
 ) -> Plan:
@@ -134,11 +143,12 @@ def _plan(
             lanes=lanes,
             weights=weights,
             stream_bits=stream_bits,
+            products=products,
         )
     rows = _ROWS if rows is None else rows
     cols = _COLS if cols is None else cols
     default = max(1, min(_LANES, rows, cols // 2))
-    plan = Plan(rows, cols, default if lanes is None else lanes)
+    plan = Plan(rows, cols, default if lanes is None else lanes, products=products)
     return with_stream(plan, graph, stream_bits) if weights == "stream" else plan
 
 

@@ -8,7 +8,7 @@ from hwquant import report, toolchain
 from hwquant.commands import tables, terminal
 from hwquant.commands.gen import DEFAULT_DEVICE
 from hwquant.commands.options import directory_argument, json_option
-from hwquant.devices import find_device
+from hwquant.devices import BLOCK_DEVICES, find_device
 from hwquant.errors import BadInput
 from hwquant.synth import place_and_route, synthesize
 
@@ -32,6 +32,8 @@ def synth(directory: Path, device: str | None, pnr: bool, seeds: int, as_json: b
     """Synthesize the build directory DIR with yosys; place and route it with nextpnr."""
     plan = report.read(directory)["plan"]
     device = device or (plan and plan["device"]) or DEFAULT_DEVICE
+    if plan and plan.get("products") == "dsp" and device not in BLOCK_DEVICES:
+        raise BadInput(f"{device}: the design has DSP blocks of {plan['device']}; name its family")
     if pnr and not find_device(device).nextpnr:
         raise BadInput(f"{device}: place and route exists for ECP5 only in this version")
     if pnr:

@@ -162,6 +162,7 @@ def _plan(made: Report) -> RenderableType:
         "Plan",
         [
             ("array", f"{plan['rows']} rows x {plan['cols']} columns, {plan['lanes']} lanes"),
+            *([("products", "in DSP blocks")] if plan.get("products") == "dsp" else []),
             ("MACs a frame", f"{made['macs']:,}"),
             ("cycles a frame", f"{made['cycles']:,}"),
             ("utilisation", f"{made['utilisation']:.1%} of {plan['macs_per_cycle']} MACs a cycle"),

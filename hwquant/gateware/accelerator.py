@@ -1,13 +1,16 @@
 """The accelerator: loader, memories, array, pool and drain around one sequencer."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hwquant.block_products import block_levels
 from hwquant.devices import find_device
 from hwquant.gateware.activation_memory import ActivationMemory
+from hwquant.gateware.block_array import BlockArray, level_digits
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
@@ -26,25 +29,37 @@ from hwquant.plan import MEMORY_DELAY, Plan, weight_word_bits
 from hwquant.program import Schedule
 
 
-def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray:
+def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray | BlockArray:
     """Return the MAC array that ``graph`` needs on ``schedule``'s plan."""
     plan = schedule.plan
-    return MacArray(
-        plan.rows,
-        plan.cols,
-        graph.weight_bits,
-        graph.act_bits,
-        max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer)),
-        graph.part_shift,
-        graph.arithmetic,
-        lut_inputs(plan),
-        schedule.taps,
-    )
+    acc_bits = max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer))
+    match plan.products:
+        case "lut":
+            return MacArray(
+                plan.rows,
+                plan.cols,
+                graph.weight_bits,
+                graph.act_bits,
+                acc_bits,
+                graph.part_shift,
+                graph.arithmetic,
+                lut_inputs(plan),
+                schedule.taps,
+            )
+        case "dsp":
+            levels = block_levels(graph.arithmetic)
+            return BlockArray(
+                plan.rows, plan.cols, graph.act_bits, acc_bits, graph.part_shift, levels
+            )
+        case _:
+            assert_never(plan.products)
 
 
-def weight_code(graph: QuantGraph, plan: Plan) -> tuple[int, ...]:
-    """Return what stands for each weight magnitude in the words that the array takes."""
-    return MacForm(graph.arithmetic, lut_inputs(plan)).weight_code
+def weight_digits(graph: QuantGraph, plan: Plan) -> tuple[int, ...]:
+    """Return what stands for each weight code in the words that the array takes."""
+    if plan.products == "dsp":
+        return level_digits(block_levels(graph.arithmetic))
+    return MacForm(graph.arithmetic, lut_inputs(plan)).weight_digits
 
 
 def lut_inputs(plan: Plan) -> int:
@@ -111,7 +126,7 @@ class Accelerator(Component):
 
         # reads: activations and weights reach the array MEMORY_DELAY cycles after the walk asks
         walk = sequencer.walk
-        weight_word = self._add_weights(m, array.weight_code)
+        weight_word = self._add_weights(m, array.weight_digits)
         m.d.comb += [
             acts.read_address.eq(walk.act_address),
             acts.read_bank.eq(walk.act_bank),
@@ -136,7 +151,7 @@ class Accelerator(Component):
             array.i.valid.eq(valid & ~to_pool),
         ]
         wiring.connect(m, array.o, drain.i)
-        if schedule.taps > 1:
+        if isinstance(array, MacArray) and schedule.taps > 1:
             turn = delayed(m, walk.turn, READ_DELAY, "turn")
             newest = Signal(word_bits)
             m.d.sync += newest.eq(Mux(pad | turn, pad_word, acts.read_word))
@@ -194,7 +209,7 @@ class Accelerator(Component):
                 self._write(m, acts, Const(place.bank, 1), loader.address, loader.word_0)
         return m
 
-    def _add_weights(self, m: Module, weight_code: Sequence[int]) -> Value:
+    def _add_weights(self, m: Module, weight_digits: Sequence[int]) -> Value:
         """Add the ROM, or the buffer behind the stream, and return the word that the walk wants."""
         schedule, sequencer = self._schedule, self._sequencer
         address = sequencer.walk.weight_address
@@ -205,7 +220,7 @@ class Accelerator(Component):
                 weight_word_bits(schedule.plan, self._graph),
                 max(2, schedule.weight_words),
                 delayed(m, address, MEMORY_DELAY - READ_DELAY, "weight_address"),
-                init=weight_words(self._graph, schedule, weight_code),
+                init=weight_words(self._graph, schedule, weight_digits),
             )
         m.submodules["weight_buffer"] = buffer = self._buffer
         wiring.connect(m, wiring.flipped(self.weights), buffer.i)

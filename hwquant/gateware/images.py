@@ -6,14 +6,14 @@ import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
 from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.plan import tap_columns, weight_word_bits
+from hwquant.plan import tap_columns, weight_digit_bits, weight_word_bits
 from hwquant.program import LayerProgram, Schedule
 
 
-def weight_words(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[int]) -> list[int]:
-    """Return the weight memory: one word is ``rows`` x ``cols`` digits, sign above magnitude.
+def weight_words(graph: QuantGraph, schedule: Schedule, weight_digits: Sequence[int]) -> list[int]:
+    """Return the weight memory: one word is ``rows`` x ``cols`` digits.
 
-    ``weight_code`` is what stands for each magnitude, 0 for 0.
+    ``weight_digits[w]`` is the digit of the code w, 0 that of 0; negative ones count from the end.
 
     Words stand in the order in which the sequencer walks a layer: row group, digit, kernel row,
     kernel column, channel group.
@@ -21,17 +21,17 @@ def weight_words(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[in
     words: list[int] = []
     for program in schedule.layers:
         if isinstance(program.layer, MacLayer):
-            words += _layer_words(graph, schedule, program, program.layer, np.array(weight_code))
+            words += _layer_words(graph, schedule, program, program.layer, np.array(weight_digits))
     return words
 
 
-def weight_beats(graph: QuantGraph, schedule: Schedule, weight_code: Sequence[int]) -> list[int]:
+def weight_beats(graph: QuantGraph, schedule: Schedule, weight_digits: Sequence[int]) -> list[int]:
     """Return what the weight stream carries in a frame: the words' bits, lowest first."""
     plan = schedule.plan
     assert plan.stream_bits is not None
     starts = range(0, weight_word_bits(plan, graph), plan.stream_bits)
     mask = (1 << plan.stream_bits) - 1
-    words = weight_words(graph, schedule, weight_code)
+    words = weight_words(graph, schedule, weight_digits)
     return [word >> start & mask for word in words for start in starts]
 
 
@@ -40,13 +40,13 @@ def _layer_words(
     schedule: Schedule,
     program: LayerProgram,
     layer: MacLayer,
-    weight_code: IntArray,
+    weight_digits: IntArray,
 ) -> list[int]:
     rows, cols = schedule.plan.rows, schedule.plan.cols
     walk = program.walk
     digits, channels_out, _, kernel_rows, kernel_cols = layer.weights.shape
     inputs = layer.inputs()
-    codes = weight_code[np.abs(layer.weights)] | (layer.weights < 0) << (graph.weight_bits - 1)
+    codes = weight_digits[layer.weights]
     if program.source is schedule.input and schedule.loading.packed:
         # [D, M, C, KH, KW] -> [D, M, KW * C, KH, 1]: the word that the loader stored
         columns = np.arange(kernel_cols)[:, np.newaxis] * layer.channels_in
@@ -67,7 +67,7 @@ def _layer_words(
     ordered = np.zeros(shape, np.int64)
     ordered[group, :, :, word, row, col] = codes.transpose(1, 2, 3, 4, 0)
     ordered = ordered.transpose(0, 6, 1, 2, 3, 4, 5).reshape(-1, rows * cols)
-    bits = graph.weight_bits
+    bits = weight_digit_bits(schedule.plan, graph)
     flat = (ordered[:, :, None] >> np.arange(bits)) & 1
     packed = np.packbits(flat.reshape(len(ordered), -1).astype(np.uint8), axis=1, bitorder="little")
     return [int.from_bytes(row.tobytes(), "little") for row in packed]

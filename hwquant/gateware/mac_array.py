@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
@@ -22,16 +22,16 @@ from hwquant.plan import (
 )
 
 
-def array_beat(rows: int, cols: int, weight_bits: int, act_bits: int) -> data.StructLayout:
+def array_beat(rows: int, cols: int, weight: ShapeLike, act_bits: int) -> data.StructLayout:
     """One step of the array: ``cols`` activation digits and ``rows`` x ``cols`` weight digits.
 
-    ``first`` starts a sum, ``shift`` weighs what has been summed by ``2**part_shift`` before this
-    beat is added, ``last`` ends it.
+    ``weight`` is a weight digit's shape. ``first`` starts a sum, ``shift`` weighs what has been
+    summed by ``2**part_shift`` before this beat is added, ``last`` ends it.
     """
     return data.StructLayout(
         {
             "x": data.ArrayLayout(unsigned(act_bits), cols),
-            "w": data.ArrayLayout(data.ArrayLayout(weight_layout(weight_bits), cols), rows),
+            "w": data.ArrayLayout(data.ArrayLayout(weight, cols), rows),
             "first": 1,
             "shift": 1,
             "last": 1,
@@ -115,14 +115,18 @@ class MacRow(Component):
 
         # the sum exceeds the products' by cols << product_bits: its highest bit, inverted
         ((total, negative),) = nodes
+        base = kept(self.acc, self.first, self.shift, self._part_shift)
         sign = ~total[-1]
-        kept = Mux(self.shift, self.acc << self._part_shift, self.acc)
-        base = Mux(self.first, 0, kept)[: self._acc_bits]
         with m.If(self.valid):
             sign = sign.replicate(max(1, self._acc_bits - len(total) + 1))
             addend = Cat(total[:-1], sign)[: self._acc_bits]  # less are enough for small weights
             m.d.sync += self.acc.eq(add_computed(addend, base, negative, self._acc_bits))
         return m
+
+
+def kept(acc: Value, first: Value, shift: Value, part_shift: int) -> Value:
+    """Return what a beat is added to: nothing, or the accumulator, weighed anew or not."""
+    return Mux(first, 0, Mux(shift, acc << part_shift, acc))[: len(acc)]
 
 
 def add_with_carry(a: Value, b: Value, carry: Value, bits: int) -> Value:
@@ -181,7 +185,7 @@ class MacArray(Component):
             self._own = tap_columns(cols)[:taps]
             own = MacForm(arithmetic, lut_inputs, is_shared=False)
             self._forms = [own if col in self._own else f for col, f in enumerate(self._forms)]
-        beat = array_beat(rows, cols, weight_bits, act_bits)
+        beat = array_beat(rows, cols, weight_layout(weight_bits), act_bits)
         accs = data.ArrayLayout(signed(acc_bits), rows)
         words = data.ArrayLayout(data.ArrayLayout(unsigned(act_bits), cols), taps)
         super().__init__(
@@ -193,9 +197,9 @@ class MacArray(Component):
         )
 
     @property
-    def weight_code(self) -> tuple[int, ...]:
-        """What the weight memory holds for each magnitude; 0 for 0."""
-        return self._forms[0].weight_code
+    def weight_digits(self) -> tuple[int, ...]:
+        """What the weight memory holds for each code; 0 for 0, negative ones at the end."""
+        return self._forms[0].weight_digits
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

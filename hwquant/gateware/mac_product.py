@@ -51,6 +51,9 @@ class MacForm:
                 largest = int(weight_levels.max()) * int(act_levels.max())
             case _:
                 assert_never(arithmetic)
+        above = len(self.weight_code)  # the sign's place
+        negative = (code | above for code in reversed(self.weight_code[1:]))
+        self.weight_digits = (*self.weight_code, *negative)
         self.lut_inputs = lut_inputs
         self.largest = largest
         self.product_bits = largest.bit_length()

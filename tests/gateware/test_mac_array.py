@@ -6,7 +6,7 @@ from amaranth.sim import Simulator
 
 from hwquant.gateware.mac_array import MacArray
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
-from hwquant.plan import array_delay, tap_columns
+from hwquant.plan import Plan, array_delay, tap_columns
 
 ROWS, COLS, BITS, SHIFT = 2, 8, 4, 3
 
@@ -33,6 +33,11 @@ def multiply(arithmetic: Arithmetic, w: np.ndarray, x: np.ndarray) -> np.ndarray
             return np.sign(w) * weight_levels[np.abs(w)] * act_levels[x]
 
 
+def digit(stored: int) -> dict[str, int]:
+    """Take the bits apart that the weight memory holds for a weight."""
+    return {"magnitude": stored & 7, "negative": stored >> 3}
+
+
 @pytest.mark.parametrize("seed", [5])
 @pytest.mark.parametrize("lut_inputs", [4, 6])
 @pytest.mark.parametrize("acc_bits", [32, 9])
@@ -42,7 +47,7 @@ def test_sums_equal_numpy(draw, acc_bits: int, lut_inputs: int, seed: int) -> No
     rng = np.random.default_rng(seed)
     arithmetic = draw(rng)
     dut = MacArray(ROWS, COLS, BITS, BITS, acc_bits, SHIFT, arithmetic, lut_inputs)
-    code = dut.weight_code
+    digits = dut.weight_digits
     expected: list[list[int]] = []
     got: list[list[int]] = []
 
@@ -58,11 +63,8 @@ def test_sums_equal_numpy(draw, acc_bits: int, lut_inputs: int, seed: int) -> No
                 acc = (0 if at == 0 else acc << SHIFT if shift else acc) + multiply(
                     arithmetic, w, x
                 ).sum(1)
-                digits = [
-                    [{"magnitude": code[abs(v)], "negative": int(v < 0)} for v in row]
-                    for row in w.tolist()
-                ]
-                beat = {"x": x.tolist(), "w": digits, "first": at == 0, "shift": shift}
+                weights = [[digit(digits[v]) for v in row] for row in w.tolist()]
+                beat = {"x": x.tolist(), "w": weights, "first": at == 0, "shift": shift}
                 ctx.set(dut.i.payload, beat | {"last": at == length - 1})
                 ctx.set(dut.i.valid, 1)
                 await tick(ctx)
@@ -104,10 +106,7 @@ def test_rows_take_taps_of_their_own_channels(draw, own: int, lut_inputs: int, s
     got: list[list[int]] = []
 
     async def testbench(ctx) -> None:
-        weights = [
-            [{"magnitude": dut.weight_code[abs(v)], "negative": int(v < 0)} for v in row]
-            for row in w.tolist()
-        ]
+        weights = [[digit(dut.weight_digits[v]) for v in row] for row in w.tolist()]
         beat = {"x": shared.tolist(), "w": weights, "first": 1, "shift": 0, "last": 1}
         ctx.set(dut.i.payload, beat)
         ctx.set(dut.taps, x.tolist())
@@ -119,7 +118,7 @@ def test_rows_take_taps_of_their_own_channels(draw, own: int, lut_inputs: int, s
             ctx.set(dut.i.payload, beat | {"x": [0] * cols})
             ctx.set(dut.taps, [[0] * cols] * taps)
             if valid:
-                assert cycle == array_delay(cols)
+                assert cycle == array_delay(Plan(rows, cols, 1))
                 got.append([accs[row] for row in range(rows)])
 
     simulator = Simulator(dut)

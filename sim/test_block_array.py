@@ -1,0 +1,113 @@
+"""Networks whose products are made in DSP blocks equal golden, with the vendor's model of a block.
+
+That is the ``DSP48E1`` of yosys' ``cells_sim.v``: what is simulated is what is synthesized.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwquant import cosim
+from hwquant.block_products import block_levels, is_decoded_in_memory, rows_of_block
+from hwquant.config import QuantConfig
+from hwquant.emit import emit
+from hwquant.estimate import estimate
+from hwquant.ir import LevelTables, ProductTable, QuantGraph
+from hwquant.onnx_import import load
+from hwquant.plan import Plan, with_stream
+from hwquant.quantize import quantize
+from hwquant.synth import synthesize
+from sim.test_networks import assert_equal, expected, planned
+from tests.float_graphs import NETWORKS
+from tests.float_graphs import graph as float_graph
+from tests.random_graphs import random_images
+
+pytestmark = pytest.mark.cosim
+
+DEVICE = "xc7a100t"
+LEVELS: dict[str, Any] = {"levels": "rounded", "accumulate": "levels"}
+EIGHT: dict[str, Any] = {"weight_bits": 8, "act_bits": 8}
+
+
+def in_blocks(rows: int, cols: int, lanes: int) -> Plan:
+    return Plan(rows, cols, lanes, DEVICE, products="dsp")
+
+
+def quantized(name: str, **config: Any) -> QuantGraph:
+    return quantize(float_graph(*NETWORKS[name]), QuantConfig(**config))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "plan", "rows"),
+    [
+        pytest.param("residual", {}, in_blocks(4, 4, 2), 2, id="two rows a block"),
+        pytest.param("depthwise", {}, in_blocks(8, 8, 2), 2, id="depthwise"),
+        pytest.param("relu6", {"method": "uniform"}, in_blocks(1, 4, 1), 1, id="one row"),
+        pytest.param("residual", LEVELS, in_blocks(4, 8, 2), 1, id="one row a block"),
+        pytest.param("dense", EIGHT, in_blocks(2, 4, 1), 1, id="levels from memory"),
+    ],
+)
+def test_small_networks_equal_golden(
+    name: str, config: dict[str, Any], plan: Plan, rows: int, tmp_path: Path
+) -> None:
+    graph = quantized(name, **config)
+    levels = block_levels(graph.arithmetic)
+    assert rows_of_block(levels, plan.rows, plan.cols) == rows
+    assert is_decoded_in_memory(levels) == (config is EIGHT)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, random_images(np.random.default_rng(3), graph, 2))
+
+
+def test_weights_arrive_as_levels(tmp_path: Path) -> None:
+    graph = quantized("residual")
+    plan = with_stream(in_blocks(4, 4, 2), graph, None)
+    emit(graph, plan, tmp_path)
+    assert_equal(tmp_path, graph, random_images(np.random.default_rng(4), graph, 2))
+
+
+def altered_level(graph: QuantGraph) -> QuantGraph:
+    """Make the level of the largest weight one more."""
+    assert isinstance(graph.arithmetic, ProductTable)
+    levels = block_levels(graph.arithmetic)
+    weights = levels.weight_levels.copy()
+    weights[-1] += 1
+    return dataclasses.replace(graph, arithmetic=LevelTables(weights, levels.act_levels))
+
+
+def test_one_wrong_level_is_seen(tmp_path: Path) -> None:
+    graph = quantized("residual")
+    emit(altered_level(graph), in_blocks(4, 4, 2), tmp_path)
+    images = random_images(np.random.default_rng(6), graph, 1)
+    assert cosim.verify(tmp_path, images, expected(graph, images)).mismatches
+
+
+@pytest.mark.synth
+@pytest.mark.slow
+def test_a_netlist_has_the_blocks_of_its_estimate_and_equals_golden(tmp_path: Path) -> None:
+    """Of a network so small that no memory takes a block RAM, which has no model."""
+    graph, plan = quantized("one layer"), in_blocks(4, 4, 1)
+    program = emit(graph, plan, tmp_path)
+    found = synthesize(tmp_path, DEVICE)
+    assert found.mac_array is not None
+    assert found.mac_array.dsps == plan.macs_per_cycle // 2
+    assert found.design.dsps == estimate(graph, program, DEVICE).dsps
+    images = random_images(np.random.default_rng(7), graph, 2)
+    netlist = tmp_path / "synth" / DEVICE / "netlist.v"
+    result = cosim.verify(tmp_path, images, expected(graph, images), netlist=netlist)
+    assert (result.mismatches, result.layer_cycles) == (0, planned(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_frame_of_resnet8_equals_golden(shared: Path, tmp_path: Path) -> None:
+    graph = quantize(load(shared / "models" / "mlperf_ic_resnet8.onnx"), QuantConfig())
+    emit(graph, in_blocks(8, 16, 4), tmp_path)
+    pixels = np.load(shared / "models" / "cifar10.npz")["x"][:1]
+    images = pixels.transpose(0, 3, 1, 2).astype(np.int64)
+    result = cosim.verify(tmp_path, images, expected(graph, images))
+    assert result.mismatches == 0, result.first
+    assert result.layer_cycles == planned(tmp_path)
+    assert json.loads((tmp_path / "design.json").read_text())["plan"]["products"] == "dsp"
