@@ -1,4 +1,4 @@
-"""How yosys lays a memory out in block RAMs, LUTs used as memory, or logic.
+"""How yosys lays a memory out in block RAMs, SPRAMs, LUTs used as memory, or logic.
 
 The costs are those of yosys 0.70 (``share/*/brams*.txt``, ``lutrams*.txt`` and the options of
 ``memory_libmap`` in its ``synth_*`` commands): it takes the cheapest.
@@ -6,16 +6,20 @@ The costs are those of yosys 0.70 (``share/*/brams*.txt``, ``lutrams*.txt`` and 
 
 from dataclasses import dataclass
 
-from hwquant.devices import Family
+from hwquant.devices import SPRAM_BITS, SPRAM_WORDS, Family
 
 
 @dataclass(frozen=True)
 class Memory:
-    """``words`` words of ``bits`` bits; a ``rom`` is never written."""
+    """``words`` words of ``bits`` bits; a ``rom`` is never written.
+
+    One ``in_spram`` is made of SPRAMs whatever it costs.
+    """
 
     bits: int
     words: int
     rom: bool
+    in_spram: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class MemoryCells:
     luts: int
     mux_bits: int
     rom_bits: int
+    sprams: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ _SHAPES: dict[Family, list[_Shape]] = {
     ],
     "ecp5": [*_blocks(16, (1, 2, 4, 9, 18, 36), 128, 2), _Shape(4, 16, 4, luts=6)],
     "ice40": _blocks(4, (2, 4, 8, 16), 64, 2),
+    "gowin": [*_blocks(16, (1, 2, 4, 9, 18, 36), 128, 2), _Shape(4, 16, 4, luts=6)],
 }
-_ROM_BITS_PER_COST: dict[Family, int] = {"xc7": 64, "ecp5": 16, "ice40": 16}
+_ROM_BITS_PER_COST: dict[Family, int] = {"xc7": 64, "ecp5": 16, "ice40": 16, "gowin": 16}
 
 
 _LEAST_WORDS, _MOST_WORDS = 1 << 9, 1 << 14  # of an ECP5 block RAM, at its widest, its narrowest
@@ -95,8 +101,13 @@ def parts_of(words: int) -> list[tuple[int, int]]:
 def place_memory(family: Family, memory: Memory) -> MemoryCells:
     """Return what yosys makes of a memory with one read port and, unless a ROM, one write port.
 
-    An upper bound: block RAMs whose bits are all zero or all the same are removed later on.
+    An upper bound: block RAMs whose bits are all zero or all the same are removed later on. The
+    LUTs of an SPRAM choose its address.
     """
+    if memory.in_spram:
+        deep = -(-memory.words // SPRAM_WORDS)
+        sprams = -(-memory.bits // SPRAM_BITS) * deep
+        return MemoryCells(0, (SPRAM_WORDS - 1).bit_length() * deep, 0, 0, sprams)
     shapes = [shape for shape in _SHAPES[family] if not (memory.rom and shape.luts)]
     best = min(shapes, key=lambda shape: shape.total(memory))
     bits = memory.bits * memory.words

@@ -7,12 +7,12 @@ from typing import Literal
 from hwquant.errors import BadInput
 from hwquant.toolchain import yosys_share
 
-Family = Literal["xc7", "ecp5", "ice40"]
+Family = Literal["xc7", "ecp5", "ice40", "gowin"]
 
 
 @dataclass(frozen=True)
 class Device:
-    """Capacity of a device; ``brams`` hold ``bram_kbit`` each.
+    """Capacity of a device; ``brams`` hold ``bram_kbit`` each, ``sprams`` 256.
 
     ``synth`` is the yosys command, to which ``no_dsp`` or ``with_dsp`` is added. ``nextpnr`` are
     the options that choose the device for place and route, empty where there is none. ``flat``:
@@ -31,6 +31,7 @@ class Device:
     no_dsp: str = ""
     nextpnr: tuple[str, ...] = ()
     flat: bool = True
+    sprams: int = 0
 
     @property
     def lut_inputs(self) -> int:
@@ -54,9 +55,35 @@ DEVICES = {
     "lfe5u-85f": Device(
         "ecp5", 83640, 83640, 208, 18, 156, _ECP5, no_dsp="-nodsp", nextpnr=("--85k", *_PACKAGE)
     ),
-    "ice40up5k": Device("ice40", 5280, 5280, 30, 4, 8, "synth_ice40 -device u", with_dsp="-dsp"),
-    "ice40hx8k": Device("ice40", 7680, 7680, 32, 4, 0, "synth_ice40 -device hx"),
+    "ice40up5k": Device(
+        "ice40",
+        5280,
+        5280,
+        30,
+        4,
+        8,
+        "synth_ice40 -device u",
+        with_dsp="-dsp",
+        nextpnr=("--up5k", "--package", "sg48"),
+        sprams=4,
+    ),
+    "ice40hx8k": Device(
+        "ice40",
+        7680,
+        7680,
+        32,
+        4,
+        0,
+        "synth_ice40 -device hx",
+        nextpnr=("--hx8k", "--package", "ct256"),
+    ),
+    "gw2a-18": Device(
+        "gowin", 20736, 15552, 46, 18, 48, "synth_gowin -family gw2a -noiopads", no_dsp="-nodsp"
+    ),
 }
+
+SPRAM_WORDS = 1 << 14  # of iCE40 UltraPlus: 256 kbit, one port that reads or writes in a cycle
+SPRAM_BITS = 16
 
 
 BLOCK_DEVICES = tuple(name for name, device in DEVICES.items() if device.family == "xc7")
@@ -68,6 +95,11 @@ def find_device(name: str) -> Device:
     if name not in DEVICES:
         raise BadInput(f"device {name!r}: hwquant knows {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+def has_sprams(name: str | None) -> bool:
+    """Whether a plan for this device keeps activations in SPRAMs."""
+    return name is not None and find_device(name).sprams > 0
 
 
 # ---------------------------------------------------------------- counting cells
@@ -82,20 +114,21 @@ class Counts:
     ffs: int
     brams: int
     dsps: int
+    sprams: int = 0
 
 
 @dataclass(frozen=True)
 class _Weights:
     """What one cell of each type adds; a type that is not named adds nothing.
 
-    ``brams`` are in halves, because an xc7 block RAM divides in two.
+    ``brams`` and ``dsps`` are in halves: a block RAM of xc7 and a DSP block of Gowin divide in two.
     """
 
     luts: dict[str, int]
     carries: dict[str, int]
     ffs: str  # what the name of a flip-flop starts with
     half_brams: dict[str, int]
-    dsps: dict[str, int]
+    half_dsps: dict[str, int]
 
 
 _WEIGHTS: dict[Family, _Weights] = {
@@ -109,7 +142,7 @@ _WEIGHTS: dict[Family, _Weights] = {
         carries={"CARRY4": 1},
         ffs="FD",
         half_brams={"RAMB36E1": 2, "RAMB18E1": 1},
-        dsps={"DSP48E1": 1},
+        half_dsps={"DSP48E1": 2},
     ),
     # A CCU2C is two LUT4 with their carries. A DPR16X4 keeps its bits in four LUT4 and takes two
     # more, whose inputs bring the write port. PFUMX and L6MUX21 lie beside the LUTs.
@@ -118,7 +151,7 @@ _WEIGHTS: dict[Family, _Weights] = {
         carries={"CCU2C": 1},
         ffs="TRELLIS_FF",
         half_brams={"DP16KD": 2, "PDPW16KD": 2},
-        dsps={"MULT18X18D": 1},
+        half_dsps={"MULT18X18D": 2},
     ),
     # A carry shares its logic cell with a LUT where it can; how often only placement tells.
     "ice40": _Weights(
@@ -126,7 +159,15 @@ _WEIGHTS: dict[Family, _Weights] = {
         carries={"SB_CARRY": 1},
         ffs="SB_DFF",
         half_brams={"SB_RAM40_4K": 2, "SB_RAM40_4KNR": 2, "SB_RAM40_4KNW": 2, "SB_RAM40_4KNRNW": 2},
-        dsps={"SB_MAC16": 1},
+        half_dsps={"SB_MAC16": 2},
+    ),
+    # An ALU takes the place of a LUT4. MUX2_LUT5 to 8 lie beside the LUTs.
+    "gowin": _Weights(
+        luts={f"LUT{inputs}": 1 for inputs in range(1, 5)} | {"ALU": 1, "RAM16SDP4": 6},
+        carries={"ALU": 1},
+        ffs="DFF",
+        half_brams={"SP": 2, "SPX9": 2, "SDPB": 2, "SDPX9B": 2, "DPB": 2, "DPX9B": 2},
+        half_dsps={"MULT9X9": 1, "MULT18X18": 2, "MULT36X36": 8},
     ),
 }
 
@@ -143,9 +184,39 @@ def count_cells(family: Family, cells: dict[str, int]) -> Counts:
         carries=total(weights.carries),
         ffs=sum(count for cell, count in cells.items() if cell.startswith(weights.ffs)),
         brams=-(-total(weights.half_brams) // 2),
-        dsps=total(weights.dsps),
+        dsps=-(-total(weights.half_dsps) // 2),
+        sprams=cells.get("SB_SPRAM256KA", 0),
     )
 
+
+# ---------------------------------------------------------------- mapping to cells
+
+# A rule of yosys' techmap. yosys itself takes SPRAMs for memories of one address only, and here
+# that of the write comes before that of the read, which nobody waits for then (`placement`).
+SPRAM_RULE = f"""
+module \\$mem_v2 (RD_CLK, RD_EN, RD_ARST, RD_SRST, RD_ADDR, RD_DATA,
+    WR_CLK, WR_EN, WR_ADDR, WR_DATA);
+  parameter MEMID = "", SIZE = 0, OFFSET = 0, ABITS = 0, WIDTH = 0, INIT = 0;
+  parameter RD_PORTS = 0, RD_CLK_ENABLE = 0, RD_CLK_POLARITY = 0, RD_TRANSPARENCY_MASK = 0;
+  parameter RD_COLLISION_X_MASK = 0, RD_WIDE_CONTINUATION = 0, RD_CE_OVER_SRST = 0;
+  parameter RD_ARST_VALUE = 0, RD_SRST_VALUE = 0, RD_INIT_VALUE = 0;
+  parameter WR_PORTS = 0, WR_CLK_ENABLE = 0, WR_CLK_POLARITY = 0, WR_PRIORITY_MASK = 0;
+  parameter WR_WIDE_CONTINUATION = 0;
+  input RD_CLK, RD_EN, RD_ARST, RD_SRST, WR_CLK;
+  input [ABITS-1:0] RD_ADDR, WR_ADDR;
+  input [WIDTH-1:0] WR_EN, WR_DATA;
+  output [WIDTH-1:0] RD_DATA;
+  wire _TECHMAP_FAIL_ = SIZE != {SPRAM_WORDS} || RD_PORTS != 1 || WR_PORTS != 1;
+  wire [WIDTH+{SPRAM_BITS}-1:0] d = WR_DATA, q;
+  genvar bit;
+  generate for (bit = 0; bit < WIDTH; bit = bit + {SPRAM_BITS}) begin : slice
+    SB_SPRAM256KA spram (.ADDRESS(WR_EN[0] ? WR_ADDR : RD_ADDR), .WREN(WR_EN[0]),
+      .DATAIN(d[bit +: {SPRAM_BITS}]), .DATAOUT(q[bit +: {SPRAM_BITS}]), .CLOCK(RD_CLK),
+      .MASKWREN(4'b1111), .CHIPSELECT(1'b1), .STANDBY(1'b0), .SLEEP(1'b0), .POWEROFF(1'b1));
+  end endgenerate
+  assign RD_DATA = q;
+endmodule
+"""
 
 # ---------------------------------------------------------------- simulating cells
 
@@ -154,6 +225,7 @@ UNMODELLED: dict[Family, tuple[str, ...]] = {
     "xc7": ("RAMB18E1", "RAMB36E1"),
     "ecp5": ("ALU54B", "PDPW16KD"),
     "ice40": (),
+    "gowin": ("DPB", "DPX9B", "SDPB", "SDPX9B", "MULT9X9", "MULT18X18", "MULT36X36"),
 }
 
 
@@ -163,8 +235,8 @@ def simulation_models(family: Family, folder: Path) -> list[Path]:
     match family:
         case "xc7":
             return [share / "xilinx" / "cells_sim.v"]
-        case "ice40":
-            return [share / "ice40" / "cells_sim.v"]
+        case "ice40" | "gowin":
+            return [share / family / "cells_sim.v"]
         case "ecp5":
             own = folder / "cells_ecp5.v"
             own.write_text(_ECP5_CELLS)

@@ -45,6 +45,7 @@ class Estimate:
     ffs: int
     brams: int
     dsps: int
+    sprams: int
     shortages: tuple[str, ...]
 
     @property
@@ -62,22 +63,30 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
     see ``docs/reports.md``.
     """
     target = find_device(device)
-    placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
+    parts = memories(graph, program)
+    placed = [place_memory(target.family, memory) for memory in parts]
     half_brams = sum(cells.half_brams for cells in placed)
     half_brams += decoder_half_brams(graph, program.plan)
     terms = count_terms(graph, program, target)
     luts = _cost(terms, _LUTS[target.family])
+    ffs = _ffs(graph, program, terms, target.lut_inputs)
+    if target.family == "ecp5":  # the registers that `output_registers` moves into blocks
+        ffs -= sum(part.bits for part, cells in zip(parts, placed, strict=True) if cells.half_brams)
+        ffs -= sum(a + b for a, b in lane_multipliers(graph)) * program.plan.lanes
     return _judged(
         device,
         target,
         round(luts) + sum(cells.luts for cells in placed),
-        round(_ffs(graph, program, terms, target.lut_inputs)),
+        round(ffs),
         -(-half_brams // 2),
         count_dsps(graph, program.plan, target),
+        sum(cells.sprams for cells in placed),
     )
 
 
-def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: int) -> Estimate:
+def _judged(
+    device: str, target: Device, luts: int, ffs: int, brams: int, dsps: int, sprams: int
+) -> Estimate:
     shortages = tuple(
         f"{need} {name} of {limit}"
         for name, need, limit in (
@@ -85,10 +94,11 @@ def _judged(device: str, target: Device, luts: int, ffs: int, brams: int, dsps: 
             ("flip-flops", ffs, target.ffs),
             ("block RAMs", brams, target.brams),
             ("DSP blocks", dsps, target.dsps),
+            ("SPRAMs", sprams, target.sprams),
         )
         if need > limit
     )
-    return Estimate(device, luts, ffs, brams, dsps, shortages)
+    return Estimate(device, luts, ffs, brams, dsps, sprams, shortages)
 
 
 @dataclass(frozen=True)
@@ -305,6 +315,7 @@ _LUTS: dict[Family, Costs] = {
     "ecp5": _ECP5,
     "ice40": replace(_ECP5, multiplier_bits=2.1, adder_bits=2.64),
     "xc7": _XC7,
+    "gowin": _ECP5,  # an ALU is a bit of a CCU2C, and the rest is the same LUT4
 }
 
 

@@ -6,7 +6,7 @@ from itertools import product
 
 from hwquant.block_products import block_levels, is_decoded_in_memory, rows_of_block
 from hwquant.block_ram import Memory, parts_of
-from hwquant.devices import Device, Family
+from hwquant.devices import Device, Family, has_sprams
 from hwquant.gateware import power_activation as units
 from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
@@ -28,18 +28,24 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
     buffer = output_depth(plan, graph, program.layers[-1].pace)
     words_before = Memory((program.taps - 1) * word_bits, 1 << sum(program.tap_bits), rom=False)
     whole = (
-        Memory(weight_word_bits(plan, graph), program.weight_depth, rom=not plan.is_streamed),
-        *(Memory(word_bits, words, rom=False) for words in program.bank_words),
+        *(Memory(word_bits, words, False, has_sprams(plan.device)) for words in program.bank_words),
         Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
     )
     whole = (*whole, words_before) if program.taps > 1 else whole
     parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
     tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
     return (
+        *weight_memory(graph, plan, program.weight_depth),
         *parts,
         Memory(macs[-1].value_bits * plan.lanes, buffer, rom=False),
         *tables * plan.lanes,
     )
+
+
+def weight_memory(graph: QuantGraph, plan: Plan, words: int) -> list[Memory]:
+    """Return the parts of a memory of ``words`` words of weights."""
+    bits, is_rom = weight_word_bits(plan, graph), not plan.is_streamed
+    return [Memory(bits, part, is_rom) for _, part in parts_of(words)]
 
 
 def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
@@ -47,16 +53,15 @@ def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
     if not target.dsps:
         return 0
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    lane = sum(_tiles(target.family, a, b) for a, b in lane_multipliers(graph))
-    lane += sum(unit_dsps(unit, target.family) for unit in units.activation_units(macs))
-    tiles = plan.lanes * lane
+    lane = sum(_halves(target.family, a, b) for a, b in lane_multipliers(graph))
+    lane += sum(_unit_halves(unit, target.family) for unit in units.activation_units(macs))
+    halves = plan.lanes * lane
     if plan.products == "dsp":
-        tiles += plan.macs_per_cycle // rows_of_block(
-            block_levels(graph.arithmetic), plan.rows, plan.cols
-        )
+        levels = block_levels(graph.arithmetic)
+        halves += 2 * plan.macs_per_cycle // rows_of_block(levels, plan.rows, plan.cols)
     elif isinstance(graph.arithmetic, LevelTables):
-        tiles += plan.macs_per_cycle * _tiles(target.family, *factor_bits(graph.arithmetic))
-    return tiles
+        halves += plan.macs_per_cycle * _halves(target.family, *factor_bits(graph.arithmetic))
+    return -(-halves // 2)
 
 
 def decoder_half_brams(graph: QuantGraph, plan: Plan) -> int:
@@ -67,11 +72,16 @@ def decoder_half_brams(graph: QuantGraph, plan: Plan) -> int:
 
 
 def unit_dsps(records: Sequence[Activation], family: Family) -> int:
-    """DSP blocks of an activation unit; those of xc7 are signed, so unsigned factors take a bit."""
+    """Return the DSP blocks of an activation unit."""
+    return -(-_unit_halves(records, family) // 2)
+
+
+def _unit_halves(records: Sequence[Activation], family: Family) -> int:
+    """Count halves of DSP blocks; those of xc7 are signed, so unsigned factors take a bit."""
     total = 0
     for a, b, is_signed in units.multipliers(records):
         extra = family == "xc7" and not is_signed
-        total += _tiles(family, a + extra, b + extra)
+        total += _halves(family, a + extra, b + extra)
     return total
 
 
@@ -82,22 +92,29 @@ class _Blocks:
     wide: int
     narrow: int
     step: int
-    least: int  # bits of a product; smaller ones become logic, as do those with a single bit
+    least: int  # bits of a product; smaller ones become logic
+    thinnest: int = 2  # bits of a factor; with thinner ones too
+    half: int = 0  # bits of both factors of half a block
 
 
 _BLOCKS: dict[Family, _Blocks] = {
     "xc7": _Blocks(25, 18, 17, 9),
     "ecp5": _Blocks(18, 18, 18, 0),
     "ice40": _Blocks(16, 16, 16, 11),
+    "gowin": _Blocks(18, 18, 18, 0, thinnest=4, half=9),
 }
 
 
-def _tiles(family: Family, a: int, b: int) -> int:
-    """DSP blocks of a product of unsigned or sign-extended operands of ``a`` and ``b`` bits."""
+def _halves(family: Family, a: int, b: int) -> int:
+    """Halves of DSP blocks of a product of unsigned or sign-extended operands of so many bits."""
     blocks = _BLOCKS[family]
     above = _slices(max(a, b), blocks.wide, blocks.step)
     below = _slices(min(a, b), blocks.narrow, blocks.step)
-    return sum(min(part) > 1 and sum(part) >= blocks.least for part in product(above, below))
+    return sum(
+        2 - (max(part) <= blocks.half)
+        for part in product(above, below)
+        if min(part) >= blocks.thinnest and sum(part) >= blocks.least
+    )
 
 
 def _slices(bits: int, most: int, step: int) -> list[int]:

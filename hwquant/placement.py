@@ -6,13 +6,17 @@ two digits is two planes of words (of a detailed one MAC layers walk the first a
 has one in each bank. An input whose kernel row fits in a word is *packed*: the loader stores, for
 each output column, the ``KW * C`` codes the row covers. A concat and its parts are stored as one: a
 part is some words of every pixel of it.
+
+On a device with SPRAMs, which read or write in a cycle, the banks are made of them: no layer writes
+to one that it reads.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
 
+from hwquant.devices import SPRAM_WORDS, has_sprams
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import INPUT, Layer, MacLayer, QuantGraph, sources_of
+from hwquant.ir import INPUT, ConcatLayer, Layer, MacLayer, QuantGraph, sources_of
 from hwquant.layout import Layout, layouts, parts
 from hwquant.plan import Plan
 
@@ -73,8 +77,8 @@ def place(
     Raises
     ------
     UnsupportedModel
-        If a layer adds its own source, second operands cannot be given banks of their own, or a
-        tensor is part of two concats.
+        If a layer adds its own source, second operands cannot be given banks of their own, a
+        tensor is part of two concats, or SPRAMs do not suit the network.
     """
     found = layouts(graph, plan.cols)
     part_of = parts(graph, found)
@@ -85,7 +89,10 @@ def place(
     for name, part in part_of.items():  # a whole lives as long as any part of it
         if name in last_use:
             last_use[part.whole] = max(last_use[part.whole], last_use[name])
-    banks = _assign_banks(graph, {tensor.name: part_of[tensor.name].whole for tensor in tensors})
+    whole_of = {tensor.name: part_of[tensor.name].whole for tensor in tensors}
+    banks = _assign_banks(graph, whole_of)
+    in_sprams = has_sprams(plan.device)
+    apart = _kept_apart(graph, whole_of) if in_sprams else {}
     splittable = graph.input.tensor.parts == 2 and all(
         operand_of(layer) is None and isinstance(layer, MacLayer)
         for layer in _consumers(graph, INPUT)
@@ -107,21 +114,28 @@ def place(
             alive = [area for name, area in wholes.items() if last_use[name] >= born - 1]
             words = plane if split else plane * tensor.parts
             used = (0, 1) if split else (bank,)
-            base = _first_fit([area for area in alive if set(used) & set(area.banks)], words)
-            wholes[part.whole] = _Area(used, base, words)
+            near = [area for area in alive if set(used) & set(area.banks)]
+            if in_sprams:
+                base = _fit_in_spram(part.whole, near, words, apart)
+            else:
+                base = _first_fit(near, words)
+            wholes[part.whole] = _Area(part.whole, used, base, words)
             for bank_used in used:
                 depth[bank_used] = max(depth[bank_used], base + words)
         base = wholes[part.whole].base + part.offset
         places[tensor.name] = Placement(
             bank, base, plane, pitch, layout, height, width, tensor.parts, part.whole, split
         )
+    if in_sprams:
+        depth = [-(-words // SPRAM_WORDS) * SPRAM_WORDS for words in depth]
     return places, (depth[0], depth[1])
 
 
 @dataclass(frozen=True)
 class _Area:
-    """Words ``base .. base + words - 1`` of some banks."""
+    """Words ``base .. base + words - 1`` of some banks, and whose they are."""
 
+    whole: str
     banks: tuple[int, ...]
     base: int
     words: int
@@ -134,6 +148,37 @@ def _first_fit(alive: list[_Area], words: int) -> int:
             break
         base = max(base, area.base + area.words)
     return base
+
+
+def _fit_in_spram(whole: str, alive: list[_Area], words: int, apart: dict[str, set[str]]) -> int:
+    """Return the first base in an SPRAM without any of the tensors that ``whole`` keeps apart."""
+    if words > SPRAM_WORDS:
+        raise UnsupportedModel(f"{whole}: takes {words} words; an SPRAM holds {SPRAM_WORDS}")
+    for start in count(0, SPRAM_WORDS):
+        inside = [area for area in alive if area.base // SPRAM_WORDS == start // SPRAM_WORDS]
+        base = start + _first_fit([replace(area, base=area.base - start) for area in inside], words)
+        is_apart = apart[whole].isdisjoint(area.whole for area in inside)
+        if is_apart and base + words <= start + SPRAM_WORDS:
+            return base
+    raise AssertionError
+
+
+def _kept_apart(graph: QuantGraph, whole_of: dict[str, str]) -> dict[str, set[str]]:
+    """Return, for each tensor, those that a layer reads while it writes it, or the reverse."""
+    apart: dict[str, set[str]] = {whole: set() for whole in whole_of.values()}
+    for layer in graph.layers[:-1]:
+        if isinstance(layer, ConcatLayer):
+            continue
+        written = whole_of[layer.name]
+        for read in sources_of(layer):
+            if whole_of[read] == written:
+                raise UnsupportedModel(
+                    f"{layer.name}: reads and writes parts of {written}, which lie in one SPRAM; "
+                    "hwquant needs a device without SPRAMs"
+                )
+            apart[written].add(whole_of[read])
+            apart[whole_of[read]].add(written)
+    return apart
 
 
 def _assign_banks(graph: QuantGraph, whole_of: dict[str, str]) -> dict[str, int]:

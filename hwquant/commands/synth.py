@@ -8,9 +8,10 @@ from hwquant import report, toolchain
 from hwquant.commands import tables, terminal
 from hwquant.commands.gen import DEFAULT_DEVICE
 from hwquant.commands.options import directory_argument, json_option
-from hwquant.devices import BLOCK_DEVICES, find_device
+from hwquant.devices import BLOCK_DEVICES
 from hwquant.errors import BadInput
-from hwquant.synth import place_and_route, synthesize
+from hwquant.nextpnr import nextpnr_version
+from hwquant.synth import place_and_route, routable, synthesize, write_bitstream
 
 
 @click.command()
@@ -18,7 +19,7 @@ from hwquant.synth import place_and_route, synthesize
 @click.option(
     "--device", metavar="D", help=f"Device [the plan's, or {DEFAULT_DEVICE} where it has none]."
 )
-@click.option("--pnr", is_flag=True, help="Place and route too (ECP5).")
+@click.option("--pnr", is_flag=True, help="Place and route too (ECP5, iCE40).")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -27,26 +28,33 @@ from hwquant.synth import place_and_route, synthesize
     show_default=True,
     help="Place and route N times and report the median Fmax.",
 )
+@click.option(
+    "--bitstream", is_flag=True, help="Pack a bitstream too, pins wherever they go (ECP5, iCE40)."
+)
 @json_option
-def synth(directory: Path, device: str | None, pnr: bool, seeds: int, as_json: bool) -> None:
+def synth(
+    directory: Path, device: str | None, pnr: bool, seeds: int, bitstream: bool, as_json: bool
+) -> None:
     """Synthesize the build directory DIR with yosys; place and route it with nextpnr."""
     plan = report.read(directory)["plan"]
     device = device or (plan and plan["device"]) or DEFAULT_DEVICE
     if plan and plan.get("products") == "dsp" and device not in BLOCK_DEVICES:
         raise BadInput(f"{device}: the design has DSP blocks of {plan['device']}; name its family")
-    if pnr and not find_device(device).nextpnr:
-        raise BadInput(f"{device}: place and route exists for ECP5 only in this version")
-    if pnr:
-        toolchain.nextpnr_ecp5_version()  # missing tools are missed before the long work
+    tools = {"yosys": toolchain.yosys_version()}
+    if pnr or bitstream:  # missing tools are missed before the long work
+        fabric = routable(device)
+        tools[f"nextpnr-{fabric}"] = nextpnr_version(fabric)
     terminal.say(f"synthesize for {device} (minutes for a large array)")
     result = synthesize(directory, device)
     sections = {"synth": report.synth_section(result), "pnr": None}
-    made = report.update(directory, sections, {"yosys": toolchain.yosys_version()})
+    made = report.update(directory, sections, tools)
     if pnr:
         terminal.say(f"place and route with {seeds} seeds (minutes each)")
         routed = place_and_route(directory, device, range(1, seeds + 1))
-        tools = {"nextpnr-ecp5": toolchain.nextpnr_ecp5_version()}
         made = report.update(directory, {"pnr": report.pnr_section(routed)}, tools)
+    if bitstream:
+        terminal.say("place and route with pins, and pack")
+        terminal.say(f"bitstream: {write_bitstream(directory, device)}")
     if as_json:
         terminal.print_json(made)
     else:

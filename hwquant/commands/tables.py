@@ -242,7 +242,7 @@ def _estimate(made: Report) -> RenderableType:
     estimate = made["estimate"]
     if estimate is None:
         return _absent("Estimate", "hwquant gen")
-    rows = [(name, f"{estimate[name]:,}") for name in ("luts", "ffs", "brams", "dsps")]
+    rows = [(name, f"{estimate[name]:,}") for name in ("luts", "ffs", "brams", "dsps", "sprams")]
     rows.append(("fits", "yes" if estimate["fits"] else f"no: {', '.join(estimate['shortages'])}"))
     return _facts(f"Estimate before synthesis, {estimate['device']}", rows)
 
@@ -251,7 +251,7 @@ def _cells(made: Report) -> RenderableType:
     cells = made["synth"]
     if cells is None:
         return _absent("Cells", "hwquant synth")
-    names = ("luts", "carries", "ffs", "brams", "dsps")
+    names = ("luts", "carries", "ffs", "brams", "dsps", "sprams")
     rows = [(name, f"{cells[name]:,}") for name in names]
     array = cells["mac_array"]
     if array is not None:
