@@ -43,7 +43,7 @@ class Shares:
 
     ``macs``: the array. ``requantize``: multipliers of the lanes, residuals and gates with them.
     ``activation``: the power activation units. ``pool``: max pools. ``other``: loading the frame,
-    fetching programs, moving words, waiting for streamed weights.
+    fetching programs, moving words, waiting for streamed weights or rows of the input.
     """
 
     macs: int = 0

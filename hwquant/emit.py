@@ -152,7 +152,7 @@ def _weight_stream(graph: QuantGraph, program: Schedule) -> dict[str, int] | Non
     return {
         "beats": program.weight_words * (word_bits // plan.stream_bits),
         "bits": program.weight_words * word_bits,
-        "wait_cycles": sum(step.waits for step in program.layers),
+        "wait_cycles": sum(step.weight_waits for step in program.layers),
         "buffer_words": program.buffer_words,
         "word_bits": word_bits,
     }

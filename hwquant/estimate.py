@@ -18,6 +18,7 @@ from hwquant.estimate_blocks import (
     factor_bits,
     lane_multipliers,
     memories,
+    pixel_bits,
 )
 from hwquant.gateware import power_activation as units
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
@@ -114,7 +115,7 @@ class Terms:
     threshold_bits: int  # of the staircases' constants
     lane_bits: int  # of requantization: sums and shifts
     word_bits: int  # of a word of activation memory
-    mux_bits: int  # of the multiplexers behind memories deeper than a block RAM, or before taps
+    mux_bits: int  # of multiplexers: of taps, windows, and memories deeper than a block RAM
     rom_bits: int  # of constant memories left to logic
     pixel_bits: int  # of the tables from pixel to code
     control: int  # one
@@ -135,6 +136,9 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     tables, recoded, array_multipliers = _products(graph, program, inputs)
     choices = _own_products(program) * graph.act_bits
     in_blocks = plan.products == "dsp"
+    if program.input.ring:  # one word of a window after the other; 6 inputs choose among four
+        others = (program.loading.cycles_per_beat - 1) * plan.cols * graph.act_bits
+        choices += others // (3 if inputs == 6 else 1)
     return Terms(
         product_bits=tables,
         recoded_bits=recoded,
@@ -330,9 +334,11 @@ def _ffs(graph: QuantGraph, program: Schedule, terms: Terms, inputs: int) -> flo
     lanes = terms.held_bits + terms.lane_bits + 3.6 * terms.compare_bits
     lanes += plan.lanes * units.guess_registers(macs)
     gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
+    rows, columns = program.loading.kernel
+    window = rows * columns * pixel_bits(graph)
     is_lut = plan.products == "lut"
     array = _lut_registers(graph, program, inputs) if is_lut else _block_registers(graph, plan)
-    return array + lanes + gathered + 390
+    return array + lanes + gathered + window + 390
 
 
 def _block_registers(graph: QuantGraph, plan: Plan) -> int:

@@ -17,7 +17,7 @@ from hwquant.program import Schedule
 
 
 def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
-    """Return the parts of weights, activations, lane parameters and taps, and the others whole.
+    """Return the parts of weights, activations, lane parameters, taps and lines, the others whole.
 
     Those are the output buffer and the units' large tables.
     """
@@ -31,7 +31,10 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
         *(Memory(word_bits, words, False, has_sprams(plan.device)) for words in program.bank_words),
         Memory(LaneParameters(graph).size * plan.lanes, chunks, rom=True),
     )
+    loading = program.loading
+    lines_above = Memory((loading.kernel[0] - 1) * pixel_bits(graph), loading.positions, rom=False)
     whole = (*whole, words_before) if program.taps > 1 else whole
+    whole = (*whole, lines_above) if loading.kernel[0] > 1 else whole
     parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
     tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
     return (
@@ -46,6 +49,12 @@ def weight_memory(graph: QuantGraph, plan: Plan, words: int) -> list[Memory]:
     """Return the parts of a memory of ``words`` words of weights."""
     bits, is_rom = weight_word_bits(plan, graph), not plan.is_streamed
     return [Memory(bits, part, is_rom) for _, part in parts_of(words)]
+
+
+def pixel_bits(graph: QuantGraph) -> int:
+    """Return the bits of the codes of a pixel of the input."""
+    tensor = graph.input.tensor
+    return tensor.channels * tensor.parts * graph.act_bits
 
 
 def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:

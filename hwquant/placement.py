@@ -3,12 +3,11 @@
 Channels come last: a word holds ``cols`` channels of one pixel. A layer reads its source from one
 bank while its residual or gate is read from the other, so the two never share a bank. A tensor of
 two digits is two planes of words (of a detailed one MAC layers walk the first alone); a split input
-has one in each bank. An input whose kernel row fits in a word is *packed*: the loader stores, for
-each output column, the ``KW * C`` codes the row covers. A concat and its parts are stored as one: a
-part is some words of every pixel of it.
+has one in each bank. An input of few channels is *packed*, see ``Packing``. A concat and its parts
+are stored as one: a part is some words of every pixel of it.
 
 On a device with SPRAMs, which read or write in a cycle, the banks are made of them: no layer writes
-to one that it reads.
+to one that it reads, and the input is there before it is read.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +17,33 @@ from hwquant.devices import SPRAM_WORDS, has_sprams
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import INPUT, ConcatLayer, Layer, MacLayer, QuantGraph, sources_of
 from hwquant.layout import Layout, layouts, parts
-from hwquant.plan import Plan
+from hwquant.plan import LINE_DELAY, Plan, log2_ceil
+
+_RING_ROWS = 2  # one is written while one is read
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What the loader stores for the only layer that reads the input: codes that it wants together.
+
+    Either, for each row of the image and column of the output, the ``KW * C`` codes of a word that
+    a row of the kernel covers; or, for each place of the output, the ``KH * KW * C`` codes of its
+    ``windows``, in as many words as that takes. Of windows a ring of a few rows is stored, for the
+    layer walks them while the frame arrives.
+    """
+
+    layer: MacLayer
+    windows: bool
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Rows and columns of the kernel whose codes are stored together."""
+        return (self.layer.kernel[0] if self.windows else 1, self.layer.kernel[1])
+
+    @property
+    def codes(self) -> int:
+        """Codes that are stored together."""
+        return self.kernel[0] * self.kernel[1] * self.layer.channels_in
 
 
 @dataclass(frozen=True)
@@ -26,7 +51,8 @@ class Placement:
     """Where a tensor lies: ``base`` of plane 0, words a plane, words from pixel to pixel.
 
     Height and width are as stored. ``layout`` says what the words hold, ``whole`` in which tensor
-    they are.
+    they are. ``ring`` are the words, a power of two from address 0 on, over which a tensor is
+    written again and again, the planes of a pixel side by side; 0 if all of it is stored.
     """
 
     bank: int
@@ -39,6 +65,12 @@ class Placement:
     digits: int
     whole: str
     split: bool = False
+    ring: int = 0
+
+    @property
+    def row(self) -> int:
+        """Words from row to row."""
+        return self.width * self.pitch
 
     @property
     def groups(self) -> int:
@@ -55,22 +87,39 @@ def operand_of(layer: Layer) -> str | None:
     return layer.operand if isinstance(layer, MacLayer) else None
 
 
-def packed_kernel(graph: QuantGraph, plan: Plan) -> MacLayer | None:
-    """Return the one layer that reads the input, if a row of its kernel fits in a word."""
+def packings(graph: QuantGraph, plan: Plan) -> list[Packing | None]:
+    """Return the ways to store the input: ``None`` is one word, or several, for each pixel.
+
+    The first is taken unless another saves cycles. Windows are for few channels, a layer whose
+    output is stored, and pads that leave every window a pixel; a line of the image has to be so
+    long that a column comes out of the line buffer after it went in. They are read while others are
+    written, which SPRAMs cannot.
+    """
     consumers = _consumers(graph, INPUT)
     if len(consumers) != 1:
-        return None
+        return [None]
     (layer,) = consumers
     if not isinstance(layer, MacLayer) or layer.shared or layer.source != INPUT:
-        return None
-    if layer.operand == INPUT or layer.kernel[1] == 1:
-        return None
-    fits = layer.kernel[1] * graph.input.tensor.channels <= plan.cols
-    return layer if fits else None
+        return [None]
+    if layer.operand == INPUT:
+        return [None]
+    channels, (rows, columns) = layer.channels_in, layer.kernel
+    is_row = columns > 1 and columns * channels <= plan.cols
+    has_windows = (
+        rows * columns > 1
+        and 2 * channels <= plan.cols
+        and layer is not graph.layers[-1]
+        and layer.pads[0] < rows
+        and layer.pads[1] < columns
+        and graph.input.tensor.width > LINE_DELAY
+        and not has_sprams(plan.device)
+    )
+    found: list[Packing | None] = [Packing(layer, windows=False) if is_row else None]
+    return [*found, Packing(layer, windows=True)] if has_windows else found
 
 
 def place(
-    graph: QuantGraph, plan: Plan, packed: MacLayer | None
+    graph: QuantGraph, plan: Plan, packing: Packing | None
 ) -> tuple[dict[str, Placement], tuple[int, int]]:
     """Place every tensor of ``graph`` but the last; return the places and the words of each bank.
 
@@ -93,7 +142,7 @@ def place(
     banks = _assign_banks(graph, whole_of)
     in_sprams = has_sprams(plan.device)
     apart = _kept_apart(graph, whole_of) if in_sprams else {}
-    splittable = graph.input.tensor.parts == 2 and all(
+    splittable = not (packing is not None and packing.windows) and all(
         operand_of(layer) is None and isinstance(layer, MacLayer)
         for layer in _consumers(graph, INPUT)
     )
@@ -104,15 +153,20 @@ def place(
         part = part_of[tensor.name]
         height, width, layout = tensor.height, tensor.width, found[tensor.name]
         pitch = found[part.whole].words
-        split = splittable and tensor.name == INPUT
-        if packed is not None and tensor.name == INPUT:
-            width, layout, pitch = packed.output.width, Layout(plan.cols, (plan.cols,)), 1
-        plane = height * width * pitch
+        split = splittable and tensor.name == INPUT and tensor.parts == 2
+        packed = packing if tensor.name == INPUT else None
+        if packed is not None:
+            width, layout = packed.layer.output.width, Layout(plan.cols, (packed.codes,))
+            pitch = layout.words
+        plane, ring = height * width * pitch, 0
+        if packed is not None and packed.windows:
+            height, plane, pitch = packed.layer.output.height, pitch, pitch * tensor.parts
+            ring = 1 << log2_ceil(_RING_ROWS * width * pitch)
         bank = 0 if split else banks[part.whole]
         if part.whole not in wholes:
             # alive while this is first written: everything still read by the layer that writes it
             alive = [area for name, area in wholes.items() if last_use[name] >= born - 1]
-            words = plane if split else plane * tensor.parts
+            words = ring or (plane if split else plane * tensor.parts)
             used = (0, 1) if split else (bank,)
             near = [area for area in alive if set(used) & set(area.banks)]
             if in_sprams:
@@ -124,7 +178,7 @@ def place(
                 depth[bank_used] = max(depth[bank_used], base + words)
         base = wholes[part.whole].base + part.offset
         places[tensor.name] = Placement(
-            bank, base, plane, pitch, layout, height, width, tensor.parts, part.whole, split
+            bank, base, plane, pitch, layout, height, width, tensor.parts, part.whole, split, ring
         )
     if in_sprams:
         depth = [-(-words // SPRAM_WORDS) * SPRAM_WORDS for words in depth]
@@ -183,6 +237,9 @@ def _kept_apart(graph: QuantGraph, whole_of: dict[str, str]) -> dict[str, set[st
 
 def _assign_banks(graph: QuantGraph, whole_of: dict[str, str]) -> dict[str, int]:
     """Give a layer's source and operand different banks: a two-colouring that alternates.
+
+    So an input that one layer reads, without an operand, lies apart from that layer's output: the
+    loader may write the one while the layer writes the other.
 
     Tensors are in order of birth; the banks are those of the wholes that they lie in.
     """

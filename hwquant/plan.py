@@ -52,6 +52,8 @@ HORNER_DELAY = 2  # a coefficient of a polynomial: product, sum
 MEAN_DELAY = 2  # of Newton's iteration: sum, division by the root
 FETCH_CYCLES = 2  # layer number -> program fields -> first step
 LOAD_DELAY = 2  # last input beat -> its word in memory
+LINE_DELAY = 2  # a pixel is taken -> the pixels above it: the line buffer's read, register
+WINDOW_DELAY = LINE_DELAY + 1  # a window's last pixel -> its first word at the memory
 FIFO_DELAY = 2  # value -> output stream
 POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next layer may start
 RELEASE_DELAY = WALK_DELAY + MEMORY_DELAY - 1  # last step of a tile -> its words may be overwritten
@@ -62,9 +64,9 @@ class Plan:
     """Rows x columns of MACs and lanes of requantization.
 
     ``device`` is for estimates, and for the size of the LUTs that the array's products are cut for;
-    it changes neither numbers nor cycles. ``stream_bits`` are the bits of weights that arrive in a
-    beat; ``None``: the weights of all layers lie in a ROM. ``products`` in DSP blocks need a device
-    whose blocks hwquant knows; numbers are the same.
+    it changes no number and, but for one with SPRAMs, no cycle. ``stream_bits`` are the bits of
+    weights that arrive in a beat; ``None``: the weights of all layers lie in a ROM. ``products`` in
+    DSP blocks need a device whose blocks hwquant knows; numbers are the same.
 
     Each is a power of two; ``lanes`` is at most ``rows`` and half of ``cols``.
 

@@ -83,9 +83,10 @@ class LayerProgram:
     """One layer as the sequencer runs it; addresses are already those of the memories.
 
     ``walk`` and ``out_layout`` are for the memories' images; the lanes drain ``chunks`` a pixel.
-    ``stride`` and ``kernel`` are those of the walk, as ``row`` has them. The lanes
-    drain a sum in at most ``pace`` cycles, a pixel's last, which may have fewer channels, in
-    ``tail``. ``waits`` are the cycles in which the layer waits for streamed weights.
+    ``stride`` and ``kernel`` are those of the walk, as ``row`` has them. The lanes drain a sum in
+    at most ``pace`` cycles, a pixel's last, which may have fewer channels, in ``tail``.
+    ``weight_waits`` are the cycles in which the layer waits for streamed weights, ``row_waits``
+    those for rows of the input.
     """
 
     name: str
@@ -112,7 +113,8 @@ class LayerProgram:
     macs: int
     cycles: int
     tiles: int = 1
-    waits: int = 0
+    weight_waits: int = 0
+    row_waits: int = 0
 
     @property
     def last_pace(self) -> int:
@@ -127,12 +129,17 @@ class LayerProgram:
 
     @property
     def walk_cycles(self) -> int:
-        """Cycles in which the sequencer walks, if weights are there."""
+        """Cycles in which the sequencer walks, if weights and input are there."""
         return self._cycles(self.pace, self.last_pace)
 
     @property
+    def waits(self) -> int:
+        """Cycles in which the sequencer waits for weights or input."""
+        return self.weight_waits + self.row_waits
+
+    @property
     def steps(self) -> int:
-        """Cycles in which the sequencer walks or waits for weights."""
+        """Cycles in which the sequencer walks or waits."""
         return self.walk_cycles + self.waits
 
     @property
@@ -180,20 +187,41 @@ class LayerProgram:
 class Loading:
     """How a frame arrives.
 
-    A ``packed`` row has ``positions`` virtual pixels, the first ``lead`` of them padding, and its
-    windows are ``kernel_cols`` wide and ``stride_cols`` apart. ``cycles`` run from the first beat
-    until the first layer may start.
+    Where the input is packed (``Packing``), the frame has ``lines`` of ``positions`` virtual
+    pixels, the first ``lead`` of both padding; ``kernel`` and ``stride`` are those of the codes
+    that are stored together. Of windows at most ``ring_rows`` rows are there; 0: of anything else
+    all are. A beat takes ``cycles_per_beat``, of windows one at which a window ends.
+
+    ``cycles`` run from the first beat until the first layer may start: with all of the frame in
+    memory or, of windows, a row.
     """
 
-    packed: bool
     channels_per_beat: int
     beats: int
-    lead: int
-    positions: int
-    kernel_cols: int
-    stride_cols: int
     cycles_per_beat: int
     cycles: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    lead: tuple[int, int] = (0, 0)
+    lines: int = 0
+    positions: int = 0
+    ring_rows: int = 0
+
+    @property
+    def packed(self) -> bool:
+        """Whether codes of several pixels are stored together."""
+        return self.positions > 0
+
+    @property
+    def lead_cycles(self) -> int:
+        """Cycles from reset to the first beat."""
+        lines, columns = self.lead
+        per_position = 1 if self.ring_rows else self.cycles_per_beat
+        return (lines * self.positions + columns) * per_position
+
+    def row_line(self, row: int) -> int:
+        """Return the line at which the windows of a row end."""
+        return self.kernel[0] - 1 + row * self.stride[0]
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,18 @@ from hwquant.ir import (
     SoftmaxLayer,
 )
 from hwquant.layout import Layout, layouts
-from hwquant.placement import Placement, packed_kernel, place
-from hwquant.plan import Plan, log2_ceil
-from hwquant.program import SUM_LEVELS, LayerProgram, Loading, Loops, ResidualWalk, Schedule
+from hwquant.loading import frame_loading, with_row_waits
+from hwquant.placement import Packing, Placement, packings, place
+from hwquant.plan import Plan
+from hwquant.program import SUM_LEVELS, LayerProgram, Loops, ResidualWalk, Schedule
 from hwquant.row_walk import RowWalk, row_walks
 from hwquant.weight_stream import beats_of_word, buffer_words, tiled, with_waits
 
 
 def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     """Place the tensors of ``graph`` and derive the program and the exact cycles for ``plan``.
+
+    Of the ways to store the input that of the fewest cycles is taken.
 
     Raises
     ------
@@ -39,16 +42,21 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     for layer in graph.layers:
         if isinstance(layer, AttentionLayer):
             raise _golden_only(layer)
-    packed = packed_kernel(graph, plan)
-    places, bank_words = place(graph, plan, packed)
+    found = [_schedule(graph, plan, packing) for packing in packings(graph, plan)]
+    return min(found, key=lambda program: program.cycles)
+
+
+def _schedule(graph: QuantGraph, plan: Plan, packing: Packing | None) -> Schedule:
+    places, bank_words = place(graph, plan, packing)
     lies = layouts(graph, plan.cols)
-    loading = _loading(graph, plan, places[INPUT], packed)
+    loading = frame_loading(graph, plan, places[INPUT], packing)
     programs: list[LayerProgram] = []
     weight_base = param_base = 0
     for layer in graph.layers:
         match layer:
             case MacLayer():
-                walks = _mac_programs(graph, plan, places, lies, layer, packed)
+                packed = packing is not None and layer is packing.layer
+                walks = _mac_programs(graph, plan, places, lies, layer, packed=packed)
                 program = min(walks, key=lambda program: program.steps)
                 program = replace(program, weight_base=weight_base, param_base=param_base)
                 param_base += program.chunks
@@ -71,6 +79,8 @@ def schedule(graph: QuantGraph, plan: Plan) -> Schedule:
     if plan.is_streamed:
         programs = with_waits(programs, loading, beats_of_word(graph, plan))
         buffered = buffer_words(programs)
+    elif loading.ring_rows:
+        programs[0] = with_row_waits(programs[0], loading)
     total = loading.cycles + sum(program.cycles for program in programs)
     return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total, buffered)
 
@@ -79,39 +89,20 @@ def _golden_only(layer: AttentionLayer) -> UnsupportedModel:
     return UnsupportedModel(f"{layer.name}: attention is computed in golden only so far")
 
 
-def _loading(graph: QuantGraph, plan: Plan, stored: Placement, packed: MacLayer | None) -> Loading:
-    tensor, pixel = graph.input.tensor, graph.input.shape[0]
-    channels = min(pixel, plan.cols)
-    beats_per_pixel = 1 if packed is not None else -(-pixel // plan.cols)
-    if tensor.channels > max(pixel, plan.cols):
-        raise UnsupportedModel(
-            f"{INPUT}: a pixel has {tensor.channels} digits; with cols={plan.cols} they fill "
-            f"several words; needs cols={1 << log2_ceil(tensor.channels)}"
-        )
-    beats = tensor.height * tensor.width * beats_per_pixel
-    per_beat = 1 if stored.split else stored.digits
-    if packed is None:
-        cycles = beats * per_beat + timing.LOAD_DELAY
-        return Loading(False, channels, beats, 0, 0, 1, 1, per_beat, cycles)
-    lead = packed.pads[1]
-    kernel, stride = packed.kernel[1], packed.stride[1]
-    positions = max(lead + tensor.width, (packed.output.width - 1) * stride + kernel)
-    cycles = (tensor.height * positions - lead) * per_beat + timing.LOAD_DELAY
-    return Loading(True, channels, beats, lead, positions, kernel, stride, per_beat, cycles)
-
-
 def _mac_programs(
     graph: QuantGraph,
     plan: Plan,
     places: dict[str, Placement],
     lies: dict[str, Layout],
     layer: MacLayer,
-    packed: MacLayer | None,
+    *,
+    packed: bool,
 ) -> list[LayerProgram]:
     """Return the programs that compute a layer, one for each way along a row of its source."""
     source, out_layout = places[layer.source], lies[layer.name]
-    if packed is layer:
-        walk, rows = dense_walk(1, out_layout.extent, plan.rows), [RowWalk(1, 1, 0)]
+    if packed:
+        dense = dense_walk(source.layout.words, out_layout.extent, plan.rows)
+        walk, rows = dense, [RowWalk(1, 1, 0)]
     else:
         walk = channel_walk(
             layer, source.layout, out_layout, plan.rows, to_memory=layer.name in places
@@ -131,10 +122,13 @@ def _mac_program(
     along: RowWalk,
 ) -> LayerProgram:
     source = places[layer.source]
-    kernel, stride = (layer.kernel[0], along.kernel), (layer.stride[0], along.stride)
-    origin = (-layer.pads[0], along.origin)
+    down = RowWalk(layer.kernel[0], layer.stride[0], -layer.pads[0])
+    if source.ring:  # a window is a pixel
+        down = RowWalk(1, 1, 0)
+    kernel, stride = (down.kernel, along.kernel), (down.stride, along.stride)
+    origin = (down.origin, along.origin)
     weight_digits = layer.weights.shape[0]
-    pixel, row = source.pitch, source.width * source.pitch
+    pixel, row = source.pitch, source.row
     window = walk.count if layer.shared else walk.count * kernel[0] * kernel[1]
     loops = Loops(
         counts=(
@@ -244,7 +238,7 @@ def _residual_walk(
             "hwquant needs a layer between them"
         )
     step = stride[1] * place.pitch
-    row = stride[0] * place.width * place.pitch
+    row = stride[0] * place.row
     return ResidualWalk(
         place.bank,
         place.base,
@@ -258,7 +252,7 @@ def _residual_walk(
 
 def _pool_program(plan: Plan, places: dict[str, Placement], layer: MaxPoolLayer) -> LayerProgram:
     source = places[layer.source]
-    pixel, row = source.pitch, source.width * source.pitch
+    pixel, row = source.pitch, source.row
     loops = Loops(
         counts=(
             source.digits,

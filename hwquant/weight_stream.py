@@ -12,6 +12,7 @@ from math import gcd
 
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import QuantGraph
+from hwquant.loading import row_waits
 from hwquant.plan import (
     FETCH_CYCLES,
     RELEASE_DELAY,
@@ -29,7 +30,8 @@ def tiled(program: LayerProgram, plan: Plan) -> LayerProgram:
     """Make the tiles of a layer its outermost loop.
 
     A tile is as few row groups as fill whole words of a pixel. If tiles would fill unequally many,
-    or if it is the last layer and has several pixels, which leave one by one, a tile is the layer.
+    or if it is the last layer and has several pixels, which leave one by one, or if its source is a
+    ring, whose rows come once, a tile is the layer.
     """
     loops = program.loops
     groups, columns, rows = loops.counts[-3:]
@@ -50,6 +52,8 @@ def _groups_of_tile(program: LayerProgram, plan: Plan) -> int:
     """Return how many steps of the loop of row groups make a tile."""
     groups, columns, rows = program.loops.counts[-3:]
     if program.kind == "maxpool" or (program.output is None and columns * rows > 1):
+        return groups
+    if program.source.ring:
         return groups
     repeat, fill = program.walk.repeat, max(1, plan.cols // plan.rows)
     of_tile = fill // gcd(fill, repeat)
@@ -88,22 +92,26 @@ def with_waits(
     """Add the cycles in which layers wait for weights, of which ``beats`` beats make a word.
 
     That is of the first frame after reset: the stream never stalls, the buffer is empty at first
-    and fills while the frame is loaded.
+    and fills while the frame is loaded. Those for rows of windows are added too, for they follow
+    from these.
     """
     found: list[LayerProgram] = []
-    arrivals = _Arrivals(-loading.lead * loading.cycles_per_beat, beats, buffer_words(programs))
+    arrivals = _Arrivals(-loading.lead_cycles, beats, buffer_words(programs))
     start = loading.cycles
     for program in programs:
         of_tile = program.walk_cycles // program.tiles
         first_sum = program.first_sum_cycles
-        last_step, waits = start + FETCH_CYCLES - 1, 0
+        last_step, waits, for_rows = start + FETCH_CYCLES - 1, 0, 0
         for _ in range(program.tiles):
             there = arrivals.take(program.tile_words)
             wait = max(0, there + program.loops.steps_per_sum - (last_step + first_sum))
             waits += wait
-            last_step += wait + of_tile
+            if program.source.ring:  # its rows come once, so it is one tile
+                for_rows = row_waits(loading, program, last_step + wait + 1)
+            last_step += wait + of_tile + for_rows
             arrivals.release(last_step, program.tile_words)
-        found.append(replace(program, waits=waits, cycles=program.cycles + waits))
+        cycles = program.cycles + waits + for_rows
+        found.append(replace(program, weight_waits=waits, row_waits=for_rows, cycles=cycles))
         start += found[-1].cycles
     return found
 

@@ -37,7 +37,7 @@ TABLES = {
     "Table 5: arithmetic computation effort (ACE) of a frame": SHARES,
     f"Table 18: cycles of a frame, {PLAN.rows} x {PLAN.cols}, {PLAN.lanes} lanes": SHARES,
     "Table 9: eq. 3, one exponent or one a layer": ["one", "error", "least", "most", "error"],
-    "Table 19: seconds to quantize, one thread, median of 3": list(WAYS),
+    "Table 19: seconds to quantize, two threads, median of 3": list(WAYS),
     "Appendix E: float weights, mean over layers": ["layers", "std", "skewness", "kurtosis"],
 }
 TEXT = """# The paper's tables of cost, on other networks

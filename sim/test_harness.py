@@ -115,7 +115,7 @@ def write(
         "memories": verilog_from_rtlil(text, verilog, memories="mem"),
         "input": ports,
         "output": outputs,
-        "plan": {"products": "lut"},
+        "plan": {"device": None, "products": "lut"},
         "weight_stream": None,
         "cycles": sum(cycles.values()),
         "layers": [{"name": name, "cycles": cycles[name]} for name in cycles],

@@ -27,7 +27,16 @@ def test_reference_designs_are_lint_clean(design: Path, tmp_path: Path) -> None:
     assert_clean(design, tmp_path)
 
 
-@pytest.mark.parametrize("want", ["packed from the edge", "detailed residual", "detailed gate"])
+@pytest.mark.parametrize(
+    "want",
+    [
+        "packed from the edge",
+        "windows from the edge",
+        "windows of lines",
+        "detailed residual",
+        "detailed gate",
+    ],
+)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_designs_are_lint_clean(want: str, seed: int, tmp_path: Path) -> None:
     rng, plan = np.random.default_rng(seed), Plan(4, 8, 2)

@@ -94,6 +94,7 @@ DETAILED = frozenset({"detailed residual", "detailed gate", "detail pads"})
 STREAMED = frozenset({"tiles", "tiles of a sum"})
 TAPS = frozenset({"taps from pads", "taps apart"})
 TAPS_IN_TILES = TAPS | {"taps in tiles"}
+WINDOWS = frozenset({"windows of lines", "windows pads", "windows apart", "rows are awaited"})
 
 
 def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGraph, IntArray]:
@@ -117,6 +118,11 @@ def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGr
         pytest.param(Plan(4, 4, 2, stream_bits=1), 1, {"tiles"} | DETAILED, id="streamed details"),
         pytest.param(Plan(8, 8, 2, "xc7a100t"), 6, TAPS, id="taps of 6-input LUTs"),
         pytest.param(Plan(16, 8, 4), 6, TAPS, id="taps of 4-input LUTs"),
+        pytest.param(
+            Plan(4, 8, 2), 1, WINDOWS | {"windows of two digits"}, id="windows, two digits"
+        ),
+        pytest.param(Plan(8, 8, 4), 1, WINDOWS | {"windows of digits"}, id="windows of digits"),
+        pytest.param(Plan(4, 8, 4, stream_bits=4), 3, WINDOWS, id="windows, streamed"),
         pytest.param(Plan(8, 8, 2, stream_bits=2), 6, TAPS_IN_TILES, id="taps, late weights"),
         pytest.param(Plan(8, 8, 2, stream_bits=256), 6, TAPS_IN_TILES, id="taps, early weights"),
     ],

@@ -65,9 +65,16 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
     seen = {f"{len(program.layers[0].loops.counts)} loops"}
     first = graph.layers[0]
     if program.loading.packed and isinstance(first, MacLayer):
-        seen.update({"packed"}, {"packed groups"} if first.groups > 1 else ())
-        seen.update({"packed from the edge"} if program.loading.lead == 0 else ())
-        seen.update({"packed pads"} if any(first.pads) and first.pads[0] != first.pads[1] else ())
+        kind = "windows" if program.input.ring else "packed"
+        seen.update({kind}, {f"{kind} groups"} if first.groups > 1 else ())
+        seen.update({f"{kind} from the edge"} if program.loading.lead == (0, 0) else ())
+        seen.update({f"{kind} pads"} if any(first.pads) and first.pads[0] != first.pads[1] else ())
+        seen.update({f"{kind} apart"} if max(first.stride) > 1 else ())
+        seen.update({f"{kind} of two digits"} if program.input.digits == 2 else ())
+        seen.update({f"{kind} of digits"} if len(graph.input.tables) > 1 else ())
+        seen.update({f"{kind} of lines"} if program.loading.kernel[0] > 1 else ())
+        seen.update({f"{kind} of two words"} if program.input.groups > 1 else ())
+        seen.update({"rows are awaited"} if program.layers[0].row_waits else ())
     for layer in graph.layers:
         seen.update({"concat"} if isinstance(layer, ConcatLayer) else ())
     for step in program.layers:

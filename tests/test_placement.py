@@ -8,7 +8,7 @@ import pytest
 from hwquant.devices import SPRAM_WORDS
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import INPUT, ConcatLayer, MacLayer, QuantGraph, sources_of
-from hwquant.placement import Placement, operand_of, packed_kernel, place
+from hwquant.placement import Packing, Placement, operand_of, packings, place
 from hwquant.plan import Plan
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
@@ -19,11 +19,13 @@ BOTH = pytest.mark.parametrize("plan", [PLAN, IN_SPRAMS], ids=["block RAMs", "SP
 
 
 def placed(graph: QuantGraph, plan: Plan = PLAN) -> tuple[dict[str, Placement], tuple[int, int]]:
-    return place(graph, plan, packed_kernel(graph, plan))
+    return place(graph, plan, packings(graph, plan)[0])
 
 
 def words(place: Placement) -> set[tuple[int, int]]:
     """Return the (bank, address) pairs that a tensor occupies."""
+    if place.ring:
+        return {(place.bank, place.base + word) for word in range(place.ring)}
     pixels = range(place.base, place.base + place.height * place.width * place.pitch, place.pitch)
     planes = range(0, place.plane * (1 if place.split else place.digits), place.plane)
     banks = (0, 1) if place.split else (place.bank,)
@@ -40,7 +42,14 @@ def words(place: Placement) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("seed", range(30))
 def test_live_tensors_do_not_overlap(seed: int, plan: Plan) -> None:
     graph = placeable_graph(np.random.default_rng(seed), Limits(layers=8), plan)
-    places, depths = placed(graph, plan)
+    for packing in packings(graph, plan):
+        assert_apart(graph, plan, packing, seed)
+
+
+def assert_apart(graph: QuantGraph, plan: Plan, packing: Packing | None, seed: int) -> None:
+    places, depths = place(graph, plan, packing)
+    if packing is not None and packing.windows:  # the loader and this layer write at once
+        assert places[INPUT].bank != places[packing.layer.name].bank
     names = [INPUT, *(layer.name for layer in graph.layers[:-1])]
     for at, layer in enumerate(graph.layers):
         later = {name for la in graph.layers[at:] for name in sources_of(la)}

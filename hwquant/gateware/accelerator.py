@@ -24,6 +24,7 @@ from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
 from hwquant.gateware.tap_buffer import TapBuffer
 from hwquant.gateware.weight_buffer import WeightBuffer
+from hwquant.gateware.window_loader import WindowLoader
 from hwquant.ir import MacLayer, QuantGraph
 from hwquant.plan import MEMORY_DELAY, Plan, weight_word_bits
 from hwquant.program import Schedule
@@ -88,7 +89,7 @@ class Accelerator(Component):
         self._graph = graph
         self._schedule = schedule
         self._sequencer = Sequencer(graph, schedule)
-        self._loader = Loader(graph, schedule)
+        self._loader = (WindowLoader if schedule.input.ring else Loader)(graph, schedule)
         self._drain = Drain(graph, schedule, parameter_words(graph, schedule))
         status = wiring.Signature({"layer": Out(range(len(schedule.layers) + 1))})
         ports = {
@@ -123,6 +124,9 @@ class Accelerator(Component):
             drain.layer.eq(sequencer.layer),
             drain.start.eq(sequencer.start),
         ]
+
+        if schedule.input.ring:
+            m.d.comb += loader.row_ends.eq(sequencer.row_ends)
 
         # reads: activations and weights reach the array MEMORY_DELAY cycles after the walk asks
         walk = sequencer.walk
@@ -165,7 +169,7 @@ class Accelerator(Component):
             drain.residual_word.eq(acts.residual_word),
         ]
 
-        # writes: one unit at a time
+        # writes: one unit at a time and bank
         m.submodules["writer"] = writer = DigitWriter(graph, schedule)
         m.d.comb += [
             writer.layer.eq(sequencer.layer),
@@ -195,7 +199,14 @@ class Accelerator(Component):
             self._write(m, acts, writer.bank, writer.address, writer.word)
         place = schedule.input
         with m.If(loader.write):
-            if place.split:
+            if place.ring:
+                write = (acts.write_0, acts.write_1)[place.bank]
+                m.d.comb += [
+                    write.enable.eq(1),
+                    write.address.eq(loader.address),
+                    write.word.eq(loader.word),
+                ]
+            elif place.split:
                 for write, bank_word in (
                     (acts.write_0, loader.word_0),
                     (acts.write_1, loader.word_1),

@@ -48,11 +48,13 @@ def _layer_words(
     inputs = layer.inputs()
     codes = weight_digits[layer.weights]
     if program.source is schedule.input and schedule.loading.packed:
-        # [D, M, C, KH, KW] -> [D, M, KW * C, KH, 1]: the word that the loader stored
-        columns = np.arange(kernel_cols)[:, np.newaxis] * layer.channels_in
-        places = (columns + inputs[:, np.newaxis]).reshape(channels_out, -1)
-        codes = codes.transpose(0, 1, 4, 2, 3).reshape(digits, channels_out, -1, kernel_rows, 1)
-        kernel_cols = 1
+        # [D, M, C, KH, KW] -> [D, M, lines * KW * C, KH / lines, 1]: codes that are stored together
+        lines, columns = schedule.loading.kernel
+        pixels = np.arange(lines * columns)[:, np.newaxis] * layer.channels_in
+        places = (pixels + inputs[:, np.newaxis]).reshape(channels_out, -1)
+        kernel_rows, kernel_cols = kernel_rows // lines, 1
+        codes = codes.transpose(0, 1, 3, 4, 2).reshape(digits, channels_out, kernel_rows, -1)
+        codes = codes.swapaxes(2, 3)[..., np.newaxis]
     else:
         places = program.source.layout.positions[inputs]
     group, row = np.divmod(program.out_layout.positions[:, np.newaxis], rows)
@@ -120,8 +122,7 @@ def pad_words(graph: QuantGraph, schedule: Schedule, program: LayerProgram) -> l
     codes = tensor.pad_code
     positions = program.source.layout.positions
     if program.source is schedule.input and schedule.loading.packed:
-        codes = np.tile(codes, schedule.loading.kernel_cols)
-        positions = np.arange(len(codes))
+        codes = np.tile(codes, schedule.loading.kernel[1])
     cols, bits = schedule.plan.cols, graph.act_bits
     at = np.arange(program.source.groups * cols)
     filled = codes[np.searchsorted(positions, at, side="right") - 1]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
-from hwquant.ir import IntArray, QuantGraph
+from hwquant.ir import QuantGraph
 from hwquant.program import Schedule
 
 
@@ -15,8 +15,8 @@ class Loader(Component):
 
     Where the digits of a pixel are channels, it makes several codes of every integer.
 
-    A packed input passes a window of the last ``KW`` pixels, in which a padded pixel is the code of
-    real zero; it stores a word for each output column of the first layer.
+    Pixels of a packed input pass a window of the last ``KW``, in which a padded pixel is the code
+    of real zero; it stores a word for each output column of the first layer.
 
     Members
     -------
@@ -30,13 +30,11 @@ class Loader(Component):
     def __init__(self, graph: QuantGraph, schedule: Schedule) -> None:
         self._graph = graph
         self._schedule = schedule
-        loading = schedule.loading
-        shape = signed(graph.input.bits) if graph.input.low < 0 else unsigned(graph.input.bits)
         depth = max(2, max(schedule.bank_words))
         word_bits = schedule.plan.cols * graph.act_bits
         super().__init__(
             {
-                "i": In(stream.Signature(data.ArrayLayout(shape, loading.channels_per_beat))),
+                "i": In(beats(graph, schedule)),
                 "loading": In(1),
                 "loaded": Out(1),
                 "write": Out(1),
@@ -64,8 +62,9 @@ class Loader(Component):
         line_ends, frame_ends = Signal(), Signal()
         if loading.packed:
             # bounds that every position keeps would be constant comparisons, of which linters warn
-            end = loading.lead + graph.input.tensor.width
-            has_begun = position >= loading.lead if loading.lead else Const(1)
+            lead = loading.lead[1]
+            end = lead + graph.input.tensor.width
+            has_begun = position >= lead if lead else Const(1)
             m.d.comb += [
                 real.eq(has_begun & (position < end if end < loading.positions else 1)),
                 line_ends.eq(position == loading.positions - 1),
@@ -104,20 +103,21 @@ class Loader(Component):
         ]
         with m.If(take):
             m.d.sync += [
-                codes[at].eq(self._code(tables[d], self.i.payload[c], self._pad_code(at), real))
+                codes[at].eq(code(graph, d, self.i.payload[c], at, real))
                 for at, (d, c) in enumerate(split)
             ]
 
         # another cycle later: a word stands complete
         stored, last = Signal(), Signal()
-        window = Signal(data.ArrayLayout(codes.shape(), loading.kernel_cols))
+        columns = loading.kernel[1]
+        window = Signal(data.ArrayLayout(codes.shape(), columns))
         with m.If(taken):
             m.d.sync += window[-1].eq(codes)
-            for older in range(loading.kernel_cols - 1):
+            for older in range(columns - 1):
                 m.d.sync += window[older].eq(window[older + 1])
         m.d.sync += [stored.eq(taken & self._keeps(at)), last.eq(taken & was_last)]
 
-        flat = [window[k][c] for k in range(loading.kernel_cols) for c in range(len(split))]
+        flat = [window[k][c] for k in range(columns) for c in range(len(split))]
         bits = graph.act_bits
         words = [
             Cat(*(code[bits * (digits - 1 - d) : bits * (digits - d)] for code in flat))
@@ -150,19 +150,27 @@ class Loader(Component):
         loading, place = self._schedule.loading, self._schedule.input
         if not loading.packed:
             return Const(1, 1)
-        ends = {loading.kernel_cols - 1 + x * loading.stride_cols for x in range(place.width)}
+        ends = {loading.kernel[1] - 1 + x * loading.stride[1] for x in range(place.width)}
         return lookup([int(p in ends) for p in range(loading.positions)], at, 1)
 
-    def _pad_code(self, channel: int) -> int:
-        return int(self._graph.input.tensor.pad_code[channel])
 
-    def _code(self, codes: IntArray, value: Value, pad_code: int, real: Value) -> Value:
-        graph = self._graph
-        width = graph.input.tensor.parts * graph.act_bits
-        table = [int(code) for code in codes]
-        if graph.input.low < 0:  # the table starts at the most negative integer
-            half = len(table) // 2
-            table = table[half:] + table[:half]
-        if table == list(range(len(table))):
-            return Mux(real, value, pad_code)
-        return Mux(real, lookup(table, Cat(value), width), pad_code)
+def beats(graph: QuantGraph, schedule: Schedule) -> stream.Signature:
+    """Return the stream of the sensor's integers."""
+    shape = signed(graph.input.bits) if graph.input.low < 0 else unsigned(graph.input.bits)
+    return stream.Signature(data.ArrayLayout(shape, schedule.loading.channels_per_beat))
+
+
+def code(graph: QuantGraph, digit: int, value: Value, channel: int, real: Value) -> Value:
+    """Return the code of ``value`` in table ``digit``; where it is not ``real`` that of zero.
+
+    ``channel`` is that of the input tensor.
+    """
+    width = graph.input.tensor.parts * graph.act_bits
+    table = [int(entry) for entry in graph.input.tables[digit]]
+    pad_code = int(graph.input.tensor.pad_code[channel])
+    if graph.input.low < 0:  # the table starts at the most negative integer
+        half = len(table) // 2
+        table = table[half:] + table[:half]
+    if table == list(range(len(table))):
+        return Mux(real, value, pad_code)
+    return Mux(real, lookup(table, Cat(value), width), pad_code)

@@ -60,7 +60,9 @@ class Sequencer(Component):
     walk : the reads, see ``Walk``
     layer : index of the layer that runs; stable from ``start`` until the next ``start``
     start : one cycle at the start of a layer, in which every unit loads its fields
-    loading, loaded : the input is being loaded; its last word is in memory
+    loading, loaded : the input is being loaded; its last word is in memory or, of windows, that of
+        the first layer's next row
+    row_ends : of windows: the first layer takes the last step of a row
     credit : the output buffer has room for another sum
     sum_started : a sum of the last layer begins in this cycle
     status : 0 while loading, then 1 + index of the layer
@@ -88,6 +90,8 @@ class Sequencer(Component):
             "sum_started": Out(1),
             "status": Out(range(count + 1)),
         }
+        if schedule.input.ring:
+            ports |= {"row_ends": Out(1)}
         if schedule.plan.is_streamed:
             ports |= {"filled": In(1), "tile_ends": Out(1)}
         super().__init__(ports)
@@ -209,14 +213,23 @@ class Sequencer(Component):
         # addresses stand a cycle behind the counters, as all of the walk does
         way_act, way_weight = Signal.like(walk.act_address), Signal.like(walk.weight_address)
         m.d.sync += [way_act.eq(delta_act), way_weight.eq(delta_weight)]
+        next_act: Value = walk.act_address + way_act
+        loads: Value = self.status == 0
+        can_run: Value = Const(1, 1)
+        if ring := self._schedule.input.ring:
+            loads |= self.status == 1  # while the first layer runs
+            in_ring = of("in_ring", lambda p: p.source.ring > 0)
+            next_act = Mux(in_ring, next_act & (ring - 1), next_act)
+            can_run = self.loaded | ~in_ring
+            m.d.comb += self.row_ends.eq(in_ring & step & Cat(at_end[i] for i in image[:-1]).all())
         with m.If(walk.valid):
             m.d.sync += [
-                walk.act_address.eq(walk.act_address + way_act),
+                walk.act_address.eq(next_act),
                 walk.weight_address.eq(walk.weight_address + way_weight),
             ]
 
         wait = Signal(range(max(2, *(self._flush(p) for p in programs))))
-        m.d.comb += self.loading.eq(self.status == 0)
+        m.d.comb += self.loading.eq(loads)
         with m.FSM(init="LOAD"):
             with m.State("LOAD"), m.If(self.loaded):
                 m.d.sync += [self.layer.eq(0), self.status.eq(1)]
@@ -234,7 +247,7 @@ class Sequencer(Component):
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += running.eq(1)
+                m.d.comb += running.eq(can_run)
                 with m.If(step & finished):
                     m.d.sync += wait.eq(flush)
                     m.next = "FLUSH"
@@ -353,7 +366,7 @@ class Sequencer(Component):
         """
         m.d.sync += self.walk.pad_word.eq(0)
         for at, program in enumerate(self._schedule.layers):
-            if program.kind == "maxpool":
+            if program.kind == "maxpool" or program.source.ring:  # windows have their padding
                 continue
             words = pad_words(self._graph, self._schedule, program)
             distinct = {word for planes in words for word in planes}

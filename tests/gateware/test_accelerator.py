@@ -75,7 +75,11 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
         (Plan(2, 4, 2), {"9 loops", "gate"}),
         (Plan(4, 4, 1), {"gaps kept", "concat"}),
         (Plan(4, 2, 1), {"row of pixels", "gaps", "depthwise"}),
-        (Plan(4, 8, 2), {"packed groups", "packed pads"}),
+        (Plan(4, 8, 2), {"packed pads"}),
+        (Plan(4, 8, 2), {"windows groups", "windows pads"}),
+        (Plan(4, 8, 1), {"windows of two digits", "windows apart"}),
+        (Plan(4, 8, 4), {"windows of digits", "windows of two words"}),
+        (Plan(8, 8, 4), {"rows are awaited"}),
         (Plan(4, 4, 2), {"detailed residual", "detail pads"}),
         (Plan(4, 4, 1), {"detailed gate", "details unread"}),
         (Plan(8, 4, 2), {"detailed residual", "details pooled"}),
@@ -168,6 +172,8 @@ def test_frames_of_one_beat_follow_each_other(seed: int) -> None:
         (Plan(2, 4, 2, stream_bits=8), {"10 loops"}),
         (Plan(8, 4, 2, stream_bits=4), {"tiles", "gaps kept"}),
         (Plan(4, 4, 2, stream_bits=2), {"tiles", "detailed residual"}),
+        (Plan(4, 8, 2, stream_bits=4), {"tiles", "windows"}),
+        (Plan(8, 8, 4, stream_bits=32), {"rows are awaited"}),
     ],
 )
 def test_streamed_weights_equal_the_plan(

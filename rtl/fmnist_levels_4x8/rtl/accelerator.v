@@ -22,22 +22,19 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [7:0] i__payload;
   wire _00_;
   reg [31:0] _01_;
-  reg [31:0] _02_;
-  reg [31:0] _03_;
+  reg [5:0] _02_;
+  reg [5:0] _03_;
   reg [5:0] _04_;
-  reg [5:0] _05_;
-  reg [5:0] _06_;
-  wire [23:0] _07_;
-  wire _08_;
-  wire _09_;
-  wire _10_;
-  wire _11_;
-  wire [31:0] _12_;
-  reg [9:0] _13_;
-  reg _14_;
-  reg _15_;
+  wire _05_;
+  wire _06_;
+  wire [31:0] _07_;
+  reg [9:0] _08_;
+  reg _09_;
+  reg _10_;
+  reg [31:0] _11_;
+  reg [31:0] _12_;
   wire [11:0] address;
-  wire [11:0] \address$73 ;
+  wire [7:0] \address$75 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
@@ -45,36 +42,36 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
   wire full;
-  wire \full$55 ;
+  wire \full$57 ;
   wire [31:0] high;
-  wire [31:0] \high$57 ;
-  wire [162:0] \i__payload$35 ;
-  wire \i__payload$35.first ;
-  wire \i__payload$35.last ;
-  wire \i__payload$35.shift ;
-  wire [127:0] \i__payload$35.w ;
-  wire [31:0] \i__payload$35.x ;
-  wire [123:0] \i__payload$40 ;
+  wire [31:0] \high$59 ;
+  wire [162:0] \i__payload$37 ;
+  wire \i__payload$37.first ;
+  wire \i__payload$37.last ;
+  wire \i__payload$37.shift ;
+  wire [127:0] \i__payload$37.w ;
+  wire [31:0] \i__payload$37.x ;
+  wire [123:0] \i__payload$42 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$39 ;
-  wire \i__valid$42 ;
+  wire \i__valid$41 ;
+  wire \i__valid$44 ;
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
-  wire [3:0] \layer$52 ;
+  wire [3:0] \layer$54 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [31:0] low;
-  wire [31:0] \low$59 ;
+  wire [31:0] \low$61 ;
   wire [83:0] \o__payload$12 ;
-  wire [123:0] \o__payload$41 ;
+  wire [123:0] \o__payload$43 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$43 ;
+  wire \o__valid$45 ;
   reg pad_0 = 1'h0;
   reg pad_1 = 1'h0;
   reg [31:0] pad_word_0 = 32'd0;
@@ -86,21 +83,23 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire read_bank;
   wire [31:0] read_word;
   wire [11:0] residual_address;
-  wire [11:0] \residual_address$49 ;
+  wire [11:0] \residual_address$51 ;
   wire residual_bank;
-  wire \residual_bank$47 ;
+  wire \residual_bank$49 ;
   wire residual_valid;
-  wire \residual_valid$45 ;
+  wire \residual_valid$47 ;
   wire [31:0] residual_word;
-  wire [31:0] \residual_word$51 ;
+  wire [31:0] \residual_word$53 ;
+  wire row_ends;
+  wire \row_ends$29 ;
   wire start;
   wire \start$27 ;
-  wire \start$53 ;
+  wire \start$55 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
   wire two_digits;
-  wire \two_digits$61 ;
+  wire \two_digits$63 ;
   wire [11:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -115,10 +114,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [9:0] weight_address_0;
   reg [127:0] weights_word = 128'h00000000000000000000000000000000;
   reg [31:0] word = 32'd0;
-  wire [31:0] \word$68 ;
-  wire [31:0] word_0;
+  wire [31:0] \word$70 ;
+  wire [31:0] \word$76 ;
   wire write;
-  wire \write$72 ;
+  wire \write$74 ;
   reg [11:0] write_0__address;
   reg write_0__enable;
   reg [31:0] write_0__word;
@@ -127,35 +126,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] write_1__word;
   reg [127:0] weights [631:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [127:0] _32_;
+  reg [127:0] _29_;
   always @(posedge clk) begin
-    _32_ <= weights[port__addr];
+    _29_ <= weights[port__addr];
   end
-  assign port__data = _32_;
+  assign port__data = _29_;
   assign _00_ = ~ flags_2[5];
-  assign \i__valid$39  = flags_2[0] & _00_;
-  assign _08_ = ! bank;
-  assign _12_ = pad_1 ? pad_word_1 : read_word;
+  assign \i__valid$41  = flags_2[0] & _00_;
+  assign _05_ = ! bank;
+  assign _07_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    port__addr <= _13_;
+    port__addr <= _08_;
   always @(posedge clk)
     weights_word <= port__data;
   always @(posedge clk)
-    pad_0 <= _14_;
+    pad_0 <= _09_;
   always @(posedge clk)
-    pad_1 <= _15_;
+    pad_1 <= _10_;
   always @(posedge clk)
-    pad_word_0 <= _01_;
+    pad_word_0 <= _11_;
   always @(posedge clk)
-    pad_word_1 <= _02_;
+    pad_word_1 <= _12_;
   always @(posedge clk)
-    word <= _03_;
+    word <= _01_;
   always @(posedge clk)
-    flags_0 <= _04_;
+    flags_0 <= _02_;
   always @(posedge clk)
-    flags_1 <= _05_;
+    flags_1 <= _03_;
   always @(posedge clk)
-    flags_2 <= _06_;
+    flags_2 <= _04_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -178,8 +177,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$40 ),
-    .i__valid(\i__valid$42 ),
+    .i__payload(\i__payload$42 ),
+    .i__valid(\i__valid$44 ),
     .layer(layer),
     .low(low),
     .o__payload(o__payload),
@@ -195,23 +194,24 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$73 ),
+    .address(\address$75 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
     .i__valid(i__valid),
     .loaded(loaded),
     .loading(loading),
+    .row_ends(row_ends),
     .rst(rst),
-    .window(_07_),
-    .write(\write$72 )
+    .word(\word$76 ),
+    .write(\write$74 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$35 ),
-    .i__valid(\i__valid$39 ),
-    .o__payload(\i__payload$40 ),
-    .o__valid(\i__valid$42 ),
+    .i__payload(\i__payload$37 ),
+    .i__valid(\i__valid$41 ),
+    .o__payload(\i__payload$42 ),
+    .o__valid(\i__valid$44 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -220,6 +220,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .layer(layer),
     .loaded(loaded),
     .loading(loading),
+    .row_ends(row_ends),
     .rst(rst),
     .start(start),
     .status(status__layer),
@@ -246,17 +247,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .two(two_digits),
-    .word(\word$68 ),
+    .word(\word$70 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _08_;
+      write_0__enable = _05_;
     end
-    if (\write$72 ) begin
-      write_0__enable = _10_;
+    if (\write$74 ) begin
+      write_0__enable = 1'h1;
     end
   end
   always @* begin
@@ -265,28 +266,25 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$72 ) begin
-      write_0__address = \address$73 ;
+    if (\write$74 ) begin
+      write_0__address = { 4'h0, \address$75  };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__word = 32'd0;
     if (write) begin
-      write_0__word = \word$68 ;
+      write_0__word = \word$70 ;
     end
-    if (\write$72 ) begin
-      write_0__word = { 8'h00, _07_ };
+    if (\write$74 ) begin
+      write_0__word = \word$76 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _09_;
-    end
-    if (\write$72 ) begin
-      write_1__enable = _11_;
+      write_1__enable = _06_;
     end
   end
   always @* begin
@@ -295,81 +293,75 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$72 ) begin
-      write_1__address = \address$73 ;
-    end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__word = 32'd0;
     if (write) begin
-      write_1__word = \word$68 ;
-    end
-    if (\write$72 ) begin
-      write_1__word = { 8'h00, _07_ };
+      write_1__word = \word$70 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _13_ = walk__weight_address;
+    _08_ = walk__weight_address;
     if (rst) begin
-      _13_ = 10'h000;
+      _08_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _14_ = walk__pad;
+    _09_ = walk__pad;
     if (rst) begin
-      _14_ = 1'h0;
+      _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _15_ = pad_0;
+    _10_ = pad_0;
     if (rst) begin
-      _15_ = 1'h0;
+      _10_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = walk__pad_word;
+    _11_ = walk__pad_word;
+    if (rst) begin
+      _11_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _12_ = pad_word_0;
+    if (rst) begin
+      _12_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _01_ = _07_;
     if (rst) begin
       _01_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = pad_word_0;
+    _02_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _02_ = 32'd0;
+      _02_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = _12_;
+    _03_ = flags_0;
     if (rst) begin
-      _03_ = 32'd0;
+      _03_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _04_ = flags_1;
     if (rst) begin
       _04_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = flags_0;
-    if (rst) begin
-      _05_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = flags_1;
-    if (rst) begin
-      _06_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -385,37 +377,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \sum_started$23  = sum_started;
   assign \layer$25  = layer;
   assign \start$27  = start;
+  assign \row_ends$29  = row_ends;
   assign weight_address_0 = port__addr;
   assign port__en = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign \o__payload$41  = \i__payload$40 ;
-  assign \o__valid$43  = \i__valid$42 ;
-  assign \residual_valid$45  = residual_valid;
-  assign \residual_bank$47  = residual_bank;
-  assign \residual_address$49  = residual_address;
-  assign \residual_word$51  = residual_word;
-  assign \layer$52  = layer;
-  assign \start$53  = start;
-  assign \full$55  = full;
-  assign \high$57  = high;
-  assign \low$59  = low;
-  assign \two_digits$61  = two_digits;
-  assign word_0 = { 8'h00, _07_ };
+  assign \o__payload$43  = \i__payload$42 ;
+  assign \o__valid$45  = \i__valid$44 ;
+  assign \residual_valid$47  = residual_valid;
+  assign \residual_bank$49  = residual_bank;
+  assign \residual_address$51  = residual_address;
+  assign \residual_word$53  = residual_word;
+  assign \layer$54  = layer;
+  assign \start$55  = start;
+  assign \full$57  = full;
+  assign \high$59  = high;
+  assign \low$61  = low;
+  assign \two_digits$63  = two_digits;
   assign is_pool = 1'h0;
-  assign \i__payload$35.x  = \i__payload$35 [31:0];
-  assign \i__payload$35.w  = \i__payload$35 [159:32];
-  assign \i__payload$35.first  = \i__payload$35 [160];
-  assign \i__payload$35.shift  = \i__payload$35 [161];
-  assign \i__payload$35.last  = \i__payload$35 [162];
-  assign \i__payload$35 [162] = flags_2[3];
-  assign \i__payload$35 [161] = flags_2[2];
-  assign \i__payload$35 [160] = flags_2[1];
-  assign \i__payload$35 [159:32] = weights_word;
-  assign \i__payload$35 [31:0] = word;
-  assign _09_ = bank;
-  assign _10_ = 1'h1;
-  assign _11_ = 1'h0;
+  assign \i__payload$37.x  = \i__payload$37 [31:0];
+  assign \i__payload$37.w  = \i__payload$37 [159:32];
+  assign \i__payload$37.first  = \i__payload$37 [160];
+  assign \i__payload$37.shift  = \i__payload$37 [161];
+  assign \i__payload$37.last  = \i__payload$37 [162];
+  assign \i__payload$37 [162] = flags_2[3];
+  assign \i__payload$37 [161] = flags_2[2];
+  assign \i__payload$37 [160] = flags_2[1];
+  assign \i__payload$37 [159:32] = weights_word;
+  assign \i__payload$37 [31:0] = word;
+  assign _06_ = bank;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -2917,7 +2907,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   assign _023_ = { _029_[3], _029_[3], _029_[3:1] };
 endmodule
 
-module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
+module \accelerator.loader (i__valid, clk, rst, row_ends, loading, i__ready, word, loaded, write, address, i__payload);
   reg \$auto$verilog_backend.cc:2505:dump_module$8  = 0;
   input i__valid;
   wire i__valid;
@@ -2925,65 +2915,67 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire clk;
   input rst;
   wire rst;
+  input row_ends;
+  wire row_ends;
   input loading;
   wire loading;
   output i__ready;
   wire i__ready;
-  output [23:0] window;
-  reg [23:0] window = 24'h000000;
-  output write;
-  reg write = 1'h0;
+  output [31:0] word;
+  reg [31:0] word;
   output loaded;
   reg loaded = 1'h0;
-  output [11:0] address;
-  reg [11:0] address = 12'h000;
+  output write;
+  reg write = 1'h0;
+  output [7:0] address;
+  reg [7:0] address = 8'h00;
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _000_;
   wire _001_;
-  wire _002_;
-  wire _003_;
-  wire _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
+  reg _002_;
+  reg _003_;
+  reg [1:0] _004_;
+  reg [1:0] _005_;
+  reg _006_;
+  reg [7:0] _007_;
+  reg [7:0] _008_;
+  reg _009_;
+  reg _010_;
+  reg [4:0] _011_;
   wire _012_;
-  wire [12:0] _013_;
-  reg _014_;
-  reg [9:0] _015_;
-  reg [4:0] _016_;
+  reg [4:0] _013_;
+  reg [71:0] _014_;
+  reg _015_;
+  reg _016_;
   reg _017_;
-  reg _018_;
-  reg _019_;
-  reg _020_;
-  reg [9:0] _021_;
-  reg [7:0] _022_;
+  reg [1:0] _018_;
+  reg [1:0] _019_;
+  reg [1:0] _020_;
+  reg [7:0] _021_;
+  wire _022_;
   wire _023_;
-  reg [23:0] _024_;
-  reg _025_;
-  reg _026_;
-  reg [11:0] _027_;
+  wire _024_;
+  wire _025_;
+  wire _026_;
+  wire _027_;
   wire _028_;
   wire _029_;
-  wire [1:0] _030_;
-  wire [10:0] _031_;
-  wire [5:0] _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
+  wire _030_;
+  wire _031_;
+  wire [2:0] _032_;
+  wire [3:0] _033_;
+  wire [2:0] _034_;
+  wire [2:0] _035_;
+  wire [5:0] _036_;
+  wire [5:0] _037_;
+  wire [5:0] _038_;
+  wire [5:0] _039_;
   wire _040_;
   wire _041_;
   wire _042_;
-  wire _043_;
-  wire _044_;
+  wire [2:0] _043_;
+  wire [3:0] _044_;
   wire _045_;
   wire _046_;
   wire _047_;
@@ -3004,7 +2996,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _062_;
   wire _063_;
   wire _064_;
-  wire [3:0] _065_;
+  wire _065_;
   wire _066_;
   wire _067_;
   wire _068_;
@@ -3016,7 +3008,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _074_;
   wire _075_;
   wire _076_;
-  wire _077_;
+  wire [3:0] _077_;
   wire _078_;
   wire _079_;
   wire _080_;
@@ -3036,7 +3028,7 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _094_;
   wire _095_;
   wire _096_;
-  wire [3:0] _097_;
+  wire _097_;
   wire _098_;
   wire _099_;
   wire _100_;
@@ -3048,324 +3040,473 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _106_;
   wire _107_;
   wire _108_;
-  wire _109_;
+  wire [3:0] _109_;
   wire _110_;
-  wire _111_;
-  wire _112_;
-  wire _113_;
-  wire _114_;
-  wire _115_;
-  wire _116_;
-  wire _117_;
-  wire _118_;
-  wire _119_;
-  wire _120_;
-  wire _121_;
-  wire _122_;
-  reg [9:0] \$like  = 10'h000;
+  wire [8:0] _111_;
+  wire [8:0] _112_;
+  reg [1:0] _113_;
+  reg [4:0] _114_;
+  reg [4:0] _115_;
+  reg _116_;
+  reg _117_;
   wire \$signal ;
+  reg \$signal$10  = 1'h0;
+  wire \$signal$14 ;
+  wire \$signal$16 ;
+  wire \$signal$17 ;
+  wire \$signal$3 ;
+  wire \$signal$5 ;
+  wire \$signal$6 ;
+  wire \$signal$7 ;
+  wire \$signal$8 ;
+  (* init = 8'h00 *)
+  wire [7:0] \address$39 ;
+  reg [4:0] column_0 = 5'h00;
+  (* init = 5'h00 *)
+  wire [4:0] column_1;
+  reg enters_0 = 1'h0;
   (* init = 1'h0 *)
-  wire \$signal$12 ;
-  reg \$signal$22  = 1'h0;
-  reg \$signal$23  = 1'h0;
-  reg \$signal$24  = 1'h0;
-  (* init = 12'h000 *)
-  wire [11:0] \address$14 ;
-  reg [7:0] codes = 8'h00;
-  reg complete = 1'h0;
-  wire frame_ends;
-  (* init = 1'h0 *)
-  wire last;
+  wire enters_1;
+  reg [1:0] held = 2'h0;
+  wire [15:0] into;
+  wire keeps;
   reg [4:0] line = 5'h00;
-  reg [9:0] position = 10'h000;
-  wire \real ;
-  wire take;
-  reg turn = 1'h0;
-  wire [31:0] word_0;
-  wire [31:0] word_1;
-  assign _000_ = position >= 1'h1;
-  assign _035_ = position < 5'h1d;
-  assign \real  = _000_ & _035_;
-  assign \$signal  = position == 5'h1d;
-  assign _046_ = line == 5'h1b;
-  assign frame_ends = \$signal  & _046_;
-  assign _057_ = ~ complete;
-  assign _068_ = loading & _057_;
-  assign _079_ = ! turn;
-  assign _090_ = _068_ & _079_;
-  assign i__ready = _090_ & \real ;
-  assign _101_ = ~ complete;
-  assign _112_ = loading & _101_;
-  assign _001_ = ! turn;
-  assign _012_ = _112_ & _001_;
-  assign _023_ = ~ \real ;
-  assign _028_ = i__valid | _023_;
-  assign take = _012_ & _028_;
-  assign _030_ = turn - 1'h1;
-  assign _031_ = position + 1'h1;
-  assign _032_ = line + 1'h1;
-  assign _033_ = ~ loading;
-  assign _034_ = 64'h800000fffffc0000 >> i__payload[5:0];
-  assign _036_ = 60'hfffff800003ffff >> i__payload[5:0];
-  assign _037_ = i__payload[6] ? _034_ : _036_;
-  assign _038_ = 64'hc00007fffe0000ff >> i__payload[5:0];
-  assign _039_ = 64'hff0003fff000ff80 >> i__payload[5:0];
-  assign _040_ = i__payload[6] ? _038_ : _039_;
-  assign _041_ = i__payload[7] ? _037_ : _040_;
-  assign _042_ = 64'hffffff0000000000 >> i__payload[5:0];
-  assign _043_ = 60'hffffffffffc0000 >> i__payload[5:0];
-  assign _044_ = i__payload[6] ? _042_ : _043_;
-  assign _045_ = 43'h7ffffffff00 >> i__payload[5:0];
-  assign _047_ = 42'h3ffffff0000 >> i__payload[5:0];
-  assign _048_ = i__payload[6] ? _045_ : _047_;
-  assign _049_ = i__payload[7] ? _044_ : _048_;
-  assign _050_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _051_ = 64'hf000000000000000 >> i__payload[5:0];
-  assign _052_ = i__payload[6] ? _050_ : _051_;
-  assign _053_ = 43'h7ffffffffff >> i__payload[5:0];
-  assign _054_ = 64'hfffffc0000000000 >> i__payload[5:0];
-  assign _055_ = i__payload[6] ? _053_ : _054_;
-  assign _056_ = i__payload[7] ? _052_ : _055_;
-  assign _058_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _059_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _060_ = i__payload[6] ? _058_ : _059_;
-  assign _061_ = 64'hfffff80000000000 >> i__payload[5:0];
-  assign _062_ = 1'h0 >> i__payload[5:0];
-  assign _063_ = i__payload[6] ? _061_ : _062_;
-  assign _064_ = i__payload[7] ? _060_ : _063_;
-  assign _065_ = \real  ? { _064_, _056_, _049_, _041_ } : 4'h6;
-  assign _066_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
-  assign _067_ = 63'h5666cab326972649 >> i__payload[5:0];
-  assign _069_ = i__payload[6] ? _066_ : _067_;
-  assign _070_ = 62'h2cc9633258992499 >> i__payload[5:0];
-  assign _071_ = 62'h24325c9b59254bac >> i__payload[5:0];
-  assign _072_ = i__payload[6] ? _070_ : _071_;
-  assign _073_ = i__payload[7] ? _069_ : _072_;
-  assign _074_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
-  assign _075_ = 63'h6878f343c7183871 >> i__payload[5:0];
-  assign _076_ = i__payload[6] ? _074_ : _075_;
-  assign _077_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
-  assign _078_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
-  assign _080_ = i__payload[6] ? _077_ : _078_;
-  assign _081_ = i__payload[7] ? _076_ : _080_;
-  assign _082_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
-  assign _083_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
-  assign _084_ = i__payload[6] ? _082_ : _083_;
-  assign _085_ = 62'h300f8403e101f801 >> i__payload[5:0];
-  assign _086_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
-  assign _087_ = i__payload[6] ? _085_ : _086_;
-  assign _088_ = i__payload[7] ? _084_ : _087_;
-  assign _089_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
-  assign _091_ = 60'hfff007ff803ff80 >> i__payload[5:0];
-  assign _092_ = i__payload[6] ? _089_ : _091_;
-  assign _093_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
-  assign _094_ = 56'hfc03e00e008000 >> i__payload[5:0];
+  reg [15:0] lines_word = 16'h0000;
+  reg [7:0] pixel = 8'h00;
+  reg [7:0] pixel_0 = 8'h00;
+  (* init = 5'h00 *)
+  wire [4:0] port__addr;
+  wire [15:0] port__data;
+  wire port__en;
+  reg [4:0] position = 5'h00;
+  wire row_there;
+  reg row_there_0 = 1'h0;
+  reg row_there_1 = 1'h0;
+  reg row_there_2 = 1'h0;
+  reg [1:0] rows = 2'h0;
+  wire [1:0] rows_then;
+  reg stores_0 = 1'h0;
+  reg stores_1 = 1'h0;
+  (* init = 1'h0 *)
+  wire stores_2;
+  reg [1:0] turn = 2'h0;
+  reg [1:0] turn_0 = 2'h0;
+  reg [1:0] turn_1 = 2'h0;
+  reg [1:0] turn_2 = 2'h0;
+  reg [71:0] window = 72'h000000000000000000;
+  reg [4:0] write_port__addr = 5'h00;
+  wire [15:0] write_port__data;
+  reg write_port__en = 1'h0;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] lines [29:0];
+  initial begin
+    lines[0] = 16'h0000;
+    lines[1] = 16'h0000;
+    lines[2] = 16'h0000;
+    lines[3] = 16'h0000;
+    lines[4] = 16'h0000;
+    lines[5] = 16'h0000;
+    lines[6] = 16'h0000;
+    lines[7] = 16'h0000;
+    lines[8] = 16'h0000;
+    lines[9] = 16'h0000;
+    lines[10] = 16'h0000;
+    lines[11] = 16'h0000;
+    lines[12] = 16'h0000;
+    lines[13] = 16'h0000;
+    lines[14] = 16'h0000;
+    lines[15] = 16'h0000;
+    lines[16] = 16'h0000;
+    lines[17] = 16'h0000;
+    lines[18] = 16'h0000;
+    lines[19] = 16'h0000;
+    lines[20] = 16'h0000;
+    lines[21] = 16'h0000;
+    lines[22] = 16'h0000;
+    lines[23] = 16'h0000;
+    lines[24] = 16'h0000;
+    lines[25] = 16'h0000;
+    lines[26] = 16'h0000;
+    lines[27] = 16'h0000;
+    lines[28] = 16'h0000;
+    lines[29] = 16'h0000;
+  end
+  always @(posedge clk) begin
+    if (write_port__en)
+      lines[write_port__addr] <= { pixel_0, lines_word[15:8] };
+  end
+  reg [15:0] _252_;
+  always @(posedge clk) begin
+    _252_ <= lines[position];
+  end
+  assign port__data = _252_;
+  assign _000_ = 29'h1ffffffe >> line;
+  assign _030_ = 29'h1ffffffe >> position;
+  assign \$signal  = _000_ & _030_;
+  assign \$signal$3  = 30'h3ffffffc >> line;
+  assign _041_ = 30'h3ffffffc >> position;
+  assign keeps = \$signal$3  & _041_;
+  assign _052_ = ! position;
+  assign \$signal$5  = \$signal$3  & _052_;
+  assign \$signal$6  = position == 5'h1d;
+  assign _063_ = line == 5'h1d;
+  assign \$signal$7  = \$signal$6  & _063_;
+  assign _074_ = ~ \$signal$10 ;
+  assign _085_ = loading & _074_;
+  assign _096_ = ! turn;
+  assign _107_ = _085_ & _096_;
+  assign _001_ = held == 2'h3;
+  assign _012_ = \$signal$5  & _001_;
+  assign _022_ = ~ _012_;
+  assign \$signal$8  = _107_ & _022_;
+  assign i__ready = \$signal$8  & \$signal ;
+  assign _023_ = ~ \$signal ;
+  assign _024_ = i__valid | _023_;
+  assign \$signal$14  = \$signal$8  & _024_;
+  assign _025_ = | turn;
+  assign \$signal$16  = \$signal$14  | _025_;
+  assign _026_ = ~ keeps;
+  assign _027_ = turn == 2'h2;
+  assign _028_ = _026_ | _027_;
+  assign \$signal$17  = \$signal$16  & _028_;
+  assign _029_ = \$signal$17  & \$signal$6 ;
+  assign _031_ = 30'h3ffffffc >> line;
+  assign row_there = _029_ & _031_;
+  assign _032_ = rows + row_there_2;
+  assign _033_ = _032_ - row_ends;
+  assign _034_ = turn + 1'h1;
+  assign _035_ = \$signal$17  ? 3'h0 : _034_;
+  assign _036_ = position + 1'h1;
+  assign _037_ = \$signal$6  ? 6'h00 : _036_;
+  assign _038_ = line + 1'h1;
+  assign _039_ = \$signal$7  ? 6'h00 : _038_;
+  assign _040_ = ~ loading;
+  assign _042_ = \$signal$14  & \$signal$5 ;
+  assign _043_ = held + _042_;
+  assign _044_ = _043_ - row_ends;
+  assign _045_ = | _033_[1:0];
+  assign _046_ = 64'h800000fffffc0000 >> i__payload[5:0];
+  assign _047_ = 60'hfffff800003ffff >> i__payload[5:0];
+  assign _048_ = i__payload[6] ? _046_ : _047_;
+  assign _049_ = 64'hc00007fffe0000ff >> i__payload[5:0];
+  assign _050_ = 64'hff0003fff000ff80 >> i__payload[5:0];
+  assign _051_ = i__payload[6] ? _049_ : _050_;
+  assign _053_ = i__payload[7] ? _048_ : _051_;
+  assign _054_ = 64'hffffff0000000000 >> i__payload[5:0];
+  assign _055_ = 60'hffffffffffc0000 >> i__payload[5:0];
+  assign _056_ = i__payload[6] ? _054_ : _055_;
+  assign _057_ = 43'h7ffffffff00 >> i__payload[5:0];
+  assign _058_ = 42'h3ffffff0000 >> i__payload[5:0];
+  assign _059_ = i__payload[6] ? _057_ : _058_;
+  assign _060_ = i__payload[7] ? _056_ : _059_;
+  assign _061_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _062_ = 64'hf000000000000000 >> i__payload[5:0];
+  assign _064_ = i__payload[6] ? _061_ : _062_;
+  assign _065_ = 43'h7ffffffffff >> i__payload[5:0];
+  assign _066_ = 64'hfffffc0000000000 >> i__payload[5:0];
+  assign _067_ = i__payload[6] ? _065_ : _066_;
+  assign _068_ = i__payload[7] ? _064_ : _067_;
+  assign _069_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _070_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _071_ = i__payload[6] ? _069_ : _070_;
+  assign _072_ = 64'hfffff80000000000 >> i__payload[5:0];
+  assign _073_ = 1'h0 >> i__payload[5:0];
+  assign _075_ = i__payload[6] ? _072_ : _073_;
+  assign _076_ = i__payload[7] ? _071_ : _075_;
+  assign _077_ = \$signal  ? { _076_, _068_, _060_, _053_ } : 4'h6;
+  assign _078_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
+  assign _079_ = 63'h5666cab326972649 >> i__payload[5:0];
+  assign _080_ = i__payload[6] ? _078_ : _079_;
+  assign _081_ = 62'h2cc9633258992499 >> i__payload[5:0];
+  assign _082_ = 62'h24325c9b59254bac >> i__payload[5:0];
+  assign _083_ = i__payload[6] ? _081_ : _082_;
+  assign _084_ = i__payload[7] ? _080_ : _083_;
+  assign _086_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
+  assign _087_ = 63'h6878f343c7183871 >> i__payload[5:0];
+  assign _088_ = i__payload[6] ? _086_ : _087_;
+  assign _089_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
+  assign _090_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
+  assign _091_ = i__payload[6] ? _089_ : _090_;
+  assign _092_ = i__payload[7] ? _088_ : _091_;
+  assign _093_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
+  assign _094_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
   assign _095_ = i__payload[6] ? _093_ : _094_;
-  assign _096_ = i__payload[7] ? _092_ : _095_;
-  assign _097_ = \real  ? { _096_, _088_, _081_, _073_ } : 4'h2;
-  assign _098_ = 1'h0 >> \$like [5:0];
-  assign _099_ = 1'h0 >> \$like [5:0];
-  assign _100_ = \$like [6] ? _098_ : _099_;
-  assign _102_ = 1'h0 >> \$like [5:0];
-  assign _103_ = 1'h0 >> \$like [5:0];
-  assign _104_ = \$like [6] ? _102_ : _103_;
-  assign _105_ = \$like [7] ? _100_ : _104_;
-  assign _106_ = 1'h0 >> \$like [5:0];
-  assign _107_ = 1'h0 >> \$like [5:0];
-  assign _108_ = \$like [6] ? _106_ : _107_;
-  assign _109_ = 1'h0 >> \$like [5:0];
-  assign _110_ = 1'h0 >> \$like [5:0];
-  assign _111_ = \$like [6] ? _109_ : _110_;
-  assign _113_ = \$like [7] ? _108_ : _111_;
-  assign _114_ = \$like [8] ? _105_ : _113_;
-  assign _115_ = 1'h0 >> \$like [5:0];
-  assign _116_ = 1'h0 >> \$like [5:0];
-  assign _117_ = \$like [6] ? _115_ : _116_;
-  assign _118_ = 1'h0 >> \$like [5:0];
-  assign _119_ = 1'h0 >> \$like [5:0];
-  assign _120_ = \$like [6] ? _118_ : _119_;
-  assign _121_ = \$like [7] ? _117_ : _120_;
-  assign _122_ = 1'h0 >> \$like [5:0];
-  assign _002_ = 1'h0 >> \$like [5:0];
-  assign _003_ = \$like [6] ? _122_ : _002_;
-  assign _004_ = 1'h0 >> \$like [5:0];
-  assign _005_ = 30'h3ffffffc >> \$like [5:0];
-  assign _006_ = \$like [6] ? _004_ : _005_;
-  assign _007_ = \$like [7] ? _003_ : _006_;
-  assign _008_ = \$like [8] ? _121_ : _007_;
-  assign _009_ = \$like [9] ? _114_ : _008_;
-  assign _010_ = \$signal$22  & _009_;
-  assign _011_ = \$signal$22  & \$signal$24 ;
-  assign _013_ = address + 1'h1;
+  assign _097_ = 62'h300f8403e101f801 >> i__payload[5:0];
+  assign _098_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
+  assign _099_ = i__payload[6] ? _097_ : _098_;
+  assign _100_ = i__payload[7] ? _095_ : _099_;
+  assign _101_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
+  assign _102_ = 60'hfff007ff803ff80 >> i__payload[5:0];
+  assign _103_ = i__payload[6] ? _101_ : _102_;
+  assign _104_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
+  assign _105_ = 56'hfc03e00e008000 >> i__payload[5:0];
+  assign _106_ = i__payload[6] ? _104_ : _105_;
+  assign _108_ = i__payload[7] ? _103_ : _106_;
+  assign _109_ = \$signal  ? { _108_, _100_, _092_, _084_ } : 4'h2;
+  assign _110_ = \$signal$16  & keeps;
+  assign _111_ = address + write;
+  assign _112_ = loading ? _111_ : 9'h000;
   always @(posedge clk)
-    turn <= _014_;
+    turn <= _113_;
   always @(posedge clk)
-    position <= _015_;
+    position <= _114_;
   always @(posedge clk)
-    line <= _016_;
+    line <= _115_;
   always @(posedge clk)
-    complete <= _017_;
+    \$signal$10  <= _116_;
   always @(posedge clk)
-    \$signal$22  <= _018_;
+    row_there_0 <= _117_;
   always @(posedge clk)
-    \$signal$23  <= _019_;
+    row_there_1 <= _002_;
   always @(posedge clk)
-    \$signal$24  <= _020_;
+    row_there_2 <= _003_;
   always @(posedge clk)
-    \$like  <= _021_;
+    held <= _004_;
   always @(posedge clk)
-    codes <= _022_;
+    rows <= _005_;
   always @(posedge clk)
-    window <= _024_;
+    loaded <= _006_;
   always @(posedge clk)
-    write <= _025_;
+    pixel <= _007_;
   always @(posedge clk)
-    loaded <= _026_;
+    pixel_0 <= _008_;
   always @(posedge clk)
-    address <= _027_;
+    enters_0 <= _009_;
+  always @(posedge clk)
+    write_port__en <= _010_;
+  always @(posedge clk)
+    column_0 <= _011_;
+  always @(posedge clk)
+    write_port__addr <= _013_;
+  always @(posedge clk)
+    lines_word <= port__data;
+  always @(posedge clk)
+    window <= _014_;
+  always @(posedge clk)
+    stores_0 <= _015_;
+  always @(posedge clk)
+    stores_1 <= _016_;
+  always @(posedge clk)
+    write <= _017_;
+  always @(posedge clk)
+    turn_0 <= _018_;
+  always @(posedge clk)
+    turn_1 <= _019_;
+  always @(posedge clk)
+    turn_2 <= _020_;
+  always @(posedge clk)
+    address <= _021_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _014_ = turn;
-    if (_029_) begin
-      _014_ = _030_[0];
-    end
-    if (take) begin
-      _014_ = 1'h0;
+    (* full_case = 32'd1 *)
+    casez (turn_2)
+      2'h0:
+          word = { window[15:8], window[55:48], window[31:24], window[7:0] };
+      2'h1:
+          word = { window[47:40], window[23:16], window[63:56], window[39:32] };
+      default:
+          word = { 24'h000000, window[71:64] };
+    endcase
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _113_ = turn;
+    if (\$signal$16 ) begin
+      _113_ = _035_[1:0];
     end
     if (rst) begin
-      _014_ = 1'h0;
+      _113_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _015_ = position;
-    if (take) begin
-      _015_ = _031_[9:0];
-      if (\$signal ) begin
-        _015_ = 10'h000;
-      end
-      if (frame_ends) begin
-        _015_ = 10'h000;
-      end
+    _114_ = position;
+    if (\$signal$17 ) begin
+      _114_ = _037_[4:0];
     end
     if (rst) begin
-      _015_ = 10'h000;
+      _114_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _016_ = line;
-    if (take) begin
-      if (\$signal ) begin
-        _016_ = _032_[4:0];
-      end
-      if (frame_ends) begin
-        _016_ = 5'h00;
+    _115_ = line;
+    if (\$signal$17 ) begin
+      if (\$signal$6 ) begin
+        _115_ = _039_[4:0];
       end
     end
     if (rst) begin
-      _016_ = 5'h00;
+      _115_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _017_ = complete;
-    if (take) begin
-      if (frame_ends) begin
-        _017_ = 1'h1;
+    _116_ = \$signal$10 ;
+    if (\$signal$17 ) begin
+      if (\$signal$7 ) begin
+        _116_ = 1'h1;
       end
     end
-    if (_033_) begin
+    if (_040_) begin
+      _116_ = 1'h0;
+    end
+    if (rst) begin
+      _116_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _117_ = row_there;
+    if (rst) begin
+      _117_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _002_ = row_there_0;
+    if (rst) begin
+      _002_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _003_ = row_there_1;
+    if (rst) begin
+      _003_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _004_ = _044_[1:0];
+    if (rst) begin
+      _004_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _005_ = _033_[1:0];
+    if (rst) begin
+      _005_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _006_ = _045_;
+    if (rst) begin
+      _006_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _007_ = { _109_, _077_ };
+    if (rst) begin
+      _007_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _008_ = pixel;
+    if (rst) begin
+      _008_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _009_ = \$signal$14 ;
+    if (rst) begin
+      _009_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _010_ = enters_0;
+    if (rst) begin
+      _010_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _011_ = position;
+    if (rst) begin
+      _011_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _013_ = column_0;
+    if (rst) begin
+      _013_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _014_ = window;
+    if (write_port__en) begin
+      _014_ = { pixel_0, lines_word, window[71:24] };
+    end
+    if (rst) begin
+      _014_ = 72'h000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _015_ = _110_;
+    if (rst) begin
+      _015_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _016_ = stores_0;
+    if (rst) begin
+      _016_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _017_ = stores_1;
+    if (rst) begin
       _017_ = 1'h0;
     end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _018_ = turn;
     if (rst) begin
-      _017_ = 1'h0;
+      _018_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _018_ = take;
+    _019_ = turn_0;
     if (rst) begin
-      _018_ = 1'h0;
+      _019_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _019_ = \real ;
+    _020_ = turn_1;
     if (rst) begin
-      _019_ = 1'h0;
+      _020_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _020_ = frame_ends;
+    _021_ = _112_[7:0];
     if (rst) begin
-      _020_ = 1'h0;
+      _021_ = 8'h00;
     end
   end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _021_ = position;
-    if (rst) begin
-      _021_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _022_ = codes;
-    if (take) begin
-      _022_[3:0] = _065_;
-      _022_[7:4] = _097_;
-    end
-    if (rst) begin
-      _022_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _024_ = window;
-    if (\$signal$22 ) begin
-      _024_[23:16] = codes;
-      _024_[7:0] = window[15:8];
-      _024_[15:8] = window[23:16];
-    end
-    if (rst) begin
-      _024_ = 24'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _025_ = _010_;
-    if (rst) begin
-      _025_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _026_ = _011_;
-    if (rst) begin
-      _026_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _027_ = address;
-    if (write) begin
-      _027_ = _013_[11:0];
-    end
-    if (loaded) begin
-      _027_ = 12'h000;
-    end
-    if (rst) begin
-      _027_ = 12'h000;
-    end
-  end
-  assign \$signal$12  = write;
-  assign \address$14  = address;
-  assign word_0 = { 8'h00, window };
-  assign word_1 = { 8'h00, window };
-  assign last = loaded;
-  assign _029_ = turn;
+  assign rows_then = _033_[1:0];
+  assign port__addr = position;
+  assign port__en = 1'h1;
+  assign enters_1 = write_port__en;
+  assign column_1 = write_port__addr;
+  assign write_port__data = { pixel_0, lines_word[15:8] };
+  assign into = { pixel_0, lines_word[15:8] };
+  assign stores_2 = write;
+  assign \address$39  = address;
 endmodule
 
 module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, clk);
@@ -4465,12 +4606,14 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign x[7:0] = o;
 endmodule
 
-module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
+module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$10  = 0;
   input rst;
   wire rst;
   output sum_started;
   wire sum_started;
+  output row_ends;
+  wire row_ends;
   output loading;
   wire loading;
   input credit;
@@ -4581,11 +4724,11 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _073_;
   wire _074_;
   wire _075_;
-  wire [7:0] _076_;
-  wire [7:0] _077_;
+  wire _076_;
+  wire _077_;
   wire _078_;
-  wire _079_;
-  wire _080_;
+  wire [7:0] _079_;
+  wire [7:0] _080_;
   wire _081_;
   wire _082_;
   wire _083_;
@@ -4595,56 +4738,56 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _087_;
   wire _088_;
   wire _089_;
-  wire [7:0] _090_;
+  wire _090_;
   wire _091_;
   wire [7:0] _092_;
   wire _093_;
-  wire _094_;
-  wire [7:0] _095_;
+  wire [7:0] _094_;
+  wire _095_;
   wire _096_;
-  wire _097_;
-  wire [7:0] _098_;
+  wire [7:0] _097_;
+  wire _098_;
   wire _099_;
   wire _100_;
-  wire _101_;
+  wire [7:0] _101_;
   wire _102_;
   wire _103_;
   wire _104_;
-  wire [1:0] _105_;
-  wire _106_;
-  wire [2:0] _107_;
+  wire _105_;
+  wire [1:0] _106_;
+  wire _107_;
   wire [2:0] _108_;
-  wire _109_;
+  wire [2:0] _109_;
   wire _110_;
   wire _111_;
   wire _112_;
   wire _113_;
-  wire [3:0] _114_;
+  wire _114_;
   wire [3:0] _115_;
-  wire _116_;
+  wire [3:0] _116_;
   wire _117_;
   wire _118_;
   wire _119_;
-  wire [3:0] _120_;
+  wire _120_;
   wire [3:0] _121_;
-  wire _122_;
+  wire [3:0] _122_;
   wire _123_;
   wire _124_;
   wire _125_;
   wire _126_;
   wire _127_;
-  wire [1:0] _128_;
+  wire _128_;
   wire [1:0] _129_;
-  wire _130_;
+  wire [1:0] _130_;
   wire _131_;
   wire _132_;
   wire _133_;
   wire _134_;
   wire _135_;
   wire _136_;
-  wire [1:0] _137_;
+  wire _137_;
   wire [1:0] _138_;
-  wire _139_;
+  wire [1:0] _139_;
   wire _140_;
   wire _141_;
   wire _142_;
@@ -4652,9 +4795,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _144_;
   wire _145_;
   wire _146_;
-  wire [3:0] _147_;
+  wire _147_;
   wire [3:0] _148_;
-  wire _149_;
+  wire [3:0] _149_;
   wire _150_;
   wire _151_;
   wire _152_;
@@ -4663,9 +4806,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _155_;
   wire _156_;
   wire _157_;
-  wire [5:0] _158_;
+  wire _158_;
   wire [5:0] _159_;
-  wire _160_;
+  wire [5:0] _160_;
   wire _161_;
   wire _162_;
   wire _163_;
@@ -4675,19 +4818,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _167_;
   wire _168_;
   wire _169_;
-  wire [5:0] _170_;
+  wire _170_;
   wire [5:0] _171_;
-  wire _172_;
+  wire [5:0] _172_;
   wire _173_;
-  wire [9:0] _174_;
+  wire _174_;
   wire [9:0] _175_;
   wire [9:0] _176_;
-  wire [10:0] _177_;
+  wire [9:0] _177_;
   wire _178_;
   wire [10:0] _179_;
   wire [10:0] _180_;
   wire [10:0] _181_;
-  wire [9:0] _182_;
+  wire [10:0] _182_;
   wire [9:0] _183_;
   wire [9:0] _184_;
   wire [9:0] _185_;
@@ -4695,19 +4838,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire [9:0] _187_;
   wire [9:0] _188_;
   wire _189_;
-  wire [12:0] _190_;
-  wire [10:0] _191_;
-  wire _192_;
-  wire [5:0] _193_;
-  wire _194_;
-  wire [4:0] _195_;
-  wire [4:0] _196_;
+  wire [9:0] _190_;
+  wire _191_;
+  wire [12:0] _192_;
+  wire [12:0] _193_;
+  wire [12:0] _194_;
+  wire [12:0] _195_;
+  wire [10:0] _196_;
   wire _197_;
-  wire _198_;
+  wire [5:0] _198_;
   wire _199_;
   wire _200_;
-  wire _201_;
-  wire _202_;
+  wire [4:0] _201_;
+  wire [4:0] _202_;
   wire _203_;
   wire _204_;
   wire _205_;
@@ -4718,109 +4861,109 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _210_;
   wire _211_;
   wire _212_;
-  reg _213_;
-  reg _214_;
-  reg _215_;
-  reg _216_;
-  reg _217_;
-  reg _218_;
-  reg _219_;
-  reg _220_;
-  reg [1:0] _221_;
+  wire _213_;
+  wire _214_;
+  wire _215_;
+  wire _216_;
+  wire _217_;
+  wire _218_;
+  wire _219_;
+  wire _220_;
+  wire _221_;
   wire _222_;
   wire _223_;
-  reg [2:0] _224_;
-  reg [2:0] _225_;
-  reg [2:0] _226_;
-  reg [4:0] _227_;
-  reg [4:0] _228_;
-  reg [4:0] _229_;
-  reg [9:0] _230_;
-  reg [9:0] _231_;
-  reg [9:0] _232_;
-  reg [9:0] _233_;
+  wire _224_;
+  wire _225_;
+  reg _226_;
+  reg _227_;
+  reg _228_;
+  reg _229_;
+  reg _230_;
+  reg _231_;
+  reg _232_;
+  reg _233_;
   wire _234_;
-  reg [8:0] _235_;
+  reg [1:0] _235_;
   reg [2:0] _236_;
   reg [2:0] _237_;
-  reg [6:0] _238_;
-  reg [9:0] _239_;
-  reg [9:0] _240_;
-  reg _241_;
-  reg [4:0] _242_;
-  reg [11:0] _243_;
-  reg _244_;
+  reg [2:0] _238_;
+  reg [4:0] _239_;
+  reg [4:0] _240_;
+  reg [6:0] _241_;
+  reg [9:0] _242_;
+  reg [9:0] _243_;
+  reg [9:0] _244_;
   wire _245_;
   reg [9:0] _246_;
-  reg [1:0] _247_;
-  reg [1:0] _248_;
+  reg [8:0] _247_;
+  reg [2:0] _248_;
   reg [2:0] _249_;
-  reg [2:0] _250_;
-  reg [4:0] _251_;
-  reg [4:0] _252_;
+  reg [6:0] _250_;
+  reg [9:0] _251_;
+  reg [9:0] _252_;
   reg _253_;
-  reg [6:0] _254_;
-  reg [6:0] _255_;
+  reg [4:0] _254_;
+  reg [11:0] _255_;
   wire _256_;
   reg _257_;
-  reg _258_;
-  reg _259_;
-  reg _260_;
-  reg _261_;
-  reg _262_;
-  reg _263_;
-  reg [31:0] _264_;
+  reg [9:0] _258_;
+  reg [1:0] _259_;
+  reg [1:0] _260_;
+  reg [2:0] _261_;
+  reg [2:0] _262_;
+  reg [4:0] _263_;
+  reg [4:0] _264_;
   reg _265_;
-  reg _266_;
+  reg [6:0] _266_;
   wire _267_;
-  reg [1:0] _268_;
+  reg [6:0] _268_;
   reg _269_;
   reg _270_;
-  reg [2:0] _271_;
+  reg _271_;
   reg _272_;
   reg _273_;
-  reg [2:0] _274_;
+  reg _274_;
   reg _275_;
-  reg _276_;
+  reg [31:0] _276_;
   reg _277_;
   wire _278_;
   reg _279_;
-  reg _280_;
+  reg [1:0] _280_;
   reg _281_;
   reg _282_;
-  reg _283_;
-  reg [2:0] _284_;
+  reg [2:0] _283_;
+  reg _284_;
   reg _285_;
-  reg _286_;
-  reg [4:0] _287_;
+  reg [2:0] _286_;
+  reg _287_;
   reg _288_;
   wire _289_;
   reg _290_;
-  reg [4:0] _291_;
+  reg _291_;
   reg _292_;
   reg _293_;
-  reg [11:0] _294_;
-  reg [9:0] _295_;
-  reg [11:0] _296_;
-  reg [9:0] _297_;
-  reg [3:0] _298_;
-  reg [3:0] _299_;
+  reg _294_;
+  reg _295_;
+  reg [2:0] _296_;
+  reg _297_;
+  reg _298_;
+  reg [4:0] _299_;
   wire _300_;
-  reg [2:0] _301_;
-  reg [4:0] _302_;
-  wire _303_;
-  wire _304_;
-  wire _305_;
-  wire _306_;
-  wire _307_;
-  wire _308_;
-  wire _309_;
-  wire _310_;
+  reg _301_;
+  reg _302_;
+  reg [4:0] _303_;
+  reg _304_;
+  reg _305_;
+  reg [11:0] _306_;
+  reg [9:0] _307_;
+  reg _308_;
+  reg [11:0] _309_;
+  reg [9:0] _310_;
   wire _311_;
-  wire _312_;
-  wire _313_;
-  wire _314_;
-  wire _315_;
+  reg [3:0] _312_;
+  reg [3:0] _313_;
+  reg [2:0] _314_;
+  reg [4:0] _315_;
   wire _316_;
   wire _317_;
   wire _318_;
@@ -4876,13 +5019,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _368_;
   wire _369_;
   wire _370_;
+  wire _371_;
+  wire _372_;
+  wire _373_;
+  wire _374_;
+  wire _375_;
+  wire _376_;
+  wire _377_;
+  wire _378_;
+  wire _379_;
+  wire _380_;
+  wire _381_;
+  wire _382_;
   reg [11:0] \$like  = 12'h000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [11:0] act_base = 12'h000;
   wire act_delta_0;
   wire act_delta_1;
-  reg [4:0] act_delta_2 = 5'h00;
+  reg [6:0] act_delta_2 = 7'h00;
   reg [9:0] act_delta_3 = 10'h000;
   reg signed [9:0] act_delta_4 = 10'h000;
   reg signed [9:0] act_delta_5 = 10'h000;
@@ -4917,6 +5072,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [4:0] flush = 5'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
+  reg in_ring = 1'h0;
   reg is_last = 1'h0;
   reg is_paced = 1'h0;
   wire is_pool;
@@ -4962,19 +5118,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg signed [9:0] weight_delta_7 = 10'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 5'h1f >> layer;
+  assign _000_ = 5'h1e >> layer;
   assign _111_ = 8'h91 >> layer;
-  assign _222_ = 8'h90 >> layer;
-  assign _305_ = 9'h1ff >> layer;
-  assign _316_ = 9'h1fe >> layer;
-  assign _327_ = 10'h200 >> layer;
-  assign _338_ = 10'h200 >> layer;
-  assign _349_ = 1'h0 >> layer;
-  assign _360_ = 10'h300 >> layer;
+  assign _222_ = 8'h91 >> layer;
+  assign _317_ = 9'h1ff >> layer;
+  assign _328_ = 9'h1fe >> layer;
+  assign _339_ = 10'h200 >> layer;
+  assign _350_ = 10'h200 >> layer;
+  assign _361_ = 1'h1 >> layer;
+  assign _372_ = 10'h300 >> layer;
   assign _001_ = 10'h36e >> layer;
   assign _012_ = 1'h0 >> layer;
   assign _023_ = 10'h200 >> layer;
-  assign _034_ = 10'h36f >> layer;
+  assign _034_ = 10'h36e >> layer;
   assign _045_ = 1'h0 >> layer;
   assign _056_ = 10'h200 >> layer;
   assign _067_ = 10'h200 >> layer;
@@ -4991,627 +5147,530 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _189_ = 6'h3f >> layer;
   assign _200_ = 3'h7 >> layer;
   assign _211_ = 10'h3e0 >> layer;
-  assign _223_ = 8'hee >> layer;
-  assign _234_ = 7'h71 >> layer;
-  assign _245_ = 8'h9f >> layer;
+  assign _223_ = 8'hef >> layer;
+  assign _234_ = 7'h70 >> layer;
+  assign _245_ = 8'h9e >> layer;
   assign _256_ = 9'h1ff >> layer;
-  assign _267_ = 10'h3e0 >> layer;
-  assign _278_ = 8'hee >> layer;
-  assign _289_ = 8'h8e >> layer;
-  assign _300_ = 7'h61 >> layer;
-  assign _303_ = 5'h1f >> layer;
-  assign _304_ = 1'h0 >> layer;
-  assign _306_ = 7'h6f >> layer;
-  assign _307_ = 9'h18f >> layer;
-  assign _308_ = 8'hf0 >> layer;
-  assign _309_ = 5'h1f >> layer;
-  assign _310_ = 10'h3e0 >> layer;
-  assign _311_ = 8'hee >> layer;
-  assign _312_ = 9'h18e >> layer;
-  assign _313_ = 10'h381 >> layer;
-  assign _314_ = 10'h380 >> layer;
-  assign _315_ = 10'h380 >> layer;
-  assign _317_ = 10'h2ef >> layer;
-  assign _318_ = 9'h1ef >> layer;
-  assign _319_ = 9'h1ef >> layer;
-  assign _320_ = 10'h3ef >> layer;
-  assign _321_ = 10'h3e0 >> layer;
-  assign _322_ = 8'hee >> layer;
-  assign _323_ = 9'h18e >> layer;
-  assign _324_ = 10'h381 >> layer;
-  assign _325_ = 10'h380 >> layer;
-  assign _326_ = 10'h380 >> layer;
-  assign _328_ = 10'h2ef >> layer;
-  assign _329_ = 9'h1ef >> layer;
-  assign _330_ = 9'h1ef >> layer;
-  assign _331_ = 10'h3ef >> layer;
-  assign _332_ = 10'h3e7 >> layer;
-  assign _333_ = 8'hd6 >> layer;
-  assign _334_ = 10'h266 >> layer;
-  assign _335_ = 4'h9 >> layer;
-  assign _336_ = 10'h200 >> layer;
-  assign _337_ = 1'h0 >> layer;
-  assign _339_ = 9'h16f >> layer;
-  assign _340_ = 10'h36f >> layer;
-  assign _341_ = 9'h16f >> layer;
-  assign _342_ = 10'h36f >> layer;
-  assign _343_ = 10'h3e7 >> layer;
-  assign _344_ = 8'hd6 >> layer;
-  assign _345_ = 10'h2be >> layer;
-  assign _346_ = 10'h291 >> layer;
-  assign _347_ = 10'h290 >> layer;
-  assign _348_ = 10'h248 >> layer;
-  assign _350_ = 9'h16f >> layer;
-  assign _351_ = 9'h16f >> layer;
-  assign _352_ = 10'h36f >> layer;
-  assign _353_ = 10'h3ff >> layer;
-  assign _354_ = 1'h0 >> layer;
-  assign _355_ = 10'h200 >> layer;
-  assign _356_ = 10'h3ff >> layer;
-  assign _357_ = 1'h0 >> layer;
-  assign _358_ = 10'h200 >> layer;
-  assign _359_ = 10'h3e0 >> layer;
-  assign _361_ = 8'he1 >> layer;
-  assign _362_ = 10'h3e1 >> layer;
-  assign _363_ = 10'h3ef >> layer;
-  assign _364_ = 10'h38f >> layer;
-  assign _365_ = 10'h2ef >> layer;
-  assign _366_ = 10'h3ef >> layer;
+  assign _267_ = 1'h0 >> layer;
+  assign _278_ = 1'h1 >> layer;
+  assign _289_ = 10'h3e1 >> layer;
+  assign _300_ = 8'hee >> layer;
+  assign _311_ = 8'h8e >> layer;
+  assign _316_ = 7'h60 >> layer;
+  assign _318_ = 5'h1e >> layer;
+  assign _319_ = 1'h0 >> layer;
+  assign _320_ = 7'h6e >> layer;
+  assign _321_ = 9'h18e >> layer;
+  assign _322_ = 8'hf0 >> layer;
+  assign _323_ = 5'h1e >> layer;
+  assign _324_ = 10'h3e0 >> layer;
+  assign _325_ = 8'hef >> layer;
+  assign _326_ = 9'h18f >> layer;
+  assign _327_ = 10'h381 >> layer;
+  assign _329_ = 10'h381 >> layer;
+  assign _330_ = 10'h381 >> layer;
+  assign _331_ = 10'h2ef >> layer;
+  assign _332_ = 9'h1ef >> layer;
+  assign _333_ = 9'h1ef >> layer;
+  assign _334_ = 10'h3ef >> layer;
+  assign _335_ = 10'h3e0 >> layer;
+  assign _336_ = 8'hef >> layer;
+  assign _337_ = 9'h18f >> layer;
+  assign _338_ = 10'h381 >> layer;
+  assign _340_ = 10'h381 >> layer;
+  assign _341_ = 10'h381 >> layer;
+  assign _342_ = 10'h2ef >> layer;
+  assign _343_ = 9'h1ef >> layer;
+  assign _344_ = 9'h1ef >> layer;
+  assign _345_ = 10'h3ef >> layer;
+  assign _346_ = 10'h3e7 >> layer;
+  assign _347_ = 8'hd6 >> layer;
+  assign _348_ = 10'h266 >> layer;
+  assign _349_ = 4'h8 >> layer;
+  assign _351_ = 10'h200 >> layer;
+  assign _352_ = 1'h0 >> layer;
+  assign _353_ = 9'h16e >> layer;
+  assign _354_ = 10'h36e >> layer;
+  assign _355_ = 9'h16e >> layer;
+  assign _356_ = 10'h36e >> layer;
+  assign _357_ = 10'h3e7 >> layer;
+  assign _358_ = 8'hd6 >> layer;
+  assign _359_ = 10'h2be >> layer;
+  assign _360_ = 10'h290 >> layer;
+  assign _362_ = 10'h290 >> layer;
+  assign _363_ = 10'h248 >> layer;
+  assign _364_ = 9'h16e >> layer;
+  assign _365_ = 9'h16e >> layer;
+  assign _366_ = 10'h36e >> layer;
   assign _367_ = 10'h3ff >> layer;
-  assign _368_ = 3'h6 >> layer;
-  assign _369_ = 5'h1f >> layer;
-  assign _370_ = 10'h23e >> layer;
-  assign _002_ = 8'hf9 >> layer;
-  assign _003_ = 10'h3f7 >> layer;
-  assign _004_ = 10'h3df >> layer;
-  assign _005_ = 10'h3bf >> layer;
-  assign _006_ = 10'h2ff >> layer;
-  assign _007_ = 10'h3ff >> layer;
-  assign _008_ = 10'h3ff >> layer;
-  assign _009_ = 3'h6 >> layer;
-  assign _010_ = 5'h1f >> layer;
-  assign _011_ = 10'h23e >> layer;
-  assign _013_ = 8'hf9 >> layer;
-  assign _014_ = 10'h3f7 >> layer;
-  assign _015_ = 10'h3df >> layer;
-  assign _016_ = 10'h3bf >> layer;
-  assign _017_ = 10'h2ff >> layer;
-  assign _018_ = 10'h3ff >> layer;
-  assign _019_ = 10'h2db >> layer;
-  assign _020_ = 8'hdb >> layer;
-  assign _021_ = 10'h324 >> layer;
-  assign _022_ = 10'h3ff >> layer;
-  assign _024_ = 9'h1ff >> layer;
+  assign _368_ = 1'h0 >> layer;
+  assign _369_ = 10'h200 >> layer;
+  assign _370_ = 10'h3ff >> layer;
+  assign _371_ = 1'h0 >> layer;
+  assign _373_ = 10'h200 >> layer;
+  assign _374_ = 10'h3e0 >> layer;
+  assign _375_ = 8'he1 >> layer;
+  assign _376_ = 10'h3e1 >> layer;
+  assign _377_ = 10'h3ef >> layer;
+  assign _378_ = 10'h38f >> layer;
+  assign _379_ = 10'h2ef >> layer;
+  assign _380_ = 10'h3ef >> layer;
+  assign _381_ = 10'h3ff >> layer;
+  assign _382_ = 3'h6 >> layer;
+  assign _002_ = 5'h1f >> layer;
+  assign _003_ = 10'h23e >> layer;
+  assign _004_ = 8'hf9 >> layer;
+  assign _005_ = 10'h3f7 >> layer;
+  assign _006_ = 10'h3df >> layer;
+  assign _007_ = 10'h3bf >> layer;
+  assign _008_ = 10'h2ff >> layer;
+  assign _009_ = 10'h3ff >> layer;
+  assign _010_ = 10'h3ff >> layer;
+  assign _011_ = 3'h6 >> layer;
+  assign _013_ = 5'h1f >> layer;
+  assign _014_ = 10'h23e >> layer;
+  assign _015_ = 8'hf9 >> layer;
+  assign _016_ = 10'h3f7 >> layer;
+  assign _017_ = 10'h3df >> layer;
+  assign _018_ = 10'h3bf >> layer;
+  assign _019_ = 10'h2ff >> layer;
+  assign _020_ = 10'h3ff >> layer;
+  assign _021_ = 10'h2db >> layer;
+  assign _022_ = 8'hdb >> layer;
+  assign _024_ = 10'h324 >> layer;
   assign _025_ = 10'h3ff >> layer;
-  assign _026_ = 4'he >> layer;
-  assign _027_ = 7'h6e >> layer;
-  assign _028_ = 10'h201 >> layer;
-  assign _029_ = 8'hc0 >> layer;
-  assign _030_ = 1'h0 >> layer;
-  assign _031_ = 9'h177 >> layer;
-  assign _032_ = 10'h367 >> layer;
-  assign _033_ = 10'h3a7 >> layer;
-  assign _035_ = 9'h1e7 >> layer;
-  assign _036_ = 9'h13f >> layer;
-  assign _037_ = 9'h13f >> layer;
-  assign _038_ = 9'h127 >> layer;
-  assign _039_ = 10'h31a >> layer;
-  assign _040_ = 1'h0 >> layer;
-  assign _041_ = 3'h4 >> layer;
-  assign _042_ = 5'h16 >> layer;
-  assign _043_ = 6'h26 >> layer;
-  assign _044_ = 8'hbc >> layer;
-  assign _046_ = 10'h2c8 >> layer;
-  assign _047_ = 10'h330 >> layer;
-  assign _048_ = 7'h40 >> layer;
-  assign _049_ = 9'h180 >> layer;
-  assign _050_ = 10'h200 >> layer;
-  assign _051_ = 9'h16f >> layer;
-  assign _052_ = 9'h16f >> layer;
+  assign _026_ = 9'h1ff >> layer;
+  assign _027_ = 10'h3ff >> layer;
+  assign _028_ = 4'he >> layer;
+  assign _029_ = 7'h6e >> layer;
+  assign _030_ = 10'h200 >> layer;
+  assign _031_ = 8'hc0 >> layer;
+  assign _032_ = 1'h0 >> layer;
+  assign _033_ = 9'h176 >> layer;
+  assign _035_ = 10'h366 >> layer;
+  assign _036_ = 10'h3a6 >> layer;
+  assign _037_ = 9'h1e6 >> layer;
+  assign _038_ = 9'h13e >> layer;
+  assign _039_ = 9'h13e >> layer;
+  assign _040_ = 9'h126 >> layer;
+  assign _041_ = 10'h31a >> layer;
+  assign _042_ = 1'h0 >> layer;
+  assign _043_ = 3'h4 >> layer;
+  assign _044_ = 5'h16 >> layer;
+  assign _046_ = 6'h26 >> layer;
+  assign _047_ = 8'hbc >> layer;
+  assign _048_ = 10'h2c8 >> layer;
+  assign _049_ = 10'h330 >> layer;
+  assign _050_ = 7'h40 >> layer;
+  assign _051_ = 9'h180 >> layer;
+  assign _052_ = 10'h200 >> layer;
   assign _053_ = 9'h16e >> layer;
   assign _054_ = 9'h16e >> layer;
-  assign _055_ = 10'h327 >> layer;
-  assign _057_ = 10'h2d8 >> layer;
-  assign _058_ = 10'h200 >> layer;
-  assign _059_ = 10'h327 >> layer;
-  assign _060_ = 10'h2d8 >> layer;
-  assign _061_ = 10'h200 >> layer;
-  assign _062_ = 10'h300 >> layer;
-  assign _063_ = 10'h3e0 >> layer;
-  assign _064_ = 10'h3ff >> layer;
-  assign _065_ = 8'hff >> layer;
-  assign _066_ = 5'h1f >> layer;
-  assign _068_ = 10'h300 >> layer;
-  assign _069_ = 10'h3e0 >> layer;
-  assign _070_ = 10'h3ff >> layer;
-  assign _071_ = 8'hff >> layer;
-  assign _072_ = 5'h1f >> layer;
-  assign _073_ = 10'h200 >> layer;
-  assign _074_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _075_ = step & _074_;
-  assign _076_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _077_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _079_ = at_start_1 & at_start_2;
-  assign _081_ = ~ at_start_3;
-  assign _082_ = ~ at_start_4;
-  assign _083_ = once_3 & _082_;
-  assign _084_ = _081_ | _083_;
-  assign _085_ = pass_starts & _084_;
-  assign _090_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _091_ = $signed(_090_) < $signed(1'h0);
+  assign _055_ = 9'h16e >> layer;
+  assign _057_ = 9'h16e >> layer;
+  assign _058_ = 10'h327 >> layer;
+  assign _059_ = 10'h2d8 >> layer;
+  assign _060_ = 10'h200 >> layer;
+  assign _061_ = 10'h327 >> layer;
+  assign _062_ = 10'h2d8 >> layer;
+  assign _063_ = 10'h200 >> layer;
+  assign _064_ = 10'h300 >> layer;
+  assign _065_ = 10'h3e0 >> layer;
+  assign _066_ = 10'h3ff >> layer;
+  assign _068_ = 8'hff >> layer;
+  assign _069_ = 5'h1f >> layer;
+  assign _070_ = 10'h300 >> layer;
+  assign _071_ = 10'h3e0 >> layer;
+  assign _072_ = 10'h3ff >> layer;
+  assign _073_ = 8'hff >> layer;
+  assign _074_ = 5'h1f >> layer;
+  assign _075_ = 10'h200 >> layer;
+  assign _076_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _077_ = step & _076_;
+  assign _079_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _080_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _081_ = at_start_1 & at_start_2;
+  assign _083_ = ~ at_start_3;
+  assign _084_ = ~ at_start_4;
+  assign _085_ = once_3 & _084_;
+  assign _086_ = _083_ | _085_;
+  assign _087_ = pass_starts & _086_;
   assign _092_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _093_ = $signed(_092_) >= $signed({ 1'h0, height });
-  assign _094_ = _091_ | _093_;
-  assign _095_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _096_ = $signed(_095_) < $signed(1'h0);
-  assign _097_ = _094_ | _096_;
-  assign _098_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _099_ = $signed(_098_) >= $signed({ 1'h0, width });
-  assign _101_ = _097_ | _099_;
-  assign _102_ = ! layer;
-  assign _103_ = ~ is_paced;
-  assign _104_ = running & _103_;
-  assign _105_ = paced + 1'h1;
-  assign _106_ = ! paced;
-  assign _107_ = counter_0 + 1'h1;
-  assign _108_ = at_end_0 ? 3'h0 : _107_;
-  assign _109_ = counter_0 == nearly_0;
-  assign _110_ = at_end_0 ? once_0 : _109_;
-  assign _114_ = counter_1 + 1'h1;
-  assign _115_ = at_end_1 ? 4'h0 : _114_;
-  assign _116_ = counter_1 == nearly_1;
-  assign _117_ = at_end_1 ? once_1 : _116_;
-  assign _119_ = _118_ & at_end_1;
-  assign _120_ = counter_2 + 1'h1;
-  assign _121_ = at_end_2 ? 4'h0 : _120_;
-  assign _122_ = counter_2 == nearly_2;
-  assign _124_ = at_end_2 ? once_2 : _122_;
-  assign _126_ = _125_ & at_end_1;
-  assign _127_ = _126_ & at_end_2;
-  assign _128_ = counter_3 + 1'h1;
-  assign _129_ = at_end_3 ? 2'h0 : _128_;
-  assign _130_ = ! counter_3;
-  assign _131_ = at_end_3 ? once_3 : _130_;
-  assign _133_ = _132_ & at_end_1;
-  assign _135_ = _133_ & at_end_2;
-  assign _136_ = _135_ & at_end_3;
-  assign _137_ = counter_4 + 1'h1;
-  assign _138_ = at_end_4 ? 2'h0 : _137_;
-  assign _139_ = ! counter_4;
-  assign _140_ = at_end_4 ? once_4 : _139_;
-  assign _142_ = _141_ & at_end_1;
-  assign _143_ = _142_ & at_end_2;
-  assign _144_ = _143_ & at_end_3;
-  assign _146_ = _144_ & at_end_4;
-  assign _147_ = counter_5 + 1'h1;
-  assign _148_ = at_end_5 ? 4'h0 : _147_;
-  assign _149_ = counter_5 == nearly_5;
-  assign _150_ = at_end_5 ? 1'h0 : _149_;
-  assign _152_ = _151_ & at_end_1;
-  assign _153_ = _152_ & at_end_2;
-  assign _154_ = _153_ & at_end_3;
-  assign _155_ = _154_ & at_end_4;
-  assign _157_ = _155_ & at_end_5;
-  assign _158_ = counter_6 + 1'h1;
-  assign _159_ = at_end_6 ? 6'h00 : _158_;
-  assign _160_ = counter_6 == nearly_6;
-  assign _161_ = at_end_6 ? once_6 : _160_;
-  assign _163_ = _162_ & at_end_1;
-  assign _164_ = _163_ & at_end_2;
-  assign _165_ = _164_ & at_end_3;
-  assign _166_ = _165_ & at_end_4;
-  assign _168_ = _166_ & at_end_5;
-  assign _169_ = _168_ & at_end_6;
-  assign _170_ = counter_7 + 1'h1;
-  assign _171_ = at_end_7 ? 6'h00 : _170_;
-  assign _172_ = counter_7 == nearly_7;
-  assign _173_ = at_end_7 ? once_7 : _172_;
-  assign _174_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
-  assign _175_ = at_end_5 ? _174_ : act_delta_5;
-  assign _176_ = at_end_4 ? _175_ : act_delta_4;
-  assign _177_ = at_end_3 ? { _176_[9], _176_ } : { 1'h0, act_delta_3 };
-  assign _179_ = at_end_2 ? _177_ : { 6'h00, act_delta_2 };
-  assign _180_ = at_end_1 ? _179_ : 11'h001;
-  assign _181_ = at_end_0 ? _180_ : 11'h001;
-  assign _182_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _183_ = at_end_5 ? _182_ : 10'h001;
-  assign _184_ = at_end_4 ? _183_ : 10'h001;
-  assign _185_ = at_end_3 ? _184_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
-  assign _186_ = at_end_2 ? _185_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
-  assign _187_ = at_end_1 ? _186_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
-  assign _188_ = at_end_0 ? _187_ : 10'h001;
-  assign _190_ = walk__act_address + \$like ;
-  assign _191_ = walk__weight_address + way_weight;
-  assign _192_ = step & finished;
-  assign _193_ = \wait  - 1'h1;
-  assign _194_ = ! \wait ;
-  assign _195_ = layer + 1'h1;
-  assign _196_ = status + 1'h1;
+  assign _093_ = $signed(_092_) < $signed(1'h0);
+  assign _094_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _095_ = $signed(_094_) >= $signed({ 1'h0, height });
+  assign _096_ = _093_ | _095_;
+  assign _097_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _098_ = $signed(_097_) < $signed(1'h0);
+  assign _099_ = _096_ | _098_;
+  assign _101_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _102_ = $signed(_101_) >= $signed({ 1'h0, width });
+  assign _103_ = _099_ | _102_;
+  assign _104_ = ~ is_paced;
+  assign _105_ = running & _104_;
+  assign _106_ = paced + 1'h1;
+  assign _107_ = ! paced;
+  assign _108_ = counter_0 + 1'h1;
+  assign _109_ = at_end_0 ? 3'h0 : _108_;
+  assign _110_ = counter_0 == nearly_0;
+  assign _113_ = at_end_0 ? once_0 : _110_;
+  assign _115_ = counter_1 + 1'h1;
+  assign _116_ = at_end_1 ? 4'h0 : _115_;
+  assign _117_ = counter_1 == nearly_1;
+  assign _118_ = at_end_1 ? once_1 : _117_;
+  assign _120_ = _119_ & at_end_1;
+  assign _121_ = counter_2 + 1'h1;
+  assign _122_ = at_end_2 ? 4'h0 : _121_;
+  assign _124_ = counter_2 == nearly_2;
+  assign _125_ = at_end_2 ? once_2 : _124_;
+  assign _127_ = _126_ & at_end_1;
+  assign _128_ = _127_ & at_end_2;
+  assign _129_ = counter_3 + 1'h1;
+  assign _130_ = at_end_3 ? 2'h0 : _129_;
+  assign _131_ = ! counter_3;
+  assign _132_ = at_end_3 ? once_3 : _131_;
+  assign _135_ = _133_ & at_end_1;
+  assign _136_ = _135_ & at_end_2;
+  assign _137_ = _136_ & at_end_3;
+  assign _138_ = counter_4 + 1'h1;
+  assign _139_ = at_end_4 ? 2'h0 : _138_;
+  assign _140_ = ! counter_4;
+  assign _141_ = at_end_4 ? once_4 : _140_;
+  assign _143_ = _142_ & at_end_1;
+  assign _144_ = _143_ & at_end_2;
+  assign _146_ = _144_ & at_end_3;
+  assign _147_ = _146_ & at_end_4;
+  assign _148_ = counter_5 + 1'h1;
+  assign _149_ = at_end_5 ? 4'h0 : _148_;
+  assign _150_ = counter_5 == nearly_5;
+  assign _151_ = at_end_5 ? 1'h0 : _150_;
+  assign _153_ = _152_ & at_end_1;
+  assign _154_ = _153_ & at_end_2;
+  assign _155_ = _154_ & at_end_3;
+  assign _157_ = _155_ & at_end_4;
+  assign _158_ = _157_ & at_end_5;
+  assign _159_ = counter_6 + 1'h1;
+  assign _160_ = at_end_6 ? 6'h00 : _159_;
+  assign _161_ = counter_6 == nearly_6;
+  assign _162_ = at_end_6 ? once_6 : _161_;
+  assign _164_ = _163_ & at_end_1;
+  assign _165_ = _164_ & at_end_2;
+  assign _166_ = _165_ & at_end_3;
+  assign _168_ = _166_ & at_end_4;
+  assign _169_ = _168_ & at_end_5;
+  assign _170_ = _169_ & at_end_6;
+  assign _171_ = counter_7 + 1'h1;
+  assign _172_ = at_end_7 ? 6'h00 : _171_;
+  assign _173_ = counter_7 == nearly_7;
+  assign _174_ = at_end_7 ? once_7 : _173_;
+  assign _175_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
+  assign _176_ = at_end_5 ? _175_ : act_delta_5;
+  assign _177_ = at_end_4 ? _176_ : act_delta_4;
+  assign _179_ = at_end_3 ? { _177_[9], _177_ } : { 1'h0, act_delta_3 };
+  assign _180_ = at_end_2 ? _179_ : { 4'h0, act_delta_2 };
+  assign _181_ = at_end_1 ? _180_ : 11'h001;
+  assign _182_ = at_end_0 ? _181_ : 11'h001;
+  assign _183_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _184_ = at_end_5 ? _183_ : 10'h001;
+  assign _185_ = at_end_4 ? _184_ : 10'h001;
+  assign _186_ = at_end_3 ? _185_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
+  assign _187_ = at_end_2 ? _186_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
+  assign _188_ = at_end_1 ? _187_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
+  assign _190_ = at_end_0 ? _188_ : 10'h001;
+  assign _191_ = 1'h1 >> layer;
+  assign _192_ = walk__act_address + \$like ;
+  assign _194_ = walk__act_address + \$like ;
+  assign _195_ = in_ring ? _193_ : _194_;
+  assign _196_ = walk__weight_address + way_weight;
+  assign _197_ = step & finished;
+  assign _198_ = \wait  - 1'h1;
+  assign _199_ = ! \wait ;
+  assign _201_ = layer + 1'h1;
+  assign _202_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _197_ = ~ is_paced;
-  assign _198_ = sum_ends & _197_;
-  assign _199_ = ~ _198_;
-  assign _201_ = running & _199_;
-  assign _202_ = sum_starts & is_last;
-  assign _203_ = ~ credit;
-  assign _204_ = _202_ & _203_;
+  assign _203_ = ~ is_paced;
+  assign _204_ = sum_ends & _203_;
   assign _205_ = ~ _204_;
-  assign step = _201_ & _205_;
-  assign _206_ = step & sum_starts;
-  assign sum_started = _206_ & is_last;
-  assign loading = ! status;
-  assign _207_ = ! fsm_state;
-  assign _208_ = fsm_state == 1'h1;
-  assign _209_ = fsm_state == 2'h2;
-  assign _210_ = fsm_state == 2'h3;
-  assign _212_ = fsm_state == 3'h4;
+  assign _206_ = running & _205_;
+  assign _207_ = sum_starts & is_last;
+  assign _208_ = ~ credit;
+  assign _209_ = _207_ & _208_;
+  assign _210_ = ~ _209_;
+  assign step = _206_ & _210_;
+  assign _212_ = step & sum_starts;
+  assign sum_started = _212_ & is_last;
+  assign _213_ = in_ring & step;
+  assign _214_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign row_ends = _213_ & _214_;
+  assign _215_ = ! status;
+  assign _216_ = status == 1'h1;
+  assign loading = _215_ | _216_;
+  assign _217_ = ~ in_ring;
+  assign _218_ = loaded | _217_;
+  assign _219_ = ! fsm_state;
+  assign _220_ = fsm_state == 1'h1;
+  assign _221_ = fsm_state == 2'h2;
+  assign _224_ = fsm_state == 2'h3;
+  assign _225_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _213_;
+    fields_loaded <= _226_;
   always @(posedge clk)
-    once_0 <= _214_;
+    once_0 <= _227_;
   always @(posedge clk)
-    once_1 <= _215_;
+    once_1 <= _228_;
   always @(posedge clk)
-    once_2 <= _216_;
+    once_2 <= _229_;
   always @(posedge clk)
-    once_3 <= _217_;
+    once_3 <= _230_;
   always @(posedge clk)
-    once_4 <= _218_;
+    once_4 <= _231_;
   always @(posedge clk)
-    once_6 <= _219_;
+    once_6 <= _232_;
   always @(posedge clk)
-    once_7 <= _220_;
+    once_7 <= _233_;
   always @(posedge clk)
-    nearly_0 <= _221_;
+    nearly_0 <= _235_;
   always @(posedge clk)
-    nearly_1 <= _224_;
+    nearly_1 <= _236_;
   always @(posedge clk)
-    nearly_2 <= _225_;
+    nearly_2 <= _237_;
   always @(posedge clk)
-    nearly_5 <= _226_;
+    nearly_5 <= _238_;
   always @(posedge clk)
-    nearly_6 <= _227_;
+    nearly_6 <= _239_;
   always @(posedge clk)
-    nearly_7 <= _228_;
+    nearly_7 <= _240_;
   always @(posedge clk)
-    act_delta_2 <= _229_;
+    act_delta_2 <= _241_;
   always @(posedge clk)
-    act_delta_3 <= _230_;
+    act_delta_3 <= _242_;
   always @(posedge clk)
-    act_delta_4 <= _231_;
+    act_delta_4 <= _243_;
   always @(posedge clk)
-    act_delta_5 <= _232_;
+    act_delta_5 <= _244_;
   always @(posedge clk)
-    act_delta_6 <= _233_;
+    act_delta_6 <= _246_;
   always @(posedge clk)
-    act_delta_7 <= _235_;
+    act_delta_7 <= _247_;
   always @(posedge clk)
-    weight_delta_1 <= _236_;
+    weight_delta_1 <= _248_;
   always @(posedge clk)
-    weight_delta_2 <= _237_;
+    weight_delta_2 <= _249_;
   always @(posedge clk)
-    weight_delta_3 <= _238_;
+    weight_delta_3 <= _250_;
   always @(posedge clk)
-    weight_delta_6 <= _239_;
+    weight_delta_6 <= _251_;
   always @(posedge clk)
-    weight_delta_7 <= _240_;
+    weight_delta_7 <= _252_;
   always @(posedge clk)
-    paces_once <= _241_;
+    paces_once <= _253_;
   always @(posedge clk)
-    flush <= _242_;
+    flush <= _254_;
   always @(posedge clk)
-    act_base <= _243_;
+    act_base <= _255_;
   always @(posedge clk)
-    act_bank <= _244_;
+    act_bank <= _257_;
   always @(posedge clk)
-    weight_base <= _246_;
+    weight_base <= _258_;
   always @(posedge clk)
-    origin_y <= _247_;
+    origin_y <= _259_;
   always @(posedge clk)
-    origin_x <= _248_;
+    origin_x <= _260_;
   always @(posedge clk)
-    stride_y <= _249_;
+    stride_y <= _261_;
   always @(posedge clk)
-    stride_x <= _250_;
+    stride_x <= _262_;
   always @(posedge clk)
-    height <= _251_;
+    height <= _263_;
   always @(posedge clk)
-    width <= _252_;
+    width <= _264_;
   always @(posedge clk)
-    is_last <= _253_;
+    is_last <= _265_;
   always @(posedge clk)
-    \$signal  <= _254_;
+    \$signal  <= _266_;
   always @(posedge clk)
-    window_x <= _255_;
+    window_x <= _268_;
   always @(posedge clk)
-    walk__valid <= _257_;
+    walk__valid <= _269_;
   always @(posedge clk)
-    walk__first <= _258_;
+    walk__first <= _270_;
   always @(posedge clk)
-    walk__shift <= _259_;
+    walk__shift <= _271_;
   always @(posedge clk)
-    walk__last <= _260_;
+    walk__last <= _272_;
   always @(posedge clk)
-    walk__digit <= _261_;
+    walk__digit <= _273_;
   always @(posedge clk)
-    walk__act_bank <= _262_;
+    walk__act_bank <= _274_;
   always @(posedge clk)
-    walk__pad <= _263_;
+    walk__pad <= _275_;
   always @(posedge clk)
-    walk__pad_word <= _264_;
+    walk__pad_word <= _276_;
   always @(posedge clk)
-    paced <= _265_;
+    paced <= _277_;
   always @(posedge clk)
-    is_paced <= _266_;
+    is_paced <= _279_;
   always @(posedge clk)
-    counter_0 <= _268_;
+    counter_0 <= _280_;
   always @(posedge clk)
-    at_end_0 <= _269_;
+    at_end_0 <= _281_;
   always @(posedge clk)
-    at_start_0 <= _270_;
+    at_start_0 <= _282_;
   always @(posedge clk)
-    counter_1 <= _271_;
+    counter_1 <= _283_;
   always @(posedge clk)
-    at_end_1 <= _272_;
+    at_end_1 <= _284_;
   always @(posedge clk)
-    at_start_1 <= _273_;
+    at_start_1 <= _285_;
   always @(posedge clk)
-    counter_2 <= _274_;
+    counter_2 <= _286_;
   always @(posedge clk)
-    at_end_2 <= _275_;
+    at_end_2 <= _287_;
   always @(posedge clk)
-    at_start_2 <= _276_;
+    at_start_2 <= _288_;
   always @(posedge clk)
-    counter_3 <= _277_;
+    counter_3 <= _290_;
   always @(posedge clk)
-    at_end_3 <= _279_;
+    at_end_3 <= _291_;
   always @(posedge clk)
-    at_start_3 <= _280_;
+    at_start_3 <= _292_;
   always @(posedge clk)
-    counter_4 <= _281_;
+    counter_4 <= _293_;
   always @(posedge clk)
-    at_end_4 <= _282_;
+    at_end_4 <= _294_;
   always @(posedge clk)
-    at_start_4 <= _283_;
+    at_start_4 <= _295_;
   always @(posedge clk)
-    counter_5 <= _284_;
+    counter_5 <= _296_;
   always @(posedge clk)
-    at_end_5 <= _285_;
+    at_end_5 <= _297_;
   always @(posedge clk)
-    at_start_5 <= _286_;
+    at_start_5 <= _298_;
   always @(posedge clk)
-    counter_6 <= _287_;
+    counter_6 <= _299_;
   always @(posedge clk)
-    at_end_6 <= _288_;
+    at_end_6 <= _301_;
   always @(posedge clk)
-    at_start_6 <= _290_;
+    at_start_6 <= _302_;
   always @(posedge clk)
-    counter_7 <= _291_;
+    counter_7 <= _303_;
   always @(posedge clk)
-    at_end_7 <= _292_;
+    at_end_7 <= _304_;
   always @(posedge clk)
-    at_start_7 <= _293_;
+    at_start_7 <= _305_;
   always @(posedge clk)
-    \$like  <= _294_;
+    \$like  <= _306_;
   always @(posedge clk)
-    way_weight <= _295_;
+    way_weight <= _307_;
   always @(posedge clk)
-    walk__act_address <= _296_;
+    in_ring <= _308_;
   always @(posedge clk)
-    walk__weight_address <= _297_;
+    walk__act_address <= _309_;
   always @(posedge clk)
-    layer <= _298_;
+    walk__weight_address <= _310_;
   always @(posedge clk)
-    status <= _299_;
+    layer <= _312_;
   always @(posedge clk)
-    fsm_state <= _301_;
+    status <= _313_;
   always @(posedge clk)
-    \wait  <= _302_;
+    fsm_state <= _314_;
+  always @(posedge clk)
+    \wait  <= _315_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _213_ = start;
+    _226_ = start;
     if (rst) begin
-      _213_ = 1'h0;
+      _226_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _214_ = once_0;
+    _227_ = once_0;
     if (start) begin
-      _214_ = _000_;
+      _227_ = _000_;
     end
     if (rst) begin
-      _214_ = 1'h0;
+      _227_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _215_ = once_1;
+    _228_ = once_1;
     if (start) begin
-      _215_ = _111_;
+      _228_ = _111_;
     end
     if (rst) begin
-      _215_ = 1'h0;
+      _228_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _216_ = once_2;
+    _229_ = once_2;
     if (start) begin
-      _216_ = _222_;
+      _229_ = _222_;
     end
     if (rst) begin
-      _216_ = 1'h0;
+      _229_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _217_ = once_3;
+    _230_ = once_3;
     if (start) begin
-      _217_ = _305_;
+      _230_ = _317_;
     end
     if (rst) begin
-      _217_ = 1'h0;
+      _230_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _218_ = once_4;
+    _231_ = once_4;
     if (start) begin
-      _218_ = _316_;
+      _231_ = _328_;
     end
     if (rst) begin
-      _218_ = 1'h0;
+      _231_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _219_ = once_6;
+    _232_ = once_6;
     if (start) begin
-      _219_ = _327_;
+      _232_ = _339_;
     end
     if (rst) begin
-      _219_ = 1'h0;
+      _232_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _220_ = once_7;
+    _233_ = once_7;
     if (start) begin
-      _220_ = _338_;
+      _233_ = _350_;
     end
     if (rst) begin
-      _220_ = 1'h0;
+      _233_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _221_ = nearly_0;
+    _235_ = nearly_0;
     if (start) begin
-      _221_ = { _360_, _349_ };
+      _235_ = { _372_, _361_ };
     end
     if (rst) begin
-      _221_ = 2'h0;
+      _235_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _224_ = nearly_1;
+    _236_ = nearly_1;
     if (start) begin
-      _224_ = { _023_, _012_, _001_ };
-    end
-    if (rst) begin
-      _224_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _225_ = nearly_2;
-    if (start) begin
-      _225_ = { _056_, _045_, _034_ };
-    end
-    if (rst) begin
-      _225_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _226_ = nearly_5;
-    if (start) begin
-      _226_ = { _089_, _078_, _067_ };
-    end
-    if (rst) begin
-      _226_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _227_ = nearly_6;
-    if (start) begin
-      _227_ = { _145_, _134_, _123_, _112_, _100_ };
-    end
-    if (rst) begin
-      _227_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _228_ = nearly_7;
-    if (start) begin
-      _228_ = { _200_, _189_, _178_, _167_, _156_ };
-    end
-    if (rst) begin
-      _228_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _229_ = act_delta_2;
-    if (start) begin
-      _229_ = { _256_, _245_, _234_, _223_, _211_ };
-    end
-    if (rst) begin
-      _229_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _230_ = act_delta_3;
-    if (start) begin
-      _230_ = { _309_, _308_, _307_, _306_, _304_, _303_, _300_, _289_, _278_, _267_ };
-    end
-    if (rst) begin
-      _230_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _231_ = act_delta_4;
-    if (start) begin
-      _231_ = { _320_, _319_, _318_, _317_, _315_, _314_, _313_, _312_, _311_, _310_ };
-    end
-    if (rst) begin
-      _231_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _232_ = act_delta_5;
-    if (start) begin
-      _232_ = { _331_, _330_, _329_, _328_, _326_, _325_, _324_, _323_, _322_, _321_ };
-    end
-    if (rst) begin
-      _232_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _233_ = act_delta_6;
-    if (start) begin
-      _233_ = { _342_, _341_, _340_, _339_, _337_, _336_, _335_, _334_, _333_, _332_ };
-    end
-    if (rst) begin
-      _233_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _235_ = act_delta_7;
-    if (start) begin
-      _235_ = { _352_, _351_, _350_, _348_, _347_, _346_, _345_, _344_, _343_ };
-    end
-    if (rst) begin
-      _235_ = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _236_ = weight_delta_1;
-    if (start) begin
-      _236_ = { _355_, _354_, _353_ };
+      _236_ = { _023_, _012_, _001_ };
     end
     if (rst) begin
       _236_ = 3'h0;
@@ -5619,9 +5678,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _237_ = weight_delta_2;
+    _237_ = nearly_2;
     if (start) begin
-      _237_ = { _358_, _357_, _356_ };
+      _237_ = { _056_, _045_, _034_ };
     end
     if (rst) begin
       _237_ = 3'h0;
@@ -5629,79 +5688,79 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _238_ = weight_delta_3;
+    _238_ = nearly_5;
     if (start) begin
-      _238_ = { _366_, _365_, _364_, _363_, _362_, _361_, _359_ };
+      _238_ = { _089_, _078_, _067_ };
     end
     if (rst) begin
-      _238_ = 7'h00;
+      _238_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _239_ = weight_delta_6;
+    _239_ = nearly_6;
     if (start) begin
-      _239_ = { _007_, _006_, _005_, _004_, _003_, _002_, _370_, _369_, _368_, _367_ };
+      _239_ = { _145_, _134_, _123_, _112_, _100_ };
     end
     if (rst) begin
-      _239_ = 10'h000;
+      _239_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _240_ = weight_delta_7;
+    _240_ = nearly_7;
     if (start) begin
-      _240_ = { _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_ };
+      _240_ = { _200_, _189_, _178_, _167_, _156_ };
     end
     if (rst) begin
-      _240_ = 10'h000;
+      _240_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _241_ = paces_once;
+    _241_ = act_delta_2;
     if (start) begin
-      _241_ = _019_;
+      _241_ = { _278_, _267_, _256_, _245_, _234_, _223_, _211_ };
     end
     if (rst) begin
-      _241_ = 1'h0;
+      _241_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _242_ = flush;
+    _242_ = act_delta_3;
     if (start) begin
-      _242_ = { _025_, _024_, _022_, _021_, _020_ };
+      _242_ = { _323_, _322_, _321_, _320_, _319_, _318_, _316_, _311_, _300_, _289_ };
     end
     if (rst) begin
-      _242_ = 5'h00;
+      _242_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _243_ = act_base;
+    _243_ = act_delta_4;
     if (start) begin
-      _243_ = { _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_ };
+      _243_ = { _334_, _333_, _332_, _331_, _330_, _329_, _327_, _326_, _325_, _324_ };
     end
     if (rst) begin
-      _243_ = 12'h000;
+      _243_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = act_bank;
+    _244_ = act_delta_5;
     if (start) begin
-      _244_ = _039_;
+      _244_ = { _345_, _344_, _343_, _342_, _341_, _340_, _338_, _337_, _336_, _335_ };
     end
     if (rst) begin
-      _244_ = 1'h0;
+      _244_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = weight_base;
+    _246_ = act_delta_6;
     if (start) begin
-      _246_ = { _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_ };
+      _246_ = { _356_, _355_, _354_, _353_, _352_, _351_, _349_, _348_, _347_, _346_ };
     end
     if (rst) begin
       _246_ = 10'h000;
@@ -5709,29 +5768,29 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = origin_y;
+    _247_ = act_delta_7;
     if (start) begin
-      _247_ = { _052_, _051_ };
+      _247_ = { _366_, _365_, _364_, _363_, _362_, _360_, _359_, _358_, _357_ };
     end
     if (rst) begin
-      _247_ = 2'h0;
+      _247_ = 9'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = origin_x;
+    _248_ = weight_delta_1;
     if (start) begin
-      _248_ = { _054_, _053_ };
+      _248_ = { _369_, _368_, _367_ };
     end
     if (rst) begin
-      _248_ = 2'h0;
+      _248_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = stride_y;
+    _249_ = weight_delta_2;
     if (start) begin
-      _249_ = { _058_, _057_, _055_ };
+      _249_ = { _373_, _371_, _370_ };
     end
     if (rst) begin
       _249_ = 3'h0;
@@ -5739,39 +5798,39 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = stride_x;
+    _250_ = weight_delta_3;
     if (start) begin
-      _250_ = { _061_, _060_, _059_ };
+      _250_ = { _380_, _379_, _378_, _377_, _376_, _375_, _374_ };
     end
     if (rst) begin
-      _250_ = 3'h0;
+      _250_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = height;
+    _251_ = weight_delta_6;
     if (start) begin
-      _251_ = { _066_, _065_, _064_, _063_, _062_ };
+      _251_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _382_, _381_ };
     end
     if (rst) begin
-      _251_ = 5'h00;
+      _251_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = width;
+    _252_ = weight_delta_7;
     if (start) begin
-      _252_ = { _072_, _071_, _070_, _069_, _068_ };
+      _252_ = { _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
     end
     if (rst) begin
-      _252_ = 5'h00;
+      _252_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = is_last;
+    _253_ = paces_once;
     if (start) begin
-      _253_ = _073_;
+      _253_ = _021_;
     end
     if (rst) begin
       _253_ = 1'h0;
@@ -5779,282 +5838,208 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = \$signal ;
-    if (fields_loaded) begin
-      _254_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_075_) begin
-      if (at_end_6) begin
-        _254_ = _077_[6:0];
-      end
+    _254_ = flush;
+    if (start) begin
+      _254_ = { _027_, _026_, _025_, _024_, _022_ };
     end
     if (rst) begin
-      _254_ = 7'h00;
+      _254_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = window_x;
-    if (fields_loaded) begin
-      _255_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_075_) begin
-      _255_ = _076_[6:0];
-      if (at_end_6) begin
-        _255_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _255_ = act_base;
+    if (start) begin
+      _255_ = { _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_ };
     end
     if (rst) begin
-      _255_ = 7'h00;
+      _255_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = step;
+    _257_ = act_bank;
+    if (start) begin
+      _257_ = _041_;
+    end
     if (rst) begin
       _257_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = _080_;
+    _258_ = weight_base;
+    if (start) begin
+      _258_ = { _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_ };
+    end
     if (rst) begin
-      _258_ = 1'h0;
+      _258_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = _085_;
+    _259_ = origin_y;
+    if (start) begin
+      _259_ = { _054_, _053_ };
+    end
     if (rst) begin
-      _259_ = 1'h0;
+      _259_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = sum_ends;
+    _260_ = origin_x;
+    if (start) begin
+      _260_ = { _057_, _055_ };
+    end
     if (rst) begin
-      _260_ = 1'h0;
+      _260_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = _086_;
+    _261_ = stride_y;
+    if (start) begin
+      _261_ = { _060_, _059_, _058_ };
+    end
     if (rst) begin
-      _261_ = 1'h0;
+      _261_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = _088_;
+    _262_ = stride_x;
+    if (start) begin
+      _262_ = { _063_, _062_, _061_ };
+    end
     if (rst) begin
-      _262_ = 1'h0;
+      _262_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = _101_;
+    _263_ = height;
+    if (start) begin
+      _263_ = { _069_, _068_, _066_, _065_, _064_ };
+    end
     if (rst) begin
-      _263_ = 1'h0;
+      _263_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = 32'd0;
-    if (_102_) begin
-      _264_ = 32'd2500134;
+    _264_ = width;
+    if (start) begin
+      _264_ = { _074_, _073_, _072_, _071_, _070_ };
     end
     if (rst) begin
-      _264_ = 32'd0;
+      _264_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = paced;
-    if (_104_) begin
-      _265_ = _105_[0];
+    _265_ = is_last;
+    if (start) begin
+      _265_ = _075_;
     end
-    if (step) begin
-      if (sum_ends) begin
-        _265_ = 1'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _265_ = 1'h0;
-    endcase
     if (rst) begin
       _265_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = is_paced;
-    if (_104_) begin
-      _266_ = _106_;
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _266_ = paces_once;
+    _266_ = \$signal ;
+    if (fields_loaded) begin
+      _266_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_077_) begin
+      if (at_end_6) begin
+        _266_ = _080_[6:0];
       end
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _266_ = paces_once;
-    endcase
     if (rst) begin
-      _266_ = 1'h0;
+      _266_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = counter_0;
-    if (step) begin
-      _268_ = _108_[1:0];
+    _268_ = window_x;
+    if (fields_loaded) begin
+      _268_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_077_) begin
+      _268_ = _079_[6:0];
+      if (at_end_6) begin
+        _268_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
     end
     if (rst) begin
-      _268_ = 2'h0;
+      _268_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = at_end_0;
-    if (step) begin
-      _269_ = _110_;
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _269_ = once_0;
-    endcase
+    _269_ = step;
     if (rst) begin
       _269_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = at_start_0;
-    if (step) begin
-      _270_ = at_end_0;
-    end
+    _270_ = _082_;
     if (rst) begin
-      _270_ = 1'h1;
+      _270_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = counter_1;
-    if (step) begin
-      if (_113_) begin
-        _271_ = _115_[2:0];
-      end
-    end
+    _271_ = _087_;
     if (rst) begin
-      _271_ = 3'h0;
+      _271_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = at_end_1;
-    if (step) begin
-      if (_113_) begin
-        _272_ = _117_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _272_ = once_1;
-    endcase
+    _272_ = sum_ends;
     if (rst) begin
       _272_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = at_start_1;
-    if (step) begin
-      if (_113_) begin
-        _273_ = at_end_1;
-      end
-    end
+    _273_ = _088_;
     if (rst) begin
-      _273_ = 1'h1;
+      _273_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = counter_2;
-    if (step) begin
-      if (_119_) begin
-        _274_ = _121_[2:0];
-      end
-    end
+    _274_ = _091_;
     if (rst) begin
-      _274_ = 3'h0;
+      _274_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = at_end_2;
-    if (step) begin
-      if (_119_) begin
-        _275_ = _124_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _275_ = once_2;
-    endcase
+    _275_ = _103_;
     if (rst) begin
       _275_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = at_start_2;
-    if (step) begin
-      if (_119_) begin
-        _276_ = at_end_2;
-      end
-    end
+    _276_ = 32'd0;
     if (rst) begin
-      _276_ = 1'h1;
+      _276_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = counter_3;
-    if (step) begin
-      if (_127_) begin
-        _277_ = _129_[0];
-      end
+    _277_ = paced;
+    if (_105_) begin
+      _277_ = _106_[0];
     end
-    if (rst) begin
-      _277_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = at_end_3;
     if (step) begin
-      if (_127_) begin
-        _279_ = _131_;
+      if (sum_ends) begin
+        _277_ = 1'h0;
       end
     end
     casez (fsm_state)
@@ -6063,7 +6048,30 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _279_ = once_3;
+          _277_ = 1'h0;
+    endcase
+    if (rst) begin
+      _277_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _279_ = is_paced;
+    if (_105_) begin
+      _279_ = _107_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _279_ = paces_once;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _279_ = paces_once;
     endcase
     if (rst) begin
       _279_ = 1'h0;
@@ -6071,34 +6079,60 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = at_start_3;
+    _280_ = counter_0;
     if (step) begin
-      if (_127_) begin
-        _280_ = at_end_3;
-      end
+      _280_ = _109_[1:0];
     end
     if (rst) begin
-      _280_ = 1'h1;
+      _280_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = counter_4;
+    _281_ = at_end_0;
     if (step) begin
-      if (_136_) begin
-        _281_ = _138_[0];
-      end
+      _281_ = _113_;
     end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _281_ = once_0;
+    endcase
     if (rst) begin
       _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = at_end_4;
+    _282_ = at_start_0;
     if (step) begin
-      if (_136_) begin
-        _282_ = _140_;
+      _282_ = at_end_0;
+    end
+    if (rst) begin
+      _282_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _283_ = counter_1;
+    if (step) begin
+      if (_114_) begin
+        _283_ = _116_[2:0];
+      end
+    end
+    if (rst) begin
+      _283_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _284_ = at_end_1;
+    if (step) begin
+      if (_114_) begin
+        _284_ = _118_;
       end
     end
     casez (fsm_state)
@@ -6107,42 +6141,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _282_ = once_4;
+          _284_ = once_1;
     endcase
     if (rst) begin
-      _282_ = 1'h0;
+      _284_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = at_start_4;
+    _285_ = at_start_1;
     if (step) begin
-      if (_136_) begin
-        _283_ = at_end_4;
+      if (_114_) begin
+        _285_ = at_end_1;
       end
     end
     if (rst) begin
-      _283_ = 1'h1;
+      _285_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = counter_5;
+    _286_ = counter_2;
     if (step) begin
-      if (_146_) begin
-        _284_ = _148_[2:0];
+      if (_120_) begin
+        _286_ = _122_[2:0];
       end
     end
     if (rst) begin
-      _284_ = 3'h0;
+      _286_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = at_end_5;
+    _287_ = at_end_2;
     if (step) begin
-      if (_146_) begin
-        _285_ = _150_;
+      if (_120_) begin
+        _287_ = _125_;
       end
     end
     casez (fsm_state)
@@ -6151,42 +6185,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _285_ = 1'h0;
+          _287_ = once_2;
     endcase
     if (rst) begin
-      _285_ = 1'h0;
+      _287_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = at_start_5;
+    _288_ = at_start_2;
     if (step) begin
-      if (_146_) begin
-        _286_ = at_end_5;
+      if (_120_) begin
+        _288_ = at_end_2;
       end
     end
     if (rst) begin
-      _286_ = 1'h1;
+      _288_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = counter_6;
+    _290_ = counter_3;
     if (step) begin
-      if (_157_) begin
-        _287_ = _159_[4:0];
+      if (_128_) begin
+        _290_ = _130_[0];
       end
     end
     if (rst) begin
-      _287_ = 5'h00;
+      _290_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = at_end_6;
+    _291_ = at_end_3;
     if (step) begin
-      if (_157_) begin
-        _288_ = _161_;
+      if (_128_) begin
+        _291_ = _132_;
       end
     end
     casez (fsm_state)
@@ -6195,42 +6229,42 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _288_ = once_6;
+          _291_ = once_3;
     endcase
     if (rst) begin
-      _288_ = 1'h0;
+      _291_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = at_start_6;
+    _292_ = at_start_3;
     if (step) begin
-      if (_157_) begin
-        _290_ = at_end_6;
+      if (_128_) begin
+        _292_ = at_end_3;
       end
     end
     if (rst) begin
-      _290_ = 1'h1;
+      _292_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = counter_7;
+    _293_ = counter_4;
     if (step) begin
-      if (_169_) begin
-        _291_ = _171_[4:0];
+      if (_137_) begin
+        _293_ = _139_[0];
       end
     end
     if (rst) begin
-      _291_ = 5'h00;
+      _293_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = at_end_7;
+    _294_ = at_end_4;
     if (step) begin
-      if (_169_) begin
-        _292_ = _173_;
+      if (_137_) begin
+        _294_ = _141_;
       end
     end
     casez (fsm_state)
@@ -6239,43 +6273,185 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _292_ = once_7;
+          _294_ = once_4;
     endcase
     if (rst) begin
-      _292_ = 1'h0;
+      _294_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = at_start_7;
+    _295_ = at_start_4;
     if (step) begin
-      if (_169_) begin
-        _293_ = at_end_7;
+      if (_137_) begin
+        _295_ = at_end_4;
       end
     end
     if (rst) begin
-      _293_ = 1'h1;
+      _295_ = 1'h1;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = { _181_[10], _181_ };
+    _296_ = counter_5;
+    if (step) begin
+      if (_147_) begin
+        _296_ = _149_[2:0];
+      end
+    end
     if (rst) begin
-      _294_ = 12'h000;
+      _296_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = _188_;
+    _297_ = at_end_5;
+    if (step) begin
+      if (_147_) begin
+        _297_ = _151_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _297_ = 1'h0;
+    endcase
     if (rst) begin
-      _295_ = 10'h000;
+      _297_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = walk__act_address;
+    _298_ = at_start_5;
+    if (step) begin
+      if (_147_) begin
+        _298_ = at_end_5;
+      end
+    end
+    if (rst) begin
+      _298_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _299_ = counter_6;
+    if (step) begin
+      if (_158_) begin
+        _299_ = _160_[4:0];
+      end
+    end
+    if (rst) begin
+      _299_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _301_ = at_end_6;
+    if (step) begin
+      if (_158_) begin
+        _301_ = _162_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _301_ = once_6;
+    endcase
+    if (rst) begin
+      _301_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _302_ = at_start_6;
+    if (step) begin
+      if (_158_) begin
+        _302_ = at_end_6;
+      end
+    end
+    if (rst) begin
+      _302_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _303_ = counter_7;
+    if (step) begin
+      if (_170_) begin
+        _303_ = _172_[4:0];
+      end
+    end
+    if (rst) begin
+      _303_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _304_ = at_end_7;
+    if (step) begin
+      if (_170_) begin
+        _304_ = _174_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _304_ = once_7;
+    endcase
+    if (rst) begin
+      _304_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _305_ = at_start_7;
+    if (step) begin
+      if (_170_) begin
+        _305_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _305_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _306_ = { _182_[10], _182_ };
+    if (rst) begin
+      _306_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _307_ = _190_;
+    if (rst) begin
+      _307_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _308_ = in_ring;
+    if (start) begin
+      _308_ = _191_;
+    end
+    if (rst) begin
+      _308_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _309_ = walk__act_address;
     if (walk__valid) begin
-      _296_ = _190_[11:0];
+      _309_ = _195_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -6283,17 +6459,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _296_ = act_base;
+          _309_ = act_base;
     endcase
     if (rst) begin
-      _296_ = 12'h000;
+      _309_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = walk__weight_address;
+    _310_ = walk__weight_address;
     if (walk__valid) begin
-      _297_ = _191_[9:0];
+      _310_ = _196_[9:0];
     end
     casez (fsm_state)
       3'h0:
@@ -6301,19 +6477,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _297_ = weight_base;
+          _310_ = weight_base;
     endcase
     if (rst) begin
-      _297_ = 10'h000;
+      _310_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = layer;
+    _312_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _298_ = 4'h0;
+            _312_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -6322,25 +6498,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_194_) begin
+          if (_199_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _298_ = _195_[3:0];
+              _312_ = _201_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _298_ = 4'h0;
+      _312_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = status;
+    _313_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _299_ = 4'h1;
+            _313_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -6349,52 +6525,52 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_194_) begin
+          if (_199_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _299_ = 4'h0;
+              _313_ = 4'h0;
             end else begin
-              _299_ = _196_[3:0];
+              _313_ = _202_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _299_ = 4'h0;
+      _313_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = fsm_state;
+    _314_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _301_ = 3'h1;
+            _314_ = 3'h1;
           end
       3'h1:
-          _301_ = 3'h2;
+          _314_ = 3'h2;
       3'h2:
-          _301_ = 3'h3;
+          _314_ = 3'h3;
       3'h3:
-          if (_192_) begin
-            _301_ = 3'h4;
+          if (_197_) begin
+            _314_ = 3'h4;
           end
       3'h4:
-          if (_194_) begin
+          if (_199_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _301_ = 3'h0;
+              _314_ = 3'h0;
             end else begin
-              _301_ = 3'h1;
+              _314_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _301_ = 3'h0;
+      _314_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = \wait ;
+    _315_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -6403,14 +6579,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          if (_192_) begin
-            _302_ = flush;
+          if (_197_) begin
+            _315_ = flush;
           end
       3'h4:
-          _302_ = _193_[4:0];
+          _315_ = _198_[4:0];
     endcase
     if (rst) begin
-      _302_ = 5'h00;
+      _315_ = 5'h00;
     end
   end
   always @* begin
@@ -6434,7 +6610,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          running = 1'h1;
+          running = _218_;
     endcase
   end
   assign is_pool = 1'h0;
@@ -6448,17 +6624,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _080_ = sum_starts;
-  assign _086_ = counter_3;
-  assign _087_ = 1'h0;
-  assign _088_ = act_bank;
-  assign _113_ = at_end_0;
-  assign _118_ = at_end_0;
-  assign _125_ = at_end_0;
-  assign _132_ = at_end_0;
-  assign _141_ = at_end_0;
-  assign _151_ = at_end_0;
-  assign _162_ = at_end_0;
+  assign _082_ = sum_starts;
+  assign _088_ = counter_3;
+  assign _090_ = 1'h0;
+  assign _091_ = act_bank;
+  assign _114_ = at_end_0;
+  assign _119_ = at_end_0;
+  assign _126_ = at_end_0;
+  assign _133_ = at_end_0;
+  assign _142_ = at_end_0;
+  assign _152_ = at_end_0;
+  assign _163_ = at_end_0;
+  assign _193_[12:8] = 5'h00;
+  assign _193_[7:0] = _192_[7:0];
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);

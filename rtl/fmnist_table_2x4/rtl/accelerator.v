@@ -23,25 +23,22 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [31:0] _00_;
   reg _01_;
   reg _02_;
-  reg _03_;
-  reg _04_;
+  reg [15:0] _03_;
+  reg [15:0] _04_;
   reg [15:0] _05_;
-  reg [15:0] _06_;
-  reg [15:0] _07_;
+  reg [5:0] _06_;
+  reg [5:0] _07_;
   reg [5:0] _08_;
-  reg [5:0] _09_;
-  reg [5:0] _10_;
+  wire _09_;
+  wire _10_;
   wire _11_;
-  wire [7:0] _12_;
-  wire _13_;
-  wire _14_;
-  wire _15_;
-  wire _16_;
-  wire _17_;
-  wire [15:0] _18_;
-  reg [11:0] _19_;
+  wire _12_;
+  wire [15:0] _13_;
+  reg [11:0] _14_;
+  reg _15_;
+  reg _16_;
   wire [12:0] address;
-  wire [12:0] \address$77 ;
+  wire [8:0] \address$79 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
@@ -49,65 +46,67 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
   wire full;
-  wire \full$59 ;
+  wire \full$61 ;
   wire [15:0] high;
-  wire [15:0] \high$61 ;
-  wire [50:0] \i__payload$37 ;
-  wire \i__payload$37.first ;
-  wire \i__payload$37.last ;
-  wire \i__payload$37.shift ;
-  wire [31:0] \i__payload$37.w ;
-  wire [15:0] \i__payload$37.x ;
-  wire [43:0] \i__payload$44 ;
+  wire [15:0] \high$63 ;
+  wire [50:0] \i__payload$39 ;
+  wire \i__payload$39.first ;
+  wire \i__payload$39.last ;
+  wire \i__payload$39.shift ;
+  wire [31:0] \i__payload$39.w ;
+  wire [15:0] \i__payload$39.x ;
+  wire [43:0] \i__payload$46 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$43 ;
-  wire \i__valid$46 ;
+  wire \i__valid$45 ;
+  wire \i__valid$48 ;
   wire is_pool;
   wire [3:0] layer;
   wire [3:0] \layer$25 ;
-  wire [3:0] \layer$56 ;
+  wire [3:0] \layer$58 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [15:0] low;
-  wire [15:0] \low$63 ;
+  wire [15:0] \low$65 ;
   wire [20:0] \o__payload$12 ;
-  wire [43:0] \o__payload$45 ;
+  wire [43:0] \o__payload$47 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$47 ;
+  wire \o__valid$49 ;
   reg pad_0 = 1'h0;
   reg pad_1 = 1'h0;
   reg [15:0] pad_word_0 = 16'h0000;
   reg [15:0] pad_word_1 = 16'h0000;
   wire [10:0] port__addr;
-  wire [8:0] \port__addr$31 ;
+  wire [8:0] \port__addr$33 ;
   wire [31:0] port__data;
-  wire [31:0] \port__data$81 ;
+  wire [31:0] \port__data$83 ;
   wire port__en;
-  wire \port__en$32 ;
+  wire \port__en$34 ;
   wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
   wire [12:0] residual_address;
-  wire [12:0] \residual_address$53 ;
+  wire [12:0] \residual_address$55 ;
   wire residual_bank;
-  wire \residual_bank$51 ;
+  wire \residual_bank$53 ;
   wire residual_valid;
-  wire \residual_valid$49 ;
+  wire \residual_valid$51 ;
   wire [15:0] residual_word;
-  wire [15:0] \residual_word$55 ;
+  wire [15:0] \residual_word$57 ;
+  wire row_ends;
+  wire \row_ends$29 ;
   wire start;
   wire \start$27 ;
-  wire \start$57 ;
+  wire \start$59 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
   wire two_digits;
-  wire \two_digits$65 ;
+  wire \two_digits$67 ;
   wire [12:0] walk__act_address;
   wire walk__act_bank;
   wire walk__digit;
@@ -124,10 +123,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] weights_1_word = 32'd0;
   reg [31:0] weights_word = 32'd0;
   reg [15:0] word = 16'h0000;
-  wire [15:0] \word$72 ;
-  wire [15:0] word_0;
+  wire [15:0] \word$74 ;
+  wire [15:0] \word$80 ;
   wire write;
-  wire \write$76 ;
+  wire \write$78 ;
   reg [12:0] write_0__address;
   reg write_0__enable;
   reg [15:0] write_0__word;
@@ -136,50 +135,50 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] write_1__word;
   reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [31:0] _43_;
+  reg [31:0] _40_;
   always @(posedge clk) begin
-    _43_ <= weights[weight_address_0[10:0]];
+    _40_ <= weights[weight_address_0[10:0]];
   end
-  assign port__data = _43_;
-  reg [31:0] weights_1 [487:0];
+  assign port__data = _40_;
+  reg [31:0] weights_1 [455:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [31:0] _44_;
+  reg [31:0] _41_;
   always @(posedge clk) begin
-    _44_ <= weights_1[weight_address_0[8:0]];
+    _41_ <= weights_1[weight_address_0[8:0]];
   end
-  assign \port__data$81  = _44_;
+  assign \port__data$83  = _41_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
-  assign _11_ = ~ flags_2[5];
-  assign \i__valid$43  = flags_2[0] & _11_;
-  assign _13_ = ! bank;
-  assign _17_ = weight_address_0[11:9] == 3'h4;
-  assign _18_ = pad_1 ? pad_word_1 : read_word;
+  assign _09_ = ~ flags_2[5];
+  assign \i__valid$45  = flags_2[0] & _09_;
+  assign _10_ = ! bank;
+  assign _12_ = weight_address_0[11:9] == 3'h4;
+  assign _13_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    weight_address_0 <= _19_;
+    weight_address_0 <= _14_;
   always @(posedge clk)
     weights_word <= port__data;
   always @(posedge clk)
-    weights_1_word <= \port__data$81 ;
+    weights_1_word <= \port__data$83 ;
   always @(posedge clk)
-    weights_1_chosen_0 <= _01_;
+    weights_1_chosen_0 <= _15_;
   always @(posedge clk)
-    weights_1_chosen_1 <= _02_;
+    weights_1_chosen_1 <= _16_;
   always @(posedge clk)
-    pad_0 <= _03_;
+    pad_0 <= _01_;
   always @(posedge clk)
-    pad_1 <= _04_;
+    pad_1 <= _02_;
   always @(posedge clk)
-    pad_word_0 <= _05_;
+    pad_word_0 <= _03_;
   always @(posedge clk)
-    pad_word_1 <= _06_;
+    pad_word_1 <= _04_;
   always @(posedge clk)
-    word <= _07_;
+    word <= _05_;
   always @(posedge clk)
-    flags_0 <= _08_;
+    flags_0 <= _06_;
   always @(posedge clk)
-    flags_1 <= _09_;
+    flags_1 <= _07_;
   always @(posedge clk)
-    flags_2 <= _10_;
+    flags_2 <= _08_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -202,8 +201,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$44 ),
-    .i__valid(\i__valid$46 ),
+    .i__payload(\i__payload$46 ),
+    .i__valid(\i__valid$48 ),
     .layer(layer),
     .low(low),
     .o__payload(o__payload),
@@ -219,23 +218,24 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .word(residual_word)
   );
   \accelerator.loader  loader (
-    .address(\address$77 ),
+    .address(\address$79 ),
     .clk(clk),
     .i__payload(i__payload),
     .i__ready(i__ready),
     .i__valid(i__valid),
     .loaded(loaded),
     .loading(loading),
+    .row_ends(row_ends),
     .rst(rst),
-    .window(_12_),
-    .write(\write$76 )
+    .word(\word$80 ),
+    .write(\write$78 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$37 ),
-    .i__valid(\i__valid$43 ),
-    .o__payload(\i__payload$44 ),
-    .o__valid(\i__valid$46 ),
+    .i__payload(\i__payload$39 ),
+    .i__valid(\i__valid$45 ),
+    .o__payload(\i__payload$46 ),
+    .o__valid(\i__valid$48 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -244,6 +244,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .layer(layer),
     .loaded(loaded),
     .loading(loading),
+    .row_ends(row_ends),
     .rst(rst),
     .start(start),
     .status(status__layer),
@@ -270,17 +271,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .rst(rst),
     .start(start),
     .two(two_digits),
-    .word(\word$72 ),
+    .word(\word$74 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _13_;
+      write_0__enable = _10_;
     end
-    if (\write$76 ) begin
-      write_0__enable = _15_;
+    if (\write$78 ) begin
+      write_0__enable = 1'h1;
     end
   end
   always @* begin
@@ -289,28 +290,25 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_0__address = address;
     end
-    if (\write$76 ) begin
-      write_0__address = \address$77 ;
+    if (\write$78 ) begin
+      write_0__address = { 4'h0, \address$79  };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__word = 16'h0000;
     if (write) begin
-      write_0__word = \word$72 ;
+      write_0__word = \word$74 ;
     end
-    if (\write$76 ) begin
-      write_0__word = { 8'h00, _12_ };
+    if (\write$78 ) begin
+      write_0__word = \word$80 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _14_;
-    end
-    if (\write$76 ) begin
-      write_1__enable = _16_;
+      write_1__enable = _11_;
     end
   end
   always @* begin
@@ -319,95 +317,89 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (write) begin
       write_1__address = address;
     end
-    if (\write$76 ) begin
-      write_1__address = \address$77 ;
-    end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__word = 16'h0000;
     if (write) begin
-      write_1__word = \word$72 ;
-    end
-    if (\write$76 ) begin
-      write_1__word = { 8'h00, _12_ };
+      write_1__word = \word$74 ;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _19_ = walk__weight_address;
+    _14_ = walk__weight_address;
     if (rst) begin
-      _19_ = 12'h000;
+      _14_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = _17_;
+    _15_ = _12_;
+    if (rst) begin
+      _15_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _16_ = weights_1_chosen_0;
+    if (rst) begin
+      _16_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _01_ = walk__pad;
     if (rst) begin
       _01_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = weights_1_chosen_0;
+    _02_ = pad_0;
     if (rst) begin
       _02_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = walk__pad;
+    _03_ = walk__pad_word;
     if (rst) begin
-      _03_ = 1'h0;
+      _03_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = pad_0;
+    _04_ = pad_word_0;
     if (rst) begin
-      _04_ = 1'h0;
+      _04_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = walk__pad_word;
+    _05_ = _13_;
     if (rst) begin
       _05_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = pad_word_0;
+    _06_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
     if (rst) begin
-      _06_ = 16'h0000;
+      _06_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = _18_;
+    _07_ = flags_0;
     if (rst) begin
-      _07_ = 16'h0000;
+      _07_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _08_ = flags_1;
     if (rst) begin
       _08_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = flags_0;
-    if (rst) begin
-      _09_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = flags_1;
-    if (rst) begin
-      _10_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -423,39 +415,37 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \sum_started$23  = sum_started;
   assign \layer$25  = layer;
   assign \start$27  = start;
+  assign \row_ends$29  = row_ends;
   assign port__addr = weight_address_0[10:0];
   assign port__en = 1'h1;
-  assign \port__addr$31  = weight_address_0[8:0];
-  assign \port__en$32  = 1'h1;
+  assign \port__addr$33  = weight_address_0[8:0];
+  assign \port__en$34  = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign \o__payload$45  = \i__payload$44 ;
-  assign \o__valid$47  = \i__valid$46 ;
-  assign \residual_valid$49  = residual_valid;
-  assign \residual_bank$51  = residual_bank;
-  assign \residual_address$53  = residual_address;
-  assign \residual_word$55  = residual_word;
-  assign \layer$56  = layer;
-  assign \start$57  = start;
-  assign \full$59  = full;
-  assign \high$61  = high;
-  assign \low$63  = low;
-  assign \two_digits$65  = two_digits;
-  assign word_0 = { 8'h00, _12_ };
+  assign \o__payload$47  = \i__payload$46 ;
+  assign \o__valid$49  = \i__valid$48 ;
+  assign \residual_valid$51  = residual_valid;
+  assign \residual_bank$53  = residual_bank;
+  assign \residual_address$55  = residual_address;
+  assign \residual_word$57  = residual_word;
+  assign \layer$58  = layer;
+  assign \start$59  = start;
+  assign \full$61  = full;
+  assign \high$63  = high;
+  assign \low$65  = low;
+  assign \two_digits$67  = two_digits;
   assign is_pool = 1'h0;
-  assign \i__payload$37.x  = \i__payload$37 [15:0];
-  assign \i__payload$37.w  = \i__payload$37 [47:16];
-  assign \i__payload$37.first  = \i__payload$37 [48];
-  assign \i__payload$37.shift  = \i__payload$37 [49];
-  assign \i__payload$37.last  = \i__payload$37 [50];
-  assign \i__payload$37 [50] = flags_2[3];
-  assign \i__payload$37 [49] = flags_2[2];
-  assign \i__payload$37 [48] = flags_2[1];
-  assign \i__payload$37 [47:16] = _00_;
-  assign \i__payload$37 [15:0] = word;
-  assign _14_ = bank;
-  assign _15_ = 1'h1;
-  assign _16_ = 1'h0;
+  assign \i__payload$39.x  = \i__payload$39 [15:0];
+  assign \i__payload$39.w  = \i__payload$39 [47:16];
+  assign \i__payload$39.first  = \i__payload$39 [48];
+  assign \i__payload$39.shift  = \i__payload$39 [49];
+  assign \i__payload$39.last  = \i__payload$39 [50];
+  assign \i__payload$39 [50] = flags_2[3];
+  assign \i__payload$39 [49] = flags_2[2];
+  assign \i__payload$39 [48] = flags_2[1];
+  assign \i__payload$39 [47:16] = _00_;
+  assign \i__payload$39 [15:0] = word;
+  assign _11_ = bank;
 endmodule
 
 module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
@@ -2783,7 +2773,7 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   assign _026_ = { _032_[5], _032_[5], _032_[5], _032_[5:2] };
 endmodule
 
-module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
+module \accelerator.loader (i__valid, clk, rst, row_ends, loading, i__ready, word, loaded, write, address, i__payload);
   reg \$auto$verilog_backend.cc:2505:dump_module$8  = 0;
   input i__valid;
   wire i__valid;
@@ -2791,42 +2781,44 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire clk;
   input rst;
   wire rst;
+  input row_ends;
+  wire row_ends;
   input loading;
   wire loading;
   output i__ready;
   wire i__ready;
-  output [7:0] window;
-  reg [7:0] window = 8'h00;
-  output write;
-  reg write = 1'h0;
+  output [15:0] word;
+  reg [15:0] word;
   output loaded;
   reg loaded = 1'h0;
-  output [12:0] address;
-  reg [12:0] address = 13'h0000;
+  output write;
+  reg write = 1'h0;
+  output [8:0] address;
+  reg [8:0] address = 9'h000;
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _000_;
   wire _001_;
-  wire _002_;
-  wire [1:0] _003_;
-  wire [10:0] _004_;
-  wire [5:0] _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire _011_;
+  reg _002_;
+  reg _003_;
+  reg [1:0] _004_;
+  reg [1:0] _005_;
+  reg _006_;
+  reg [7:0] _007_;
+  reg [7:0] _008_;
+  reg _009_;
+  reg _010_;
+  reg [4:0] _011_;
   wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire _019_;
-  wire _020_;
-  wire _021_;
+  reg [4:0] _013_;
+  reg [71:0] _014_;
+  reg _015_;
+  reg _016_;
+  reg _017_;
+  reg [2:0] _018_;
+  reg [2:0] _019_;
+  reg [2:0] _020_;
+  reg [8:0] _021_;
   wire _022_;
   wire _023_;
   wire _024_;
@@ -2837,19 +2829,19 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _029_;
   wire _030_;
   wire _031_;
-  wire _032_;
-  wire _033_;
-  wire _034_;
-  wire _035_;
-  wire _036_;
-  wire _037_;
-  wire [3:0] _038_;
-  wire _039_;
+  wire [2:0] _032_;
+  wire [3:0] _033_;
+  wire [3:0] _034_;
+  wire [3:0] _035_;
+  wire [5:0] _036_;
+  wire [5:0] _037_;
+  wire [5:0] _038_;
+  wire [5:0] _039_;
   wire _040_;
   wire _041_;
   wire _042_;
-  wire _043_;
-  wire _044_;
+  wire [2:0] _043_;
+  wire [3:0] _044_;
   wire _045_;
   wire _046_;
   wire _047_;
@@ -2875,287 +2867,516 @@ module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write
   wire _067_;
   wire _068_;
   wire _069_;
-  wire [3:0] _070_;
+  wire _070_;
   wire _071_;
   wire _072_;
-  wire [13:0] _073_;
-  reg _074_;
-  reg [9:0] _075_;
-  reg [4:0] _076_;
-  wire _077_;
-  reg _078_;
-  reg _079_;
-  reg _080_;
-  reg _081_;
-  reg [9:0] _082_;
-  reg [7:0] _083_;
-  reg [7:0] _084_;
-  reg _085_;
-  reg _086_;
-  reg [12:0] _087_;
+  wire _073_;
+  wire _074_;
+  wire _075_;
+  wire _076_;
+  wire [3:0] _077_;
+  wire _078_;
+  wire _079_;
+  wire _080_;
+  wire _081_;
+  wire _082_;
+  wire _083_;
+  wire _084_;
+  wire _085_;
+  wire _086_;
+  wire _087_;
   wire _088_;
-  reg [9:0] \$like  = 10'h000;
+  wire _089_;
+  wire _090_;
+  wire _091_;
+  wire _092_;
+  wire _093_;
+  wire _094_;
+  wire _095_;
+  wire _096_;
+  wire _097_;
+  wire _098_;
+  wire _099_;
+  wire _100_;
+  wire _101_;
+  wire _102_;
+  wire _103_;
+  wire _104_;
+  wire _105_;
+  wire _106_;
+  wire _107_;
+  wire _108_;
+  wire [3:0] _109_;
+  wire _110_;
+  wire [9:0] _111_;
+  wire [9:0] _112_;
+  reg [2:0] _113_;
+  reg [4:0] _114_;
+  reg [4:0] _115_;
+  reg _116_;
+  reg _117_;
   wire \$signal ;
+  reg \$signal$10  = 1'h0;
+  wire \$signal$14 ;
+  wire \$signal$16 ;
+  wire \$signal$17 ;
+  wire \$signal$3 ;
+  wire \$signal$5 ;
+  wire \$signal$6 ;
+  wire \$signal$7 ;
+  wire \$signal$8 ;
+  (* init = 9'h000 *)
+  wire [8:0] \address$39 ;
+  reg [4:0] column_0 = 5'h00;
+  (* init = 5'h00 *)
+  wire [4:0] column_1;
+  reg enters_0 = 1'h0;
   (* init = 1'h0 *)
-  wire \$signal$11 ;
-  reg \$signal$22  = 1'h0;
-  reg \$signal$23  = 1'h0;
-  reg \$signal$24  = 1'h0;
-  (* init = 13'h0000 *)
-  wire [12:0] \address$13 ;
-  reg [7:0] codes = 8'h00;
-  reg complete = 1'h0;
-  wire frame_ends;
-  (* init = 1'h0 *)
-  wire last;
+  wire enters_1;
+  reg [1:0] held = 2'h0;
+  wire [15:0] into;
+  wire keeps;
   reg [4:0] line = 5'h00;
-  reg [9:0] position = 10'h000;
-  wire \real ;
-  wire take;
-  reg turn = 1'h0;
-  wire [15:0] word_0;
-  wire [15:0] word_1;
-  assign take = _077_ & _001_;
-  assign _003_ = turn - 1'h1;
-  assign _004_ = position + 1'h1;
-  assign _005_ = line + 1'h1;
-  assign _006_ = ~ loading;
-  assign _007_ = 64'h800000fffffc0000 >> i__payload[5:0];
-  assign _008_ = 60'hfffff800003ffff >> i__payload[5:0];
-  assign _009_ = i__payload[6] ? _007_ : _008_;
-  assign _010_ = 64'hc00007fffe0000ff >> i__payload[5:0];
-  assign _012_ = 64'hff0003fff000ff80 >> i__payload[5:0];
-  assign _013_ = i__payload[6] ? _010_ : _012_;
-  assign _014_ = i__payload[7] ? _009_ : _013_;
-  assign _015_ = 64'hffffff0000000000 >> i__payload[5:0];
-  assign _016_ = 60'hffffffffffc0000 >> i__payload[5:0];
-  assign _017_ = i__payload[6] ? _015_ : _016_;
-  assign _018_ = 43'h7ffffffff00 >> i__payload[5:0];
-  assign _019_ = 42'h3ffffff0000 >> i__payload[5:0];
-  assign _020_ = i__payload[6] ? _018_ : _019_;
-  assign _021_ = i__payload[7] ? _017_ : _020_;
-  assign _023_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _024_ = 64'hf000000000000000 >> i__payload[5:0];
-  assign _025_ = i__payload[6] ? _023_ : _024_;
-  assign _026_ = 43'h7ffffffffff >> i__payload[5:0];
-  assign _027_ = 64'hfffffc0000000000 >> i__payload[5:0];
-  assign _028_ = i__payload[6] ? _026_ : _027_;
-  assign _029_ = i__payload[7] ? _025_ : _028_;
-  assign _030_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _031_ = 64'hffffffffffffffff >> i__payload[5:0];
-  assign _032_ = i__payload[6] ? _030_ : _031_;
-  assign _034_ = 64'hfffff80000000000 >> i__payload[5:0];
-  assign _035_ = 1'h0 >> i__payload[5:0];
-  assign _036_ = i__payload[6] ? _034_ : _035_;
-  assign _037_ = i__payload[7] ? _032_ : _036_;
-  assign _039_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
-  assign _040_ = 63'h5666cab326972649 >> i__payload[5:0];
-  assign _041_ = i__payload[6] ? _039_ : _040_;
-  assign _042_ = 62'h2cc9633258992499 >> i__payload[5:0];
-  assign _043_ = 62'h24325c9b59254bac >> i__payload[5:0];
-  assign _045_ = i__payload[6] ? _042_ : _043_;
-  assign _046_ = i__payload[7] ? _041_ : _045_;
-  assign _047_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
-  assign _048_ = 63'h6878f343c7183871 >> i__payload[5:0];
-  assign _049_ = i__payload[6] ? _047_ : _048_;
-  assign _050_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
-  assign _051_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
-  assign _052_ = i__payload[6] ? _050_ : _051_;
-  assign _053_ = i__payload[7] ? _049_ : _052_;
-  assign _054_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
-  assign _056_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
-  assign _057_ = i__payload[6] ? _054_ : _056_;
-  assign _058_ = 62'h300f8403e101f801 >> i__payload[5:0];
-  assign _059_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
-  assign _060_ = i__payload[6] ? _058_ : _059_;
-  assign _061_ = i__payload[7] ? _057_ : _060_;
-  assign _062_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
-  assign _063_ = 60'hfff007ff803ff80 >> i__payload[5:0];
-  assign _064_ = i__payload[6] ? _062_ : _063_;
-  assign _065_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
-  assign _067_ = 56'hfc03e00e008000 >> i__payload[5:0];
-  assign _068_ = i__payload[6] ? _065_ : _067_;
-  assign _069_ = i__payload[7] ? _064_ : _068_;
-  assign _072_ = \$signal$22  & \$signal$24 ;
-  assign _073_ = address + 1'h1;
+  reg [15:0] lines_word = 16'h0000;
+  reg [7:0] pixel = 8'h00;
+  reg [7:0] pixel_0 = 8'h00;
+  (* init = 5'h00 *)
+  wire [4:0] port__addr;
+  wire [15:0] port__data;
+  wire port__en;
+  reg [4:0] position = 5'h00;
+  wire row_there;
+  reg row_there_0 = 1'h0;
+  reg row_there_1 = 1'h0;
+  reg row_there_2 = 1'h0;
+  reg [1:0] rows = 2'h0;
+  wire [1:0] rows_then;
+  reg stores_0 = 1'h0;
+  reg stores_1 = 1'h0;
+  (* init = 1'h0 *)
+  wire stores_2;
+  reg [2:0] turn = 3'h0;
+  reg [2:0] turn_0 = 3'h0;
+  reg [2:0] turn_1 = 3'h0;
+  reg [2:0] turn_2 = 3'h0;
+  reg [71:0] window = 72'h000000000000000000;
+  reg [4:0] write_port__addr = 5'h00;
+  wire [15:0] write_port__data;
+  reg write_port__en = 1'h0;
+  (* no_rw_check = 32'd1 *)
+  reg [15:0] lines [29:0];
+  initial begin
+    lines[0] = 16'h0000;
+    lines[1] = 16'h0000;
+    lines[2] = 16'h0000;
+    lines[3] = 16'h0000;
+    lines[4] = 16'h0000;
+    lines[5] = 16'h0000;
+    lines[6] = 16'h0000;
+    lines[7] = 16'h0000;
+    lines[8] = 16'h0000;
+    lines[9] = 16'h0000;
+    lines[10] = 16'h0000;
+    lines[11] = 16'h0000;
+    lines[12] = 16'h0000;
+    lines[13] = 16'h0000;
+    lines[14] = 16'h0000;
+    lines[15] = 16'h0000;
+    lines[16] = 16'h0000;
+    lines[17] = 16'h0000;
+    lines[18] = 16'h0000;
+    lines[19] = 16'h0000;
+    lines[20] = 16'h0000;
+    lines[21] = 16'h0000;
+    lines[22] = 16'h0000;
+    lines[23] = 16'h0000;
+    lines[24] = 16'h0000;
+    lines[25] = 16'h0000;
+    lines[26] = 16'h0000;
+    lines[27] = 16'h0000;
+    lines[28] = 16'h0000;
+    lines[29] = 16'h0000;
+  end
+  always @(posedge clk) begin
+    if (write_port__en)
+      lines[write_port__addr] <= { pixel_0, lines_word[15:8] };
+  end
+  reg [15:0] _252_;
+  always @(posedge clk) begin
+    _252_ <= lines[position];
+  end
+  assign port__data = _252_;
+  assign _000_ = 29'h1ffffffe >> line;
+  assign _030_ = 29'h1ffffffe >> position;
+  assign \$signal  = _000_ & _030_;
+  assign \$signal$3  = 30'h3ffffffc >> line;
+  assign _041_ = 30'h3ffffffc >> position;
+  assign keeps = \$signal$3  & _041_;
+  assign _052_ = ! position;
+  assign \$signal$5  = \$signal$3  & _052_;
+  assign \$signal$6  = position == 5'h1d;
+  assign _063_ = line == 5'h1d;
+  assign \$signal$7  = \$signal$6  & _063_;
+  assign _074_ = ~ \$signal$10 ;
+  assign _085_ = loading & _074_;
+  assign _096_ = ! turn;
+  assign _107_ = _085_ & _096_;
+  assign _001_ = held == 2'h3;
+  assign _012_ = \$signal$5  & _001_;
+  assign _022_ = ~ _012_;
+  assign \$signal$8  = _107_ & _022_;
+  assign i__ready = \$signal$8  & \$signal ;
+  assign _023_ = ~ \$signal ;
+  assign _024_ = i__valid | _023_;
+  assign \$signal$14  = \$signal$8  & _024_;
+  assign _025_ = | turn;
+  assign \$signal$16  = \$signal$14  | _025_;
+  assign _026_ = ~ keeps;
+  assign _027_ = turn == 3'h4;
+  assign _028_ = _026_ | _027_;
+  assign \$signal$17  = \$signal$16  & _028_;
+  assign _029_ = \$signal$17  & \$signal$6 ;
+  assign _031_ = 30'h3ffffffc >> line;
+  assign row_there = _029_ & _031_;
+  assign _032_ = rows + row_there_2;
+  assign _033_ = _032_ - row_ends;
+  assign _034_ = turn + 1'h1;
+  assign _035_ = \$signal$17  ? 4'h0 : _034_;
+  assign _036_ = position + 1'h1;
+  assign _037_ = \$signal$6  ? 6'h00 : _036_;
+  assign _038_ = line + 1'h1;
+  assign _039_ = \$signal$7  ? 6'h00 : _038_;
+  assign _040_ = ~ loading;
+  assign _042_ = \$signal$14  & \$signal$5 ;
+  assign _043_ = held + _042_;
+  assign _044_ = _043_ - row_ends;
+  assign _045_ = | _033_[1:0];
+  assign _046_ = 64'h800000fffffc0000 >> i__payload[5:0];
+  assign _047_ = 60'hfffff800003ffff >> i__payload[5:0];
+  assign _048_ = i__payload[6] ? _046_ : _047_;
+  assign _049_ = 64'hc00007fffe0000ff >> i__payload[5:0];
+  assign _050_ = 64'hff0003fff000ff80 >> i__payload[5:0];
+  assign _051_ = i__payload[6] ? _049_ : _050_;
+  assign _053_ = i__payload[7] ? _048_ : _051_;
+  assign _054_ = 64'hffffff0000000000 >> i__payload[5:0];
+  assign _055_ = 60'hffffffffffc0000 >> i__payload[5:0];
+  assign _056_ = i__payload[6] ? _054_ : _055_;
+  assign _057_ = 43'h7ffffffff00 >> i__payload[5:0];
+  assign _058_ = 42'h3ffffff0000 >> i__payload[5:0];
+  assign _059_ = i__payload[6] ? _057_ : _058_;
+  assign _060_ = i__payload[7] ? _056_ : _059_;
+  assign _061_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _062_ = 64'hf000000000000000 >> i__payload[5:0];
+  assign _064_ = i__payload[6] ? _061_ : _062_;
+  assign _065_ = 43'h7ffffffffff >> i__payload[5:0];
+  assign _066_ = 64'hfffffc0000000000 >> i__payload[5:0];
+  assign _067_ = i__payload[6] ? _065_ : _066_;
+  assign _068_ = i__payload[7] ? _064_ : _067_;
+  assign _069_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _070_ = 64'hffffffffffffffff >> i__payload[5:0];
+  assign _071_ = i__payload[6] ? _069_ : _070_;
+  assign _072_ = 64'hfffff80000000000 >> i__payload[5:0];
+  assign _073_ = 1'h0 >> i__payload[5:0];
+  assign _075_ = i__payload[6] ? _072_ : _073_;
+  assign _076_ = i__payload[7] ? _071_ : _075_;
+  assign _077_ = \$signal  ? { _076_, _068_, _060_, _053_ } : 4'h6;
+  assign _078_ = 63'h4cd9243336d4ccdb >> i__payload[5:0];
+  assign _079_ = 63'h5666cab326972649 >> i__payload[5:0];
+  assign _080_ = i__payload[6] ? _078_ : _079_;
+  assign _081_ = 62'h2cc9633258992499 >> i__payload[5:0];
+  assign _082_ = 62'h24325c9b59254bac >> i__payload[5:0];
+  assign _083_ = i__payload[6] ? _081_ : _082_;
+  assign _084_ = i__payload[7] ? _080_ : _083_;
+  assign _086_ = 63'h70e1c6c3c71b0f1c >> i__payload[5:0];
+  assign _087_ = 63'h6878f343c7183871 >> i__payload[5:0];
+  assign _088_ = i__payload[6] ? _086_ : _087_;
+  assign _089_ = 64'h8f0e73c39ce1c6e1 >> i__payload[5:0];
+  assign _090_ = 64'hc6c39b1c61c6734e >> i__payload[5:0];
+  assign _091_ = i__payload[6] ? _089_ : _090_;
+  assign _092_ = i__payload[7] ? _088_ : _091_;
+  assign _093_ = 63'h7f01f8fc07e3f01f >> i__payload[5:0];
+  assign _094_ = 64'h8f80fc7c07e3c07e >> i__payload[5:0];
+  assign _095_ = i__payload[6] ? _093_ : _094_;
+  assign _097_ = 62'h300f8403e101f801 >> i__payload[5:0];
+  assign _098_ = 64'hf803e01f81f87c70 >> i__payload[5:0];
+  assign _099_ = i__payload[6] ? _097_ : _098_;
+  assign _100_ = i__payload[7] ? _095_ : _099_;
+  assign _101_ = 63'h7ffe00fff803ffe0 >> i__payload[5:0];
+  assign _102_ = 60'hfff007ff803ff80 >> i__payload[5:0];
+  assign _103_ = i__payload[6] ? _101_ : _102_;
+  assign _104_ = 62'h3ff007fc01fe00fe >> i__payload[5:0];
+  assign _105_ = 56'hfc03e00e008000 >> i__payload[5:0];
+  assign _106_ = i__payload[6] ? _104_ : _105_;
+  assign _108_ = i__payload[7] ? _103_ : _106_;
+  assign _109_ = \$signal  ? { _108_, _100_, _092_, _084_ } : 4'h2;
+  assign _110_ = \$signal$16  & keeps;
+  assign _111_ = address + write;
+  assign _112_ = loading ? _111_ : 10'h000;
   always @(posedge clk)
-    turn <= _074_;
+    turn <= _113_;
   always @(posedge clk)
-    position <= _075_;
+    position <= _114_;
   always @(posedge clk)
-    line <= _076_;
+    line <= _115_;
   always @(posedge clk)
-    complete <= _078_;
+    \$signal$10  <= _116_;
   always @(posedge clk)
-    \$signal$22  <= _079_;
+    row_there_0 <= _117_;
   always @(posedge clk)
-    \$signal$23  <= _080_;
+    row_there_1 <= _002_;
   always @(posedge clk)
-    \$signal$24  <= _081_;
+    row_there_2 <= _003_;
   always @(posedge clk)
-    \$like  <= _082_;
+    held <= _004_;
   always @(posedge clk)
-    codes <= _083_;
+    rows <= _005_;
   always @(posedge clk)
-    window <= _084_;
+    loaded <= _006_;
   always @(posedge clk)
-    write <= _085_;
+    pixel <= _007_;
   always @(posedge clk)
-    loaded <= _086_;
+    pixel_0 <= _008_;
   always @(posedge clk)
-    address <= _087_;
-  assign frame_ends = position == 10'h30f;
-  assign _000_ = ~ complete;
-  assign _011_ = loading & _000_;
-  assign _022_ = ! turn;
-  assign _033_ = _011_ & _022_;
-  assign _044_ = ~ complete;
-  assign _055_ = loading & _044_;
-  assign _066_ = ! turn;
-  assign _077_ = _055_ & _066_;
+    enters_0 <= _009_;
+  always @(posedge clk)
+    write_port__en <= _010_;
+  always @(posedge clk)
+    column_0 <= _011_;
+  always @(posedge clk)
+    write_port__addr <= _013_;
+  always @(posedge clk)
+    lines_word <= port__data;
+  always @(posedge clk)
+    window <= _014_;
+  always @(posedge clk)
+    stores_0 <= _015_;
+  always @(posedge clk)
+    stores_1 <= _016_;
+  always @(posedge clk)
+    write <= _017_;
+  always @(posedge clk)
+    turn_0 <= _018_;
+  always @(posedge clk)
+    turn_1 <= _019_;
+  always @(posedge clk)
+    turn_2 <= _020_;
+  always @(posedge clk)
+    address <= _021_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _074_ = turn;
-    if (_002_) begin
-      _074_ = _003_[0];
-    end
-    if (take) begin
-      _074_ = 1'h0;
+    (* full_case = 32'd1 *)
+    casez (turn_2)
+      3'h0:
+          word = { window[31:24], window[7:0] };
+      3'h1:
+          word = { window[15:8], window[55:48] };
+      3'h2:
+          word = { window[63:56], window[39:32] };
+      3'h3:
+          word = { window[47:40], window[23:16] };
+      default:
+          word = { 8'h00, window[71:64] };
+    endcase
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _113_ = turn;
+    if (\$signal$16 ) begin
+      _113_ = _035_[2:0];
     end
     if (rst) begin
-      _074_ = 1'h0;
+      _113_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _075_ = position;
-    if (take) begin
-      _075_ = _004_[9:0];
-      if (frame_ends) begin
-        _075_ = 10'h000;
+    _114_ = position;
+    if (\$signal$17 ) begin
+      _114_ = _037_[4:0];
+    end
+    if (rst) begin
+      _114_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _115_ = line;
+    if (\$signal$17 ) begin
+      if (\$signal$6 ) begin
+        _115_ = _039_[4:0];
       end
     end
     if (rst) begin
-      _075_ = 10'h000;
+      _115_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _076_ = line;
-    if (take) begin
-      if (frame_ends) begin
-        _076_ = 5'h00;
+    _116_ = \$signal$10 ;
+    if (\$signal$17 ) begin
+      if (\$signal$7 ) begin
+        _116_ = 1'h1;
       end
     end
+    if (_040_) begin
+      _116_ = 1'h0;
+    end
     if (rst) begin
-      _076_ = 5'h00;
+      _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _078_ = complete;
-    if (take) begin
-      if (frame_ends) begin
-        _078_ = 1'h1;
-      end
-    end
-    if (_006_) begin
-      _078_ = 1'h0;
-    end
+    _117_ = row_there;
     if (rst) begin
-      _078_ = 1'h0;
+      _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _079_ = take;
+    _002_ = row_there_0;
     if (rst) begin
-      _079_ = 1'h0;
+      _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _080_ = 1'h1;
+    _003_ = row_there_1;
     if (rst) begin
-      _080_ = 1'h0;
+      _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _081_ = frame_ends;
+    _004_ = _044_[1:0];
     if (rst) begin
-      _081_ = 1'h0;
+      _004_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _082_ = position;
+    _005_ = _033_[1:0];
     if (rst) begin
-      _082_ = 10'h000;
+      _005_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _083_ = codes;
-    if (take) begin
-      _083_[3:0] = _038_;
-      _083_[7:4] = _070_;
-    end
+    _006_ = _045_;
     if (rst) begin
-      _083_ = 8'h00;
+      _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _084_ = window;
-    if (\$signal$22 ) begin
-      _084_ = codes;
-    end
+    _007_ = { _109_, _077_ };
     if (rst) begin
-      _084_ = 8'h00;
+      _007_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _085_ = _071_;
+    _008_ = pixel;
     if (rst) begin
-      _085_ = 1'h0;
+      _008_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _086_ = _072_;
+    _009_ = \$signal$14 ;
     if (rst) begin
-      _086_ = 1'h0;
+      _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
-    _087_ = address;
-    if (write) begin
-      _087_ = _073_[12:0];
-    end
-    if (loaded) begin
-      _087_ = 13'h0000;
-    end
+    _010_ = enters_0;
     if (rst) begin
-      _087_ = 13'h0000;
+      _010_ = 1'h0;
     end
   end
-  assign \real  = 1'h1;
-  assign \$signal  = 1'h0;
-  assign \$signal$11  = write;
-  assign \address$13  = address;
-  assign word_0 = { 8'h00, window };
-  assign word_1 = { 8'h00, window };
-  assign last = loaded;
-  assign i__ready = _033_;
-  assign _088_ = 1'h0;
-  assign _001_ = i__valid;
-  assign _038_ = { _037_, _029_, _021_, _014_ };
-  assign _070_ = { _069_, _061_, _053_, _046_ };
-  assign _071_ = \$signal$22 ;
-  assign _002_ = turn;
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _011_ = position;
+    if (rst) begin
+      _011_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _013_ = column_0;
+    if (rst) begin
+      _013_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _014_ = window;
+    if (write_port__en) begin
+      _014_ = { pixel_0, lines_word, window[71:24] };
+    end
+    if (rst) begin
+      _014_ = 72'h000000000000000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _015_ = _110_;
+    if (rst) begin
+      _015_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _016_ = stores_0;
+    if (rst) begin
+      _016_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _017_ = stores_1;
+    if (rst) begin
+      _017_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _018_ = turn;
+    if (rst) begin
+      _018_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _019_ = turn_0;
+    if (rst) begin
+      _019_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _020_ = turn_1;
+    if (rst) begin
+      _020_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$8 ) begin end
+    _021_ = _112_[8:0];
+    if (rst) begin
+      _021_ = 9'h000;
+    end
+  end
+  assign rows_then = _033_[1:0];
+  assign port__addr = position;
+  assign port__en = 1'h1;
+  assign enters_1 = write_port__en;
+  assign column_1 = write_port__addr;
+  assign write_port__data = { pixel_0, lines_word[15:8] };
+  assign into = { pixel_0, lines_word[15:8] };
+  assign stores_2 = write;
+  assign \address$39  = address;
 endmodule
 
 module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, clk);
@@ -3587,12 +3808,14 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign x[29:0] = o;
 endmodule
 
-module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
+module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk__valid, walk__first, walk__shift, walk__last, walk__digit, walk__act_bank, walk__pad, walk__pad_word, walk__act_address, walk__weight_address, layer, status, start, loaded, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$10  = 0;
   input rst;
   wire rst;
   output sum_started;
   wire sum_started;
+  output row_ends;
+  wire row_ends;
   output loading;
   wire loading;
   input credit;
@@ -3725,10 +3948,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _095_;
   wire _096_;
   wire _097_;
-  wire [7:0] _098_;
+  wire _098_;
   wire [7:0] _099_;
   wire _100_;
-  wire _101_;
+  wire [7:0] _101_;
   wire _102_;
   wire _103_;
   wire _104_;
@@ -3740,16 +3963,16 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _110_;
   wire _111_;
   wire _112_;
-  wire [7:0] _113_;
-  wire _114_;
-  wire [7:0] _115_;
-  wire _116_;
+  wire _113_;
+  wire [7:0] _114_;
+  wire _115_;
+  wire [7:0] _116_;
   wire _117_;
-  wire [7:0] _118_;
-  wire _119_;
+  wire _118_;
+  wire [7:0] _119_;
   wire _120_;
-  wire [7:0] _121_;
-  wire _122_;
+  wire _121_;
+  wire [7:0] _122_;
   wire _123_;
   wire _124_;
   wire _125_;
@@ -3839,19 +4062,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire [11:0] _209_;
   wire [11:0] _210_;
   wire _211_;
-  wire [13:0] _212_;
-  wire [12:0] _213_;
-  wire _214_;
-  wire [6:0] _215_;
-  wire _216_;
-  wire [4:0] _217_;
-  wire [4:0] _218_;
-  wire _219_;
+  wire _212_;
+  wire [13:0] _213_;
+  wire [13:0] _214_;
+  wire [13:0] _215_;
+  wire [13:0] _216_;
+  wire [12:0] _217_;
+  wire _218_;
+  wire [6:0] _219_;
   wire _220_;
-  wire _221_;
+  wire [4:0] _221_;
   wire _222_;
   wire _223_;
-  wire _224_;
+  wire [4:0] _224_;
   wire _225_;
   wire _226_;
   wire _227_;
@@ -3863,107 +4086,107 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _233_;
   wire _234_;
   wire _235_;
-  reg _236_;
-  reg _237_;
-  reg _238_;
-  reg _239_;
-  reg _240_;
-  reg _241_;
-  reg _242_;
-  reg _243_;
-  reg [2:0] _244_;
+  wire _236_;
+  wire _237_;
+  wire _238_;
+  wire _239_;
+  wire _240_;
+  wire _241_;
+  wire _242_;
+  wire _243_;
+  wire _244_;
   wire _245_;
-  reg [2:0] _246_;
-  reg [2:0] _247_;
-  reg [3:0] _248_;
-  reg [4:0] _249_;
-  reg [4:0] _250_;
-  reg [5:0] _251_;
-  reg [10:0] _252_;
-  reg [10:0] _253_;
-  reg [10:0] _254_;
-  reg [10:0] _255_;
+  wire _246_;
+  reg _247_;
+  reg _248_;
+  reg _249_;
+  reg _250_;
+  reg _251_;
+  reg _252_;
+  reg _253_;
+  reg [2:0] _254_;
+  reg [2:0] _255_;
   wire _256_;
-  reg [9:0] _257_;
+  reg [2:0] _257_;
   reg [3:0] _258_;
-  reg [3:0] _259_;
-  reg [7:0] _260_;
-  reg [11:0] _261_;
-  reg [11:0] _262_;
-  reg [1:0] _263_;
-  reg [5:0] _264_;
-  reg [12:0] _265_;
-  reg _266_;
+  reg [4:0] _259_;
+  reg [4:0] _260_;
+  reg [7:0] _261_;
+  reg [10:0] _262_;
+  reg [10:0] _263_;
+  reg [10:0] _264_;
+  reg [10:0] _265_;
+  reg [9:0] _266_;
   wire _267_;
-  reg [11:0] _268_;
-  reg [1:0] _269_;
-  reg [1:0] _270_;
-  reg [2:0] _271_;
-  reg [2:0] _272_;
-  reg [4:0] _273_;
-  reg [4:0] _274_;
-  reg _275_;
-  reg [6:0] _276_;
-  reg [6:0] _277_;
+  reg [3:0] _268_;
+  reg [3:0] _269_;
+  reg [7:0] _270_;
+  reg [11:0] _271_;
+  reg [11:0] _272_;
+  reg [1:0] _273_;
+  reg [5:0] _274_;
+  reg [12:0] _275_;
+  reg _276_;
+  reg [11:0] _277_;
   wire _278_;
-  reg _279_;
-  reg _280_;
-  reg _281_;
-  reg _282_;
-  reg _283_;
-  reg _284_;
+  reg [1:0] _279_;
+  reg [1:0] _280_;
+  reg [2:0] _281_;
+  reg [2:0] _282_;
+  reg [4:0] _283_;
+  reg [4:0] _284_;
   reg _285_;
-  reg [15:0] _286_;
-  reg [1:0] _287_;
+  reg [6:0] _286_;
+  reg [6:0] _287_;
   reg _288_;
   wire _289_;
-  reg [2:0] _290_;
+  reg _290_;
   reg _291_;
   reg _292_;
-  reg [2:0] _293_;
+  reg _293_;
   reg _294_;
   reg _295_;
-  reg [2:0] _296_;
-  reg _297_;
+  reg [15:0] _296_;
+  reg [1:0] _297_;
   reg _298_;
-  reg _299_;
+  reg [2:0] _299_;
   wire _300_;
   reg _301_;
   reg _302_;
-  reg _303_;
+  reg [2:0] _303_;
   reg _304_;
   reg _305_;
-  reg [3:0] _306_;
+  reg [2:0] _306_;
   reg _307_;
   reg _308_;
-  reg [4:0] _309_;
+  reg _309_;
   reg _310_;
   wire _311_;
   reg _312_;
-  reg [4:0] _313_;
+  reg _313_;
   reg _314_;
   reg _315_;
-  reg [12:0] _316_;
-  reg [11:0] _317_;
-  reg [12:0] _318_;
-  reg [11:0] _319_;
-  reg [3:0] _320_;
-  reg [3:0] _321_;
+  reg [3:0] _316_;
+  reg _317_;
+  reg _318_;
+  reg [4:0] _319_;
+  reg _320_;
+  reg _321_;
   wire _322_;
-  reg [2:0] _323_;
-  reg [5:0] _324_;
-  wire _325_;
-  wire _326_;
-  wire _327_;
-  wire _328_;
-  wire _329_;
-  wire _330_;
-  wire _331_;
-  wire _332_;
+  reg [4:0] _323_;
+  reg _324_;
+  reg _325_;
+  reg [12:0] _326_;
+  reg [11:0] _327_;
+  reg _328_;
+  reg [12:0] _329_;
+  reg [11:0] _330_;
+  reg [3:0] _331_;
+  reg [3:0] _332_;
   wire _333_;
   wire _334_;
-  wire _335_;
-  wire _336_;
+  reg [2:0] _335_;
+  reg [5:0] _336_;
   wire _337_;
   wire _338_;
   wire _339_;
@@ -4018,13 +4241,23 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _388_;
   wire _389_;
   wire _390_;
+  wire _391_;
+  wire _392_;
+  wire _393_;
+  wire _394_;
+  wire _395_;
+  wire _396_;
+  wire _397_;
+  wire _398_;
+  wire _399_;
+  wire _400_;
   reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
   wire act_delta_0;
   wire act_delta_1;
-  reg [5:0] act_delta_2 = 6'h00;
+  reg [7:0] act_delta_2 = 8'h00;
   reg [10:0] act_delta_3 = 11'h000;
   reg signed [10:0] act_delta_4 = 11'h000;
   reg signed [10:0] act_delta_5 = 11'h000;
@@ -4059,6 +4292,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [5:0] flush = 6'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
+  reg in_ring = 1'h0;
   reg is_last = 1'h0;
   reg is_paced = 1'h0;
   wire is_pool;
@@ -4071,7 +4305,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [4:0] nearly_6 = 5'h00;
   reg [4:0] nearly_7 = 5'h00;
   reg [1:0] nearly_paced = 2'h0;
-  reg once_0 = 1'h0;
+  wire once_0;
   reg once_1 = 1'h0;
   reg once_2 = 1'h0;
   reg once_3 = 1'h0;
@@ -4104,213 +4338,213 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg signed [11:0] weight_delta_7 = 12'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 1'h1 >> layer;
-  assign _111_ = 8'h90 >> layer;
-  assign _222_ = 8'h90 >> layer;
-  assign _325_ = 9'h1ff >> layer;
-  assign _336_ = 9'h1fe >> layer;
-  assign _347_ = 10'h200 >> layer;
-  assign _358_ = 10'h200 >> layer;
-  assign _369_ = 1'h0 >> layer;
-  assign _380_ = 10'h3e0 >> layer;
-  assign _001_ = 10'h300 >> layer;
-  assign _012_ = 10'h36f >> layer;
-  assign _023_ = 1'h0 >> layer;
-  assign _034_ = 10'h200 >> layer;
-  assign _045_ = 10'h36f >> layer;
-  assign _056_ = 1'h0 >> layer;
+  assign _000_ = 8'h91 >> layer;
+  assign _111_ = 8'h91 >> layer;
+  assign _222_ = 9'h1ff >> layer;
+  assign _333_ = 9'h1fe >> layer;
+  assign _346_ = 10'h200 >> layer;
+  assign _357_ = 10'h200 >> layer;
+  assign _368_ = 1'h1 >> layer;
+  assign _379_ = 10'h3e1 >> layer;
+  assign _390_ = 10'h300 >> layer;
+  assign _001_ = 10'h36e >> layer;
+  assign _012_ = 1'h0 >> layer;
+  assign _023_ = 10'h200 >> layer;
+  assign _034_ = 10'h36e >> layer;
+  assign _045_ = 1'h0 >> layer;
+  assign _056_ = 10'h200 >> layer;
   assign _067_ = 10'h200 >> layer;
-  assign _078_ = 10'h200 >> layer;
-  assign _089_ = 10'h3ff >> layer;
-  assign _100_ = 9'h1f8 >> layer;
+  assign _078_ = 10'h3ff >> layer;
+  assign _089_ = 9'h1f8 >> layer;
+  assign _100_ = 9'h1c0 >> layer;
   assign _112_ = 9'h1c0 >> layer;
-  assign _123_ = 9'h1c0 >> layer;
-  assign _134_ = 3'h7 >> layer;
-  assign _145_ = 9'h1f8 >> layer;
-  assign _156_ = 6'h3f >> layer;
-  assign _167_ = 3'h7 >> layer;
-  assign _178_ = 9'h1c0 >> layer;
-  assign _189_ = 3'h7 >> layer;
-  assign _200_ = 9'h1f8 >> layer;
-  assign _211_ = 6'h3f >> layer;
-  assign _223_ = 3'h7 >> layer;
-  assign _234_ = 10'h3fe >> layer;
-  assign _245_ = 5'h1f >> layer;
-  assign _256_ = 8'hf0 >> layer;
-  assign _267_ = 7'h61 >> layer;
-  assign _278_ = 8'h9f >> layer;
-  assign _289_ = 9'h1fe >> layer;
-  assign _300_ = 10'h3fe >> layer;
-  assign _311_ = 5'h1f >> layer;
-  assign _322_ = 8'hf1 >> layer;
-  assign _326_ = 8'h9e >> layer;
-  assign _327_ = 7'h71 >> layer;
-  assign _328_ = 4'he >> layer;
-  assign _329_ = 1'h1 >> layer;
-  assign _330_ = 7'h6f >> layer;
-  assign _331_ = 9'h18e >> layer;
-  assign _332_ = 8'hf1 >> layer;
-  assign _333_ = 5'h1e >> layer;
-  assign _334_ = 10'h3fe >> layer;
-  assign _335_ = 5'h1f >> layer;
-  assign _337_ = 8'hf1 >> layer;
-  assign _338_ = 9'h19e >> layer;
-  assign _339_ = 10'h390 >> layer;
-  assign _340_ = 10'h390 >> layer;
-  assign _341_ = 10'h391 >> layer;
-  assign _342_ = 10'h2ff >> layer;
-  assign _343_ = 9'h1ff >> layer;
-  assign _344_ = 9'h1ff >> layer;
-  assign _345_ = 10'h3ff >> layer;
-  assign _346_ = 10'h3fe >> layer;
-  assign _348_ = 5'h1f >> layer;
-  assign _349_ = 8'hf1 >> layer;
-  assign _350_ = 9'h19e >> layer;
-  assign _351_ = 10'h390 >> layer;
-  assign _352_ = 10'h390 >> layer;
-  assign _353_ = 10'h391 >> layer;
-  assign _354_ = 10'h2ff >> layer;
+  assign _123_ = 3'h7 >> layer;
+  assign _134_ = 9'h1f8 >> layer;
+  assign _145_ = 6'h3f >> layer;
+  assign _156_ = 3'h7 >> layer;
+  assign _167_ = 9'h1c0 >> layer;
+  assign _178_ = 3'h7 >> layer;
+  assign _189_ = 9'h1f8 >> layer;
+  assign _200_ = 6'h3f >> layer;
+  assign _211_ = 3'h7 >> layer;
+  assign _223_ = 10'h3fe >> layer;
+  assign _234_ = 5'h1e >> layer;
+  assign _245_ = 8'hf0 >> layer;
+  assign _256_ = 7'h61 >> layer;
+  assign _267_ = 8'h9e >> layer;
+  assign _278_ = 9'h1fe >> layer;
+  assign _289_ = 1'h0 >> layer;
+  assign _300_ = 1'h1 >> layer;
+  assign _311_ = 10'h3ff >> layer;
+  assign _322_ = 5'h1e >> layer;
+  assign _334_ = 8'hf0 >> layer;
+  assign _337_ = 8'h9e >> layer;
+  assign _338_ = 7'h70 >> layer;
+  assign _339_ = 4'he >> layer;
+  assign _340_ = 1'h0 >> layer;
+  assign _341_ = 7'h6e >> layer;
+  assign _342_ = 9'h18e >> layer;
+  assign _343_ = 8'hf0 >> layer;
+  assign _344_ = 5'h1e >> layer;
+  assign _345_ = 10'h3fe >> layer;
+  assign _347_ = 5'h1e >> layer;
+  assign _348_ = 8'hf1 >> layer;
+  assign _349_ = 9'h19f >> layer;
+  assign _350_ = 10'h391 >> layer;
+  assign _351_ = 10'h391 >> layer;
+  assign _352_ = 10'h391 >> layer;
+  assign _353_ = 10'h2ff >> layer;
+  assign _354_ = 9'h1ff >> layer;
   assign _355_ = 9'h1ff >> layer;
-  assign _356_ = 9'h1ff >> layer;
-  assign _357_ = 10'h3ff >> layer;
-  assign _359_ = 10'h3ff >> layer;
-  assign _360_ = 5'h19 >> layer;
-  assign _361_ = 8'hcf >> layer;
-  assign _362_ = 10'h26e >> layer;
-  assign _363_ = 1'h0 >> layer;
-  assign _364_ = 10'h200 >> layer;
-  assign _365_ = 1'h1 >> layer;
-  assign _366_ = 9'h16f >> layer;
-  assign _367_ = 10'h36f >> layer;
-  assign _368_ = 9'h16f >> layer;
-  assign _370_ = 10'h36f >> layer;
-  assign _371_ = 10'h3ff >> layer;
-  assign _372_ = 5'h19 >> layer;
-  assign _373_ = 8'hcf >> layer;
-  assign _374_ = 10'h2b6 >> layer;
-  assign _375_ = 10'h290 >> layer;
-  assign _376_ = 10'h290 >> layer;
-  assign _377_ = 10'h249 >> layer;
-  assign _378_ = 9'h16f >> layer;
-  assign _379_ = 9'h16f >> layer;
-  assign _381_ = 10'h36f >> layer;
+  assign _356_ = 10'h3ff >> layer;
+  assign _358_ = 10'h3fe >> layer;
+  assign _359_ = 5'h1e >> layer;
+  assign _360_ = 8'hf1 >> layer;
+  assign _361_ = 9'h19f >> layer;
+  assign _362_ = 10'h391 >> layer;
+  assign _363_ = 10'h391 >> layer;
+  assign _364_ = 10'h391 >> layer;
+  assign _365_ = 10'h2ff >> layer;
+  assign _366_ = 9'h1ff >> layer;
+  assign _367_ = 9'h1ff >> layer;
+  assign _369_ = 10'h3ff >> layer;
+  assign _370_ = 10'h3ff >> layer;
+  assign _371_ = 5'h18 >> layer;
+  assign _372_ = 8'hce >> layer;
+  assign _373_ = 10'h26e >> layer;
+  assign _374_ = 1'h0 >> layer;
+  assign _375_ = 10'h200 >> layer;
+  assign _376_ = 1'h0 >> layer;
+  assign _377_ = 9'h16e >> layer;
+  assign _378_ = 10'h36e >> layer;
+  assign _380_ = 9'h16e >> layer;
+  assign _381_ = 10'h36e >> layer;
   assign _382_ = 10'h3ff >> layer;
-  assign _383_ = 1'h0 >> layer;
-  assign _384_ = 1'h0 >> layer;
-  assign _385_ = 10'h200 >> layer;
-  assign _386_ = 10'h3ff >> layer;
-  assign _387_ = 1'h0 >> layer;
-  assign _388_ = 1'h0 >> layer;
-  assign _389_ = 10'h200 >> layer;
-  assign _390_ = 10'h3fe >> layer;
-  assign _002_ = 5'h1e >> layer;
-  assign _003_ = 8'hfe >> layer;
-  assign _004_ = 10'h3ff >> layer;
-  assign _005_ = 10'h3f1 >> layer;
-  assign _006_ = 10'h39f >> layer;
-  assign _007_ = 10'h2ff >> layer;
-  assign _008_ = 10'h3ff >> layer;
+  assign _383_ = 5'h18 >> layer;
+  assign _384_ = 8'hce >> layer;
+  assign _385_ = 10'h2b6 >> layer;
+  assign _386_ = 10'h290 >> layer;
+  assign _387_ = 10'h290 >> layer;
+  assign _388_ = 10'h248 >> layer;
+  assign _389_ = 9'h16e >> layer;
+  assign _391_ = 9'h16e >> layer;
+  assign _392_ = 10'h36e >> layer;
+  assign _393_ = 10'h3ff >> layer;
+  assign _394_ = 1'h0 >> layer;
+  assign _395_ = 1'h0 >> layer;
+  assign _396_ = 10'h200 >> layer;
+  assign _397_ = 10'h3ff >> layer;
+  assign _398_ = 1'h0 >> layer;
+  assign _399_ = 1'h0 >> layer;
+  assign _400_ = 10'h200 >> layer;
+  assign _002_ = 10'h3fe >> layer;
+  assign _003_ = 5'h1e >> layer;
+  assign _004_ = 8'hff >> layer;
+  assign _005_ = 10'h3ff >> layer;
+  assign _006_ = 10'h3f1 >> layer;
+  assign _007_ = 10'h39f >> layer;
+  assign _008_ = 10'h2ff >> layer;
   assign _009_ = 10'h3ff >> layer;
-  assign _010_ = 1'h0 >> layer;
+  assign _010_ = 10'h3ff >> layer;
   assign _011_ = 1'h0 >> layer;
-  assign _013_ = 3'h7 >> layer;
-  assign _014_ = 10'h21f >> layer;
-  assign _015_ = 10'h23f >> layer;
-  assign _016_ = 8'hf8 >> layer;
-  assign _017_ = 10'h3f7 >> layer;
-  assign _018_ = 10'h3df >> layer;
-  assign _019_ = 10'h3bf >> layer;
-  assign _020_ = 10'h2ff >> layer;
-  assign _021_ = 10'h3ff >> layer;
+  assign _013_ = 1'h0 >> layer;
+  assign _014_ = 3'h7 >> layer;
+  assign _015_ = 10'h21f >> layer;
+  assign _016_ = 10'h23e >> layer;
+  assign _017_ = 8'hf9 >> layer;
+  assign _018_ = 10'h3f7 >> layer;
+  assign _019_ = 10'h3df >> layer;
+  assign _020_ = 10'h3bf >> layer;
+  assign _021_ = 10'h2ff >> layer;
   assign _022_ = 10'h3ff >> layer;
-  assign _024_ = 1'h0 >> layer;
+  assign _024_ = 10'h3ff >> layer;
   assign _025_ = 1'h0 >> layer;
-  assign _026_ = 3'h7 >> layer;
-  assign _027_ = 10'h21f >> layer;
-  assign _028_ = 10'h23f >> layer;
-  assign _029_ = 8'hf8 >> layer;
-  assign _030_ = 10'h3f7 >> layer;
-  assign _031_ = 10'h3df >> layer;
-  assign _032_ = 10'h3bf >> layer;
-  assign _033_ = 10'h2ff >> layer;
-  assign _035_ = 10'h3ff >> layer;
-  assign _036_ = 1'h0 >> layer;
-  assign _037_ = 9'h124 >> layer;
-  assign _038_ = 9'h1ff >> layer;
-  assign _039_ = 10'h324 >> layer;
-  assign _040_ = 10'h200 >> layer;
-  assign _041_ = 1'h0 >> layer;
-  assign _042_ = 10'h200 >> layer;
-  assign _043_ = 9'h1ff >> layer;
-  assign _044_ = 1'h1 >> layer;
-  assign _046_ = 4'hf >> layer;
-  assign _047_ = 7'h6e >> layer;
-  assign _048_ = 10'h200 >> layer;
-  assign _049_ = 8'hc0 >> layer;
-  assign _050_ = 1'h1 >> layer;
-  assign _051_ = 9'h177 >> layer;
-  assign _052_ = 10'h367 >> layer;
-  assign _053_ = 10'h3a7 >> layer;
-  assign _054_ = 9'h1e7 >> layer;
-  assign _055_ = 9'h13f >> layer;
-  assign _057_ = 9'h13f >> layer;
-  assign _058_ = 9'h127 >> layer;
-  assign _059_ = 10'h31a >> layer;
-  assign _060_ = 1'h0 >> layer;
+  assign _026_ = 1'h0 >> layer;
+  assign _027_ = 3'h7 >> layer;
+  assign _028_ = 10'h21f >> layer;
+  assign _029_ = 10'h23e >> layer;
+  assign _030_ = 8'hf9 >> layer;
+  assign _031_ = 10'h3f7 >> layer;
+  assign _032_ = 10'h3df >> layer;
+  assign _033_ = 10'h3bf >> layer;
+  assign _035_ = 10'h2ff >> layer;
+  assign _036_ = 10'h3ff >> layer;
+  assign _037_ = 1'h0 >> layer;
+  assign _038_ = 9'h124 >> layer;
+  assign _039_ = 9'h1ff >> layer;
+  assign _040_ = 10'h324 >> layer;
+  assign _041_ = 10'h200 >> layer;
+  assign _042_ = 1'h0 >> layer;
+  assign _043_ = 10'h200 >> layer;
+  assign _044_ = 9'h1ff >> layer;
+  assign _046_ = 1'h0 >> layer;
+  assign _047_ = 4'he >> layer;
+  assign _048_ = 7'h6e >> layer;
+  assign _049_ = 10'h200 >> layer;
+  assign _050_ = 8'hc0 >> layer;
+  assign _051_ = 1'h0 >> layer;
+  assign _052_ = 9'h176 >> layer;
+  assign _053_ = 10'h366 >> layer;
+  assign _054_ = 10'h3a6 >> layer;
+  assign _055_ = 9'h1e6 >> layer;
+  assign _057_ = 9'h13e >> layer;
+  assign _058_ = 9'h13e >> layer;
+  assign _059_ = 9'h126 >> layer;
+  assign _060_ = 10'h31a >> layer;
   assign _061_ = 1'h0 >> layer;
   assign _062_ = 1'h0 >> layer;
-  assign _063_ = 10'h3fa >> layer;
-  assign _064_ = 10'h3ec >> layer;
-  assign _065_ = 6'h30 >> layer;
-  assign _066_ = 8'hba >> layer;
-  assign _068_ = 10'h2cc >> layer;
-  assign _069_ = 10'h330 >> layer;
-  assign _070_ = 7'h40 >> layer;
-  assign _071_ = 9'h180 >> layer;
-  assign _072_ = 10'h200 >> layer;
-  assign _073_ = 9'h16f >> layer;
-  assign _074_ = 9'h16f >> layer;
-  assign _075_ = 9'h16f >> layer;
-  assign _076_ = 9'h16f >> layer;
-  assign _077_ = 10'h327 >> layer;
-  assign _079_ = 10'h2d8 >> layer;
-  assign _080_ = 10'h200 >> layer;
-  assign _081_ = 10'h327 >> layer;
-  assign _082_ = 10'h2d8 >> layer;
-  assign _083_ = 10'h200 >> layer;
-  assign _084_ = 10'h300 >> layer;
-  assign _085_ = 10'h3e0 >> layer;
-  assign _086_ = 10'h3ff >> layer;
-  assign _087_ = 8'hff >> layer;
-  assign _088_ = 5'h1f >> layer;
-  assign _090_ = 10'h300 >> layer;
-  assign _091_ = 10'h3e0 >> layer;
-  assign _092_ = 10'h3ff >> layer;
-  assign _093_ = 8'hff >> layer;
-  assign _094_ = 5'h1f >> layer;
-  assign _095_ = 10'h200 >> layer;
-  assign _096_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _097_ = step & _096_;
-  assign _098_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _099_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _101_ = at_start_1 & at_start_2;
-  assign _103_ = ~ at_start_3;
-  assign _104_ = ~ at_start_4;
-  assign _105_ = once_3 & _104_;
-  assign _106_ = _103_ | _105_;
-  assign _107_ = pass_starts & _106_;
-  assign _113_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _114_ = $signed(_113_) < $signed(1'h0);
-  assign _115_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _116_ = $signed(_115_) >= $signed({ 1'h0, height });
-  assign _117_ = _114_ | _116_;
-  assign _118_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _119_ = $signed(_118_) < $signed(1'h0);
-  assign _120_ = _117_ | _119_;
-  assign _121_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _122_ = $signed(_121_) >= $signed({ 1'h0, width });
-  assign _124_ = _120_ | _122_;
-  assign _125_ = ! layer;
+  assign _063_ = 1'h0 >> layer;
+  assign _064_ = 10'h3fa >> layer;
+  assign _065_ = 10'h3ec >> layer;
+  assign _066_ = 10'h3ce >> layer;
+  assign _068_ = 10'h374 >> layer;
+  assign _069_ = 9'h188 >> layer;
+  assign _070_ = 10'h230 >> layer;
+  assign _071_ = 7'h40 >> layer;
+  assign _072_ = 9'h180 >> layer;
+  assign _073_ = 10'h200 >> layer;
+  assign _074_ = 9'h16e >> layer;
+  assign _075_ = 9'h16e >> layer;
+  assign _076_ = 9'h16e >> layer;
+  assign _077_ = 9'h16e >> layer;
+  assign _079_ = 10'h327 >> layer;
+  assign _080_ = 10'h2d8 >> layer;
+  assign _081_ = 10'h200 >> layer;
+  assign _082_ = 10'h327 >> layer;
+  assign _083_ = 10'h2d8 >> layer;
+  assign _084_ = 10'h200 >> layer;
+  assign _085_ = 10'h300 >> layer;
+  assign _086_ = 10'h3e0 >> layer;
+  assign _087_ = 10'h3ff >> layer;
+  assign _088_ = 8'hff >> layer;
+  assign _090_ = 5'h1f >> layer;
+  assign _091_ = 10'h300 >> layer;
+  assign _092_ = 10'h3e0 >> layer;
+  assign _093_ = 10'h3ff >> layer;
+  assign _094_ = 8'hff >> layer;
+  assign _095_ = 5'h1f >> layer;
+  assign _096_ = 10'h200 >> layer;
+  assign _097_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _098_ = step & _097_;
+  assign _099_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _101_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _102_ = at_start_1 & at_start_2;
+  assign _104_ = ~ at_start_3;
+  assign _105_ = ~ at_start_4;
+  assign _106_ = once_3 & _105_;
+  assign _107_ = _104_ | _106_;
+  assign _108_ = pass_starts & _107_;
+  assign _114_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _115_ = $signed(_114_) < $signed(1'h0);
+  assign _116_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _117_ = $signed(_116_) >= $signed({ 1'h0, height });
+  assign _118_ = _115_ | _117_;
+  assign _119_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _120_ = $signed(_119_) < $signed(1'h0);
+  assign _121_ = _118_ | _120_;
+  assign _122_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _124_ = $signed(_122_) >= $signed({ 1'h0, width });
+  assign _125_ = _121_ | _124_;
   assign _126_ = ~ is_paced;
   assign _127_ = running & _126_;
   assign _128_ = paced + 1'h1;
@@ -4318,7 +4552,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _130_ = counter_0 + 1'h1;
   assign _131_ = at_end_0 ? 4'h0 : _130_;
   assign _132_ = counter_0 == nearly_0;
-  assign _133_ = at_end_0 ? once_0 : _132_;
+  assign _133_ = at_end_0 ? 1'h0 : _132_;
   assign _136_ = counter_1 + 1'h1;
   assign _137_ = at_end_1 ? 4'h0 : _136_;
   assign _138_ = counter_1 == nearly_1;
@@ -4372,7 +4606,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _197_ = at_end_5 ? _196_ : act_delta_5;
   assign _198_ = at_end_4 ? _197_ : act_delta_4;
   assign _199_ = at_end_3 ? { _198_[10], _198_ } : { 1'h0, act_delta_3 };
-  assign _201_ = at_end_2 ? _199_ : { 6'h00, act_delta_2 };
+  assign _201_ = at_end_2 ? _199_ : { 4'h0, act_delta_2 };
   assign _202_ = at_end_1 ? _201_ : 12'h001;
   assign _203_ = at_end_0 ? _202_ : 12'h001;
   assign _204_ = at_end_6 ? weight_delta_7 : weight_delta_6;
@@ -4382,398 +4616,308 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _208_ = at_end_2 ? _207_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
   assign _209_ = at_end_1 ? _208_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
   assign _210_ = at_end_0 ? _209_ : 12'h001;
-  assign _212_ = walk__act_address + \$like ;
-  assign _213_ = walk__weight_address + way_weight;
-  assign _214_ = step & finished;
-  assign _215_ = \wait  - 1'h1;
-  assign _216_ = ! \wait ;
-  assign _217_ = layer + 1'h1;
-  assign _218_ = status + 1'h1;
+  assign _212_ = 1'h1 >> layer;
+  assign _213_ = walk__act_address + \$like ;
+  assign _215_ = walk__act_address + \$like ;
+  assign _216_ = in_ring ? _214_ : _215_;
+  assign _217_ = walk__weight_address + way_weight;
+  assign _218_ = step & finished;
+  assign _219_ = \wait  - 1'h1;
+  assign _220_ = ! \wait ;
+  assign _221_ = layer + 1'h1;
+  assign _224_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _219_ = ~ is_paced;
-  assign _220_ = sum_ends & _219_;
-  assign _221_ = ~ _220_;
-  assign _224_ = running & _221_;
-  assign _225_ = sum_starts & is_last;
-  assign _226_ = ~ credit;
-  assign _227_ = _225_ & _226_;
-  assign _228_ = ~ _227_;
-  assign step = _224_ & _228_;
-  assign _229_ = step & sum_starts;
-  assign sum_started = _229_ & is_last;
-  assign loading = ! status;
-  assign _230_ = ! fsm_state;
-  assign _231_ = fsm_state == 1'h1;
-  assign _232_ = fsm_state == 2'h2;
-  assign _233_ = fsm_state == 2'h3;
-  assign _235_ = fsm_state == 3'h4;
+  assign _225_ = ~ is_paced;
+  assign _226_ = sum_ends & _225_;
+  assign _227_ = ~ _226_;
+  assign _228_ = running & _227_;
+  assign _229_ = sum_starts & is_last;
+  assign _230_ = ~ credit;
+  assign _231_ = _229_ & _230_;
+  assign _232_ = ~ _231_;
+  assign step = _228_ & _232_;
+  assign _233_ = step & sum_starts;
+  assign sum_started = _233_ & is_last;
+  assign _235_ = in_ring & step;
+  assign _236_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign row_ends = _235_ & _236_;
+  assign _237_ = ! status;
+  assign _238_ = status == 1'h1;
+  assign loading = _237_ | _238_;
+  assign _239_ = ~ in_ring;
+  assign _240_ = loaded | _239_;
+  assign _241_ = ! fsm_state;
+  assign _242_ = fsm_state == 1'h1;
+  assign _243_ = fsm_state == 2'h2;
+  assign _244_ = fsm_state == 2'h3;
+  assign _246_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _236_;
+    fields_loaded <= _247_;
   always @(posedge clk)
-    once_0 <= _237_;
+    once_1 <= _248_;
   always @(posedge clk)
-    once_1 <= _238_;
+    once_2 <= _249_;
   always @(posedge clk)
-    once_2 <= _239_;
+    once_3 <= _250_;
   always @(posedge clk)
-    once_3 <= _240_;
+    once_4 <= _251_;
   always @(posedge clk)
-    once_4 <= _241_;
+    once_6 <= _252_;
   always @(posedge clk)
-    once_6 <= _242_;
+    once_7 <= _253_;
   always @(posedge clk)
-    once_7 <= _243_;
+    nearly_0 <= _254_;
   always @(posedge clk)
-    nearly_0 <= _244_;
+    nearly_1 <= _255_;
   always @(posedge clk)
-    nearly_1 <= _246_;
+    nearly_2 <= _257_;
   always @(posedge clk)
-    nearly_2 <= _247_;
+    nearly_5 <= _258_;
   always @(posedge clk)
-    nearly_5 <= _248_;
+    nearly_6 <= _259_;
   always @(posedge clk)
-    nearly_6 <= _249_;
+    nearly_7 <= _260_;
   always @(posedge clk)
-    nearly_7 <= _250_;
+    act_delta_2 <= _261_;
   always @(posedge clk)
-    act_delta_2 <= _251_;
+    act_delta_3 <= _262_;
   always @(posedge clk)
-    act_delta_3 <= _252_;
+    act_delta_4 <= _263_;
   always @(posedge clk)
-    act_delta_4 <= _253_;
+    act_delta_5 <= _264_;
   always @(posedge clk)
-    act_delta_5 <= _254_;
+    act_delta_6 <= _265_;
   always @(posedge clk)
-    act_delta_6 <= _255_;
+    act_delta_7 <= _266_;
   always @(posedge clk)
-    act_delta_7 <= _257_;
+    weight_delta_1 <= _268_;
   always @(posedge clk)
-    weight_delta_1 <= _258_;
+    weight_delta_2 <= _269_;
   always @(posedge clk)
-    weight_delta_2 <= _259_;
+    weight_delta_3 <= _270_;
   always @(posedge clk)
-    weight_delta_3 <= _260_;
+    weight_delta_6 <= _271_;
   always @(posedge clk)
-    weight_delta_6 <= _261_;
+    weight_delta_7 <= _272_;
   always @(posedge clk)
-    weight_delta_7 <= _262_;
+    nearly_paced <= _273_;
   always @(posedge clk)
-    nearly_paced <= _263_;
+    flush <= _274_;
   always @(posedge clk)
-    flush <= _264_;
+    act_base <= _275_;
   always @(posedge clk)
-    act_base <= _265_;
+    act_bank <= _276_;
   always @(posedge clk)
-    act_bank <= _266_;
+    weight_base <= _277_;
   always @(posedge clk)
-    weight_base <= _268_;
+    origin_y <= _279_;
   always @(posedge clk)
-    origin_y <= _269_;
+    origin_x <= _280_;
   always @(posedge clk)
-    origin_x <= _270_;
+    stride_y <= _281_;
   always @(posedge clk)
-    stride_y <= _271_;
+    stride_x <= _282_;
   always @(posedge clk)
-    stride_x <= _272_;
+    height <= _283_;
   always @(posedge clk)
-    height <= _273_;
+    width <= _284_;
   always @(posedge clk)
-    width <= _274_;
+    is_last <= _285_;
   always @(posedge clk)
-    is_last <= _275_;
+    \$signal  <= _286_;
   always @(posedge clk)
-    \$signal  <= _276_;
+    window_x <= _287_;
   always @(posedge clk)
-    window_x <= _277_;
+    walk__valid <= _288_;
   always @(posedge clk)
-    walk__valid <= _279_;
+    walk__first <= _290_;
   always @(posedge clk)
-    walk__first <= _280_;
+    walk__shift <= _291_;
   always @(posedge clk)
-    walk__shift <= _281_;
+    walk__last <= _292_;
   always @(posedge clk)
-    walk__last <= _282_;
+    walk__digit <= _293_;
   always @(posedge clk)
-    walk__digit <= _283_;
+    walk__act_bank <= _294_;
   always @(posedge clk)
-    walk__act_bank <= _284_;
+    walk__pad <= _295_;
   always @(posedge clk)
-    walk__pad <= _285_;
+    walk__pad_word <= _296_;
   always @(posedge clk)
-    walk__pad_word <= _286_;
+    paced <= _297_;
   always @(posedge clk)
-    paced <= _287_;
+    is_paced <= _298_;
   always @(posedge clk)
-    is_paced <= _288_;
+    counter_0 <= _299_;
   always @(posedge clk)
-    counter_0 <= _290_;
+    at_end_0 <= _301_;
   always @(posedge clk)
-    at_end_0 <= _291_;
+    at_start_0 <= _302_;
   always @(posedge clk)
-    at_start_0 <= _292_;
+    counter_1 <= _303_;
   always @(posedge clk)
-    counter_1 <= _293_;
+    at_end_1 <= _304_;
   always @(posedge clk)
-    at_end_1 <= _294_;
+    at_start_1 <= _305_;
   always @(posedge clk)
-    at_start_1 <= _295_;
+    counter_2 <= _306_;
   always @(posedge clk)
-    counter_2 <= _296_;
+    at_end_2 <= _307_;
   always @(posedge clk)
-    at_end_2 <= _297_;
+    at_start_2 <= _308_;
   always @(posedge clk)
-    at_start_2 <= _298_;
+    counter_3 <= _309_;
   always @(posedge clk)
-    counter_3 <= _299_;
+    at_end_3 <= _310_;
   always @(posedge clk)
-    at_end_3 <= _301_;
+    at_start_3 <= _312_;
   always @(posedge clk)
-    at_start_3 <= _302_;
+    counter_4 <= _313_;
   always @(posedge clk)
-    counter_4 <= _303_;
+    at_end_4 <= _314_;
   always @(posedge clk)
-    at_end_4 <= _304_;
+    at_start_4 <= _315_;
   always @(posedge clk)
-    at_start_4 <= _305_;
+    counter_5 <= _316_;
   always @(posedge clk)
-    counter_5 <= _306_;
+    at_end_5 <= _317_;
   always @(posedge clk)
-    at_end_5 <= _307_;
+    at_start_5 <= _318_;
   always @(posedge clk)
-    at_start_5 <= _308_;
+    counter_6 <= _319_;
   always @(posedge clk)
-    counter_6 <= _309_;
+    at_end_6 <= _320_;
   always @(posedge clk)
-    at_end_6 <= _310_;
+    at_start_6 <= _321_;
   always @(posedge clk)
-    at_start_6 <= _312_;
+    counter_7 <= _323_;
   always @(posedge clk)
-    counter_7 <= _313_;
+    at_end_7 <= _324_;
   always @(posedge clk)
-    at_end_7 <= _314_;
+    at_start_7 <= _325_;
   always @(posedge clk)
-    at_start_7 <= _315_;
+    \$like  <= _326_;
   always @(posedge clk)
-    \$like  <= _316_;
+    way_weight <= _327_;
   always @(posedge clk)
-    way_weight <= _317_;
+    in_ring <= _328_;
   always @(posedge clk)
-    walk__act_address <= _318_;
+    walk__act_address <= _329_;
   always @(posedge clk)
-    walk__weight_address <= _319_;
+    walk__weight_address <= _330_;
   always @(posedge clk)
-    layer <= _320_;
+    layer <= _331_;
   always @(posedge clk)
-    status <= _321_;
+    status <= _332_;
   always @(posedge clk)
-    fsm_state <= _323_;
+    fsm_state <= _335_;
   always @(posedge clk)
-    \wait  <= _324_;
+    \wait  <= _336_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _236_ = start;
+    _247_ = start;
     if (rst) begin
-      _236_ = 1'h0;
+      _247_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _237_ = once_0;
+    _248_ = once_1;
     if (start) begin
-      _237_ = _000_;
+      _248_ = _000_;
     end
     if (rst) begin
-      _237_ = 1'h0;
+      _248_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _238_ = once_1;
+    _249_ = once_2;
     if (start) begin
-      _238_ = _111_;
+      _249_ = _111_;
     end
     if (rst) begin
-      _238_ = 1'h0;
+      _249_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _239_ = once_2;
+    _250_ = once_3;
     if (start) begin
-      _239_ = _222_;
+      _250_ = _222_;
     end
     if (rst) begin
-      _239_ = 1'h0;
+      _250_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _240_ = once_3;
+    _251_ = once_4;
     if (start) begin
-      _240_ = _325_;
+      _251_ = _333_;
     end
     if (rst) begin
-      _240_ = 1'h0;
+      _251_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _241_ = once_4;
+    _252_ = once_6;
     if (start) begin
-      _241_ = _336_;
+      _252_ = _346_;
     end
     if (rst) begin
-      _241_ = 1'h0;
+      _252_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _242_ = once_6;
+    _253_ = once_7;
     if (start) begin
-      _242_ = _347_;
+      _253_ = _357_;
     end
     if (rst) begin
-      _242_ = 1'h0;
+      _253_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _243_ = once_7;
+    _254_ = nearly_0;
     if (start) begin
-      _243_ = _358_;
+      _254_ = { _390_, _379_, _368_ };
     end
     if (rst) begin
-      _243_ = 1'h0;
+      _254_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = nearly_0;
+    _255_ = nearly_1;
     if (start) begin
-      _244_ = { _001_, _380_, _369_ };
+      _255_ = { _023_, _012_, _001_ };
     end
     if (rst) begin
-      _244_ = 3'h0;
+      _255_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = nearly_1;
+    _257_ = nearly_2;
     if (start) begin
-      _246_ = { _034_, _023_, _012_ };
+      _257_ = { _056_, _045_, _034_ };
     end
     if (rst) begin
-      _246_ = 3'h0;
+      _257_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = nearly_2;
+    _258_ = nearly_5;
     if (start) begin
-      _247_ = { _067_, _056_, _045_ };
-    end
-    if (rst) begin
-      _247_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = nearly_5;
-    if (start) begin
-      _248_ = { _112_, _100_, _089_, _078_ };
-    end
-    if (rst) begin
-      _248_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = nearly_6;
-    if (start) begin
-      _249_ = { _167_, _156_, _145_, _134_, _123_ };
-    end
-    if (rst) begin
-      _249_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = nearly_7;
-    if (start) begin
-      _250_ = { _223_, _211_, _200_, _189_, _178_ };
-    end
-    if (rst) begin
-      _250_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = act_delta_2;
-    if (start) begin
-      _251_ = { _289_, _278_, _267_, _256_, _245_, _234_ };
-    end
-    if (rst) begin
-      _251_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = act_delta_3;
-    if (start) begin
-      _252_ = { _333_, _332_, _331_, _330_, _329_, _328_, _327_, _326_, _322_, _311_, _300_ };
-    end
-    if (rst) begin
-      _252_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = act_delta_4;
-    if (start) begin
-      _253_ = { _345_, _344_, _343_, _342_, _341_, _340_, _339_, _338_, _337_, _335_, _334_ };
-    end
-    if (rst) begin
-      _253_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = act_delta_5;
-    if (start) begin
-      _254_ = { _357_, _356_, _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _346_ };
-    end
-    if (rst) begin
-      _254_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = act_delta_6;
-    if (start) begin
-      _255_ = { _370_, _368_, _367_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_ };
-    end
-    if (rst) begin
-      _255_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = act_delta_7;
-    if (start) begin
-      _257_ = { _381_, _379_, _378_, _377_, _376_, _375_, _374_, _373_, _372_, _371_ };
-    end
-    if (rst) begin
-      _257_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = weight_delta_1;
-    if (start) begin
-      _258_ = { _385_, _384_, _383_, _382_ };
+      _258_ = { _100_, _089_, _078_, _067_ };
     end
     if (rst) begin
       _258_ = 4'h0;
@@ -4781,398 +4925,348 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = weight_delta_2;
+    _259_ = nearly_6;
     if (start) begin
-      _259_ = { _389_, _388_, _387_, _386_ };
+      _259_ = { _156_, _145_, _134_, _123_, _112_ };
     end
     if (rst) begin
-      _259_ = 4'h0;
+      _259_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = weight_delta_3;
+    _260_ = nearly_7;
     if (start) begin
-      _260_ = { _008_, _007_, _006_, _005_, _004_, _003_, _002_, _390_ };
+      _260_ = { _211_, _200_, _189_, _178_, _167_ };
     end
     if (rst) begin
-      _260_ = 8'h00;
+      _260_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = weight_delta_6;
+    _261_ = act_delta_2;
     if (start) begin
-      _261_ = { _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_ };
+      _261_ = { _300_, _289_, _278_, _267_, _256_, _245_, _234_, _223_ };
     end
     if (rst) begin
-      _261_ = 12'h000;
+      _261_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = weight_delta_7;
+    _262_ = act_delta_3;
     if (start) begin
-      _262_ = { _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_ };
+      _262_ = { _344_, _343_, _342_, _341_, _340_, _339_, _338_, _337_, _334_, _322_, _311_ };
     end
     if (rst) begin
-      _262_ = 12'h000;
+      _262_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = nearly_paced;
+    _263_ = act_delta_4;
     if (start) begin
-      _263_ = { _037_, _036_ };
+      _263_ = { _356_, _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _347_, _345_ };
     end
     if (rst) begin
-      _263_ = 2'h0;
+      _263_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = flush;
+    _264_ = act_delta_5;
     if (start) begin
-      _264_ = { _043_, _042_, _041_, _040_, _039_, _038_ };
+      _264_ = { _369_, _367_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_, _358_ };
     end
     if (rst) begin
-      _264_ = 6'h00;
+      _264_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = act_base;
+    _265_ = act_delta_6;
     if (start) begin
-      _265_ = { _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_ };
+      _265_ = { _381_, _380_, _378_, _377_, _376_, _375_, _374_, _373_, _372_, _371_, _370_ };
     end
     if (rst) begin
-      _265_ = 13'h0000;
+      _265_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = act_bank;
+    _266_ = act_delta_7;
     if (start) begin
-      _266_ = _059_;
+      _266_ = { _392_, _391_, _389_, _388_, _387_, _386_, _385_, _384_, _383_, _382_ };
     end
     if (rst) begin
-      _266_ = 1'h0;
+      _266_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = weight_base;
+    _268_ = weight_delta_1;
     if (start) begin
-      _268_ = { _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_, _060_ };
+      _268_ = { _396_, _395_, _394_, _393_ };
     end
     if (rst) begin
-      _268_ = 12'h000;
+      _268_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = origin_y;
+    _269_ = weight_delta_2;
     if (start) begin
-      _269_ = { _074_, _073_ };
+      _269_ = { _400_, _399_, _398_, _397_ };
     end
     if (rst) begin
-      _269_ = 2'h0;
+      _269_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = origin_x;
+    _270_ = weight_delta_3;
     if (start) begin
-      _270_ = { _076_, _075_ };
+      _270_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_ };
     end
     if (rst) begin
-      _270_ = 2'h0;
+      _270_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = stride_y;
+    _271_ = weight_delta_6;
     if (start) begin
-      _271_ = { _080_, _079_, _077_ };
+      _271_ = { _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
     end
     if (rst) begin
-      _271_ = 3'h0;
+      _271_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = stride_x;
+    _272_ = weight_delta_7;
     if (start) begin
-      _272_ = { _083_, _082_, _081_ };
+      _272_ = { _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
     end
     if (rst) begin
-      _272_ = 3'h0;
+      _272_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = height;
+    _273_ = nearly_paced;
     if (start) begin
-      _273_ = { _088_, _087_, _086_, _085_, _084_ };
+      _273_ = { _038_, _037_ };
     end
     if (rst) begin
-      _273_ = 5'h00;
+      _273_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = width;
+    _274_ = flush;
     if (start) begin
-      _274_ = { _094_, _093_, _092_, _091_, _090_ };
+      _274_ = { _044_, _043_, _042_, _041_, _040_, _039_ };
     end
     if (rst) begin
-      _274_ = 5'h00;
+      _274_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = is_last;
+    _275_ = act_base;
     if (start) begin
-      _275_ = _095_;
+      _275_ = { _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_ };
     end
     if (rst) begin
-      _275_ = 1'h0;
+      _275_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = \$signal ;
-    if (fields_loaded) begin
-      _276_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_097_) begin
-      if (at_end_6) begin
-        _276_ = _099_[6:0];
-      end
+    _276_ = act_bank;
+    if (start) begin
+      _276_ = _060_;
     end
     if (rst) begin
-      _276_ = 7'h00;
+      _276_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = window_x;
-    if (fields_loaded) begin
-      _277_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_097_) begin
-      _277_ = _098_[6:0];
-      if (at_end_6) begin
-        _277_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _277_ = weight_base;
+    if (start) begin
+      _277_ = { _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_ };
     end
     if (rst) begin
-      _277_ = 7'h00;
+      _277_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = step;
+    _279_ = origin_y;
+    if (start) begin
+      _279_ = { _075_, _074_ };
+    end
     if (rst) begin
-      _279_ = 1'h0;
+      _279_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = _102_;
+    _280_ = origin_x;
+    if (start) begin
+      _280_ = { _077_, _076_ };
+    end
     if (rst) begin
-      _280_ = 1'h0;
+      _280_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = _107_;
+    _281_ = stride_y;
+    if (start) begin
+      _281_ = { _081_, _080_, _079_ };
+    end
     if (rst) begin
-      _281_ = 1'h0;
+      _281_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = sum_ends;
+    _282_ = stride_x;
+    if (start) begin
+      _282_ = { _084_, _083_, _082_ };
+    end
     if (rst) begin
-      _282_ = 1'h0;
+      _282_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = _108_;
+    _283_ = height;
+    if (start) begin
+      _283_ = { _090_, _088_, _087_, _086_, _085_ };
+    end
     if (rst) begin
-      _283_ = 1'h0;
+      _283_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = _110_;
+    _284_ = width;
+    if (start) begin
+      _284_ = { _095_, _094_, _093_, _092_, _091_ };
+    end
     if (rst) begin
-      _284_ = 1'h0;
+      _284_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = _124_;
+    _285_ = is_last;
+    if (start) begin
+      _285_ = _096_;
+    end
     if (rst) begin
       _285_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = 16'h0000;
-    if (_125_) begin
-      _286_ = 16'h0026;
+    _286_ = \$signal ;
+    if (fields_loaded) begin
+      _286_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_098_) begin
+      if (at_end_6) begin
+        _286_ = _101_[6:0];
+      end
     end
     if (rst) begin
-      _286_ = 16'h0000;
+      _286_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = paced;
-    if (_127_) begin
-      _287_ = _128_[1:0];
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _287_ = 2'h0;
+    _287_ = window_x;
+    if (fields_loaded) begin
+      _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_098_) begin
+      _287_ = _099_[6:0];
+      if (at_end_6) begin
+        _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
       end
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _287_ = 2'h0;
-    endcase
     if (rst) begin
-      _287_ = 2'h0;
+      _287_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = is_paced;
-    if (_127_) begin
-      _288_ = _129_;
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _288_ = 1'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _288_ = 1'h0;
-    endcase
+    _288_ = step;
     if (rst) begin
       _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = counter_0;
-    if (step) begin
-      _290_ = _131_[2:0];
-    end
+    _290_ = _103_;
     if (rst) begin
-      _290_ = 3'h0;
+      _290_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = at_end_0;
-    if (step) begin
-      _291_ = _133_;
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _291_ = once_0;
-    endcase
+    _291_ = _108_;
     if (rst) begin
       _291_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = at_start_0;
-    if (step) begin
-      _292_ = at_end_0;
-    end
+    _292_ = sum_ends;
     if (rst) begin
-      _292_ = 1'h1;
+      _292_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = counter_1;
-    if (step) begin
-      if (_135_) begin
-        _293_ = _137_[2:0];
-      end
-    end
+    _293_ = _109_;
     if (rst) begin
-      _293_ = 3'h0;
+      _293_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = at_end_1;
-    if (step) begin
-      if (_135_) begin
-        _294_ = _139_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _294_ = once_1;
-    endcase
+    _294_ = _113_;
     if (rst) begin
       _294_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = at_start_1;
-    if (step) begin
-      if (_135_) begin
-        _295_ = at_end_1;
-      end
-    end
+    _295_ = _125_;
     if (rst) begin
-      _295_ = 1'h1;
+      _295_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = counter_2;
-    if (step) begin
-      if (_141_) begin
-        _296_ = _143_[2:0];
-      end
-    end
+    _296_ = 16'h0000;
     if (rst) begin
-      _296_ = 3'h0;
+      _296_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = at_end_2;
+    _297_ = paced;
+    if (_127_) begin
+      _297_ = _128_[1:0];
+    end
     if (step) begin
-      if (_141_) begin
-        _297_ = _146_;
+      if (sum_ends) begin
+        _297_ = 2'h0;
       end
     end
     casez (fsm_state)
@@ -5181,42 +5275,21 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _297_ = once_2;
+          _297_ = 2'h0;
     endcase
     if (rst) begin
-      _297_ = 1'h0;
+      _297_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = at_start_2;
+    _298_ = is_paced;
+    if (_127_) begin
+      _298_ = _129_;
+    end
     if (step) begin
-      if (_141_) begin
-        _298_ = at_end_2;
-      end
-    end
-    if (rst) begin
-      _298_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = counter_3;
-    if (step) begin
-      if (_149_) begin
-        _299_ = _151_[0];
-      end
-    end
-    if (rst) begin
-      _299_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = at_end_3;
-    if (step) begin
-      if (_149_) begin
-        _301_ = _153_;
+      if (sum_ends) begin
+        _298_ = 1'h0;
       end
     end
     casez (fsm_state)
@@ -5225,7 +5298,35 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _301_ = once_3;
+          _298_ = 1'h0;
+    endcase
+    if (rst) begin
+      _298_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _299_ = counter_0;
+    if (step) begin
+      _299_ = _131_[2:0];
+    end
+    if (rst) begin
+      _299_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _301_ = at_end_0;
+    if (step) begin
+      _301_ = _133_;
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _301_ = 1'h0;
     endcase
     if (rst) begin
       _301_ = 1'h0;
@@ -5233,11 +5334,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_start_3;
+    _302_ = at_start_0;
     if (step) begin
-      if (_149_) begin
-        _302_ = at_end_3;
-      end
+      _302_ = at_end_0;
     end
     if (rst) begin
       _302_ = 1'h1;
@@ -5245,22 +5344,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = counter_4;
+    _303_ = counter_1;
     if (step) begin
-      if (_158_) begin
-        _303_ = _160_[0];
+      if (_135_) begin
+        _303_ = _137_[2:0];
       end
     end
     if (rst) begin
-      _303_ = 1'h0;
+      _303_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = at_end_4;
+    _304_ = at_end_1;
     if (step) begin
-      if (_158_) begin
-        _304_ = _162_;
+      if (_135_) begin
+        _304_ = _139_;
       end
     end
     casez (fsm_state)
@@ -5269,7 +5368,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _304_ = once_4;
+          _304_ = once_1;
     endcase
     if (rst) begin
       _304_ = 1'h0;
@@ -5277,10 +5376,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = at_start_4;
+    _305_ = at_start_1;
     if (step) begin
-      if (_158_) begin
-        _305_ = at_end_4;
+      if (_135_) begin
+        _305_ = at_end_1;
       end
     end
     if (rst) begin
@@ -5289,22 +5388,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = counter_5;
+    _306_ = counter_2;
     if (step) begin
-      if (_168_) begin
-        _306_ = _170_[3:0];
+      if (_141_) begin
+        _306_ = _143_[2:0];
       end
     end
     if (rst) begin
-      _306_ = 4'h0;
+      _306_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = at_end_5;
+    _307_ = at_end_2;
     if (step) begin
-      if (_168_) begin
-        _307_ = _172_;
+      if (_141_) begin
+        _307_ = _146_;
       end
     end
     casez (fsm_state)
@@ -5313,7 +5412,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _307_ = 1'h0;
+          _307_ = once_2;
     endcase
     if (rst) begin
       _307_ = 1'h0;
@@ -5321,10 +5420,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = at_start_5;
+    _308_ = at_start_2;
     if (step) begin
-      if (_168_) begin
-        _308_ = at_end_5;
+      if (_141_) begin
+        _308_ = at_end_2;
       end
     end
     if (rst) begin
@@ -5333,22 +5432,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = counter_6;
+    _309_ = counter_3;
     if (step) begin
-      if (_179_) begin
-        _309_ = _181_[4:0];
+      if (_149_) begin
+        _309_ = _151_[0];
       end
     end
     if (rst) begin
-      _309_ = 5'h00;
+      _309_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = at_end_6;
+    _310_ = at_end_3;
     if (step) begin
-      if (_179_) begin
-        _310_ = _183_;
+      if (_149_) begin
+        _310_ = _153_;
       end
     end
     casez (fsm_state)
@@ -5357,7 +5456,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _310_ = once_6;
+          _310_ = once_3;
     endcase
     if (rst) begin
       _310_ = 1'h0;
@@ -5365,10 +5464,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = at_start_6;
+    _312_ = at_start_3;
     if (step) begin
-      if (_179_) begin
-        _312_ = at_end_6;
+      if (_149_) begin
+        _312_ = at_end_3;
       end
     end
     if (rst) begin
@@ -5377,22 +5476,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = counter_7;
+    _313_ = counter_4;
     if (step) begin
-      if (_191_) begin
-        _313_ = _193_[4:0];
+      if (_158_) begin
+        _313_ = _160_[0];
       end
     end
     if (rst) begin
-      _313_ = 5'h00;
+      _313_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = at_end_7;
+    _314_ = at_end_4;
     if (step) begin
-      if (_191_) begin
-        _314_ = _195_;
+      if (_158_) begin
+        _314_ = _162_;
       end
     end
     casez (fsm_state)
@@ -5401,7 +5500,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _314_ = once_7;
+          _314_ = once_4;
     endcase
     if (rst) begin
       _314_ = 1'h0;
@@ -5409,10 +5508,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = at_start_7;
+    _315_ = at_start_4;
     if (step) begin
-      if (_191_) begin
-        _315_ = at_end_7;
+      if (_158_) begin
+        _315_ = at_end_4;
       end
     end
     if (rst) begin
@@ -5421,23 +5520,165 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = { _203_[11], _203_ };
+    _316_ = counter_5;
+    if (step) begin
+      if (_168_) begin
+        _316_ = _170_[3:0];
+      end
+    end
     if (rst) begin
-      _316_ = 13'h0000;
+      _316_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = _210_;
+    _317_ = at_end_5;
+    if (step) begin
+      if (_168_) begin
+        _317_ = _172_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _317_ = 1'h0;
+    endcase
     if (rst) begin
-      _317_ = 12'h000;
+      _317_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = walk__act_address;
+    _318_ = at_start_5;
+    if (step) begin
+      if (_168_) begin
+        _318_ = at_end_5;
+      end
+    end
+    if (rst) begin
+      _318_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _319_ = counter_6;
+    if (step) begin
+      if (_179_) begin
+        _319_ = _181_[4:0];
+      end
+    end
+    if (rst) begin
+      _319_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _320_ = at_end_6;
+    if (step) begin
+      if (_179_) begin
+        _320_ = _183_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _320_ = once_6;
+    endcase
+    if (rst) begin
+      _320_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _321_ = at_start_6;
+    if (step) begin
+      if (_179_) begin
+        _321_ = at_end_6;
+      end
+    end
+    if (rst) begin
+      _321_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _323_ = counter_7;
+    if (step) begin
+      if (_191_) begin
+        _323_ = _193_[4:0];
+      end
+    end
+    if (rst) begin
+      _323_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _324_ = at_end_7;
+    if (step) begin
+      if (_191_) begin
+        _324_ = _195_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _324_ = once_7;
+    endcase
+    if (rst) begin
+      _324_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _325_ = at_start_7;
+    if (step) begin
+      if (_191_) begin
+        _325_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _325_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _326_ = { _203_[11], _203_ };
+    if (rst) begin
+      _326_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _327_ = _210_;
+    if (rst) begin
+      _327_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _328_ = in_ring;
+    if (start) begin
+      _328_ = _212_;
+    end
+    if (rst) begin
+      _328_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _329_ = walk__act_address;
     if (walk__valid) begin
-      _318_ = _212_[12:0];
+      _329_ = _216_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5445,17 +5686,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _318_ = act_base;
+          _329_ = act_base;
     endcase
     if (rst) begin
-      _318_ = 13'h0000;
+      _329_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = walk__weight_address;
+    _330_ = walk__weight_address;
     if (walk__valid) begin
-      _319_ = _213_[11:0];
+      _330_ = _217_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5463,19 +5704,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _319_ = weight_base;
+          _330_ = weight_base;
     endcase
     if (rst) begin
-      _319_ = 12'h000;
+      _330_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = layer;
+    _331_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _320_ = 4'h0;
+            _331_ = 4'h0;
           end
       3'h1:
           /* empty */;
@@ -5484,25 +5725,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_216_) begin
+          if (_220_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _320_ = _217_[3:0];
+              _331_ = _221_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _320_ = 4'h0;
+      _331_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = status;
+    _332_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _321_ = 4'h1;
+            _332_ = 4'h1;
           end
       3'h1:
           /* empty */;
@@ -5511,52 +5752,52 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h3:
           /* empty */;
       3'h4:
-          if (_216_) begin
+          if (_220_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _321_ = 4'h0;
+              _332_ = 4'h0;
             end else begin
-              _321_ = _218_[3:0];
+              _332_ = _224_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _321_ = 4'h0;
+      _332_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = fsm_state;
+    _335_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _323_ = 3'h1;
+            _335_ = 3'h1;
           end
       3'h1:
-          _323_ = 3'h2;
+          _335_ = 3'h2;
       3'h2:
-          _323_ = 3'h3;
+          _335_ = 3'h3;
       3'h3:
-          if (_214_) begin
-            _323_ = 3'h4;
+          if (_218_) begin
+            _335_ = 3'h4;
           end
       3'h4:
-          if (_216_) begin
+          if (_220_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _323_ = 3'h0;
+              _335_ = 3'h0;
             end else begin
-              _323_ = 3'h1;
+              _335_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _323_ = 3'h0;
+      _335_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = \wait ;
+    _336_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -5565,14 +5806,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          if (_214_) begin
-            _324_ = flush;
+          if (_218_) begin
+            _336_ = flush;
           end
       3'h4:
-          _324_ = _215_[5:0];
+          _336_ = _219_[5:0];
     endcase
     if (rst) begin
-      _324_ = 6'h00;
+      _336_ = 6'h00;
     end
   end
   always @* begin
@@ -5596,11 +5837,12 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          running = 1'h1;
+          running = _240_;
     endcase
   end
   assign is_pool = 1'h0;
   assign split = 1'h0;
+  assign once_0 = 1'h0;
   assign nearly_3 = 1'h0;
   assign nearly_4 = 1'h0;
   assign once_5 = 1'h0;
@@ -5610,10 +5852,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _102_ = sum_starts;
-  assign _108_ = counter_3;
-  assign _109_ = 1'h0;
-  assign _110_ = act_bank;
+  assign _103_ = sum_starts;
+  assign _109_ = counter_3;
+  assign _110_ = 1'h0;
+  assign _113_ = act_bank;
   assign _135_ = at_end_0;
   assign _140_ = at_end_0;
   assign _147_ = at_end_0;
@@ -5621,6 +5863,8 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _163_ = at_end_0;
   assign _173_ = at_end_0;
   assign _184_ = at_end_0;
+  assign _214_[13:9] = 5'h00;
+  assign _214_[8:0] = _213_[8:0];
 endmodule
 
 module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
