@@ -64,6 +64,7 @@ def _blocks(kbit: int, widths: tuple[int, ...], cost: int, half_brams: int) -> l
     ]
 
 
+_BLOCKS_OF_16_KBIT = [*_blocks(16, (1, 2, 4, 9, 18, 36), 128, 2), _Shape(4, 16, 4, luts=6)]
 _SHAPES: dict[Family, list[_Shape]] = {
     "xc7": [
         *_blocks(16, (1, 2, 4, 9, 18, 36), 129, 1),
@@ -71,9 +72,9 @@ _SHAPES: dict[Family, list[_Shape]] = {
         _Shape(6, 32, 8, luts=4),
         _Shape(3, 64, 8, luts=4),
     ],
-    "ecp5": [*_blocks(16, (1, 2, 4, 9, 18, 36), 128, 2), _Shape(4, 16, 4, luts=6)],
+    "ecp5": _BLOCKS_OF_16_KBIT,
     "ice40": _blocks(4, (2, 4, 8, 16), 64, 2),
-    "gowin": [*_blocks(16, (1, 2, 4, 9, 18, 36), 128, 2), _Shape(4, 16, 4, luts=6)],
+    "gowin": _BLOCKS_OF_16_KBIT,
 }
 _ROM_BITS_PER_COST: dict[Family, int] = {"xc7": 64, "ecp5": 16, "ice40": 16, "gowin": 16}
 

@@ -7,7 +7,7 @@ so every layer sees inputs like those it was trained on, whatever the first laye
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
@@ -238,24 +238,22 @@ def rearranged(
 
 def channel_mean(values: Values) -> FloatArray:
     """Mean of every channel: ``[C, ...] -> float[C]``."""
-    mean = np.empty(len(values))
-
-    def work(part: slice) -> None:
-        mean[part] = values[part].mean(axis=(1, 2, 3), dtype=np.float64)
-
-    by_channels(len(values), values[0].size, work)
-    return mean
+    return _of_channels(np.mean, values)
 
 
 def channel_std(values: Values) -> FloatArray:
     """Spread of every channel, its standard deviation: ``[C, ...] -> float[C]``."""
-    std = np.empty(len(values))
+    return _of_channels(np.std, values)
+
+
+def _of_channels(measure: Callable[..., FloatArray], values: Values) -> FloatArray:
+    found = np.empty(len(values))
 
     def work(part: slice) -> None:
-        std[part] = values[part].std(axis=(1, 2, 3), dtype=np.float64)
+        found[part] = measure(values[part], axis=(1, 2, 3), dtype=np.float64)
 
     by_channels(len(values), values[0].size, work)
-    return std
+    return found
 
 
 def lost_spread(sums: Values, std: FloatArray) -> float:
