@@ -1,25 +1,28 @@
-"""How yosys lays a memory out in block RAMs, SPRAMs, LUTs used as memory, or logic.
+"""What a memory is made of: block RAMs, SPRAMs, LUTs used as memory, or logic.
 
 The costs are those of yosys 0.70 (``share/*/brams*.txt``, ``lutrams*.txt`` and the options of
-``memory_libmap`` in its ``synth_*`` commands): it takes the cheapest.
+``memory_libmap`` in its ``synth_*`` commands): it takes the cheapest, whatever the device has more
+of. A ROM that would become logic, though block RAMs are the smaller share of the device, has a
+``ram_style`` that says so.
 """
 
 from dataclasses import dataclass
 
-from hwquant.devices import SPRAM_BITS, SPRAM_WORDS, Family
+from hwquant.devices import DEFAULT_DEVICE, SPRAM_BITS, SPRAM_WORDS, Device, Family, find_device
 
 
 @dataclass(frozen=True)
 class Memory:
     """``words`` words of ``bits`` bits; a ``rom`` is never written.
 
-    One ``in_spram`` is made of SPRAMs whatever it costs.
+    One ``in_spram`` or ``in_blocks`` is made of SPRAMs or block RAMs whatever it costs.
     """
 
     bits: int
     words: int
     rom: bool
     in_spram: bool = False
+    in_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ _SHAPES: dict[Family, list[_Shape]] = {
 }
 _ROM_BITS_PER_COST: dict[Family, int] = {"xc7": 64, "ecp5": 16, "ice40": 16, "gowin": 16}
 
+LUTS_OF_1000_ROM_BITS: dict[Family, int] = {"xc7": 38, "ecp5": 30, "ice40": 30, "gowin": 30}
+"""LUTs of a ROM that is left to logic, fitted as the other costs of ``estimate``."""
+
 
 _LEAST_WORDS, _MOST_WORDS = 1 << 9, 1 << 14  # of an ECP5 block RAM, at its widest, its narrowest
 
@@ -99,8 +105,21 @@ def parts_of(words: int) -> list[tuple[int, int]]:
     return parts
 
 
-def place_memory(family: Family, memory: Memory) -> MemoryCells:
-    """Return what yosys makes of a memory with one read port and, unless a ROM, one write port.
+def ram_style(device: str | None, bits: int, words: int) -> dict[str, str]:
+    """Return the attribute of a ROM in a design for ``device``: none if it becomes logic.
+
+    Every ``synth_*`` command of yosys follows it; ``None`` is the device of estimates.
+    """
+    target = find_device(device or DEFAULT_DEVICE)
+    in_blocks = place_memory(target, Memory(bits, words, rom=True)).half_brams > 0
+    return {"ram_style": "block"} if in_blocks else {}
+
+
+def place_memory(target: Device, memory: Memory) -> MemoryCells:
+    """Return what becomes of a memory with one read port and, unless a ROM, one write port.
+
+    What is written is laid out at yosys' least cost. A ROM becomes logic where that is cheaper for
+    yosys, and no larger a share of the device's LUTs than it would take of the block RAMs.
 
     An upper bound: block RAMs whose bits are all zero or all the same are removed later on. The
     LUTs of an SPRAM choose its address.
@@ -109,10 +128,19 @@ def place_memory(family: Family, memory: Memory) -> MemoryCells:
         deep = -(-memory.words // SPRAM_WORDS)
         sprams = -(-memory.bits // SPRAM_BITS) * deep
         return MemoryCells(0, (SPRAM_WORDS - 1).bit_length() * deep, 0, 0, sprams)
-    shapes = [shape for shape in _SHAPES[family] if not (memory.rom and shape.luts)]
+    has_luts = not (memory.rom or memory.in_blocks)
+    shapes = [shape for shape in _SHAPES[target.family] if has_luts or not shape.luts]
     best = min(shapes, key=lambda shape: shape.total(memory))
-    bits = memory.bits * memory.words
-    if memory.rom and bits < best.total(memory) * _ROM_BITS_PER_COST[family]:
-        return MemoryCells(0, 0, 0, bits)
+    if memory.rom and not memory.in_blocks and _is_logic(target, memory, best):
+        return MemoryCells(0, 0, 0, memory.bits * memory.words)
     cells = best.cells(memory)
     return MemoryCells(best.half_brams * cells, best.luts * cells, best.mux_bits(memory), 0)
+
+
+def _is_logic(target: Device, rom: Memory, blocks: _Shape) -> bool:
+    bits, half_brams = rom.bits * rom.words, blocks.half_brams * blocks.cells(rom)
+    luts = bits * LUTS_OF_1000_ROM_BITS[target.family] // 1000
+    return (
+        bits < blocks.total(rom) * _ROM_BITS_PER_COST[target.family]
+        and 2 * luts * target.brams <= half_brams * target.luts
+    )

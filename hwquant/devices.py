@@ -86,6 +86,9 @@ SPRAM_WORDS = 1 << 14  # of iCE40 UltraPlus: 256 kbit, one port that reads or wr
 SPRAM_BITS = 16
 
 
+DEFAULT_DEVICE = "lfe5u-25f"
+"""The device of estimates, synthesis and the gateware's choices, where none is named."""
+
 BLOCK_DEVICES = tuple(name for name, device in DEVICES.items() if device.family == "xc7")
 """Devices in whose DSP blocks the array's products can be made."""
 

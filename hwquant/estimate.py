@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from hwquant.activation.cost import logic_cost
 from hwquant.block_products import act_level_bits, block_levels, is_decoded_in_memory
-from hwquant.block_ram import place_memory
+from hwquant.block_ram import LUTS_OF_1000_ROM_BITS, place_memory
 from hwquant.devices import Device, Family, find_device
 from hwquant.estimate_blocks import (
     acc_bits,
@@ -65,7 +65,7 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
     """
     target = find_device(device)
     parts = memories(graph, program)
-    placed = [place_memory(target.family, memory) for memory in parts]
+    placed = [place_memory(target, memory) for memory in parts]
     half_brams = sum(cells.half_brams for cells in placed)
     half_brams += decoder_half_brams(graph, program.plan)
     terms = count_terms(graph, program, target)
@@ -125,7 +125,7 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     """Count the terms of a scheduled network on the LUTs of ``target``."""
     plan, inputs = program.plan, target.lut_inputs
     macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    placed = [place_memory(target.family, memory) for memory in memories(graph, program)]
+    placed = [place_memory(target, memory) for memory in memories(graph, program)]
     compares, thresholds = _staircases(macs)
     shifts = len({layer.shift for layer in macs})
     sum_bits = max(layer.value_bits + layer.shift for layer in macs)
@@ -296,7 +296,7 @@ _ECP5 = Costs(
     lane_bits=1.48,
     word_bits=0.0,
     mux_bits=0.7,
-    rom_bits=0.03,
+    rom_bits=LUTS_OF_1000_ROM_BITS["ecp5"] / 1000,
     pixel_bits=1.0,
     control=1150,
 )
@@ -311,7 +311,7 @@ _XC7 = Costs(
     lane_bits=0.86,
     word_bits=7.5,
     mux_bits=1.16,
-    rom_bits=0.038,
+    rom_bits=LUTS_OF_1000_ROM_BITS["xc7"] / 1000,
     pixel_bits=1.0,
     control=720,
 )

@@ -36,7 +36,9 @@ def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:
     whole = (*whole, words_before) if program.taps > 1 else whole
     whole = (*whole, lines_above) if loading.kernel[0] > 1 else whole
     parts = [replace(w, words=words) for w in whole for _, words in parts_of(w.words)]
-    tables = [Memory(bits, words, rom=True) for words, bits in units.memory_tables(macs)]
+    tables = [
+        Memory(bits, words, rom=True, in_blocks=True) for words, bits in units.memory_tables(macs)
+    ]
     return (
         *weight_memory(graph, plan, program.weight_depth),
         *parts,

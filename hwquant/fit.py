@@ -169,7 +169,7 @@ def _weights_that_fit(graph: QuantGraph, near: _Candidate, target: Device) -> fl
 
     def halves(words: int) -> int:
         memories = weight_memory(graph, near.plan, words)
-        return sum(place_memory(target.family, memory).half_brams for memory in memories)
+        return sum(place_memory(target, memory).half_brams for memory in memories)
 
     words = near.program.weight_words
     free = halves(words) - 2 * (near.estimate.brams - target.brams)

@@ -11,9 +11,9 @@ import pytest
 from amaranth.hdl import Fragment
 
 from hwquant import packaged
-from hwquant.block_ram import Memory, parts_of, place_memory
+from hwquant.block_ram import Memory, parts_of, place_memory, ram_style
 from hwquant.config import QuantConfig
-from hwquant.devices import DEVICES, Family, find_device
+from hwquant.devices import DEFAULT_DEVICE, DEVICES, find_device
 from hwquant.emit import emit_unit
 from hwquant.errors import BadInput, DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, estimate
@@ -49,8 +49,9 @@ RECORDED = json.loads((Path(__file__).parent / "measured_cells.json").read_text(
 # MLPerf KWS, whose depthwise layers take three taps a beat
 MEASURED_WITH_TAPS = [
     (Plan(16, 16, 4), "lfe5u-45f", (18600, 15691, 44, 8)),
-    (Plan(16, 16, 4), "xc7a100t", (19115, 16552, 3, 8)),
+    (Plan(16, 16, 4), "xc7a100t", (11281, 15528, 18, 8)),
     (Plan(8, 8, 2), "xc7a100t", (3780, 5941, 12, 4)),
+    (Plan(32, 16, 4), "xc7a35t", (17753, 25655, 32, 8)),
 ]
 
 
@@ -73,30 +74,30 @@ def graph() -> QuantGraph:
 
 # ---------------------------------------------------------------- memories
 
-PLACED: list[tuple[Family, Memory, int, int]] = [
-    # family, memory, halves of block RAM, LUTs: as counted in netlists
-    ("ecp5", Memory(64, 4936, rom=True), 40, 0),
-    ("ecp5", Memory(16, 9216, rom=False), 18, 0),
-    ("ecp5", Memory(21, 32, rom=False), 0, 72),
-    ("ecp5", Memory(84, 64, rom=False), 6, 0),
-    ("ecp5", Memory(1024, 312, rom=True), 58, 0),
-    ("xc7", Memory(16, 6144, rom=False), 6, 0),
-    ("xc7", Memory(16, 9216, rom=False), 9, 0),
-    ("xc7", Memory(42, 32, rom=False), 0, 28),
-    ("xc7", Memory(58, 346, rom=True), 2, 0),
-    ("xc7", Memory(1024, 312, rom=True), 29, 0),
-    ("ice40", Memory(64, 1252, rom=True), 40, 0),
-    ("ice40", Memory(16, 3920, rom=False), 32, 0),
-    ("ice40", Memory(16, 32768, rom=False, in_spram=True), 0, 28),
-    ("gowin", Memory(16, 9216, rom=False), 18, 0),
+PLACED: list[tuple[str, Memory, int, int]] = [
+    # device, memory, halves of block RAM, LUTs: as counted in netlists
+    ("lfe5u-25f", Memory(64, 4936, rom=True), 40, 0),
+    ("lfe5u-25f", Memory(16, 9216, rom=False), 18, 0),
+    ("lfe5u-25f", Memory(21, 32, rom=False), 0, 72),
+    ("lfe5u-25f", Memory(84, 64, rom=False), 6, 0),
+    ("lfe5u-25f", Memory(1024, 312, rom=True), 58, 0),
+    ("xc7a100t", Memory(16, 6144, rom=False), 6, 0),
+    ("xc7a100t", Memory(16, 9216, rom=False), 9, 0),
+    ("xc7a100t", Memory(42, 32, rom=False), 0, 28),
+    ("xc7a100t", Memory(58, 346, rom=True), 2, 0),
+    ("xc7a100t", Memory(1024, 312, rom=True), 29, 0),
+    ("ice40hx8k", Memory(64, 1252, rom=True), 40, 0),
+    ("ice40hx8k", Memory(16, 3920, rom=False), 32, 0),
+    ("ice40up5k", Memory(16, 32768, rom=False, in_spram=True), 0, 28),
+    ("gw2a-18", Memory(16, 9216, rom=False), 18, 0),
 ]
 
 
-@pytest.mark.parametrize(("family", "memory", "halves", "luts"), PLACED)
+@pytest.mark.parametrize(("device", "memory", "halves", "luts"), PLACED)
 def test_memories_take_what_yosys_gives_them(
-    family: Family, memory: Memory, halves: int, luts: int
+    device: str, memory: Memory, halves: int, luts: int
 ) -> None:
-    cells = place_memory(family, memory)
+    cells = place_memory(find_device(device), memory)
     assert (cells.half_brams, cells.luts, cells.rom_bits) == (halves, luts, 0)
 
 
@@ -108,15 +109,31 @@ def test_parts_of_a_memory_need_no_choice_and_no_more_blocks(bits: int, words: i
     assert starts == [sum(size for _, size in parts[:at]) for at in range(len(parts))]
     assert sum(size for _, size in parts) == words
     assert all(start % (1 << (size - 1).bit_length()) == 0 for start, size in parts)
-    placed = [place_memory("ecp5", Memory(bits, size, rom=False)) for _, size in parts]
+    ecp5 = find_device("lfe5u-25f")
+    placed = [place_memory(ecp5, Memory(bits, size, rom=False)) for _, size in parts]
     assert not any(cells.half_brams and cells.mux_bits for cells in placed)
-    whole = place_memory("ecp5", Memory(bits, words, rom=False))
+    whole = place_memory(ecp5, Memory(bits, words, rom=False))
     assert sum(cells.half_brams for cells in placed) <= whole.half_brams
 
 
-def test_a_small_rom_is_left_to_logic() -> None:
-    cells = place_memory("xc7", Memory(116, 173, rom=True))
-    assert (cells.half_brams, cells.rom_bits) == (0, 116 * 173)
+@pytest.mark.parametrize(
+    ("device", "is_logic"),
+    [("xc7a35t", False), ("xc7a100t", True), ("lfe5u-25f", False), ("ice40hx8k", False)],
+)
+def test_a_rom_is_what_the_device_has_more_of(device: str, is_logic: bool) -> None:
+    cells = place_memory(find_device(device), Memory(116, 190, rom=True))
+    assert (cells.half_brams == 0, cells.rom_bits) == (is_logic, 116 * 190 * is_logic)
+    assert bool(ram_style(device, 116, 190)) is not is_logic
+
+
+def test_a_rom_in_blocks_is_never_logic() -> None:
+    for name in DEVICES:
+        cells = place_memory(find_device(name), Memory(8, 65, rom=True, in_blocks=True))
+        assert (cells.half_brams > 0, cells.luts, cells.rom_bits) == (True, 0, 0)
+
+
+def test_without_a_device_a_rom_is_that_of_the_default() -> None:
+    assert ram_style(None, 116, 190) == ram_style(DEFAULT_DEVICE, 116, 190) != {}
 
 
 def test_the_output_buffer_is_as_deep_as_the_gateware_makes_it(graph: QuantGraph) -> None:
@@ -213,6 +230,15 @@ def test_a_larger_device_is_never_slower(graph: QuantGraph) -> None:
     assert cycles == sorted(cycles, reverse=True)
 
 
+def test_weights_lie_in_what_the_device_has_more_of(depthwise: QuantGraph) -> None:
+    program = schedule(
+        depthwise, Plan(16, 16, 4)
+    )  # 232 words, of which yosys would make 9,000 LUTs
+    assert estimate(depthwise, program, "xc7a35t").fits
+    chosen = schedule(depthwise, choose_plan(depthwise, "xc7a35t"))
+    assert chosen.cycles <= program.cycles
+
+
 def test_sizes_that_are_given_are_kept(graph: QuantGraph) -> None:
     chosen = choose_plan(graph, "lfe5u-85f", rows=8, lanes=2)
     assert (chosen.rows, chosen.lanes) == (8, 2)
@@ -261,7 +287,8 @@ def test_what_does_not_fit_says_how_much_of_the_weights_would(shared: Path) -> N
 
 
 def blocks_of(graph: QuantGraph, plan: Plan, words: int) -> int:
-    placed = [place_memory("ecp5", memory) for memory in weight_memory(graph, plan, words)]
+    ecp5 = find_device("lfe5u-25f")
+    placed = [place_memory(ecp5, memory) for memory in weight_memory(graph, plan, words)]
     return sum(cells.half_brams for cells in placed) // 2
 
 

@@ -18,13 +18,13 @@ from hwquant.commands.options import (
     model_argument,
     quant_options,
 )
+from hwquant.devices import DEFAULT_DEVICE
 from hwquant.emit import emit
 from hwquant.errors import BadInput
 from hwquant.fit import choose_plan
 from hwquant.ir import QuantGraph
 from hwquant.plan import Plan, Products, Weights, with_stream
 
-DEFAULT_DEVICE = "lfe5u-25f"  # of estimates and synthesis, where none is named
 _ROWS = _COLS = 16
 _LANES = 4
 

@@ -6,9 +6,8 @@ import click
 
 from hwquant import report, toolchain
 from hwquant.commands import tables, terminal
-from hwquant.commands.gen import DEFAULT_DEVICE
 from hwquant.commands.options import directory_argument, json_option
-from hwquant.devices import BLOCK_DEVICES
+from hwquant.devices import BLOCK_DEVICES, DEFAULT_DEVICE
 from hwquant.errors import BadInput
 from hwquant.nextpnr import nextpnr_version
 from hwquant.synth import place_and_route, routable, synthesize, write_bitstream

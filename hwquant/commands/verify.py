@@ -6,9 +6,9 @@ import click
 
 from hwquant import golden, model_file, packaged, report
 from hwquant.commands import networks, tables, terminal
-from hwquant.commands.gen import DEFAULT_DEVICE
 from hwquant.commands.options import data_option, directory_argument, json_option, limit_option
 from hwquant.dataset import Dataset
+from hwquant.devices import DEFAULT_DEVICE
 from hwquant.errors import BadInput, MissingTool, VerificationError
 from hwquant.ir import IntArray, QuantGraph
 

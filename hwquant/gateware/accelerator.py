@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.block_products import block_levels
-from hwquant.devices import find_device
+from hwquant.devices import DEFAULT_DEVICE, find_device
 from hwquant.gateware.activation_memory import ActivationMemory
 from hwquant.gateware.block_array import BlockArray, level_digits
 from hwquant.gateware.component import Component
@@ -65,7 +65,7 @@ def weight_digits(graph: QuantGraph, plan: Plan) -> tuple[int, ...]:
 
 def lut_inputs(plan: Plan) -> int:
     """Return the inputs of the LUTs that products are cut for: 4 if no device is named."""
-    return 4 if plan.device is None else find_device(plan.device).lut_inputs
+    return find_device(plan.device or DEFAULT_DEVICE).lut_inputs
 
 
 class Accelerator(Component):
@@ -232,6 +232,7 @@ class Accelerator(Component):
                 max(2, schedule.weight_words),
                 delayed(m, address, MEMORY_DELAY - READ_DELAY, "weight_address"),
                 init=weight_words(self._graph, schedule, weight_digits),
+                device=schedule.plan.device,
             )
         m.submodules["weight_buffer"] = buffer = self._buffer
         wiring.connect(m, wiring.flipped(self.weights), buffer.i)

@@ -6,7 +6,7 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory
 
-from hwquant.block_ram import parts_of
+from hwquant.block_ram import parts_of, ram_style
 from hwquant.gateware.delay import delayed
 
 # to yosys: no need to keep apart, with a comparison and a choice behind each read, what was there
@@ -23,11 +23,13 @@ def add_memory(
     *,
     init: Sequence[int] = (),
     write: tuple[Value, Value, Value] | None = None,
+    device: str | None = None,
 ) -> Value:
     """Add a memory of ``depth`` words and return the word at ``address``, ``READ_DELAY`` later.
 
-    ``write`` is a port: enable, address, word. The parts' registers stand before the choice among
-    them, which yosys would otherwise put right behind the block RAMs.
+    ``write`` is a port: enable, address, word; without it, what ``device`` has more of says whether
+    a part is block RAM or logic. The parts' registers stand before the choice among them, which
+    yosys would otherwise put right behind the block RAMs.
     """
     parts = parts_of(depth)
     choice: Value = Const(0, 0)
@@ -37,7 +39,7 @@ def add_memory(
             shape=unsigned(bits),
             depth=max(2, words),
             init=init[start : start + words],
-            attrs={} if write is None else _NO_COLLISIONS,
+            attrs=ram_style(device, bits, words) if write is None else _NO_COLLISIONS,
         )
         m.submodules[label] = store
         port = store.read_port(domain="sync")

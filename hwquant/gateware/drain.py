@@ -222,7 +222,10 @@ class Drain(Component):
                 m.d.sync += address.eq(address + 1)
         parameters = Signal(layout)
         depth = max(2, len(words))
-        word = add_memory(m, "parameter_memory", layout.size, depth, address, init=words)
+        device = self._schedule.plan.device
+        word = add_memory(
+            m, "parameter_memory", layout.size, depth, address, init=words, device=device
+        )
         m.d.comb += parameters.eq(word)
         return parameters
 

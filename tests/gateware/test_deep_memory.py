@@ -1,20 +1,28 @@
 """A memory in parts is one memory: every word, two cycles after its address."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out
 
+from hwquant.block_ram import Memory, parts_of, place_memory
+from hwquant.devices import find_device
+from hwquant.emit import emit_unit
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
+from hwquant.synth import synthesize
 from tests.gateware_bench import run_unit
 
 BITS = 6
 
 
 class Store(Component):
-    def __init__(self, depth: int, init: list[int], *, is_rom: bool) -> None:
-        self._depth, self._init, self._is_rom = depth, init, is_rom
+    def __init__(
+        self, depth: int, init: list[int], *, is_rom: bool, device: str | None = None
+    ) -> None:
+        self._depth, self._init, self._is_rom, self._device = depth, init, is_rom, device
         address = range(max(2, depth))
         super().__init__(
             {
@@ -29,7 +37,8 @@ class Store(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         write = None if self._is_rom else (self.enable, self.write_address, self.write_word)
-        word = add_memory(m, "store", BITS, self._depth, self.address, init=self._init, write=write)
+        given = {"init": self._init, "write": write, "device": self._device}
+        word = add_memory(m, "store", BITS, self._depth, self.address, **given)
         m.d.comb += self.word.eq(word)
         return m
 
@@ -60,3 +69,16 @@ def test_words_are_written_where_they_belong(depth: int) -> None:
         inputs.append({"enable": 0, "address": at})
     read = run_unit(Store(depth, [], is_rom=False), inputs, "word", READ_DELAY)
     assert read[depth:] == words
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize("depth", [80, 1200])
+@pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40hx8k", "gw2a-18"])
+def test_yosys_makes_a_rom_of_what_was_chosen(device: str, depth: int, tmp_path: Path) -> None:
+    init = np.random.default_rng(depth).integers(0, 1 << BITS, depth).tolist()
+    emit_unit(Store(depth, init, is_rom=True, device=device), tmp_path)
+    parts = [Memory(BITS, words, rom=True) for _, words in parts_of(depth)]
+    target = find_device(device)
+    halves = sum(place_memory(target, part).half_brams for part in parts)
+    assert (halves > 0) == (depth > 80)
+    assert synthesize(tmp_path, device).design.brams == -(-halves // 2)

@@ -124,6 +124,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [11:0] write_1__address;
   reg write_1__enable;
   reg [31:0] write_1__word;
+  (* ram_style = "block" *)
   reg [127:0] weights [631:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
   reg [127:0] _29_;

@@ -134,6 +134,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
+  (* ram_style = "block" *)
   reg [63:0] weights [1023:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
   reg [63:0] _43_;
@@ -141,6 +142,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     _43_ <= weights[weight_address_0[9:0]];
   end
   assign port__data = _43_;
+  (* ram_style = "block" *)
   reg [63:0] weights_1 [251:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
   reg [63:0] _44_;
@@ -999,6 +1001,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire signed [20:0] \value$129 ;
   wire signed [20:0] \value$130 ;
   wire signed [20:0] \value$132 ;
+  (* ram_style = "block" *)
   reg [121:0] parameter_memory [88:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [121:0] _252_;

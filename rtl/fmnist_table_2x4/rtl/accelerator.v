@@ -133,6 +133,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [12:0] write_1__address;
   reg write_1__enable;
   reg [15:0] write_1__word;
+  (* ram_style = "block" *)
   reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
   reg [31:0] _40_;
@@ -140,6 +141,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     _40_ <= weights[weight_address_0[10:0]];
   end
   assign port__data = _40_;
+  (* ram_style = "block" *)
   reg [31:0] weights_1 [455:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
   reg [31:0] _41_;
@@ -991,6 +993,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire signed [20:0] value;
   wire signed [20:0] \value$120 ;
   wire signed [20:0] \value$122 ;
+  (* ram_style = "block" *)
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
   reg [57:0] _272_;
