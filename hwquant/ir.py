@@ -30,6 +30,7 @@ from hwquant.ir_tensor import Layout as Layout
 from hwquant.ir_tensor import PowerNewton as PowerNewton
 from hwquant.ir_tensor import PowerPade as PowerPade
 from hwquant.ir_tensor import PowerTable as PowerTable
+from hwquant.ir_tensor import Slopes as Slopes
 from hwquant.ir_tensor import Thresholds as Thresholds
 from hwquant.ir_tensor import Window as Window
 from hwquant.provenance import Provenance

@@ -27,6 +27,7 @@ MAX_TERMS = 4  # of a polynomial: a cubic
 MAX_TERM_BITS = 32  # of a coefficient; products of 34 bits by 20 fit int64
 QUOTIENT_SAMPLES_BITS = 8  # of x at which a quotient is bounded
 MAX_ROOT = 4  # X = x**3 has 60 bits at most and fits int64
+MAX_SLOPE_BITS = 8  # and of what they multiply: a product in LUTs
 MAX_ITERATIONS = 4  # enough for int32, says the paper
 
 
@@ -146,15 +147,48 @@ class _Guess:
 
 
 @dataclass(frozen=True)
+class Slopes:
+    """How the rank at which a window begins rises in segment g: by ``values[g] * x >> shift``.
+
+    x is how much of the segment lies below u, a fraction of ``offset_bits`` bits, rounded down.
+    ``bits`` hold every value.
+    """
+
+    values: tuple[int, ...]
+    bits: int
+    offset_bits: int
+    shift: int
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("bits", self.bits, 1, MAX_SLOPE_BITS),
+            ("offset_bits", self.offset_bits, 1, MAX_SLOPE_BITS),
+            ("shift", self.shift, 0, 2 * MAX_SLOPE_BITS),
+        ):
+            if not low <= value <= high:
+                raise BadInput(f"Slopes: {name}={value}; permitted {low}..{high}")
+        top = (1 << self.bits) - 1
+        if any(not 0 <= value <= top for value in self.values):
+            raise BadInput(f"Slopes: values={self.values}; permitted 0..{top}")
+
+    def largest_rise(self, guess: int, shift: int) -> int:
+        """Return the rise at the end of segment ``guess``, which has ``2**shift`` values."""
+        x = (1 << self.offset_bits) - (1 << max(self.offset_bits - shift, 0))
+        return self.values[guess] * x >> self.shift
+
+
+@dataclass(frozen=True)
 class PowerTable(_Guess):
     """The guess is the number of a segment.
 
     With r the first range for which ``u < 2**(index_bits + shifts[r])``, the segment is
     ``r << index_bits | u >> shifts[r]``: a range has ``2**index_bits`` segments, all of one length.
+    With ``slopes`` the rank at which the window begins rises within a segment.
     """
 
     index_bits: int
     shifts: tuple[int, ...]
+    slopes: Slopes | None = None
 
     def __post_init__(self) -> None:
         widest = self.value_bits - self.index_bits
@@ -169,6 +203,22 @@ class PowerTable(_Guess):
                 f"increasing, {widest} the last"
             )
         self._check(len(self.shifts) << self.index_bits)
+        if self.slopes is not None:
+            self._check_slopes(self.slopes)
+
+    def _check_slopes(self, slopes: Slopes) -> None:
+        ranks = self.window.ranks
+        if len(slopes.values) != len(ranks):
+            raise BadInput(
+                f"PowerTable: {len(slopes.values)} slopes; permitted {len(ranks)}, one a guess"
+            )
+        top = len(self.codes) - (1 << self.window.stages)
+        for guess, rank in enumerate(ranks):
+            last = rank + slopes.largest_rise(guess, self.shifts[guess >> self.index_bits])
+            if last > top:
+                raise BadInput(
+                    f"PowerTable: ranks of segment {guess} rise to {last}; permitted 0..{top}"
+                )
 
 
 def horner(terms: Sequence[int], x: X, x_bits: int) -> X:

@@ -46,6 +46,7 @@ PARALLEL_THRESHOLDS = 6  # of a staircase, all compared at once; more are search
 PARALLEL_DELAY = 2  # value -> comparisons -> their number
 SATURATE_DELAY = 2  # of a unit that guesses: below, then above
 SEGMENT_DELAY = 1
+SLOPE_DELAY = 2  # slope and offset -> rank: product, sum
 READ_DELAY = 2  # guess -> rank, rank -> threshold
 COMPARE_DELAY = 2  # rank and threshold -> next rank: comparison, sum
 HORNER_DELAY = 2  # a coefficient of a polynomial: product, sum
@@ -183,8 +184,8 @@ def activation_delay(activation: Staircase) -> int:
             return PARALLEL_DELAY if is_parallel(activation) else 1 + comparators(activation)
         case PowerTable() | PowerPade() | PowerNewton():
             window = activation.window
-            search = READ_DELAY + window.stages * (READ_DELAY + COMPARE_DELAY)
-            return SATURATE_DELAY + guess_delay(activation) + search
+            search = window.stages * (READ_DELAY + COMPARE_DELAY)
+            return SATURATE_DELAY + rank_delay(activation) + search
         case Saturate():
             return 1
         case _:
@@ -220,6 +221,12 @@ def guess_delay(activation: Guess) -> int:
             )
         case _:
             assert_never(activation)
+
+
+def rank_delay(activation: Guess) -> int:
+    """Cycles from a saturated value to the rank at which its comparisons begin."""
+    has_slopes = isinstance(activation, PowerTable) and activation.slopes is not None
+    return guess_delay(activation) + READ_DELAY + (SLOPE_DELAY if has_slopes else 0)
 
 
 def newton_quotient_bits(record: PowerNewton) -> int:

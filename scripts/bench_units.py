@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -45,8 +44,8 @@ class Tree(Component):
         return m
 
 
-def oracle(name: str, bits: int) -> Thresholds:
-    book = activation_codebook(Grid("power", 0.55, 2**bits - 1), 1, 0)
+def oracle(name: str, bits: int, exponent: float = 0.55) -> Thresholds:
+    book = activation_codebook(Grid("power", exponent, 2**bits - 1), 1, 0)
     if name == "ReLU":
         return activation.thresholds(book, bits)
     zero = bounds(Silu())[0]
@@ -58,7 +57,8 @@ def price(unit: Component, folder: Path, seeds: int) -> list[str]:
     words = [word for file in files for word in (folder / "rtl" / file).read_text().split()]
     cells = [f"{sum(map(len, words)) / 256:.1f}"]
     for found in (synthesize(folder, device).design for device in DEVICES.values()):
-        cells.append(" / ".join(map(str, astuple(found))))
+        counts = (found.luts, found.carries, found.ffs, found.brams, found.dsps)
+        cells.append(" / ".join(map(str, counts)))
     if seeds:
         found = place_and_route(folder, DEVICES["ECP5"], range(1, seeds + 1))
         cells.append(f"{found.fmax_mhz:.0f}")

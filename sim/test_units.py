@@ -9,7 +9,7 @@ import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib.wiring import In, Out
 
-from hwquant.activation import FULL_SCALE, Kind, fit, function_thresholds, thresholds
+from hwquant.activation import FULL_SCALE, fit, function_thresholds, thresholds
 from hwquant.cosim import CELL_OPTIONS, WAIVED, models_of
 from hwquant.float_graph import Silu
 from hwquant.functions import bounds
@@ -23,13 +23,13 @@ from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
 from hwquant.synth import synthesize
 from hwquant.toolchain import run_tool, verilator_env, verilog_from_rtlil
+from tests.forms import FORMS, Form, fitted
 from tests.gateware.test_power_activation import sabotaged
 
 pytestmark = [pytest.mark.cosim, pytest.mark.slow]
 
 VALUE_BITS = 18
 BITS = range(2, 9)
-KINDS: list[Kind] = ["thresholds", "table", "pade", "newton"]
 EXPONENTS = (0.3, 0.55, 0.8)
 
 BENCH = """
@@ -108,9 +108,9 @@ def simulated(records: list[Activation], folder: Path, device: str | None = None
     return read.reshape(1 << VALUE_BITS, -1)[:, : len(records)]
 
 
-def assert_equal(oracles: list[Thresholds], kind: Kind, folder: Path) -> None:
+def assert_equal(oracles: list[Thresholds], kind: Form, folder: Path) -> None:
     """Assert that the units equal golden, and golden the oracle, for every value."""
-    records = [fit([oracle], kind)[0] for oracle in oracles]
+    records = [fitted([oracle], kind)[0] for oracle in oracles]
     values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
     got = simulated(records, folder)
     for at, (record, oracle) in enumerate(zip(records, oracles, strict=True)):
@@ -120,22 +120,22 @@ def assert_equal(oracles: list[Thresholds], kind: Kind, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_units_of_relu_equal_golden_for_all_values(
-    kind: Kind, exponent: float, tmp_path: Path
+    kind: Form, exponent: float, tmp_path: Path
 ) -> None:
     assert_equal([of_relu(exponent, bits) for bits in BITS], kind, tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_units_of_silu_equal_golden_for_all_values(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", FORMS)
+def test_units_of_silu_equal_golden_for_all_values(kind: Form, tmp_path: Path) -> None:
     assert_equal([of_silu(bits) for bits in BITS], kind, tmp_path)
 
 
 def test_a_sabotaged_unit_of_any_kind_is_seen(tmp_path: Path) -> None:
     """Thresholds of 2 bits too, which are compared all at once."""
     oracles = {bits: (of_relu(0.55, bits), of_silu(bits)) for bits in (2, 4)}
-    records = [fit([oracle], kind)[0] for oracle in oracles[4] for kind in KINDS]
+    records = [fitted([oracle], kind)[0] for oracle in oracles[4] for kind in FORMS]
     records += oracles[2]
     changed = [sabotaged(record) for record in records]
     got = simulated(changed, tmp_path)
@@ -160,11 +160,11 @@ def test_one_changed_threshold_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["lfe5u-25f", "xc7a35t", "ice40hx8k"])
 def test_netlists_of_units_equal_golden_and_wrong_ones_do_not(device: str, tmp_path: Path) -> None:
     """Of 4 bits, thresholds of 2, and of 8 tables in block RAM, of which yosys has no xc7 model."""
-    records = [fit([of_relu(0.55, 4)], kind)[0] for kind in KINDS]
-    assert len(set(map(type, records))) == len(KINDS)
+    records = [fitted([of_relu(0.55, 4)], kind)[0] for kind in FORMS]
+    assert len(set(records)) == len(FORMS)
     records.append(of_relu(0.55, 2))
     if device != "xc7a35t":
-        records += fit([of_relu(0.55, 8)], "table")
+        records += [fitted([of_relu(0.55, 8)], kind)[0] for kind in ("table", "slopes")]
     changed = [sabotaged(record) for record in records]
     got = simulated([*records, *changed], tmp_path, device)
     values = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)

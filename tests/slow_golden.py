@@ -81,7 +81,8 @@ def activate(activation: Staircase, v: int) -> int:
         case PowerTable() | PowerPade() | PowerNewton():
             u = min(max(v - activation.low, 0), 2**activation.value_bits - 1)
             window = activation.window
-            rank = window.ranks[min(guess(activation, u), len(window.ranks) - 1)]
+            guessed = min(guess(activation, u), len(window.ranks) - 1)
+            rank = window.ranks[guessed] + rise(activation, guessed, u)
             for stage in range(window.stages - 1, -1, -1):
                 if window.steps.thresholds[rank + 2**stage - 1] <= u + activation.low:
                     rank += 2**stage
@@ -111,6 +112,15 @@ def guess(record: Guess, u: int) -> int:
             for _ in range(record.iterations):
                 y = ((n - 1) * y + given // y ** (n - 1)) // n
             return y
+
+
+def rise(record: Guess, segment: int, u: int) -> int:
+    """Section 4, of a table with slopes."""
+    if not isinstance(record, PowerTable) or record.slopes is None:
+        return 0
+    size = 2 ** record.shifts[segment // 2**record.index_bits]
+    x = u % size * 2**record.slopes.offset_bits // size
+    return record.slopes.values[segment] * x // 2**record.slopes.shift
 
 
 def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> IntArray:

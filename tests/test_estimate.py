@@ -21,7 +21,7 @@ from hwquant.estimate_blocks import memories, unit_dsps, weight_memory
 from hwquant.fit import choose_plan
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create
-from hwquant.ir import PowerPade, QuantGraph, Thresholds, Window
+from hwquant.ir import Guess, PowerPade, PowerTable, QuantGraph, Slopes, Thresholds, Window
 from hwquant.onnx_import import load
 from hwquant.plan import Plan
 from hwquant.quantize import quantize
@@ -339,7 +339,9 @@ def quotient(numerator: tuple[int, ...], denominator: tuple[int, ...]) -> PowerP
     return PowerPade(0, 17, window, 1, numerator, denominator, 24)
 
 
-QUOTIENTS = {
+SLOPES = Slopes((255, 7, 90, 101, 254, 33, 0, 129), 8, 8, 14)
+PRODUCTS: dict[str, list[Guess]] = {
+    "slopes": [PowerTable(0, 17, Window((0, 0, 1, 1, 1, 1, 1, 1), 0, STEPS), 3, (14,), SLOPES)],
     "narrow": [quotient((559, 883, 662), (63076, 41841))],
     "wide": [quotient((5343746, 8050700, 4224049), (36845, 47628))],
     "chosen": [quotient((75230, 1 << 18), (40, 64)), quotient((1, 401_257), (9, 2**17 - 1))],
@@ -349,9 +351,9 @@ QUOTIENTS = {
 
 @pytest.mark.synth
 @pytest.mark.parametrize("device", ["xc7a35t", "lfe5u-25f", "ice40up5k", "gw2a-18"])
-@pytest.mark.parametrize("records", QUOTIENTS.values(), ids=QUOTIENTS)
-def test_dsp_blocks_of_a_quotient_are_those_of_its_netlist(
-    records: list[PowerPade], device: str, tmp_path: Path
+@pytest.mark.parametrize("records", PRODUCTS.values(), ids=PRODUCTS)
+def test_dsp_blocks_of_a_unit_are_those_of_its_netlist(
+    records: list[Guess], device: str, tmp_path: Path
 ) -> None:
     emit_unit(create(records, 20, 3), tmp_path)
     found = synthesize(tmp_path, device).design.dsps

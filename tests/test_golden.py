@@ -24,6 +24,7 @@ from hwquant.ir import (
     ProductTable,
     QuantGraph,
     Residual,
+    Slopes,
     Tensor,
     Thresholds,
     Window,
@@ -85,6 +86,7 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
                 seen.update({f"{source.kind}, padded"} if pads else ())
                 seen.add(f"{len(layer.weights)} times {parts}")
                 seen.add(type(layer.activation).__name__)
+                seen.update({"slopes"} if getattr(layer.activation, "slopes", None) else ())
                 seen.add("shared" if layer.shared else "own weights")
                 seen.update({"stride"} if max(layer.stride) > 1 else ())
                 seen.update({"lopsided pads"} if layer.pads[:2] != layer.pads[2:] else ())
@@ -93,7 +95,7 @@ def test_random_graphs_have_every_kind_of_thing() -> None:
                     seen.update({"skip offset"} if layer.residual.channel_offset else ())
     assert seen >= {
         *("ProductTable", "LevelTables", "Thresholds", "NoneType"),
-        *("PowerTable", "PowerPade", "PowerNewton"),
+        *("PowerTable", "PowerPade", "PowerNewton", "slopes"),
         *("shared", "own weights", "lopsided pads", "2 digits, detailed, padded"),
         *(f"{role} of {kind}" for role in ROLES for kind in KINDS),
         *("1 times 1", "1 times 2", "2 times 1", "2 times 2"),
@@ -288,6 +290,13 @@ def test_segments_of_a_table_are_long_where_ranges_are() -> None:
 def test_a_comparison_makes_a_table_exact() -> None:
     table = PowerTable(0, 4, Window((0, 1, 2, 2), 1, STEPS), 2, (2,))
     assert codes([-9, 1, 2, 4, 5, 8, 9, 99], table) == [1, 1, 0, 0, 2, 2, 3, 3]
+
+
+def test_a_rank_rises_within_a_segment() -> None:
+    """By x >> 1: x is 0 and 2 in segments of two values, 2, 2, 3, 3 in the half of eight."""
+    window, slopes = Window((0, 1, 1, 3), 0, STEPS), Slopes((1, 1, 1, 0), 1, 2, 1)
+    table = PowerTable(0, 4, window, 1, (1, 3), slopes)
+    assert codes([-1, 0, 1, 2, 3, 4, 7, 8, 15], table) == [1, 1, 0, 0, 2, 2, 2, 3, 3]
 
 
 def test_a_quotient_by_hand() -> None:

@@ -6,7 +6,8 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from hwquant.activation.cost import cost
+from hwquant.activation.cost import cost, table_cost
+from hwquant.activation.linear import fit_linear
 from hwquant.activation.newton import fit_newton
 from hwquant.activation.pade import fit_pade
 from hwquant.activation.table import fit_table
@@ -81,7 +82,8 @@ def _fit(given: Sequence[Domain], kind: Kind) -> list[Activation]:
         case "thresholds":
             return [*exact]
         case "table":
-            return [*fit_table(given)]
+            constant, linear = fit_table(given), fit_linear(given)
+            return [*min(constant, linear or constant, key=table_cost)]
         case "pade":
             return [*(fit_pade(given) or exact)]
         case "newton":

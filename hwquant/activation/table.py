@@ -1,11 +1,11 @@
-"""Segments: as many comparisons after them as make the unit smallest."""
+"""Segments of one rank each: as many comparisons after them as make the unit smallest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hwquant.activation.cost import cost
+from hwquant.activation.cost import table_cost
 from hwquant.activation.window import Domain, spread
 from hwquant.ir import IntArray, PowerTable
 
@@ -27,21 +27,30 @@ def fit_table(given: Sequence[Domain]) -> list[PowerTable]:
         for index_bits in range(min(given[0].value_bits, MAX_INDEX_BITS) + 1):
             if (1 << stages) - 1 > most:
                 continue
-            shifts = _shifts(given, index_bits, stages)
+            shifts = longest_segments(
+                given[0].value_bits,
+                index_bits,
+                lambda shift: max(_bad_end(domain, shift, stages) for domain in given),
+            )
             if shifts:
                 found = [_table(d, _Shape(index_bits, shifts, stages)) for d in given]
-                if not best or sum(map(cost, found)) < sum(map(cost, best)):
+                if not best or table_cost(found) < table_cost(best):
                     best = found
     if not best:
         raise AssertionError("one segment a value is exact")
     return best
 
 
-def _shifts(given: Sequence[Domain], index_bits: int, stages: int) -> tuple[int, ...]:
-    """Choose the longest segments whose ranks ``stages`` comparisons serve, from the top down."""
-    shift = given[0].value_bits - index_bits
+def longest_segments(
+    value_bits: int, index_bits: int, bad_end: Callable[[int], int]
+) -> tuple[int, ...]:
+    """Choose the longest segments that serve, from the top down, or none.
+
+    From the u that ``bad_end`` says, all segments of ``2**shift`` values serve.
+    """
+    shift = value_bits - index_bits
     shifts = [shift]
-    while (begin := max(_bad_end(domain, shift, stages) for domain in given)) > 0:
+    while (begin := bad_end(shift)) > 0:
         lower = max((begin - 1).bit_length() - index_bits, 0)
         if lower >= shift:
             return ()

@@ -20,13 +20,46 @@ def segment(m: Module, record: PowerTable, u: Value) -> Value:
     """
     guess = Signal((len(record.window.ranks) - 1).bit_length(), name="segment", reset_less=True)
     bits = record.index_bits
-    choice: Value = Const(0)
-    for at, shift in enumerate(record.shifts):
-        number = Cat(u[shift : shift + bits], Const(at, len(guess) - bits))
-        above = u[bits + record.shifts[at - 1] :].any() if at else Const(1)
-        choice = Mux(above, number, choice)
-    m.d.sync += guess.eq(choice)
+    numbers = [
+        Cat(u[shift : shift + bits], Const(at, len(guess) - bits))
+        for at, shift in enumerate(record.shifts)
+    ]
+    m.d.sync += guess.eq(_of_range(record, u, numbers))
     return guess
+
+
+def offset(m: Module, record: PowerTable, bits: int, u: Value) -> Value:
+    """Return the highest ``bits`` of where in its segment ``u`` lies, a cycle later."""
+    found = Signal(bits, name="offset", reset_less=True)
+    offsets = [
+        Cat(Const(0, max(bits - shift, 0)), u[max(shift - bits, 0) : shift])
+        for shift in record.shifts
+    ]
+    m.d.sync += found.eq(_of_range(record, u, offsets))
+    return found
+
+
+def _of_range(record: PowerTable, u: Value, values: Sequence[Value]) -> Value:
+    """Choose the value of the range in which ``u`` lies."""
+    choice: Value = Const(0)
+    for at, value in enumerate(values):
+        above = u[record.index_bits + record.shifts[at - 1] :].any() if at else Const(1)
+        choice = Mux(above, value, choice)
+    return choice
+
+
+def risen(m: Module, rank: Value, slope: Value, x: Value, shift: int) -> Value:
+    """Return ``rank + (slope * x >> shift)`` after two registers: of the product, of the sum.
+
+    The product is a sum of shifted x, or yosys spends a multiplier block on these few bits.
+    """
+    product = Signal(len(slope) + len(x), name="rise", reset_less=True)
+    total: Value = Const(0)
+    for at, bit in enumerate(slope):
+        total = total + ((x & bit.replicate(len(x))) << at)
+    result = Signal.like(rank, name="risen", reset_less=True)
+    m.d.sync += [product.eq(total), result.eq(delayed(m, rank, 1, "level") + (product >> shift))]
+    return result
 
 
 def quotient(m: Module, records: Sequence[PowerPade], u: Value, select: Value | None) -> Value:

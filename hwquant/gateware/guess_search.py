@@ -7,10 +7,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
-from hwquant.gateware.guess import quotient, root, segment
+from hwquant.gateware.guess import offset, quotient, risen, root, segment
 from hwquant.gateware.unit_data import Rom, chosen, decode, joined, unit_ports
 from hwquant.ir import Guess, PowerNewton, PowerPade, PowerTable
-from hwquant.plan import COMPARE_DELAY, READ_DELAY, guess_delay
+from hwquant.plan import COMPARE_DELAY, READ_DELAY, rank_delay
 
 
 class GuessSearch(Component):
@@ -36,15 +36,10 @@ class GuessSearch(Component):
         records = self._records
         select = self.select if len(records) > 1 else None
         u = self._saturated(m, select)
-        guess = self._guess(m, u, select)
         rank_bits = max(len(record.codes) - 1 for record in records).bit_length()
-        window = records[0].window
-        ahead = (1 << window.stages >> 1) - 1  # of the first threshold to compare with
-        ranks = joined([[k + max(ahead, 0) for k in r.window.ranks] for r in records], len(guess))
-        index = guess if select is None else Cat(guess, select)
-        rank = Rom(m, "ranks", ranks, rank_bits).read(index)
-        u = delayed(m, u, guess_delay(records[0]) + READ_DELAY, "u")
-        if window.stages:
+        rank = self._rank(m, u, rank_bits, select)
+        u = delayed(m, u, rank_delay(records[0]), "u")
+        if records[0].window.stages:
             rank = self._compared(m, u, rank, rank_bits, select)
         m.d.comb += self.code.eq(decode(records, rank, select, len(self.code)))
         return m
@@ -72,6 +67,26 @@ class GuessSearch(Component):
         with m.If(over):
             m.d.sync += u.eq(~0)
         return u
+
+    def _rank(self, m: Module, u: Value, rank_bits: int, select: Value | None) -> Value:
+        """Return where the comparisons begin: the rank and what the first threshold is ahead."""
+        records = self._records
+        guess = self._guess(m, u, select)
+        ahead = max((1 << records[0].window.stages >> 1) - 1, 0)
+        words = [[k + ahead for k in record.window.ranks] for record in records]
+        index = guess if select is None else Cat(guess, select)
+        tables = [record for record in records if isinstance(record, PowerTable)]
+        slopes = [table.slopes for table in tables if table.slopes is not None]
+        if not slopes:
+            return Rom(m, "ranks", joined(words, len(guess)), rank_bits).read(index)
+        words = [
+            [rank | slope << rank_bits for rank, slope in zip(ranks, own.values, strict=True)]
+            for ranks, own in zip(words, slopes, strict=True)
+        ]
+        width = rank_bits + slopes[0].bits
+        word = Rom(m, "ranks", joined(words, len(guess)), width).read(index)
+        x = delayed(m, offset(m, tables[0], slopes[0].offset_bits, u), READ_DELAY, "offset")
+        return risen(m, word[:rank_bits], word[rank_bits:], x, slopes[0].shift)
 
     def _guess(self, m: Module, u: Value, select: Value | None) -> Value:
         record = self._records[0]

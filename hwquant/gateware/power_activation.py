@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import assert_never
 
-from hwquant.activation.cost import LOGIC_BITS, factors, tables
+from hwquant.activation.cost import LOGIC_BITS, factors, registers, unit_tables
 from hwquant.gateware.component import Component
 from hwquant.gateware.guess_search import GuessSearch
 from hwquant.gateware.multiply import limbs
@@ -18,7 +18,7 @@ from hwquant.ir import (
     Saturate,
     Thresholds,
 )
-from hwquant.plan import activation_delay, is_parallel, log2_ceil
+from hwquant.plan import is_parallel, log2_ceil
 
 
 def create(records: Sequence[Activation], value_bits: int, code_bits: int) -> Component:
@@ -47,6 +47,8 @@ def activation_units(layers: Sequence[MacLayer]) -> list[list[Activation]]:
                 kind = (is_parallel(it), log2_ceil(len(it.codes)))
             case PowerTable() as it:
                 kind = ("table", it.value_bits, it.index_bits, it.shifts, it.window.stages)
+                if it.slopes is not None:
+                    kind += (it.slopes.bits, it.slopes.offset_bits, it.slopes.shift)
             case PowerPade() as it:
                 terms = (len(it.numerator), len(it.denominator))
                 kind = ("pade", it.value_bits, it.drop, *terms, it.guess_bits)
@@ -66,20 +68,19 @@ def activation_units(layers: Sequence[MacLayer]) -> list[list[Activation]]:
 
 def logic_tables(records: Sequence[Activation]) -> list[tuple[int, int]]:
     """Words and bits of the tables behind a unit's guesses that become logic."""
-    return [(words, bits) for words, bits in _tables(records) if words * bits <= LOGIC_BITS]
+    return [(words, bits) for words, bits in unit_tables(records) if words * bits <= LOGIC_BITS]
 
 
 def memory_tables(layers: Sequence[MacLayer]) -> list[tuple[int, int]]:
     """Words and bits of the memories in the units of one lane."""
-    units = [_tables(records) for records in activation_units(layers)]
+    units = [unit_tables(records) for records in activation_units(layers)]
     return [(words, bits) for unit in units for words, bits in unit if words * bits > LOGIC_BITS]
 
 
 def guess_registers(layers: Sequence[MacLayer]) -> int:
-    """Flip-flops of the units of one lane that guess: value and rank, in every cycle."""
+    """Flip-flops of the units of one lane that guess."""
     units = (records[0] for records in activation_units(layers))
-    guesses = [unit for unit in units if not isinstance(unit, Thresholds)]
-    return sum(activation_delay(g) * (g.value_bits + log2_ceil(len(g.codes))) for g in guesses)
+    return sum(registers(unit) for unit in units if not isinstance(unit, Thresholds))
 
 
 def multipliers(records: Sequence[Activation]) -> list[tuple[int, int, bool]]:
@@ -103,14 +104,3 @@ def multipliers(records: Sequence[Activation]) -> list[tuple[int, int, bool]]:
                 if not is_constant or is_signed or held.bit_count() > 1:  # else a shift
                     found.append((bits, x_bits + is_top, is_top))
     return found
-
-
-def _tables(records: Sequence[Activation]) -> list[tuple[int, int]]:
-    """Words and bits of the tables behind a unit's guesses, the records' one after the other."""
-    windows = [tables(r.window) for r in records if not isinstance(r, Thresholds)]
-    made: list[tuple[int, int]] = []
-    for alike in zip(*windows, strict=True):
-        size = 1 << log2_ceil(max(words for words, _ in alike))
-        words = alike[0][0] if len(alike) == 1 else len(alike) * size
-        made.append((words, max(bits for _, bits in alike)))
-    return made

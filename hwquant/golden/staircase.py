@@ -13,6 +13,7 @@ from hwquant.ir import (
     PowerPade,
     PowerTable,
     Saturate,
+    Slopes,
     Staircase,
     Thresholds,
 )
@@ -69,6 +70,8 @@ def _guessed(record: Guess) -> Integers:
             assert_never(record)
     window = record.window
     ranks = np.array(window.ranks)[guesses]
+    if isinstance(record, PowerTable) and record.slopes is not None:
+        ranks += _rise(record, record.slopes, guesses, u)
     thresholds = np.array(window.steps.thresholds)
     for stage in reversed(range(window.stages)):
         reached = thresholds[ranks + (1 << stage) - 1] <= u + record.low
@@ -80,6 +83,12 @@ def _segment(record: PowerTable, u: IntArray) -> IntArray:
     ends = [1 << (record.index_bits + shift) for shift in record.shifts]
     ranges = np.searchsorted(ends, u, side="right")
     return (ranges << record.index_bits) + (u >> np.array(record.shifts)[ranges])
+
+
+def _rise(record: PowerTable, slopes: Slopes, segments: IntArray, u: IntArray) -> IntArray:
+    shifts = np.array(record.shifts)[segments >> record.index_bits]
+    x = u % (1 << shifts) << slopes.offset_bits >> shifts
+    return np.array(slopes.values)[segments] * x >> slopes.shift
 
 
 def _quotient(record: PowerPade, u: IntArray) -> IntArray:

@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwquant.activation import Kind, fit, function_thresholds, thresholds
+from hwquant.activation import function_thresholds, thresholds
 from hwquant.functions import bounds
 from hwquant.gateware.power_activation import create
 from hwquant.golden.staircase import staircase_of
-from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Thresholds
+from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Slopes, Thresholds
 from hwquant.plan import PARALLEL_DELAY, PARALLEL_THRESHOLDS, activation_delay
 from hwquant.power import Grid, activation_codebook, detail_codebook
 from tests.float_graphs import FUNCTIONS
+from tests.forms import FORMS, GUESSES, Form, fitted
 from tests.gateware_bench import run_unit
 from tests.random_units import KINDS, random_guess
 
 VALUE_BITS = 11
 VALUES = np.arange(-(1 << VALUE_BITS - 1), 1 << VALUE_BITS - 1)
-ALL_KINDS: list[Kind] = ["thresholds", "table", "pade", "newton"]
 
 
 def golden(record: Activation, values: np.ndarray) -> list[int]:
@@ -76,23 +76,23 @@ def small(bits: int, exponent: float) -> Thresholds:
 
 @pytest.mark.parametrize("exponent", [0.25, 0.55, 1.0])
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_fitted_units_equal_golden_for_every_value(kind: Kind, bits: int, exponent: float) -> None:
+@pytest.mark.parametrize("kind", FORMS)
+def test_fitted_units_equal_golden_for_every_value(kind: Form, bits: int, exponent: float) -> None:
     oracle = small(bits, exponent)
-    (record,) = fit([oracle], kind)
+    (record,) = fitted([oracle], kind)
     got = computed([record], 0, VALUES)
     assert got == golden(record, VALUES)
     assert got == golden(oracle, VALUES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_staircases_of_a_function_share_a_unit(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", GUESSES)
+def test_staircases_of_a_function_share_a_unit(kind: Form) -> None:
     """Ranges of their own, so lows, coefficients, ranks and thresholds of their own."""
     silu = FUNCTIONS["silu"]
     book = activation_codebook(Grid("power", 0.55, 15), 1, 0)
     zero = bounds(silu)[0]
     oracles = [function_thresholds(silu, book, zero, scale, 4)[0] for scale in (3.0, 4.0, 7.0)]
-    records = fit(oracles, kind)
+    records = fitted(oracles, kind)
     rng = np.random.default_rng(5)
     ends = np.array([t + d for o in oracles for t in o.thresholds for d in (-1, 0)])
     values = np.concatenate([ends, rng.integers(-(1 << 18), 1 << 18, 500)])
@@ -104,16 +104,20 @@ def test_detailed_codes_are_exact_at_every_step() -> None:
     oracle = thresholds(detail_codebook(Grid("power", 0.55, 15)), 4)
     steps = np.array(oracle.thresholds)
     values = np.concatenate([steps - 1, steps, [-(1 << 19), -1, 0, (1 << 19) - 1]])
-    for kind in ALL_KINDS[1:]:
-        (record,) = fit([oracle], kind)
+    for kind in GUESSES:
+        (record,) = fitted([oracle], kind)
         assert computed([record], 0, values, 20) == golden(oracle, values), kind
 
 
 def sabotaged(record: Activation) -> Activation:
-    """Change one coefficient, threshold or rank."""
+    """Change one coefficient, threshold, rank or slope."""
     match record:
         case Thresholds(steps, codes):
             return Thresholds((*steps[:-1], steps[-1] + 1), codes)
+        case PowerTable(slopes=Slopes(values) as slopes):  # each is the least that serves
+            at = int(np.flatnonzero(values)[-1])
+            changed = (*values[:at], values[at] - 1, *values[at + 1 :])
+            return replace(record, slopes=replace(slopes, values=changed))
         case PowerTable():
             changed = (*record.window.ranks[:-1], record.window.ranks[-1] - 1)
             return replace(record, window=replace(record.window, ranks=changed))
@@ -123,9 +127,9 @@ def sabotaged(record: Activation) -> Activation:
             return replace(record, iterations=1)
 
 
-@pytest.mark.parametrize(("kind", "bits"), [*((kind, 4) for kind in ALL_KINDS), ("thresholds", 2)])
-def test_a_sabotaged_unit_is_seen(kind: Kind, bits: int) -> None:
-    (record,) = fit([small(bits, 0.55)], kind)
+@pytest.mark.parametrize(("kind", "bits"), [*((kind, 4) for kind in FORMS), ("thresholds", 2)])
+def test_a_sabotaged_unit_is_seen(kind: Form, bits: int) -> None:
+    (record,) = fitted([small(bits, 0.55)], kind)
     changed = sabotaged(record)
     assert type(changed) is type(record)
     got = computed([changed], 0, VALUES)

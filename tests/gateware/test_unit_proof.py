@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hwquant.activation import Kind, fit, thresholds
+from hwquant.activation import thresholds
 from hwquant.errors import ToolFailed
 from hwquant.gateware.power_activation import create
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import Activation, Thresholds
 from hwquant.power import Grid, activation_codebook
 from hwquant.toolchain import run_yosys, verilog_from_rtlil
+from tests.forms import Form, fitted
 from tests.gateware.test_power_activation import sabotaged
 
 pytestmark = pytest.mark.synth
@@ -78,18 +79,20 @@ def prove(record: Activation, given: Thresholds, folder: Path) -> None:
         ("thresholds", 8),
         ("table", 8),
         ("table", 4),
+        ("slopes", 8),
+        ("slopes", 4),
         ("pade", 4),
         ("newton", 4),
     ],
 )
-def test_unit_is_exact_for_all_of_2_to_the_24_values(kind: Kind, bits: int, tmp_path: Path) -> None:
-    prove(fit([oracle(bits)], kind)[0], oracle(bits), tmp_path)
+def test_unit_is_exact_for_all_of_2_to_the_24_values(kind: Form, bits: int, tmp_path: Path) -> None:
+    prove(fitted([oracle(bits)], kind)[0], oracle(bits), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("kind", "bits"),
-    [("thresholds", 2), ("thresholds", 4), ("table", 4), ("pade", 4), ("newton", 4)],
+    [("thresholds", 2), ("thresholds", 4), ("table", 4), ("slopes", 4), ("pade", 4), ("newton", 4)],
 )
-def test_a_sabotaged_unit_is_refuted(kind: Kind, bits: int, tmp_path: Path) -> None:
+def test_a_sabotaged_unit_is_refuted(kind: Form, bits: int, tmp_path: Path) -> None:
     with pytest.raises(ToolFailed, match="proof did fail"):
-        prove(sabotaged(fit([oracle(bits)], kind)[0]), oracle(bits), tmp_path)
+        prove(sabotaged(fitted([oracle(bits)], kind)[0]), oracle(bits), tmp_path)

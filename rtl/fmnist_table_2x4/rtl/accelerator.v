@@ -746,25 +746,25 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _039_;
   reg _040_;
   reg _041_;
-  wire [5:0] _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire [43:0] _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
+  reg _042_;
+  reg _043_;
+  reg _044_;
+  wire [5:0] _045_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
+  reg _049_;
+  reg _050_;
   wire _051_;
   wire _052_;
   wire _053_;
-  wire _054_;
+  wire [43:0] _054_;
   wire _055_;
   wire _056_;
   wire _057_;
   wire _058_;
   wire _059_;
-  wire [8:0] _060_;
+  wire _060_;
   wire _061_;
   wire _062_;
   wire _063_;
@@ -772,7 +772,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _065_;
   wire _066_;
   wire _067_;
-  wire _068_;
+  wire [8:0] _068_;
   wire _069_;
   wire _070_;
   wire _071_;
@@ -781,44 +781,44 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire _074_;
   wire _075_;
   wire _076_;
-  reg _077_;
-  reg [4:0] _078_;
-  reg _079_;
-  reg _080_;
+  wire _077_;
+  wire _078_;
+  wire _079_;
+  wire _080_;
   wire _081_;
-  reg [4:0] _082_;
-  reg _083_;
-  reg [43:0] _084_;
-  reg [21:0] _085_;
-  reg [21:0] _086_;
-  reg [21:0] _087_;
-  reg [21:0] _088_;
-  reg [7:0] _089_;
-  reg _090_;
+  wire _082_;
+  wire _083_;
+  wire _084_;
+  reg _085_;
+  reg [4:0] _086_;
+  reg _087_;
+  reg _088_;
+  wire _089_;
+  reg [4:0] _090_;
   reg _091_;
-  wire _092_;
-  reg _093_;
-  reg _094_;
-  reg [7:0] _095_;
-  reg [2:0] _096_;
-  reg _097_;
+  reg [43:0] _092_;
+  reg [21:0] _093_;
+  reg [21:0] _094_;
+  reg [21:0] _095_;
+  reg [21:0] _096_;
+  reg [7:0] _097_;
   reg _098_;
   reg _099_;
-  reg [7:0] _100_;
-  reg [7:0] _101_;
-  reg [7:0] _102_;
-  wire _103_;
-  reg [7:0] _104_;
+  wire _100_;
+  reg _101_;
+  reg _102_;
+  reg [7:0] _103_;
+  reg [2:0] _104_;
   reg _105_;
   reg _106_;
   reg _107_;
-  reg _108_;
-  reg _109_;
-  reg _110_;
-  reg _111_;
-  reg _112_;
-  reg _113_;
-  wire _114_;
+  reg [7:0] _108_;
+  reg [7:0] _109_;
+  reg [7:0] _110_;
+  wire _111_;
+  reg [7:0] _112_;
+  reg [7:0] _113_;
+  reg [7:0] _114_;
   reg _115_;
   reg _116_;
   reg _117_;
@@ -826,10 +826,10 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _119_;
   reg _120_;
   reg _121_;
-  reg _122_;
+  wire _122_;
   reg _123_;
   reg _124_;
-  wire _125_;
+  reg _125_;
   reg _126_;
   reg _127_;
   reg _128_;
@@ -837,9 +837,17 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _130_;
   reg _131_;
   reg _132_;
-  reg _133_;
+  wire _133_;
   reg _134_;
   reg _135_;
+  reg _136_;
+  reg _137_;
+  reg _138_;
+  reg _139_;
+  reg _140_;
+  reg _141_;
+  reg _142_;
+  reg _143_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
   (* init = 22'h000000 *)
@@ -847,36 +855,40 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   (* init = 22'h000000 *)
   wire [21:0] accs;
   reg [7:0] address = 8'h00;
-  wire [12:0] \address$116 ;
+  wire [12:0] \address$124 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
-  wire [4:0] \chunk$108 ;
+  wire [4:0] \chunk$116 ;
   wire [7:0] code;
-  wire [7:0] \code$124 ;
+  wire [7:0] \code$132 ;
   reg [7:0] code_0;
   reg [7:0] code_1_0_0 = 8'h00;
   reg [7:0] code_1_0_1 = 8'h00;
   reg [7:0] code_1_0_2 = 8'h00;
   reg [7:0] code_1_0_3 = 8'h00;
+  reg [7:0] code_1_0_4 = 8'h00;
+  reg [7:0] code_1_0_5 = 8'h00;
   wire [7:0] codes;
-  wire \credit$140 ;
+  wire \credit$148 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$135 ;
+  wire \form$143 ;
   reg [21:0] front_0 = 22'h000000;
   reg [21:0] front_1 = 22'h000000;
   reg [21:0] front_2 = 22'h000000;
   reg [21:0] front_3 = 22'h000000;
-  wire \full$147 ;
+  wire \full$155 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_10 = 1'h0;
   reg has_code_11 = 1'h0;
   reg has_code_12 = 1'h0;
+  reg has_code_13 = 1'h0;
+  reg has_code_14 = 1'h0;
   reg has_code_2 = 1'h0;
   reg has_code_3 = 1'h0;
   reg has_code_4 = 1'h0;
@@ -895,16 +907,16 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_7 = 1'h0;
   reg has_value_8 = 1'h0;
   reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$149 ;
-  wire [20:0] \i__payload$128 ;
-  wire \i__valid$136 ;
+  wire [15:0] \high$157 ;
+  wire [20:0] \i__payload$136 ;
+  wire \i__valid$144 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
-  wire [3:0] \layer$106 ;
-  wire [15:0] \low$151 ;
-  wire [20:0] \o__payload$153 ;
-  wire \o__ready$155 ;
-  wire \o__valid$157 ;
+  wire [3:0] \layer$114 ;
+  wire [15:0] \low$159 ;
+  wire [20:0] \o__payload$161 ;
+  wire \o__ready$163 ;
+  wire \o__valid$165 ;
   reg [7:0] parameter_base = 8'h00;
   reg [57:0] parameter_memory_word = 58'h000000000000000;
   reg parameter_restart_0 = 1'h0;
@@ -914,13 +926,13 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   (* init = 58'h000000000000000 *)
   wire [57:0] parameters;
   (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$126 ;
-  wire signed [28:0] \parameters$126.bias ;
-  wire [15:0] \parameters$126.multiplier ;
-  wire [12:0] \parameters$126.residual ;
+  wire [57:0] \parameters$134 ;
+  wire signed [28:0] \parameters$134.bias ;
+  wire [15:0] \parameters$134.multiplier ;
+  wire [12:0] \parameters$134.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$143 ;
+  wire \pixel_ends$151 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -936,6 +948,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_ends_2 = 1'h0;
   reg pixel_ends_20 = 1'h0;
   reg pixel_ends_21 = 1'h0;
+  reg pixel_ends_22 = 1'h0;
+  reg pixel_ends_23 = 1'h0;
   reg pixel_ends_3 = 1'h0;
   reg pixel_ends_4 = 1'h0;
   reg pixel_ends_5 = 1'h0;
@@ -960,6 +974,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_2 = 1'h0;
   reg pixel_starts_20 = 1'h0;
   reg pixel_starts_21 = 1'h0;
+  reg pixel_starts_22 = 1'h0;
+  reg pixel_starts_23 = 1'h0;
   reg pixel_starts_3 = 1'h0;
   reg pixel_starts_4 = 1'h0;
   reg pixel_starts_5 = 1'h0;
@@ -977,259 +993,275 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire select;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$127 ;
+  wire [2:0] \shift_select$135 ;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
-  wire \start$107 ;
-  wire \sum_started$138 ;
+  wire \start$115 ;
+  wire \sum_started$146 ;
   wire turn_ends;
-  wire \turn_ends$109 ;
+  wire \turn_ends$117 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$145 ;
+  wire \two_digits$153 ;
   reg unit_select = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$141 ;
+  wire \valid$149 ;
   wire signed [20:0] value;
-  wire signed [20:0] \value$120 ;
-  wire signed [20:0] \value$122 ;
+  wire signed [20:0] \value$128 ;
+  wire signed [20:0] \value$130 ;
   (* ram_style = "block" *)
   reg [57:0] parameter_memory [177:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _272_;
+  reg [57:0] _288_;
   always @(posedge clk) begin
-    _272_ <= parameter_memory[address];
+    _288_ <= parameter_memory[address];
   end
-  assign port__data = _272_;
+  assign port__data = _288_;
   assign _000_ = 10'h3ff >> layer;
-  assign _048_ = 9'h1ff >> layer;
-  assign _059_ = 9'h1ff >> layer;
-  assign _070_ = 10'h3f8 >> layer;
-  assign _081_ = 9'h1c0 >> layer;
-  assign _092_ = 9'h124 >> layer;
-  assign _103_ = ~ \$signal$8 ;
-  assign _114_ = chunk == last_chunk;
-  assign _012_ = _103_ & _001_;
+  assign _056_ = 9'h1ff >> layer;
+  assign _067_ = 9'h1ff >> layer;
+  assign _078_ = 10'h3f8 >> layer;
+  assign _089_ = 9'h1c0 >> layer;
+  assign _100_ = 9'h124 >> layer;
+  assign _111_ = ~ \$signal$8 ;
+  assign _122_ = chunk == last_chunk;
+  assign _012_ = _111_ & _001_;
   assign _023_ = chunk == last_chunk;
   assign _034_ = chunk + 1'h1;
-  assign _042_ = _023_ ? 6'h00 : _034_;
-  assign _044_ = chunk == last_chunk;
-  assign _045_ = _043_ | _044_;
-  assign _047_ = 1'h0 >> layer;
-  assign _049_ = 1'h0 >> layer;
-  assign _050_ = 1'h0 >> layer;
-  assign _051_ = 10'h3fa >> layer;
-  assign _052_ = 6'h2c >> layer;
-  assign _053_ = 10'h2b0 >> layer;
-  assign _054_ = 8'hc0 >> layer;
-  assign _055_ = 10'h300 >> layer;
-  assign _056_ = chunk == last_chunk;
-  assign _057_ = turn_ends & _056_;
-  assign _058_ = fields_loaded | _057_;
-  assign _060_ = address + 1'h1;
-  assign _061_ = 10'h3dc >> layer;
-  assign _062_ = 9'h120 >> layer;
-  assign _063_ = 10'h201 >> layer;
-  assign _064_ = 7'h6e >> layer;
-  assign _065_ = 9'h100 >> layer;
-  assign _066_ = 10'h200 >> layer;
-  assign _067_ = ~ is_last;
-  assign _068_ = has_value_8 & _067_;
-  assign _069_ = ! chunk;
-  assign _071_ = chunk == last_chunk;
-  assign _072_ = chunk == last_chunk;
-  assign _075_ = ~ _074_;
-  assign _076_ = \$signal$8  | _075_;
-  assign turn_ends = \$signal  & _076_;
+  assign _045_ = _023_ ? 6'h00 : _034_;
+  assign _052_ = chunk == last_chunk;
+  assign _053_ = _051_ | _052_;
+  assign _055_ = 1'h0 >> layer;
+  assign _057_ = 1'h0 >> layer;
+  assign _058_ = 1'h0 >> layer;
+  assign _059_ = 10'h3fa >> layer;
+  assign _060_ = 6'h2c >> layer;
+  assign _061_ = 10'h2b0 >> layer;
+  assign _062_ = 8'hc0 >> layer;
+  assign _063_ = 10'h300 >> layer;
+  assign _064_ = chunk == last_chunk;
+  assign _065_ = turn_ends & _064_;
+  assign _066_ = fields_loaded | _065_;
+  assign _068_ = address + 1'h1;
+  assign _069_ = 10'h3dc >> layer;
+  assign _070_ = 9'h120 >> layer;
+  assign _071_ = 10'h201 >> layer;
+  assign _072_ = 7'h6e >> layer;
+  assign _073_ = 9'h100 >> layer;
+  assign _074_ = 10'h200 >> layer;
+  assign _075_ = ~ is_last;
+  assign _076_ = has_value_8 & _075_;
+  assign _077_ = ! chunk;
+  assign _079_ = chunk == last_chunk;
+  assign _080_ = chunk == last_chunk;
+  assign _083_ = ~ _082_;
+  assign _084_ = \$signal$8  | _083_;
+  assign turn_ends = \$signal  & _084_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$136  = has_value_8 & is_last;
+  assign \i__valid$144  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _077_;
+    fields_loaded <= _085_;
   always @(posedge clk)
-    last_chunk <= _078_;
+    last_chunk <= _086_;
   always @(posedge clk)
-    two_cycles <= _079_;
+    two_cycles <= _087_;
   always @(posedge clk)
-    \$signal$8  <= _080_;
+    \$signal$8  <= _088_;
   always @(posedge clk)
-    chunk <= _082_;
+    chunk <= _090_;
   always @(posedge clk)
-    \$signal  <= _083_;
+    \$signal  <= _091_;
   always @(posedge clk)
-    held <= _084_;
+    held <= _092_;
   always @(posedge clk)
-    front_0 <= _085_;
+    front_0 <= _093_;
   always @(posedge clk)
-    front_1 <= _086_;
+    front_1 <= _094_;
   always @(posedge clk)
-    front_2 <= _087_;
+    front_2 <= _095_;
   always @(posedge clk)
-    front_3 <= _088_;
+    front_3 <= _096_;
   always @(posedge clk)
-    parameter_base <= _089_;
+    parameter_base <= _097_;
   always @(posedge clk)
-    parameter_turn_0 <= _090_;
+    parameter_turn_0 <= _098_;
   always @(posedge clk)
-    parameter_turn_1 <= _091_;
+    parameter_turn_1 <= _099_;
   always @(posedge clk)
-    parameter_restart_0 <= _093_;
+    parameter_restart_0 <= _101_;
   always @(posedge clk)
-    parameter_restart_1 <= _094_;
+    parameter_restart_1 <= _102_;
   always @(posedge clk)
-    address <= _095_;
+    address <= _103_;
   always @(posedge clk)
     parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _096_;
+    shift_select <= _104_;
   always @(posedge clk)
-    unit_select <= _097_;
+    unit_select <= _105_;
   always @(posedge clk)
-    record_select <= _098_;
+    record_select <= _106_;
   always @(posedge clk)
-    is_last <= _099_;
+    is_last <= _107_;
   always @(posedge clk)
-    code_1_0_0 <= _100_;
+    code_1_0_0 <= _108_;
   always @(posedge clk)
-    code_1_0_1 <= _101_;
+    code_1_0_1 <= _109_;
   always @(posedge clk)
-    code_1_0_2 <= _102_;
+    code_1_0_2 <= _110_;
   always @(posedge clk)
-    code_1_0_3 <= _104_;
+    code_1_0_3 <= _112_;
   always @(posedge clk)
-    has_value_0 <= _105_;
+    code_1_0_4 <= _113_;
   always @(posedge clk)
-    has_value_1 <= _106_;
+    code_1_0_5 <= _114_;
   always @(posedge clk)
-    has_value_2 <= _107_;
+    has_value_0 <= _115_;
   always @(posedge clk)
-    has_value_3 <= _108_;
+    has_value_1 <= _116_;
   always @(posedge clk)
-    has_value_4 <= _109_;
+    has_value_2 <= _117_;
   always @(posedge clk)
-    has_value_5 <= _110_;
+    has_value_3 <= _118_;
   always @(posedge clk)
-    has_value_6 <= _111_;
+    has_value_4 <= _119_;
   always @(posedge clk)
-    has_value_7 <= _112_;
+    has_value_5 <= _120_;
   always @(posedge clk)
-    has_value_8 <= _113_;
+    has_value_6 <= _121_;
   always @(posedge clk)
-    has_code_0 <= _115_;
+    has_value_7 <= _123_;
   always @(posedge clk)
-    has_code_1 <= _116_;
+    has_value_8 <= _124_;
   always @(posedge clk)
-    has_code_2 <= _117_;
+    has_code_0 <= _125_;
   always @(posedge clk)
-    has_code_3 <= _118_;
+    has_code_1 <= _126_;
   always @(posedge clk)
-    has_code_4 <= _119_;
+    has_code_2 <= _127_;
   always @(posedge clk)
-    has_code_5 <= _120_;
+    has_code_3 <= _128_;
   always @(posedge clk)
-    has_code_6 <= _121_;
+    has_code_4 <= _129_;
   always @(posedge clk)
-    has_code_7 <= _122_;
+    has_code_5 <= _130_;
   always @(posedge clk)
-    has_code_8 <= _123_;
+    has_code_6 <= _131_;
   always @(posedge clk)
-    has_code_9 <= _124_;
+    has_code_7 <= _132_;
   always @(posedge clk)
-    has_code_10 <= _126_;
+    has_code_8 <= _134_;
   always @(posedge clk)
-    has_code_11 <= _127_;
+    has_code_9 <= _135_;
   always @(posedge clk)
-    has_code_12 <= _128_;
+    has_code_10 <= _136_;
   always @(posedge clk)
-    pixel_starts_0 <= _129_;
+    has_code_11 <= _137_;
   always @(posedge clk)
-    pixel_starts_1 <= _130_;
+    has_code_12 <= _138_;
   always @(posedge clk)
-    pixel_starts_2 <= _131_;
+    has_code_13 <= _139_;
   always @(posedge clk)
-    pixel_starts_3 <= _132_;
+    has_code_14 <= _140_;
   always @(posedge clk)
-    pixel_starts_4 <= _133_;
+    pixel_starts_0 <= _141_;
   always @(posedge clk)
-    pixel_starts_5 <= _134_;
+    pixel_starts_1 <= _142_;
   always @(posedge clk)
-    pixel_starts_6 <= _135_;
+    pixel_starts_2 <= _143_;
   always @(posedge clk)
-    pixel_starts_7 <= _002_;
+    pixel_starts_3 <= _002_;
   always @(posedge clk)
-    pixel_starts_8 <= _003_;
+    pixel_starts_4 <= _003_;
   always @(posedge clk)
-    pixel_starts_9 <= _004_;
+    pixel_starts_5 <= _004_;
   always @(posedge clk)
-    pixel_starts_10 <= _005_;
+    pixel_starts_6 <= _005_;
   always @(posedge clk)
-    pixel_starts_11 <= _006_;
+    pixel_starts_7 <= _006_;
   always @(posedge clk)
-    pixel_starts_12 <= _007_;
+    pixel_starts_8 <= _007_;
   always @(posedge clk)
-    pixel_starts_13 <= _008_;
+    pixel_starts_9 <= _008_;
   always @(posedge clk)
-    pixel_starts_14 <= _009_;
+    pixel_starts_10 <= _009_;
   always @(posedge clk)
-    pixel_starts_15 <= _010_;
+    pixel_starts_11 <= _010_;
   always @(posedge clk)
-    pixel_starts_16 <= _011_;
+    pixel_starts_12 <= _011_;
   always @(posedge clk)
-    pixel_starts_17 <= _013_;
+    pixel_starts_13 <= _013_;
   always @(posedge clk)
-    pixel_starts_18 <= _014_;
+    pixel_starts_14 <= _014_;
   always @(posedge clk)
-    pixel_starts_19 <= _015_;
+    pixel_starts_15 <= _015_;
   always @(posedge clk)
-    pixel_starts_20 <= _016_;
+    pixel_starts_16 <= _016_;
   always @(posedge clk)
-    pixel_starts_21 <= _017_;
+    pixel_starts_17 <= _017_;
   always @(posedge clk)
-    pixel_ends_0 <= _018_;
+    pixel_starts_18 <= _018_;
   always @(posedge clk)
-    pixel_ends_1 <= _019_;
+    pixel_starts_19 <= _019_;
   always @(posedge clk)
-    pixel_ends_2 <= _020_;
+    pixel_starts_20 <= _020_;
   always @(posedge clk)
-    pixel_ends_3 <= _021_;
+    pixel_starts_21 <= _021_;
   always @(posedge clk)
-    pixel_ends_4 <= _022_;
+    pixel_starts_22 <= _022_;
   always @(posedge clk)
-    pixel_ends_5 <= _024_;
+    pixel_starts_23 <= _024_;
   always @(posedge clk)
-    pixel_ends_6 <= _025_;
+    pixel_ends_0 <= _025_;
   always @(posedge clk)
-    pixel_ends_7 <= _026_;
+    pixel_ends_1 <= _026_;
   always @(posedge clk)
-    pixel_ends_8 <= _027_;
+    pixel_ends_2 <= _027_;
   always @(posedge clk)
-    pixel_ends_9 <= _028_;
+    pixel_ends_3 <= _028_;
   always @(posedge clk)
-    pixel_ends_10 <= _029_;
+    pixel_ends_4 <= _029_;
   always @(posedge clk)
-    pixel_ends_11 <= _030_;
+    pixel_ends_5 <= _030_;
   always @(posedge clk)
-    pixel_ends_12 <= _031_;
+    pixel_ends_6 <= _031_;
   always @(posedge clk)
-    pixel_ends_13 <= _032_;
+    pixel_ends_7 <= _032_;
   always @(posedge clk)
-    pixel_ends_14 <= _033_;
+    pixel_ends_8 <= _033_;
   always @(posedge clk)
-    pixel_ends_15 <= _035_;
+    pixel_ends_9 <= _035_;
   always @(posedge clk)
-    pixel_ends_16 <= _036_;
+    pixel_ends_10 <= _036_;
   always @(posedge clk)
-    pixel_ends_17 <= _037_;
+    pixel_ends_11 <= _037_;
   always @(posedge clk)
-    pixel_ends_18 <= _038_;
+    pixel_ends_12 <= _038_;
   always @(posedge clk)
-    pixel_ends_19 <= _039_;
+    pixel_ends_13 <= _039_;
   always @(posedge clk)
-    pixel_ends_20 <= _040_;
+    pixel_ends_14 <= _040_;
   always @(posedge clk)
-    pixel_ends_21 <= _041_;
+    pixel_ends_15 <= _041_;
+  always @(posedge clk)
+    pixel_ends_16 <= _042_;
+  always @(posedge clk)
+    pixel_ends_17 <= _043_;
+  always @(posedge clk)
+    pixel_ends_18 <= _044_;
+  always @(posedge clk)
+    pixel_ends_19 <= _046_;
+  always @(posedge clk)
+    pixel_ends_20 <= _047_;
+  always @(posedge clk)
+    pixel_ends_21 <= _048_;
+  always @(posedge clk)
+    pixel_ends_22 <= _049_;
+  always @(posedge clk)
+    pixel_ends_23 <= _050_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$124 ),
+    .code(\code$132 ),
     .rst(rst),
     .select(record_select),
     .value(value)
@@ -1246,11 +1278,11 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .full(full),
     .high(high),
     .low(low),
-    .pixel_ends(pixel_ends_21),
-    .pixel_starts(pixel_starts_21),
+    .pixel_ends(pixel_ends_23),
+    .pixel_starts(pixel_starts_23),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_12)
+    .valid(has_code_14)
   );
   requantize lane_0 (
     .acc(front_3),
@@ -1272,7 +1304,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$136 )
+    .w_en(\i__valid$144 )
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
@@ -1291,690 +1323,746 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = start;
+    _085_ = start;
     if (rst) begin
-      _077_ = 1'h0;
+      _085_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = last_chunk;
+    _086_ = last_chunk;
     if (start) begin
-      _078_ = { _081_, _070_, _059_, _048_, _000_ };
+      _086_ = { _089_, _078_, _067_, _056_, _000_ };
     end
     if (rst) begin
-      _078_ = 5'h00;
+      _086_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = two_cycles;
+    _087_ = two_cycles;
     if (start) begin
-      _079_ = _092_;
+      _087_ = _100_;
     end
     if (rst) begin
-      _079_ = 1'h0;
+      _087_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = \$signal$8 ;
+    _088_ = \$signal$8 ;
     if (\$signal ) begin
-      _080_ = _012_;
+      _088_ = _012_;
     end
     if (start) begin
-      _080_ = 1'h0;
+      _088_ = 1'h0;
     end
     if (rst) begin
-      _080_ = 1'h0;
+      _088_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = chunk;
+    _090_ = chunk;
     if (turn_ends) begin
-      _082_ = _042_[4:0];
+      _090_ = _045_[4:0];
     end
     if (start) begin
-      _082_ = 5'h00;
+      _090_ = 5'h00;
     end
     if (rst) begin
-      _082_ = 5'h00;
+      _090_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = \$signal ;
+    _091_ = \$signal ;
     if (turn_ends) begin
-      if (_045_) begin
-        _083_ = 1'h0;
+      if (_053_) begin
+        _091_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _083_ = 1'h1;
+      _091_ = 1'h1;
     end
-    if (rst) begin
-      _083_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = held;
-    if (i__valid) begin
-      _084_ = i__payload;
-    end else if (turn_ends) begin
-      _084_ = _046_;
-    end
-    if (rst) begin
-      _084_ = 44'h00000000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = held[21:0];
-    if (rst) begin
-      _085_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = front_0;
-    if (rst) begin
-      _086_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = front_1;
-    if (rst) begin
-      _087_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = front_2;
-    if (rst) begin
-      _088_ = 22'h000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = parameter_base;
-    if (start) begin
-      _089_ = { _055_, _054_, _053_, _052_, _051_, _050_, _049_, _047_ };
-    end
-    if (rst) begin
-      _089_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = turn_ends;
-    if (rst) begin
-      _090_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = parameter_turn_0;
     if (rst) begin
       _091_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = _058_;
+    _092_ = held;
+    if (i__valid) begin
+      _092_ = i__payload;
+    end else if (turn_ends) begin
+      _092_ = _054_;
+    end
     if (rst) begin
-      _093_ = 1'h0;
+      _092_ = 44'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = parameter_restart_0;
+    _093_ = held[21:0];
     if (rst) begin
-      _094_ = 1'h0;
+      _093_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = address;
-    if (parameter_restart_1) begin
-      _095_ = parameter_base;
-    end else if (parameter_turn_1) begin
-      _095_ = _060_[7:0];
-    end
+    _094_ = front_0;
     if (rst) begin
-      _095_ = 8'h00;
+      _094_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = shift_select;
+    _095_ = front_1;
+    if (rst) begin
+      _095_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _096_ = front_2;
+    if (rst) begin
+      _096_ = 22'h000000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _097_ = parameter_base;
     if (start) begin
-      _096_ = { _063_, _062_, _061_ };
+      _097_ = { _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_ };
     end
     if (rst) begin
-      _096_ = 3'h0;
+      _097_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = unit_select;
-    if (start) begin
-      _097_ = _064_;
-    end
-    if (rst) begin
-      _097_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = record_select;
-    if (start) begin
-      _098_ = _065_;
-    end
+    _098_ = turn_ends;
     if (rst) begin
       _098_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = is_last;
-    if (start) begin
-      _099_ = _066_;
-    end
+    _099_ = parameter_turn_0;
     if (rst) begin
       _099_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = code;
+    _101_ = _066_;
     if (rst) begin
-      _100_ = 8'h00;
+      _101_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = code_1_0_0;
+    _102_ = parameter_restart_0;
     if (rst) begin
-      _101_ = 8'h00;
+      _102_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = code_1_0_1;
+    _103_ = address;
+    if (parameter_restart_1) begin
+      _103_ = parameter_base;
+    end else if (parameter_turn_1) begin
+      _103_ = _068_[7:0];
+    end
     if (rst) begin
-      _102_ = 8'h00;
+      _103_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = code_1_0_2;
+    _104_ = shift_select;
+    if (start) begin
+      _104_ = { _071_, _070_, _069_ };
+    end
     if (rst) begin
-      _104_ = 8'h00;
+      _104_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = turn_ends;
+    _105_ = unit_select;
+    if (start) begin
+      _105_ = _072_;
+    end
     if (rst) begin
       _105_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = has_value_0;
+    _106_ = record_select;
+    if (start) begin
+      _106_ = _073_;
+    end
     if (rst) begin
       _106_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = has_value_1;
+    _107_ = is_last;
+    if (start) begin
+      _107_ = _074_;
+    end
     if (rst) begin
       _107_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = has_value_2;
+    _108_ = code;
     if (rst) begin
-      _108_ = 1'h0;
+      _108_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = has_value_3;
+    _109_ = code_1_0_0;
     if (rst) begin
-      _109_ = 1'h0;
+      _109_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = has_value_4;
+    _110_ = code_1_0_1;
     if (rst) begin
-      _110_ = 1'h0;
+      _110_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = has_value_5;
+    _112_ = code_1_0_2;
     if (rst) begin
-      _111_ = 1'h0;
+      _112_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = has_value_6;
+    _113_ = code_1_0_3;
     if (rst) begin
-      _112_ = 1'h0;
+      _113_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_value_7;
+    _114_ = code_1_0_4;
     if (rst) begin
-      _113_ = 1'h0;
+      _114_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = _068_;
+    _115_ = turn_ends;
     if (rst) begin
       _115_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_code_0;
+    _116_ = has_value_0;
     if (rst) begin
       _116_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_code_1;
+    _117_ = has_value_1;
     if (rst) begin
       _117_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_code_2;
+    _118_ = has_value_2;
     if (rst) begin
       _118_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = has_code_3;
+    _119_ = has_value_3;
     if (rst) begin
       _119_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = has_code_4;
+    _120_ = has_value_4;
     if (rst) begin
       _120_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = has_code_5;
+    _121_ = has_value_5;
     if (rst) begin
       _121_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = has_code_6;
-    if (rst) begin
-      _122_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = has_code_7;
+    _123_ = has_value_6;
     if (rst) begin
       _123_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = has_code_8;
+    _124_ = has_value_7;
     if (rst) begin
       _124_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = has_code_9;
+    _125_ = _076_;
+    if (rst) begin
+      _125_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _126_ = has_code_0;
     if (rst) begin
       _126_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = has_code_10;
+    _127_ = has_code_1;
     if (rst) begin
       _127_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = has_code_11;
+    _128_ = has_code_2;
     if (rst) begin
       _128_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = _069_;
+    _129_ = has_code_3;
     if (rst) begin
       _129_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _130_ = pixel_starts_0;
+    _130_ = has_code_4;
     if (rst) begin
       _130_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _131_ = pixel_starts_1;
+    _131_ = has_code_5;
     if (rst) begin
       _131_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _132_ = pixel_starts_2;
+    _132_ = has_code_6;
     if (rst) begin
       _132_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _133_ = pixel_starts_3;
-    if (rst) begin
-      _133_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _134_ = pixel_starts_4;
+    _134_ = has_code_7;
     if (rst) begin
       _134_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _135_ = pixel_starts_5;
+    _135_ = has_code_8;
     if (rst) begin
       _135_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_6;
+    _136_ = has_code_9;
+    if (rst) begin
+      _136_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _137_ = has_code_10;
+    if (rst) begin
+      _137_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _138_ = has_code_11;
+    if (rst) begin
+      _138_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _139_ = has_code_12;
+    if (rst) begin
+      _139_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _140_ = has_code_13;
+    if (rst) begin
+      _140_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _141_ = _077_;
+    if (rst) begin
+      _141_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _142_ = pixel_starts_0;
+    if (rst) begin
+      _142_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _143_ = pixel_starts_1;
+    if (rst) begin
+      _143_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _002_ = pixel_starts_2;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_7;
+    _003_ = pixel_starts_3;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_8;
+    _004_ = pixel_starts_4;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_9;
+    _005_ = pixel_starts_5;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_10;
+    _006_ = pixel_starts_6;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_11;
+    _007_ = pixel_starts_7;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_12;
+    _008_ = pixel_starts_8;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_13;
+    _009_ = pixel_starts_9;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_14;
+    _010_ = pixel_starts_10;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_15;
+    _011_ = pixel_starts_11;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_starts_16;
+    _013_ = pixel_starts_12;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_starts_17;
+    _014_ = pixel_starts_13;
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_starts_18;
+    _015_ = pixel_starts_14;
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_starts_19;
+    _016_ = pixel_starts_15;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_starts_20;
+    _017_ = pixel_starts_16;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = _071_;
+    _018_ = pixel_starts_17;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_0;
+    _019_ = pixel_starts_18;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_1;
+    _020_ = pixel_starts_19;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_2;
+    _021_ = pixel_starts_20;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_3;
+    _022_ = pixel_starts_21;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_4;
+    _024_ = pixel_starts_22;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_5;
+    _025_ = _079_;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_6;
+    _026_ = pixel_ends_0;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_7;
+    _027_ = pixel_ends_1;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_8;
+    _028_ = pixel_ends_2;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_9;
+    _029_ = pixel_ends_3;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_10;
+    _030_ = pixel_ends_4;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_11;
+    _031_ = pixel_ends_5;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_12;
+    _032_ = pixel_ends_6;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_13;
+    _033_ = pixel_ends_7;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_14;
+    _035_ = pixel_ends_8;
     if (rst) begin
       _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _036_ = pixel_ends_15;
+    _036_ = pixel_ends_9;
     if (rst) begin
       _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _037_ = pixel_ends_16;
+    _037_ = pixel_ends_10;
     if (rst) begin
       _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _038_ = pixel_ends_17;
+    _038_ = pixel_ends_11;
     if (rst) begin
       _038_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _039_ = pixel_ends_18;
+    _039_ = pixel_ends_12;
     if (rst) begin
       _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = pixel_ends_19;
+    _040_ = pixel_ends_13;
     if (rst) begin
       _040_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = pixel_ends_20;
+    _041_ = pixel_ends_14;
     if (rst) begin
       _041_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _042_ = pixel_ends_15;
+    if (rst) begin
+      _042_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _043_ = pixel_ends_16;
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _044_ = pixel_ends_17;
+    if (rst) begin
+      _044_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _046_ = pixel_ends_18;
+    if (rst) begin
+      _046_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _047_ = pixel_ends_19;
+    if (rst) begin
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _048_ = pixel_ends_20;
+    if (rst) begin
+      _048_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _049_ = pixel_ends_21;
+    if (rst) begin
+      _049_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _050_ = pixel_ends_22;
+    if (rst) begin
+      _050_ = 1'h0;
     end
   end
   always @* begin
@@ -1982,9 +2070,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     (* full_case = 32'd1 *)
     casez (unit_select)
       1'h0:
-          code_0 = \code$124 ;
+          code_0 = \code$132 ;
       1'h1:
-          code_0 = code_1_0_3;
+          code_0 = code_1_0_5;
     endcase
   end
   assign extra_turn = 1'h0;
@@ -1992,47 +2080,47 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign port__addr = address;
   assign port__en = 1'h1;
   assign parameters = parameter_memory_word;
-  assign \layer$106  = layer;
-  assign \start$107  = start;
-  assign \chunk$108  = chunk;
-  assign \turn_ends$109  = turn_ends;
+  assign \layer$114  = layer;
+  assign \start$115  = start;
+  assign \chunk$116  = chunk;
+  assign \turn_ends$117  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$116  = residual_address;
+  assign \address$124  = residual_address;
   assign residual_word = word;
-  assign \value$120  = value;
+  assign \value$128  = value;
   assign select = record_select;
-  assign \value$122  = value;
+  assign \value$130  = value;
   assign acc = front_3;
-  assign \parameters$126  = parameter_memory_word;
-  assign \shift_select$127  = shift_select;
-  assign \i__payload$128  = value;
+  assign \parameters$134  = parameter_memory_word;
+  assign \shift_select$135  = shift_select;
+  assign \i__payload$136  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
   assign form = 1'h0;
-  assign \form$135  = 1'h0;
-  assign \sum_started$138  = sum_started;
-  assign \credit$140  = credit;
-  assign \valid$141  = has_code_12;
-  assign pixel_starts = pixel_starts_21;
-  assign \pixel_ends$143  = pixel_ends_21;
-  assign \two_digits$145  = two_digits;
-  assign \full$147  = full;
-  assign \high$149  = high;
-  assign \low$151  = low;
-  assign \o__payload$153  = o__payload;
-  assign \o__ready$155  = o__ready;
-  assign \o__valid$157  = o__valid;
-  assign \parameters$126.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$126.bias  = parameter_memory_word[44:16];
-  assign \parameters$126.residual  = parameter_memory_word[57:45];
-  assign _125_ = 1'h0;
+  assign \form$143  = 1'h0;
+  assign \sum_started$146  = sum_started;
+  assign \credit$148  = credit;
+  assign \valid$149  = has_code_14;
+  assign pixel_starts = pixel_starts_23;
+  assign \pixel_ends$151  = pixel_ends_23;
+  assign \two_digits$153  = two_digits;
+  assign \full$155  = full;
+  assign \high$157  = high;
+  assign \low$159  = low;
+  assign \o__payload$161  = o__payload;
+  assign \o__ready$163  = o__ready;
+  assign \o__valid$165  = o__valid;
+  assign \parameters$134.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$134.bias  = parameter_memory_word[44:16];
+  assign \parameters$134.residual  = parameter_memory_word[57:45];
+  assign _133_ = 1'h0;
   assign _001_ = two_cycles;
-  assign _043_ = chunk[0];
-  assign _046_ = { 22'h000000, held[43:22] };
-  assign _073_ = 1'h0;
-  assign _074_ = two_cycles;
+  assign _051_ = chunk[0];
+  assign _054_ = { 22'h000000, held[43:22] };
+  assign _081_ = 1'h0;
+  assign _082_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -4475,8 +4563,8 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   assign _037_ = 1'h0 >> layer;
   assign _038_ = 9'h124 >> layer;
   assign _039_ = 9'h1ff >> layer;
-  assign _040_ = 10'h324 >> layer;
-  assign _041_ = 10'h200 >> layer;
+  assign _040_ = 10'h2db >> layer;
+  assign _041_ = 10'h324 >> layer;
   assign _042_ = 1'h0 >> layer;
   assign _043_ = 10'h200 >> layer;
   assign _044_ = 9'h1ff >> layer;
@@ -7379,27 +7467,27 @@ module power_activation_0(select, clk, rst, code, value);
   wire _025_;
   wire _026_;
   wire _027_;
-  wire [7:0] _028_;
-  wire _029_;
-  wire [1:0] _030_;
-  wire [9:0] _031_;
-  wire _032_;
-  wire _033_;
+  wire [5:0] _028_;
+  wire [2:0] _029_;
+  wire [2:0] _030_;
+  wire [3:0] _031_;
+  wire [4:0] _032_;
+  wire [2:0] _033_;
   wire _034_;
-  wire [8:0] _035_;
-  reg [16:0] _036_;
-  reg [16:0] _037_;
-  wire _038_;
+  wire [3:0] _035_;
+  wire [5:0] _036_;
+  wire [4:0] _037_;
+  wire [8:0] _038_;
   wire _039_;
-  wire _040_;
-  wire _041_;
+  wire [1:0] _040_;
+  wire [9:0] _041_;
   wire _042_;
   wire _043_;
-  wire _044_;
+  wire [8:0] _044_;
   wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
+  reg [16:0] _046_;
+  reg [16:0] _047_;
+  reg [7:0] _048_;
   wire _049_;
   wire _050_;
   wire _051_;
@@ -7483,6 +7571,16 @@ module power_activation_0(select, clk, rst, code, value);
   wire _129_;
   wire _130_;
   wire _131_;
+  wire _132_;
+  wire _133_;
+  wire _134_;
+  wire _135_;
+  wire _136_;
+  wire _137_;
+  wire _138_;
+  wire _139_;
+  wire _140_;
+  wire _141_;
   reg [7:0] at_0_0 = 8'h00;
   reg [7:0] at_0_1 = 8'h00;
   reg [7:0] at_1_0 = 8'h00;
@@ -7492,22 +7590,28 @@ module power_activation_0(select, clk, rst, code, value);
   wire signed [20:0] distance;
   reg [7:0] held_0_0 = 8'h00;
   reg [7:0] held_1_0 = 8'h00;
+  reg [7:0] level_0 = 8'h00;
   reg [16:0] not_below = 17'h00000;
+  reg [2:0] offset = 3'h0;
+  reg [2:0] offset_0 = 3'h0;
+  reg [2:0] offset_1 = 3'h0;
   reg over = 1'h0;
-  wire [8:0] port__addr;
+  wire [6:0] port__addr;
   wire [8:0] \port__addr$12 ;
   wire [8:0] \port__addr$9 ;
-  wire [7:0] port__data;
-  wire [16:0] \port__data$24 ;
-  wire [16:0] \port__data$34 ;
+  wire [9:0] port__data;
+  wire [16:0] \port__data$32 ;
+  wire [16:0] \port__data$42 ;
   wire port__en;
   wire \port__en$11 ;
   wire \port__en$14 ;
-  reg [7:0] ranks_0 = 8'h00;
+  reg [9:0] ranks_0 = 10'h000;
   reg reached_0 = 1'h0;
   reg reached_1 = 1'h0;
+  reg [4:0] rise = 5'h00;
+  reg [7:0] risen = 8'h00;
   reg [16:0] saturated = 17'h1ffff;
-  reg [7:0] segment = 8'h00;
+  reg [5:0] segment = 6'h00;
   reg [16:0] thresholds_0 = 17'h00000;
   reg [16:0] thresholds_1 = 17'h00000;
   reg [16:0] u_0 = 17'h1ffff;
@@ -7517,134 +7621,136 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] u_1_0 = 17'h1ffff;
   reg [16:0] u_1_1 = 17'h1ffff;
   reg [16:0] u_2 = 17'h1ffff;
+  reg [16:0] u_3 = 17'h1ffff;
+  reg [16:0] u_4 = 17'h1ffff;
   reg [16:0] u_after_0_0 = 17'h1ffff;
   reg [16:0] u_after_0_1 = 17'h1ffff;
   reg [16:0] u_after_1_0 = 17'h1ffff;
   reg [16:0] u_after_1_1 = 17'h1ffff;
   (* ram_style = "block" *)
-  reg [7:0] ranks [511:0];
+  reg [9:0] ranks [127:0];
   initial $readmemh("mem/power_activation_0.ranks.mem", ranks );
-  reg [7:0] _294_;
+  reg [9:0] _317_;
   always @(posedge clk) begin
-    _294_ <= ranks[{ select, segment }];
+    _317_ <= ranks[{ select, segment }];
   end
-  assign port__data = _294_;
+  assign port__data = _317_;
   (* ram_style = "block" *)
   reg [16:0] thresholds [511:0];
   initial $readmemh("mem/power_activation_0.thresholds.mem", thresholds );
-  reg [16:0] _295_;
-  reg [16:0] _296_;
+  reg [16:0] _318_;
+  reg [16:0] _319_;
   always @(posedge clk) begin
-    _295_ <= thresholds[{ select, at_after_1 }];
-    _296_ <= thresholds[{ select, ranks_0 }];
+    _318_ <= thresholds[{ select, at_after_1 }];
+    _319_ <= thresholds[{ select, risen }];
   end
-  assign \port__data$34  = _295_;
-  assign \port__data$24  = _296_;
+  assign \port__data$42  = _318_;
+  assign \port__data$32  = _319_;
   assign _000_ = 1'h0 >> at_after_0[5:0];
-  assign _044_ = 37'h1555555555 >> at_after_0[5:0];
-  assign _055_ = at_after_0[6] ? _000_ : _044_;
-  assign _066_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
-  assign _077_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
-  assign _088_ = at_after_0[6] ? _066_ : _077_;
-  assign _099_ = at_after_0[7] ? _055_ : _088_;
-  assign _110_ = 1'h0 >> at_after_0[5:0];
-  assign _121_ = 26'h2aaa555 >> at_after_0[5:0];
-  assign _001_ = at_after_0[6] ? _110_ : _121_;
+  assign _054_ = 37'h1555555555 >> at_after_0[5:0];
+  assign _065_ = at_after_0[6] ? _000_ : _054_;
+  assign _076_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
+  assign _087_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
+  assign _098_ = at_after_0[6] ? _076_ : _087_;
+  assign _109_ = at_after_0[7] ? _065_ : _098_;
+  assign _120_ = 1'h0 >> at_after_0[5:0];
+  assign _131_ = 26'h2aaa555 >> at_after_0[5:0];
+  assign _001_ = at_after_0[6] ? _120_ : _131_;
   assign _012_ = 62'h2aa9554aab556aad >> at_after_0[5:0];
   assign _023_ = 63'h55aa954aa55ab52a >> at_after_0[5:0];
   assign _034_ = at_after_0[6] ? _012_ : _023_;
-  assign _038_ = at_after_0[7] ? _001_ : _034_;
-  assign _039_ = select ? _099_ : _038_;
-  assign _040_ = 1'h0 >> at_after_0[5:0];
-  assign _041_ = 37'h1999999999 >> at_after_0[5:0];
-  assign _042_ = at_after_0[6] ? _040_ : _041_;
-  assign _043_ = 64'h9999999332664cc3 >> at_after_0[5:0];
-  assign _045_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
-  assign _046_ = at_after_0[6] ? _043_ : _045_;
-  assign _047_ = at_after_0[7] ? _042_ : _046_;
-  assign _048_ = 1'h0 >> at_after_0[5:0];
-  assign _049_ = 26'h3333999 >> at_after_0[5:0];
-  assign _050_ = at_after_0[6] ? _048_ : _049_;
-  assign _051_ = 64'hccce667332664cc9 >> at_after_0[5:0];
-  assign _052_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
-  assign _053_ = at_after_0[6] ? _051_ : _052_;
-  assign _054_ = at_after_0[7] ? _050_ : _053_;
-  assign _056_ = select ? _047_ : _054_;
-  assign _057_ = 1'h0 >> at_after_0[5:0];
-  assign _058_ = 37'h1e1e01e01e >> at_after_0[5:0];
-  assign _059_ = at_after_0[6] ? _057_ : _058_;
-  assign _060_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
-  assign _061_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
-  assign _062_ = at_after_0[6] ? _060_ : _061_;
-  assign _063_ = at_after_0[7] ? _059_ : _062_;
-  assign _064_ = 1'h0 >> at_after_0[5:0];
-  assign _065_ = 26'h3c3ce1e >> at_after_0[5:0];
-  assign _067_ = at_after_0[6] ? _064_ : _065_;
-  assign _068_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
-  assign _069_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
-  assign _070_ = at_after_0[6] ? _068_ : _069_;
-  assign _071_ = at_after_0[7] ? _067_ : _070_;
-  assign _072_ = select ? _063_ : _071_;
-  assign _073_ = 1'h0 >> at_after_0[5:0];
-  assign _074_ = 37'h1fe01e01e0 >> at_after_0[5:0];
-  assign _075_ = at_after_0[6] ? _073_ : _074_;
-  assign _076_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
-  assign _078_ = 58'h300c02010000000 >> at_after_0[5:0];
-  assign _079_ = at_after_0[6] ? _076_ : _078_;
-  assign _080_ = at_after_0[7] ? _075_ : _079_;
-  assign _081_ = 1'h0 >> at_after_0[5:0];
-  assign _082_ = 26'h3fc0fe0 >> at_after_0[5:0];
-  assign _083_ = at_after_0[6] ? _081_ : _082_;
-  assign _084_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
-  assign _085_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
-  assign _086_ = at_after_0[6] ? _084_ : _085_;
-  assign _087_ = at_after_0[7] ? _083_ : _086_;
-  assign _089_ = select ? _080_ : _087_;
-  assign _090_ = 1'h0 >> at_after_0[5:0];
-  assign _091_ = 37'h1fffe001ff >> at_after_0[5:0];
-  assign _092_ = at_after_0[6] ? _090_ : _091_;
-  assign _093_ = 64'he001ffe003ff800f >> at_after_0[5:0];
-  assign _094_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
-  assign _095_ = at_after_0[6] ? _093_ : _094_;
-  assign _096_ = at_after_0[7] ? _092_ : _095_;
-  assign _097_ = 1'h0 >> at_after_0[5:0];
-  assign _098_ = 26'h3fff000 >> at_after_0[5:0];
-  assign _100_ = at_after_0[6] ? _097_ : _098_;
-  assign _101_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
-  assign _102_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
-  assign _103_ = at_after_0[6] ? _101_ : _102_;
-  assign _104_ = at_after_0[7] ? _100_ : _103_;
-  assign _105_ = select ? _096_ : _104_;
-  assign _106_ = 1'h0 >> at_after_0[5:0];
-  assign _107_ = 37'h1ffffffe00 >> at_after_0[5:0];
-  assign _108_ = at_after_0[6] ? _106_ : _107_;
-  assign _109_ = 49'h1fffffc00000f >> at_after_0[5:0];
-  assign _111_ = 64'hffff00001ffff000 >> at_after_0[5:0];
-  assign _112_ = at_after_0[6] ? _109_ : _111_;
-  assign _113_ = at_after_0[7] ? _108_ : _112_;
-  assign _114_ = 1'h0 >> at_after_0[5:0];
-  assign _115_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _116_ = at_after_0[6] ? _114_ : _115_;
-  assign _117_ = 64'h8000001fffffc000 >> at_after_0[5:0];
-  assign _118_ = 56'hffffe0000fff80 >> at_after_0[5:0];
-  assign _119_ = at_after_0[6] ? _117_ : _118_;
-  assign _120_ = at_after_0[7] ? _116_ : _119_;
-  assign _122_ = select ? _113_ : _120_;
-  assign _123_ = 1'h0 >> at_after_0[5:0];
-  assign _124_ = 37'h1fffffffff >> at_after_0[5:0];
-  assign _125_ = at_after_0[6] ? _123_ : _124_;
-  assign _126_ = 64'hfffe00000000000f >> at_after_0[5:0];
-  assign _127_ = 64'hffffffffe0000000 >> at_after_0[5:0];
-  assign _128_ = at_after_0[6] ? _126_ : _127_;
-  assign _129_ = at_after_0[7] ? _125_ : _128_;
-  assign _130_ = 1'h0 >> at_after_0[5:0];
-  assign _131_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _002_ = at_after_0[6] ? _130_ : _131_;
+  assign _045_ = at_after_0[7] ? _001_ : _034_;
+  assign _049_ = select ? _109_ : _045_;
+  assign _050_ = 1'h0 >> at_after_0[5:0];
+  assign _051_ = 37'h1999999999 >> at_after_0[5:0];
+  assign _052_ = at_after_0[6] ? _050_ : _051_;
+  assign _053_ = 64'h9999999332664cc3 >> at_after_0[5:0];
+  assign _055_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
+  assign _056_ = at_after_0[6] ? _053_ : _055_;
+  assign _057_ = at_after_0[7] ? _052_ : _056_;
+  assign _058_ = 1'h0 >> at_after_0[5:0];
+  assign _059_ = 26'h3333999 >> at_after_0[5:0];
+  assign _060_ = at_after_0[6] ? _058_ : _059_;
+  assign _061_ = 64'hccce667332664cc9 >> at_after_0[5:0];
+  assign _062_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
+  assign _063_ = at_after_0[6] ? _061_ : _062_;
+  assign _064_ = at_after_0[7] ? _060_ : _063_;
+  assign _066_ = select ? _057_ : _064_;
+  assign _067_ = 1'h0 >> at_after_0[5:0];
+  assign _068_ = 37'h1e1e01e01e >> at_after_0[5:0];
+  assign _069_ = at_after_0[6] ? _067_ : _068_;
+  assign _070_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
+  assign _071_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
+  assign _072_ = at_after_0[6] ? _070_ : _071_;
+  assign _073_ = at_after_0[7] ? _069_ : _072_;
+  assign _074_ = 1'h0 >> at_after_0[5:0];
+  assign _075_ = 26'h3c3ce1e >> at_after_0[5:0];
+  assign _077_ = at_after_0[6] ? _074_ : _075_;
+  assign _078_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
+  assign _079_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
+  assign _080_ = at_after_0[6] ? _078_ : _079_;
+  assign _081_ = at_after_0[7] ? _077_ : _080_;
+  assign _082_ = select ? _073_ : _081_;
+  assign _083_ = 1'h0 >> at_after_0[5:0];
+  assign _084_ = 37'h1fe01e01e0 >> at_after_0[5:0];
+  assign _085_ = at_after_0[6] ? _083_ : _084_;
+  assign _086_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
+  assign _088_ = 58'h300c02010000000 >> at_after_0[5:0];
+  assign _089_ = at_after_0[6] ? _086_ : _088_;
+  assign _090_ = at_after_0[7] ? _085_ : _089_;
+  assign _091_ = 1'h0 >> at_after_0[5:0];
+  assign _092_ = 26'h3fc0fe0 >> at_after_0[5:0];
+  assign _093_ = at_after_0[6] ? _091_ : _092_;
+  assign _094_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
+  assign _095_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
+  assign _096_ = at_after_0[6] ? _094_ : _095_;
+  assign _097_ = at_after_0[7] ? _093_ : _096_;
+  assign _099_ = select ? _090_ : _097_;
+  assign _100_ = 1'h0 >> at_after_0[5:0];
+  assign _101_ = 37'h1fffe001ff >> at_after_0[5:0];
+  assign _102_ = at_after_0[6] ? _100_ : _101_;
+  assign _103_ = 64'he001ffe003ff800f >> at_after_0[5:0];
+  assign _104_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
+  assign _105_ = at_after_0[6] ? _103_ : _104_;
+  assign _106_ = at_after_0[7] ? _102_ : _105_;
+  assign _107_ = 1'h0 >> at_after_0[5:0];
+  assign _108_ = 26'h3fff000 >> at_after_0[5:0];
+  assign _110_ = at_after_0[6] ? _107_ : _108_;
+  assign _111_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
+  assign _112_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
+  assign _113_ = at_after_0[6] ? _111_ : _112_;
+  assign _114_ = at_after_0[7] ? _110_ : _113_;
+  assign _115_ = select ? _106_ : _114_;
+  assign _116_ = 1'h0 >> at_after_0[5:0];
+  assign _117_ = 37'h1ffffffe00 >> at_after_0[5:0];
+  assign _118_ = at_after_0[6] ? _116_ : _117_;
+  assign _119_ = 49'h1fffffc00000f >> at_after_0[5:0];
+  assign _121_ = 64'hffff00001ffff000 >> at_after_0[5:0];
+  assign _122_ = at_after_0[6] ? _119_ : _121_;
+  assign _123_ = at_after_0[7] ? _118_ : _122_;
+  assign _124_ = 1'h0 >> at_after_0[5:0];
+  assign _125_ = 26'h3ffffff >> at_after_0[5:0];
+  assign _126_ = at_after_0[6] ? _124_ : _125_;
+  assign _127_ = 64'h8000001fffffc000 >> at_after_0[5:0];
+  assign _128_ = 56'hffffe0000fff80 >> at_after_0[5:0];
+  assign _129_ = at_after_0[6] ? _127_ : _128_;
+  assign _130_ = at_after_0[7] ? _126_ : _129_;
+  assign _132_ = select ? _123_ : _130_;
+  assign _133_ = 1'h0 >> at_after_0[5:0];
+  assign _134_ = 37'h1fffffffff >> at_after_0[5:0];
+  assign _135_ = at_after_0[6] ? _133_ : _134_;
+  assign _136_ = 64'hfffe00000000000f >> at_after_0[5:0];
+  assign _137_ = 64'hffffffffe0000000 >> at_after_0[5:0];
+  assign _138_ = at_after_0[6] ? _136_ : _137_;
+  assign _139_ = at_after_0[7] ? _135_ : _138_;
+  assign _140_ = 1'h0 >> at_after_0[5:0];
+  assign _141_ = 26'h3ffffff >> at_after_0[5:0];
+  assign _002_ = at_after_0[6] ? _140_ : _141_;
   assign _003_ = 64'hffffffe000000000 >> at_after_0[5:0];
   assign _004_ = 56'hfffffffff00000 >> at_after_0[5:0];
   assign _005_ = at_after_0[6] ? _003_ : _004_;
   assign _006_ = at_after_0[7] ? _002_ : _005_;
-  assign _007_ = select ? _129_ : _006_;
+  assign _007_ = select ? _139_ : _006_;
   assign _008_ = 1'h0 >> at_after_0[5:0];
   assign _009_ = 37'h1fffffffff >> at_after_0[5:0];
   assign _010_ = at_after_0[6] ? _008_ : _009_;
@@ -7663,22 +7769,39 @@ module power_activation_0(select, clk, rst, code, value);
   assign _025_ = ~ value[20];
   assign _026_ = | value[20:17];
   assign _027_ = _025_ & _026_;
-  assign _029_ = u_1_1 >= thresholds_0;
-  assign _030_ = reached_1 ? 2'h1 : 2'h3;
-  assign _031_ = $signed({ 1'h0, held_1_0 }) + $signed(_030_);
-  assign _032_ = u_0_1 >= thresholds_1;
-  assign _033_ = reached_0 ? 1'h1 : 1'h0;
-  assign _035_ = held_0_0 + _033_;
+  assign _030_ = offset_1 & { ranks_0[8], ranks_0[8], ranks_0[8] };
+  assign _032_ = 1'h0 + _031_;
+  assign _033_ = offset_1 & { ranks_0[9], ranks_0[9], ranks_0[9] };
+  assign _036_ = _032_ + _035_;
+  assign _038_ = level_0 + _037_;
+  assign _039_ = u_1_1 >= thresholds_0;
+  assign _040_ = reached_1 ? 2'h1 : 2'h3;
+  assign _041_ = $signed({ 1'h0, held_1_0 }) + $signed(_040_);
+  assign _042_ = u_0_1 >= thresholds_1;
+  assign _043_ = reached_0 ? 1'h1 : 1'h0;
+  assign _044_ = held_0_0 + _043_;
   always @(posedge clk)
-    not_below <= _036_;
+    not_below <= _046_;
   always @(posedge clk)
     over <= _027_;
   always @(posedge clk)
-    saturated <= _037_;
+    saturated <= _047_;
   always @(posedge clk)
     segment <= _028_;
   always @(posedge clk)
     ranks_0 <= port__data;
+  always @(posedge clk)
+    offset <= _029_;
+  always @(posedge clk)
+    offset_0 <= offset;
+  always @(posedge clk)
+    offset_1 <= offset_0;
+  always @(posedge clk)
+    level_0 <= _048_;
+  always @(posedge clk)
+    rise <= _036_[4:0];
+  always @(posedge clk)
+    risen <= _038_[7:0];
   always @(posedge clk)
     u_0 <= saturated;
   always @(posedge clk)
@@ -7686,27 +7809,31 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     u_2 <= u_1;
   always @(posedge clk)
-    thresholds_0 <= \port__data$24 ;
+    u_3 <= u_2;
   always @(posedge clk)
-    at_1_0 <= ranks_0;
+    u_4 <= u_3;
+  always @(posedge clk)
+    thresholds_0 <= \port__data$32 ;
+  always @(posedge clk)
+    at_1_0 <= risen;
   always @(posedge clk)
     at_1_1 <= at_1_0;
   always @(posedge clk)
-    u_1_0 <= u_2;
+    u_1_0 <= u_4;
   always @(posedge clk)
     u_1_1 <= u_1_0;
   always @(posedge clk)
     held_1_0 <= at_1_1;
   always @(posedge clk)
-    reached_1 <= _029_;
+    reached_1 <= _039_;
   always @(posedge clk)
-    at_after_1 <= _031_[7:0];
+    at_after_1 <= _041_[7:0];
   always @(posedge clk)
     u_after_1_0 <= u_1_1;
   always @(posedge clk)
     u_after_1_1 <= u_after_1_0;
   always @(posedge clk)
-    thresholds_1 <= \port__data$34 ;
+    thresholds_1 <= \port__data$42 ;
   always @(posedge clk)
     at_0_0 <= at_after_1;
   always @(posedge clk)
@@ -7718,36 +7845,47 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     held_0_0 <= at_0_1;
   always @(posedge clk)
-    reached_0 <= _032_;
+    reached_0 <= _042_;
   always @(posedge clk)
-    at_after_0 <= _035_[7:0];
+    at_after_0 <= _044_[7:0];
   always @(posedge clk)
     u_after_0_0 <= u_0_1;
   always @(posedge clk)
     u_after_0_1 <= u_after_0_0;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _036_ = value[16:0];
+    _046_ = value[16:0];
     if (value[20]) begin
-      _036_ = 17'h00000;
+      _046_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _037_ = not_below;
+    _047_ = not_below;
     if (over) begin
-      _037_ = 17'h1ffff;
+      _047_ = 17'h1ffff;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _048_ = ranks_0[7:0];
+    if (rst) begin
+      _048_ = 8'h00;
     end
   end
   assign distance = value;
   assign port__addr = { select, segment };
   assign port__en = 1'h1;
-  assign \port__addr$9  = { select, ranks_0 };
+  assign \port__addr$9  = { select, risen };
   assign \port__en$11  = 1'h1;
   assign \port__addr$12  = { select, at_after_1 };
   assign \port__en$14  = 1'h1;
-  assign code = { _024_, _007_, _122_, _105_, _089_, _072_, _056_, _039_ };
-  assign _028_ = saturated[16:9];
+  assign code = { _024_, _007_, _132_, _115_, _099_, _082_, _066_, _049_ };
+  assign _028_ = saturated[16:11];
+  assign _029_ = saturated[10:8];
+  assign _031_ = { 1'h0, _030_ };
+  assign _035_ = { _033_, 1'h0 };
+  assign _037_ = { 2'h0, rise[4:2] };
 endmodule
 
 (* keep_hierarchy =  1  *)
