@@ -21,6 +21,7 @@ PRODUCT_BITS = (4, 16)  # of a product, the least and the most
 LEAST_CHOSEN = 7  # product bits by default; with 6, three bits a code lose accuracy
 
 MAX_CODE_ERROR = 8  # codes that a unit may be wrong by
+MAX_EXTRA_MACS = 3  # four passes over every layer in place of one
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class QuantConfig:
     layers first (`hwquant.equalize`). ``bias_correction`` gives quantized layers the means that
     they had in float, ``variance_correction`` their spread. ``activation`` is the unit that makes
     codes (`hwquant.activation`), which may be wrong by ``max_code_error`` codes.
+
+    ``rescue`` gives second digits to tensors that lose too much with one, and layers get them while
+    multiply-accumulates grow by ``extra_macs`` of all at most (`hwquant.budget`); with edges of one
+    digit there are none.
 
     The network's input is ``(x - mean) / std`` of the sensor's integers x, ``mean`` and ``std`` one
     number or one per channel.
@@ -66,10 +71,12 @@ class QuantConfig:
     input_signed: bool = False
     bias_correction: bool = True
     variance_correction: bool = True
+    rescue: bool = True
     rounding: Rounding = "second_order"
     ranges: Ranges = "reach"
     equalize: bool = False
     norm: float = 2.0
+    extra_macs: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -78,9 +85,13 @@ class QuantConfig:
             ("edge_bits", max(self.weight_bits, self.act_bits), 8),
             ("max_code_error", 0, MAX_CODE_ERROR),
             ("input_bits", 1, 16),
+            ("extra_macs", 0, MAX_EXTRA_MACS),
         ):
             value = getattr(self, name)
             require(low <= value <= high, name, value, f"{low}..{high}")
+        alone = f"0 with edge_bits={self.edge_bits}, which one digit has"
+        adds = self._has_second_digits or self.extra_macs == 0
+        require(adds, "extra_macs", self.extra_macs, alone)
         low, high = PRODUCT_BITS
         if self.product_bits is not None:
             is_ranged = low <= self.product_bits <= high
@@ -134,6 +145,10 @@ class QuantConfig:
             return "whole" if self.method == "uniform" else "rounded"
         is_whole = self.form == "product" and self._fits_whole and self.levels != "rounded"
         return "whole" if is_whole else "rounded"
+
+    @property
+    def _has_second_digits(self) -> bool:
+        return self.edge_bits > min(self.weight_bits, self.act_bits)
 
     @property
     def _fits_whole(self) -> bool:

@@ -21,6 +21,7 @@ STARTS = tuple(step / 100 for step in range(25, 101))  # large norms have minima
 TOLERANCE = 1e-3  # of the exponent
 WHOLE_EXPONENTS = tuple(step / 20 for step in range(5, 21))
 LEAST_NOISE = 1e-9  # over signal; less is as good
+LEAST_SIGNAL = 1e-100  # so that noise over it is finite
 FINEST = 4  # of whole levels: the largest is at most so many times the number of levels
 
 Search = Literal["weights", "both", "separate"]
@@ -280,4 +281,4 @@ def _energy(site: Site) -> FloatArray:
 
 
 def _signal(site: Site) -> float:
-    return max(float(_energy(site) @ site.samples.var(axis=1)), np.finfo(float).tiny)
+    return max(float(_energy(site) @ site.samples.var(axis=1)), LEAST_SIGNAL)

@@ -5,6 +5,7 @@ codes of a tensor or a kernel reach, with one digit or several. Everything here 
 leaves are tables of integers.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
@@ -234,6 +235,11 @@ def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     order = np.lexsort((*digits.T, np.abs(digits).sum(1), values))
     values, first = np.unique(values[order], return_index=True)
     return Codebook(values, digits[order][first], _midpoints(values), values)
+
+
+def weight_codebooks(grid: Grid, counts: Iterable[int], part_shift: int) -> dict[int, Codebook]:
+    """Codebooks of weights by the number of their digits."""
+    return {parts: weight_codebook(grid, parts, part_shift) for parts in counts}
 
 
 def choose_part_shift(weights: Grid, acts: Grid, weight_parts: int, act_parts: int) -> int:

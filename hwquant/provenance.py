@@ -65,3 +65,4 @@ class Provenance:
     levels: str
     norm: float
     weights: tuple[WeightStatistics, ...]
+    extra_macs: float = 0.0

@@ -6,7 +6,6 @@ already, make of the images: its weights are rounded for those inputs, their sca
 back to that of the float pass, and its bias the mean.
 """
 
-import math
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from hwquant import __version__, activation, attention, synthetic
+from hwquant.budget import losses_of_codes, rescue, spend, with_weights
 from hwquant.calibrate import (
     Values,
     calibrate,
@@ -31,7 +31,7 @@ from hwquant.calibrate import (
     skipped,
 )
 from hwquant.config import QuantConfig
-from hwquant.edges import edge_layers, tensor_codes
+from hwquant.digits import edge_digits, edge_layers, factors_of, mac_layers
 from hwquant.equalize import equalize
 from hwquant.errors import UnsupportedModel
 from hwquant.exponent import START, Site, find_grids, search_errors
@@ -68,7 +68,7 @@ from hwquant.power import (
     level_tables,
     product_table,
     value_codebook,
-    weight_codebook,
+    weight_codebooks,
 )
 from hwquant.ranges import (
     Coding,
@@ -87,8 +87,6 @@ from hwquant.requantize import (
     rounding_bias,
 )
 from hwquant.statistics import weight_statistics
-
-MAX_ACT_PARTS = 2
 
 
 def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
@@ -115,7 +113,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
         build = _Quantizer(graph, config)
         quantized = tuple(build.layer(layer) for layer in build.layers)
     packed = {kind: book.packed(config.act_bits) for kind, book in build.act_books.items()}
-    codes = {name: packed[kind] for name, kind in build.code_kinds.items()}
+    codes = {name: packed[kind] for name, kind in build.digits.codes.items()}
     return QuantGraph(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
@@ -153,32 +151,36 @@ class _Quantizer:
         images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
         images = (column(low, images) + column(high - low, images) * images).astype(np.float32)
         self.calibration = calibrate(graph, layers, images)
-        self.edge_parts = min(MAX_ACT_PARTS, math.ceil(config.edge_bits / config.act_bits))
         self.edges, self.last = edge_layers(layers), layers[-1]
-        self.code_kinds = tensor_codes(layers)
-        products = [layer for layer in layers if isinstance(layer, FloatMatMul)]
-        self.factors = {name for product in products for name in operands(product)}
-        self.tops = config.tops
-        self.sites = self._sites(layers)
+        self.factors = factors_of(layers)
+        bits = config.weight_bits, config.act_bits
+        self.digits = edge_digits(layers, bits, config.edge_bits)
+        self.sites = self._sites()
         self.weight_grid, self.act_grid = self._grids()
-        weight_parts = math.ceil(config.edge_bits / config.weight_bits)
+        every = {mac: self._site(mac) for mac in mac_layers(layers)}
+        losses = losses_of_codes(every, self.act_grid, graph.shapes)
+        if config.rescue:
+            self.digits = rescue(self.digits, layers, losses)
+        if config.extra_macs:
+            losses = with_weights(losses, every, self.weight_grid)
+            self.digits = spend(config.extra_macs, self.digits, layers, losses)
+        parts = {*self.digits.weights.values()}
         self.part_shift = choose_part_shift(
-            self.weight_grid, self.act_grid, weight_parts, self.edge_parts
+            self.weight_grid, self.act_grid, max(parts), self.digits.wide
         )
         self.arithmetic = self._arithmetic()
         self.numbers = Numbers.of(self.arithmetic, self.weight_grid, self.act_grid, self.part_shift)
-        self.act_books = activation_codebooks(self.act_grid, self.edge_parts, self.part_shift)
+        self.act_books = activation_codebooks(self.act_grid, self.digits.wide, self.part_shift)
         self.value_book = value_codebook(attention.VALUE_BITS)
-        self.inner_weights = weight_codebook(self.weight_grid, 1, self.part_shift)
-        self.edge_weights = weight_codebook(self.weight_grid, weight_parts, self.part_shift)
+        self.weight_books = weight_codebooks(self.weight_grid, parts, self.part_shift)
         self.activations = {
             kind: activation.thresholds(book, config.act_bits)
             for kind, book in self.act_books.items()
         }
         self.reads = Counter(name for layer in layers for name in operands(layer))
         books = self.act_books["plain"], self.act_books["wide"]
-        bits = config.input_bits, config.edge_bits
-        self.pixels = choose_pixels(layers, self.act_grid, books, low, high, bits)
+        of_pixels = config.input_bits, config.edge_bits
+        self.pixels = choose_pixels(layers, self.act_grid, books, low, high, of_pixels)
         self.input = self._input()
         self.codings, self.tensors = {INPUT: self.pixels.coding}, {INPUT: self.input.tensor}
         self.ranks = dict[str, Ranks]()
@@ -228,6 +230,7 @@ class _Quantizer:
             levels=config.levels_used,
             norm=config.norm,
             weights=weight_statistics(self.layers),
+            extra_macs=config.extra_macs,
         )
 
     def _rearrangement(self, layer: FloatMax | FloatCat) -> MaxPoolLayer | ConcatLayer:
@@ -262,7 +265,7 @@ class _Quantizer:
         if mac.source == INPUT:
             mac = replace(mac, weight=np.tile(mac.weight, (1, self.pixels.digits, 1, 1)))
         read, padding = self.read[mac.source], source.padding()
-        book = self.edge_weights if mac.name in self.edges else self.inner_weights
+        book = self.weight_books[self.digits.weights[mac.name]]
         moment = covariance(mac, read, padding)
         kernel = encode_weights(mac, source, book, moment, self.config.rounding)
         sums = convolve_layer(mac, read, kernel.values, mac.bias, padding)
@@ -318,7 +321,7 @@ class _Quantizer:
             reach = np.full_like(spread.mean, attention.value_range(name, spread, self.layers))
             made, book = Saturate(attention.VALUE_BITS), self.value_book
             return Coding(0 * reach, reach, book), Output(0 * reach, reach / made.top, made)
-        kind = self.code_kinds[name]
+        kind = self.digits.codes[name]
         book = self.act_books[kind]
         bits = self.config.edge_bits if kind == "wide" else self.config.act_bits
         match self.config.ranges:
@@ -357,20 +360,16 @@ class _Quantizer:
         """Grids of weights and of activations."""
         config = self.config
         if config.method != "power":
-            weights, acts = (Grid(config.method, 1.0, top) for top in self.tops)
+            weights, acts = (Grid(config.method, 1.0, top) for top in config.tops)
             return weights, acts
         bits = config.product_width if config.levels_used == "whole" else None
         sites, search, norm = self.sites, config.search_used, config.norm
-        return find_grids(sites, self.tops, search, norm, config.exponent, bits)
+        return find_grids(sites, config.tops, search, norm, config.exponent, bits)
 
-    def _sites(self, layers: tuple[FloatLayer, ...]) -> list[Site]:
+    def _sites(self) -> list[Site]:
         """Layers that exponents are chosen for: the inner ones, whose codes have one digit."""
-        macs = [layer for layer in layers if isinstance(layer, FloatMac)]
-        inner = [
-            mac
-            for mac in macs
-            if mac.name not in self.edges and self.code_kinds[mac.source] != "wide"
-        ]
+        macs, kinds = mac_layers(self.layers), self.digits.codes
+        inner = [mac for mac in macs if mac.name not in self.edges and kinds[mac.source] != "wide"]
         return [self._site(mac) for mac in inner or macs]
 
     def _site(self, mac: FloatMac) -> Site:

@@ -64,6 +64,7 @@ def of_network(provenance: Provenance) -> Report:
             "rounding": provenance.rounding,
             "ranges": provenance.ranges,
             "equalize": provenance.equalize,
+            "extra_macs": provenance.extra_macs,
             "search": provenance.search,
             "levels": provenance.levels,
             "norm": provenance.norm if math.isfinite(provenance.norm) else "inf",

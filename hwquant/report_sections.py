@@ -21,6 +21,7 @@ class Quantization(TypedDict):
     rounding: str
     ranges: str
     equalize: bool
+    extra_macs: float
     search: str
     levels: str
     norm: float | Literal["inf"]

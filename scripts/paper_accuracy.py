@@ -24,7 +24,8 @@ from hwquant.quantize import quantize, search_sites
 from hwquant.report import installed
 
 BITS = ((8, 8), (6, 6), (4, 4), (3, 4))
-PAPER: dict[str, Any] = {"levels": "rounded", "search": "weights", "variance_correction": False}
+LACKS = {"variance_correction": False, "rescue": False}  # what the paper does not do
+PAPER: dict[str, Any] = LACKS | {"levels": "rounded", "search": "weights"}
 METHODS = ("log", "uniform", "power")
 NORMS = (1.0, 1.5, 2.0, 3.0, 4.0, math.inf)
 Row = Callable[[QuantConfig, str], str]
@@ -91,9 +92,8 @@ def main() -> None:
         norms += [row(replace(base, norm=p), f"{p:g}") for p in NORMS]
     packages = installed("numpy", "scipy", "onnxruntime").items()
     versions = ", ".join([__version__, *map(" ".join, packages)])
-    tables = {"methods": "\n".join(methods), "norms": "\n".join(norms)}
-    arguments = " ".join(sys.argv[1:])
-    given.output.write_text(TEXT.format(arguments=arguments, versions=versions, **tables))
+    tables = {"methods": "\n".join(methods), "norms": "\n".join(norms), "versions": versions}
+    given.output.write_text(TEXT.format(arguments=" ".join(sys.argv[1:]), **tables))
 
 
 if __name__ == "__main__":

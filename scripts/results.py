@@ -1,7 +1,6 @@
 """Measure accuracy of methods and bit widths on real networks, and write docs/results.md.
 
-python scripts/results.py ../shared/models            # all of it: about an hour on two cores
-python scripts/results.py ../shared/models --networks resnet20_cifar10 --limit 100 --output -
+python scripts/results.py ../shared/models  # takes an hour; --networks, --variants and --limit less
 """
 
 import argparse
@@ -24,13 +23,14 @@ from hwquant.quantize import quantize
 SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
 LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time
 BITS = ((4, 4), (3, 4), (4, 8), (8, 8))
-PUBLISHED = {"variance_correction": False}  # none of these papers has it
+PUBLISHED = {"variance_correction": False, "rescue": False}  # none of these papers has them
+PAPER = PUBLISHED | {"levels": "rounded", "search": "weights", "rounding": "nearest"}
 NEAREST = PUBLISHED | {"method": "uniform", "rounding": "nearest"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "power": {},
+    "power, half as many MACs again": {"extra_macs": 0.5},
     "power, rounded levels": {"levels": "rounded"},
-    "power, as published": PUBLISHED
-    | {"levels": "rounded", "search": "weights", "rounding": "nearest"},
+    "power, as published": PAPER,
     "uniform": {"method": "uniform"},
     "log": PUBLISHED | {"method": "log"},
     "DFQ (equalize, nearest, uniform)": NEAREST | {"equalize": True},
@@ -40,29 +40,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def configuration(entry: dict[str, Any], data: Path) -> QuantConfig:
-    with np.load(data) as arrays:
-        is_signed = arrays["x"].dtype == np.int8
+    is_signed = np.load(data)["x"].dtype == np.int8
     return QuantConfig(mean=(*entry["mean"],), std=(*entry["std"],), input_signed=is_signed)
 
 
 def rows(given: argparse.Namespace, name: str, entry: dict[str, Any], data: str) -> list[str]:
     model, base = given.models / entry["file"], configuration(entry, given.models / data)
     graph, limit = load(model, SIZES.get(name)), given.limit or LIMITS.get(data)
-    low, shape = base.lowest_pixel, graph.shapes[INPUT]
-    images = dataset.load(given.models / data, shape, low, low + 255, limit=limit)
-    lines = list[str]()
+    low, lines = base.lowest_pixel, list[str]()
+    images = dataset.load(given.models / data, graph.shapes[INPUT], low, low + 255, limit=limit)
     for variant in given.variants:
         cells, float_top1, count = list[str](), 0.0, 0
-        for weight_bits, act_bits in BITS:
-            config = replace(base, weight_bits=weight_bits, act_bits=act_bits, **VARIANTS[variant])
-            made = quantize(graph, config)
+        for digit in BITS:
+            if "extra_macs" in VARIANTS[variant] and min(digit) == base.edge_bits:
+                cells.append("-")  # no digit is a second one
+                continue
+            bits = replace(base, weight_bits=digit[0], act_bits=digit[1])
+            made = quantize(graph, replace(bits, **VARIANTS[variant]))
             found = accuracy.measure(model, graph, made, images, lambda *_: None)
             float_top1, count = found.float_top1, found.n
             cells.append(f"{100 * found.top1:.2f} ({100 * found.agreement:.1f})")
-            print(name, data, variant, weight_bits, act_bits, cells[-1], file=sys.stderr)
-        error = 100 * math.sqrt(float_top1 * (1 - float_top1) / count)
-        start = f"| {name} | {data.removesuffix('.npz')} | {count} | {100 * float_top1:.2f} "
-        lines.append(f"{start}| {error:.1f} | {variant} | {' | '.join(cells)} |")
+            print(name, data, variant, *digit, cells[-1], file=sys.stderr)
+        row = name, data.removesuffix(".npz"), count, f"{100 * float_top1:.2f}"
+        error = f"{100 * math.sqrt(float_top1 * (1 - float_top1) / count):.1f}"
+        lines.append(f"| {' | '.join(map(str, (*row, error, variant, *cells)))} |")
     return lines
 
 
@@ -74,8 +75,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="take the first images only")
     parser.add_argument("--output", default="docs/results.md")
     given = parser.parse_args()
-    entries = json.loads((given.models / "models.json").read_text())
-    lines = list[str]()
+    lines, entries = list[str](), json.loads((given.models / "models.json").read_text())
     for name in given.networks or entries:
         entry = entries[name]
         for data in (entry["data"], entry["more_data"]) if entry["data"] else ():
@@ -91,8 +91,8 @@ points; rows of a network are paired. Processors differ in single precision, and
 
 | network | data | n | float | error | method | {head} |
 |---|---|---:|---:|---:|---|{"---:|" * len(BITS)}
+{chr(10).join(lines)}
 """
-    text += "\n".join(lines) + "\n"
     Path("/dev/stdout" if given.output == "-" else given.output).write_text(text)
 
 

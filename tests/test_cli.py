@@ -163,6 +163,11 @@ BAD_OPTIONS = [
     (("--act-bits", "0"), "act_bits=0: permitted 2..8"),
     (("--edge-bits", "3"), "edge_bits=3: permitted 4..8"),
     (("--product-bits", "99"), "product_bits=99"),
+    (("--extra-macs", "4"), "extra_macs=4.0: permitted 0..3"),
+    (
+        ("--extra-macs", "1", "--edge-bits", "4"),
+        "extra_macs=1.0: permitted 0 with edge_bits=4, which one digit has",
+    ),
     (("--input-bits", "0"), "input_bits=0"),
     (("--input-shape", "3,0,5"), "are not positive integers with commas between them"),
     (("--input-shape", "3,6,x"), "are not positive integers with commas between them"),
@@ -216,6 +221,7 @@ def test_a_bad_option_is_one_sentence(tmp_path: Path, options: tuple[str, ...], 
         (("--search", "weights"), {"search": "weights"}),
         (("--search", "separate"), {"search": "separate"}),
         (("--equalize",), {"equalize": True}),
+        (("--extra-macs", "0.5"), {"extra_macs": 0.5}),
     ],
 )
 def test_options_reach_the_configuration(

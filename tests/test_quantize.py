@@ -336,6 +336,8 @@ def test_given_exponent_is_that_of_weights_and_activations() -> None:
         ("search", "grid", "weights, both, separate, auto"),
         ("rounding", "random", "nearest, second_order, squant"),
         ("ranges", "mse", "reach, omse"),
+        ("extra_macs", -0.1, "0..3"),
+        ("extra_macs", float("nan"), "0..3"),
         ("norm", 0.5, "1..inf"),
         ("norm", float("nan"), "1..inf"),
         ("norm", 4.0, "search=weights"),

@@ -74,6 +74,7 @@ class QuantOptions:
     rounding: Rounding
     ranges: Ranges
     equalize: bool
+    extra_macs: float
     accumulate: Accumulate | None
     product_bits: int | None
     activation: Kind
@@ -99,6 +100,7 @@ class QuantOptions:
             rounding=self.rounding,
             ranges=self.ranges,
             equalize=self.equalize,
+            extra_macs=self.extra_macs,
             accumulate=self.accumulate,
             product_bits=self.product_bits,
             activation=self.activation,
@@ -172,6 +174,14 @@ _QUANT = (
         "--equalize",
         is_flag=True,
         help="Scale channels between layers first, so that kernels' ranges match.",
+    ),
+    click.option(
+        "--extra-macs",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        show_default=True,
+        help="MACs to add, as a share of all, for second digits where one loses most.",
     ),
     click.option(
         "--accumulate",

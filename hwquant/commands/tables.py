@@ -92,6 +92,7 @@ def _network(made: Report) -> RenderableType:
         ("model", f"{made['model']} ({made['model_sha256'][:12]}…)"),
         ("weights, activations", f"{quantization['weight_bits']}, {quantization['act_bits']} bits"),
         ("first and last layer", f"{quantization['edge_bits']} bits"),
+        *_extra(made),
         ("method", f"{quantization['method']}, {exponents}"),
         *_search(made),
         ("accumulate", _accumulate(made)),
@@ -101,6 +102,11 @@ def _network(made: Report) -> RenderableType:
         ("quantized in", f"{quantization['seconds']:.2f} s"),
     ]
     return _facts("Network", rows)
+
+
+def _extra(made: Report) -> Rows:
+    share = made["quantization"]["extra_macs"]
+    return [("second digits elsewhere", f"for {share:.0%} more MACs at most")] if share else []
 
 
 def _exponents(weights: float, acts: float) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hwquant.edges import CodeKind, edge_layers, tensor_codes
+from hwquant.digits import CodeKind, edge_layers, tensor_codes
 from hwquant.ir import INPUT
 from hwquant.lower import FloatCat, FloatMac, FloatMax, lower
 from tests.float_graphs import NETWORKS, graph
