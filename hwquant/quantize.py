@@ -155,9 +155,9 @@ class _Quantizer:
         self.factors = factors_of(layers)
         bits = config.weight_bits, config.act_bits
         self.digits = edge_digits(layers, bits, config.edge_bits)
-        self.sites = self._sites()
-        self.weight_grid, self.act_grid = self._grids()
         every = {mac: self._site(mac) for mac in mac_layers(layers)}
+        self.sites = self._inner(every)
+        self.weight_grid, self.act_grid = self._grids()
         losses = losses_of_codes(every, self.act_grid, graph.shapes)
         if config.rescue:
             self.digits = rescue(self.digits, layers, losses)
@@ -366,11 +366,11 @@ class _Quantizer:
         sites, search, norm = self.sites, config.search_used, config.norm
         return find_grids(sites, config.tops, search, norm, config.exponent, bits)
 
-    def _sites(self) -> list[Site]:
+    def _inner(self, sites: dict[FloatMac, Site]) -> list[Site]:
         """Layers that exponents are chosen for: the inner ones, whose codes have one digit."""
-        macs, kinds = mac_layers(self.layers), self.digits.codes
-        inner = [mac for mac in macs if mac.name not in self.edges and kinds[mac.source] != "wide"]
-        return [self._site(mac) for mac in inner or macs]
+        kinds = self.digits.codes
+        inner = [mac for mac in sites if mac.name not in self.edges and kinds[mac.source] != "wide"]
+        return [sites[mac] for mac in inner or sites]
 
     def _site(self, mac: FloatMac) -> Site:
         spread = self.calibration.spreads[mac.source]
