@@ -32,6 +32,8 @@ class Verbs(click.Group):
             _fail(str(error), _DIFFERS)
         except HwquantError as error:
             _fail(str(error), _REFUSED)
+        except MemoryError as error:
+            _fail(f"not enough memory: {error}", _REFUSED)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of stdout has gone; Python would complain at exit
             sys.exit(_REFUSED)

@@ -150,8 +150,7 @@ class _Lowering:
                 self._emit(node)
         last = self.layers[-1]
         if not isinstance(last, FloatMac) or last.function is not None:
-            output = self.graph.output
-            self._copy(output, f"{output}_output")
+            self._copy(self.graph.output, f"{self.graph.output}_output")
         return tuple(self.layers)
 
     def _ancestors(self, name: str) -> set[str]:
@@ -192,8 +191,8 @@ class _Lowering:
 
     def _main(self, add: FloatAdd) -> FloatConv | None:
         """Return the convolution that takes an add: of two, the one with more MACs."""
-        convs = [self.nodes[name] for name in add.sources if self._only_reader(name) is add]
-        mains = [node for node in convs if isinstance(node, FloatConv)]
+        own = (self.nodes[name] for name in add.sources if self._only_reader(name) is add)
+        mains = [node for node in own if isinstance(node, FloatConv)]
         return max(mains, key=lambda conv: conv.weight.size, default=None)
 
     def _skip(self, add: FloatAdd) -> str:
@@ -366,22 +365,7 @@ class _Lowering:
         return replace(mac, skip=Skip(skip, stride, offset))
 
     def _identity(self, name: str, source: str) -> FloatMac:
-        channels = self.graph.shapes[source][0]
-        return FloatMac(
-            name=name,
-            source=source,
-            weight=np.ones((channels, 1, 1, 1)),
-            bias=np.zeros(channels),
-            kernel=UNIT,
-            shared=False,
-            stride=UNIT,
-            pads=NO_PADS,
-            groups=channels,
-            skip=None,
-            gate=None,
-            function=None,
-            tensor=source,
-        )
+        return identity(name, source, source, self.graph.shapes[source][0])
 
     def _average(self, node: FloatAveragePool) -> FloatMac:
         mac = self._identity(node.name, node.source)
@@ -394,5 +378,23 @@ class _Lowering:
         span = slice(node.channel_offset, node.channel_offset + count)
         weight = np.zeros((node.channels, count, 1, 1))
         weight[span] = np.eye(count)[:, :, None, None]
-        bias = np.zeros(node.channels)
-        return replace(mac, weight=weight, bias=bias, stride=node.stride, groups=1)
+        return replace(mac, weight=weight, bias=np.zeros(len(weight)), stride=node.stride, groups=1)
+
+
+def identity(name: str, source: str, tensor: str, channels: int) -> FloatMac:
+    """Make a depthwise layer that copies its source, which computes ``tensor``."""
+    return FloatMac(
+        name=name,
+        source=source,
+        weight=np.ones((channels, 1, 1, 1)),
+        bias=np.zeros(channels),
+        kernel=UNIT,
+        shared=False,
+        stride=UNIT,
+        pads=NO_PADS,
+        groups=channels,
+        skip=None,
+        gate=None,
+        function=None,
+        tensor=tensor,
+    )

@@ -11,16 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from hwquant.float_graph import (
-    FloatConv,
     FloatEmbedding,
     FloatLayerNorm,
     FloatMatMul,
     FloatShortcut,
     FloatSoftmax,
-    Moments,
 )
-from hwquant.ir import IntArray
-from hwquant.onnx_graph import PARTS, Conversion, OnnxNode, Shape, View, axes_of, named_parts
+from hwquant.onnx_channels import select
+from hwquant.onnx_graph import PARTS, Conversion, OnnxNode, Shape, View, axes_of
 
 
 def split(state: Conversion, node: OnnxNode) -> None:
@@ -32,7 +30,7 @@ def split(state: Conversion, node: OnnxNode) -> None:
         stop = start + state.shape(node, tensor)[axis]
         name = state.fresh(f"{node.name}_{index}")
         piece = replace(node, name=name, outputs=(tensor,))
-        _select(state, piece, view, axis, range(start, stop), keeps_axis=True)
+        select(state, piece, view, axis, range(start, stop), keeps_axis=True)
         start = stop
 
 
@@ -47,7 +45,7 @@ def gather(state: Conversion, node: OnnxNode) -> None:
     index, group = int(indices.item()) % size, view.axes[axis]
     shape, keeps_axis = state.shapes[view.source], indices.ndim == 1
     if group != _tokens(shape) or not group:
-        _select(state, node, view, axis, range(index, index + 1), keeps_axis=keeps_axis)
+        select(state, node, view, axis, range(index, index + 1), keeps_axis=keeps_axis)
         return
     if index:
         node.refuse(f"Gather of token {index}; hwquant handles the first, 0, and parts of channels")
@@ -55,35 +53,6 @@ def gather(state: Conversion, node: OnnxNode) -> None:
     kept = [("" if at == axis else letters) for at, letters in enumerate(view.axes)]
     axes = tuple(letters for at, letters in enumerate(kept) if keeps_axis or at != axis)
     state.emit(made, node, (shape[0], 1, 1), axes, view.split)
-
-
-def _select(
-    state: Conversion, node: OnnxNode, view: View, axis: int, chosen: range, *, keeps_axis: bool
-) -> None:
-    """Emit the rows of the layer before that compute a part of its channels."""
-    channels, *size = state.shapes[view.source]
-    sizes = view.split or (channels,)
-    letters = PARTS[: len(sizes)] if view.split else "C"
-    layer = state.nodes.get(view.source)
-    part = letters.find(view.axes[axis]) if view.axes[axis] else -1
-    if part < 0 or not isinstance(layer, FloatConv) or layer.groups > 1:
-        node.refuse(
-            f"{node.op} along axis {axis} of shape {state.shape(node, node.inputs[0])}; hwquant "
-            "handles parts of the channels of a linear layer, and the first token"
-        )
-    rows: IntArray = np.arange(channels, dtype=np.int64).reshape(sizes)
-    rows = rows.take(chosen, axis=part).ravel()
-    moments = layer.moments and Moments(layer.moments.mean[rows], layer.moments.std[rows])
-    made = replace(
-        layer, name=node.name, weight=layer.weight[rows], bias=layer.bias[rows], moments=moments
-    )
-    extents = dict(zip(letters, sizes, strict=True)) | {letters[part]: len(chosen)}
-    groups = [list(group) for group in view.axes]
-    if not keeps_axis:
-        del groups[axis]
-    axes, parts = named_parts(groups, letters, extents)
-    state.emit(made, node, (len(rows), size[0], size[1]), axes, parts)
-    state.taken_apart.add(layer.name)
 
 
 def _tokens(shape: Shape) -> str:
@@ -130,9 +99,6 @@ def softmax(state: Conversion, node: OnnxNode) -> None:
     view = state.parts_view(node)
     channels = state.shapes[view.source][0]
     axis, last = node.integer("axis", -1), len(view.axes) - 1
-    if "axis" not in node.ints and last > 1:
-        count = ("three", "four")[last - 2] if last < 4 else str(last + 1)
-        node.refuse(f"Softmax of {count} axes without the attribute axis; opsets differ about it")
     inner = PARTS[len(view.split) - 1] if view.split else "C"
     if axis % len(view.axes) != last or view.axes[last] != inner:
         node.refuse(

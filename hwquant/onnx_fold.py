@@ -26,6 +26,7 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
         )
     if rank == 3:
         weight = weight[:, :, None]
+    weight = _dilated(state, node, weight)
     bias = state.weights(node, 2, (count,)) if node.has_input(2) else np.zeros(count)
     top, left, bottom, right = view.pads
     padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
@@ -33,6 +34,22 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
     pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
     made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, groups)
     state.emit_image(made, node, (count, *size))
+
+
+def _dilated(state: Conversion, node: OnnxNode, weight: FloatArray) -> FloatArray:
+    """Put the zeros that a dilated kernel jumps over between its weights."""
+    down, right = _pair(node, "dilations", 1)
+    count, channels, height, width = weight.shape
+    size = (count, channels, (height - 1) * down + 1, (width - 1) * right + 1)
+    if size == weight.shape:
+        return weight
+    state.notes.append(
+        f"{node.label}: dilations=({down}, {right}) became a kernel of {size[2]} x {size[3]}, "
+        "whose zeros take cycles like other weights"
+    )
+    made = np.zeros(size)
+    made[:, :, ::down, ::right] = weight
+    return made
 
 
 def fully_connected(state: Conversion, node: OnnxNode) -> None:
@@ -119,7 +136,7 @@ def _image_of(state: Conversion, node: OnnxNode, view: View, constant: int) -> F
     """Return a constant operand in the shape of ``view.source``, ``float[C, H, W]``."""
     values = state.weights(node, constant)
     shape = state.shape(node, node.inputs[1 - constant])
-    if state.shape(node, node.outputs[0]) != shape:
+    if np.broadcast_shapes(values.shape, shape) != shape:
         node.refuse(f"{node.op} of shape {shape} and a constant of shape {values.shape}")
     flat = np.broadcast_to(values, shape).reshape(-1)
     return to_chw(flat, "".join(view.axes), state.shapes[view.source])
@@ -195,9 +212,6 @@ def depthwise(
 
 def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, Pair]:
     """Return stride, pads and output ``(H, W)`` of a node that moves a window over an image."""
-    dilations = _pair(node, "dilations", 1)
-    if any(dilation > 1 and extent > 1 for dilation, extent in zip(dilations, kernel, strict=True)):
-        node.refuse(f"{node.op} with dilations={dilations}; hwquant handles (1, 1)")
     stride = _pair(node, "strides", 1)
     ends = node.ints.get("pads", NO_PADS)
     given = ends if len(ends) == 4 else (0, ends[0], 0, ends[1])
@@ -219,10 +233,15 @@ def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, P
         travel = extent + sum(ends) - kernel[axis]
         if min(ends) < 0 or travel < 0:
             node.refuse(f"{node.op} with window {kernel} and pads {given} on an image {shape[1:]}")
-        if node.integer("ceil_mode", 0) and travel % stride[axis]:
-            node.refuse(
-                f"{node.op} with ceil_mode=1, whose last window hangs over the image {shape[1:]}"
-            )
+        begin = (travel // stride[axis] + 1) * stride[axis]  # of the window that ceil_mode adds
+        if node.integer("ceil_mode", 0) and travel % stride[axis] and begin < extent + ends[0]:
+            if node.op != "MaxPool":
+                node.refuse(
+                    f"{node.op} with ceil_mode=1, whose last window hangs over the image "
+                    f"{shape[1:]}; hwquant handles that of MaxPool"
+                )
+            after[axis] += begin - travel
+            travel = begin
         output[axis] = travel // stride[axis] + 1
     pads = (before[0], before[1], after[0], after[1])
     return stride, pads, (output[0], output[1])

@@ -37,7 +37,7 @@ from hwquant.onnx_fold import depthwise, fold
 from hwquant.onnx_graph import Conversion, OnnxNode, View
 
 HANDLED = (
-    "ReLU (from 0 to any ceiling), LeakyReLU and PReLU with one slope between 0 and 1, ELU, "
+    "ReLU (from 0 to any ceiling), LeakyReLU with a slope between 0 and 1, PReLU, ELU, SELU, "
     "Softplus, SiLU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), Sigmoid and "
     "Tanh"
 )
@@ -97,10 +97,7 @@ def _number(state: Conversion, node: OnnxNode, index: int) -> float:
 
 
 def _slope(state: Conversion, node: OnnxNode) -> float:
-    slopes = np.unique(state.weights(node, 1))
-    if slopes.size != 1:
-        node.refuse(f"PRelu with {slopes.size} different slopes; hwquant handles one for all")
-    return slopes.item()
+    return float(state.weights(node, 1).flat[0])  # one for all, see onnx_normal
 
 
 def settle(state: Conversion, tensor: str) -> None:
@@ -292,6 +289,16 @@ def _leaky_relu(_state: Conversion, node: OnnxNode, x: FloatArray) -> FloatArray
     return np.where(x < 0, node.floats.get("alpha", 0.01) * x, x)
 
 
+def _celu(_state: Conversion, node: OnnxNode, x: FloatArray) -> FloatArray:
+    alpha = node.floats.get("alpha", 1.0)
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0) / alpha)
+
+
+def _selu(_state: Conversion, node: OnnxNode, x: FloatArray) -> FloatArray:
+    alpha, gamma = node.floats.get("alpha", 1.67326319), node.floats.get("gamma", 1.05070102)
+    return gamma * evaluate(Elu(alpha), x)
+
+
 def _hard_sigmoid(_state: Conversion, node: OnnxNode, x: FloatArray) -> FloatArray:
     return np.clip(node.floats.get("alpha", 0.2) * x + node.floats.get("beta", 0.5), 0, 1)
 
@@ -301,6 +308,9 @@ _UNARY: dict[str, Callable[[Conversion, OnnxNode, FloatArray], FloatArray]] = {
     "Clip": _clip,
     "LeakyRelu": _leaky_relu,
     "Elu": lambda _state, node, x: evaluate(Elu(node.floats.get("alpha", 1.0)), x),
+    "Celu": _celu,
+    "Selu": _selu,
+    "Swish": lambda _state, node, x: x * expit(node.floats.get("alpha", 1.0) * x),
     "Softplus": lambda _state, _node, x: evaluate(Softplus(), x),
     "Mish": lambda _state, _node, x: evaluate(Mish(), x),
     "PRelu": lambda state, node, x: np.where(x < 0, _slope(state, node) * x, x),

@@ -95,19 +95,18 @@ def regroup(
 ) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
     """Lay a view's letters along axes of size ``target``; return axes and ``split``.
 
-    ``None`` where that would split a letter other than the channels', which must be the last.
+    ``None`` where that would split a letter other than the channels'.
     """
     extents = dict(zip("CHW", shape, strict=True)) | dict(zip(PARTS, view.split, strict=False))
     rest = list("".join(view.axes))
     order = list(PARTS[: len(view.split)]) or ["C"]
-    may_split = bool(view.split) or rest[-1:] == ["C"]
     fresh = iter("nopqrstuvwxyz")
     axes = list[list[str]]()
     for size in target:
         group, extent = list[str](), 1
         while extent < size and rest:
             letter, wanted = rest.pop(0), size // extent
-            if may_split and letter in order and extents[letter] > wanted:
+            if letter in order and extents[letter] > wanted:
                 outer, inner = next(fresh), next(fresh)
                 extents[outer], extents[inner] = wanted, extents[letter] // wanted
                 if wanted * extents[inner] != extents[letter]:
@@ -191,7 +190,7 @@ class Conversion:
 
     def parts_view(self, node: OnnxNode, index: int = 0) -> View:
         """Return an operand that the network computes, its channels perhaps taken apart."""
-        return self.unpadded(node, self._operand(node, index))
+        return self.unpadded(node, self.operand(node, index))
 
     def whole(self, node: OnnxNode, view: View) -> View:
         """Return a view whose channels are in one piece."""
@@ -214,12 +213,16 @@ class Conversion:
 
     def padded_view(self, node: OnnxNode, index: int = 0) -> View:
         """Return an operand that the network computes, around which a Pad may have put zeros."""
-        return self.whole(node, self._operand(node, index))
+        return self.whole(node, self.operand(node, index))
 
-    def _operand(self, node: OnnxNode, index: int) -> View:
+    def operand(self, node: OnnxNode, index: int = 0) -> View:
+        """Return an operand that the network computes, perhaps padded or its channels apart."""
         tensor = node.inputs[index]
         if tensor not in self.views:
-            node.refuse(f"operand {tensor!r} of {node.op} is constant")
+            node.refuse(
+                f"operand {tensor!r} of {node.op} is constant; hwquant handles {node.op} of what "
+                "the network computes from its input"
+            )
         return self.views[tensor]
 
     def image(self, node: OnnxNode) -> tuple[View, Shape]:

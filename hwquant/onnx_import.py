@@ -28,8 +28,10 @@ from hwquant.float_graph import FloatGraph
 from hwquant.ir import INPUT
 from hwquant.onnx_graph import OnnxGraph, OnnxNode
 from hwquant.onnx_layers import convert
+from hwquant.onnx_normal import normalize
 
 _OLDEST_OPSET = 7  # before it, Add and Mul broadcast by attributes
+_LAST_AXIS = 13  # from it on, Softmax is over the last axis by default, before over the second
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _WEIGHT_OPERATORS = ("Conv", "Gemm", "MatMul")
 _POSITIVE = ("kernel_shape", "strides", "dilations")
@@ -63,8 +65,8 @@ def load(path: Path, input_shape: tuple[int, ...] | None = None) -> FloatGraph:
     tensor, dims = _input(path, model)
     shape = _input_shape(tensor, dims, input_shape)
     producers = {name: node.name for node in model.graph.node for name in node.output}
-    graph = _plain(_simplify(path, model, tensor, shape), tensor, shape, producers)
-    return convert(graph, path.stem, hashlib.sha256(content).hexdigest())
+    graph = _plain(_simplify(path, model, tensor, shape), tensor, producers)
+    return convert(normalize(graph), path.stem, hashlib.sha256(content).hexdigest())
 
 
 def _read(path: Path) -> bytes:
@@ -92,7 +94,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
         raise BadInput(
             f"{path}: the weights it keeps in other files cannot be read: {_cause(error)}"
         ) from error
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = _opset(model)
     if opset < _OLDEST_OPSET:
         raise UnsupportedModel(f"{path}: ONNX opset {opset}; hwquant handles 7 and newer")
     if model.functions:
@@ -100,10 +102,16 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     for node in model.graph.node:
         _check_node(node)
     try:
+        if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+            model = onnx.shape_inference.infer_shapes(model)  # the checker wants them
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, and whatever its C++ side throws
         raise BadInput(f"{path}: not a valid ONNX network: {_cause(error)}") from error
     return model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
 def _check_node(node: onnx.NodeProto) -> None:
@@ -126,7 +134,7 @@ def _cause(error: Exception) -> str:
 
 
 def _input(path: Path, model: onnx.ModelProto) -> tuple[str, list[int | str]]:
-    """Return the network's only input: its name, and all dimensions but the batch.
+    """Return the network's only input: its name, and its dimensions, the batch first.
 
     A dimension that the network leaves open is the name that it has there.
     """
@@ -152,20 +160,21 @@ def _input(path: Path, model: onnx.ModelProto) -> tuple[str, list[int | str]]:
         dim.dim_value
         if dim.HasField("dim_value") and dim.dim_value >= 0
         else dim.dim_param or "unnamed"
-        for dim in dims[1:]
+        for dim in dims
     ]
 
 
 def _input_shape(
     name: str, dims: list[int | str], given: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Return the input's shape for a batch of one."""
+    """Return the input's shape, for a batch of one where the network leaves that open."""
+    batch, *dims = dims
     if given is not None and len(given) != len(dims):
         raise BadInput(
             f"--input-shape has {len(given)} numbers; input {name!r} has {len(dims)} dimensions "
             "besides the batch"
         )
-    shape = [1]
+    shape = [batch if isinstance(batch, int) and batch else 1]
     for axis, dim in enumerate(dims, start=1):
         size = dim if given is None else given[axis - 1]
         if isinstance(size, str):
@@ -228,21 +237,27 @@ def _simplify(
         return onnx.shape_inference.infer_shapes(simplified, check_type=True, strict_mode=True)
     except Exception as error:  # InferenceError, and whatever its C++ side throws
         raise BadInput(
-            f"{path}: types or shapes contradict each other for one image of shape {shape[1:]}: "
+            f"{path}: types or shapes contradict each other for images of shape {shape[1:]}: "
             f"{_cause(error)}"
         ) from error
 
 
-def _plain(
-    model: onnx.ModelProto, tensor: str, shape: tuple[int, ...], producers: dict[str, str]
-) -> OnnxGraph:
-    """Copy the simplified network into plain records; ``producers`` names nodes as the user did."""
+def _plain(model: onnx.ModelProto, tensor: str, producers: dict[str, str]) -> OnnxGraph:
+    """Copy the simplified network into plain records; ``producers`` names nodes as the user did.
+
+    Where the network fixes another batch than one, shapes are those of one image all the same.
+    """
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    shapes = {tensor: shape}
-    for value in (*model.graph.value_info, *model.graph.output):
+    shapes = dict[str, tuple[int, ...]]()
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    batch = shapes[tensor][0]
+    shapes = {
+        name: (1, *sizes[1:]) if sizes[:1] == (batch,) else sizes for name, sizes in shapes.items()
+    }
+    opset = _opset(model)
     output = model.graph.output[0].name
     live, needed = list[onnx.NodeProto](), {output}
     for node in reversed(model.graph.node):
@@ -258,7 +273,10 @@ def _plain(
         for node in live
     ]
     names = _readable_names([node.op_type for node in live], labels)
-    nodes = tuple(map(_plain_node, live, labels, names))
+    nodes = tuple(
+        _plain_node(node, label, name, opset)
+        for node, label, name in zip(live, labels, names, strict=True)
+    )
     return OnnxGraph(nodes, constants, shapes, tensor, output)
 
 
@@ -271,8 +289,10 @@ def _constant(node: onnx.NodeProto) -> dict[str, npt.NDArray[Any]]:
     return {node.output[0]: np.array(number, kind)}
 
 
-def _plain_node(node: onnx.NodeProto, label: str, name: str) -> OnnxNode:
+def _plain_node(node: onnx.NodeProto, label: str, name: str, opset: int) -> OnnxNode:
     ints = dict[str, tuple[int, ...]]()
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        ints["axis"] = (-1 if opset >= _LAST_AXIS else 1,)
     floats = dict[str, float]()
     texts = dict[str, str]()
     for attribute in node.attribute:

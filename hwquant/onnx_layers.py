@@ -1,31 +1,23 @@
 """``convert`` makes a ``FloatGraph`` of a simplified ONNX network, one operator at a time."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from hwquant import onnx_attention as attention
+from hwquant import onnx_image as image
 from hwquant.errors import UnsupportedModel
 from hwquant.float_graph import (
-    FloatActivation,
     FloatAdd,
-    FloatAveragePool,
     FloatConcat,
-    FloatConv,
     FloatGraph,
-    FloatMaxPool,
     FloatMultiply,
-    FloatNode,
-    FloatShortcut,
 )
-from hwquant.functions import bounds
-from hwquant.ir import Layout, Pair
+from hwquant.ir import Layout
 from hwquant.lower import sources
-from hwquant.onnx_fold import arithmetic, batch_norm, convolution, fully_connected, window_of
+from hwquant.onnx_channels import shuffle
+from hwquant.onnx_fold import arithmetic, batch_norm, convolution, fully_connected
 from hwquant.onnx_function import ELEMENTWISE, settle, waits
-from hwquant.onnx_graph import NO_PADS, Conversion, OnnxGraph, OnnxNode, View, axes_of, regroup
+from hwquant.onnx_graph import Conversion, OnnxGraph, OnnxNode, View, regroup
 
 
 def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
@@ -47,8 +39,9 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
             )
     layout = _layout(graph)
     state = Conversion(graph, layout)
+    ends = _ends(state)
     for node in graph.nodes:
-        _convert(state, node)
+        _convert(state, node, ends)
     settle(state, graph.output)
     if not state.nodes:
         raise UnsupportedModel(f"{name}: the network has no layers")
@@ -70,8 +63,17 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
     )
 
 
-def _convert(state: Conversion, node: OnnxNode) -> None:
-    is_final = node.op in _FINAL and node.outputs[0] == state.graph.output
+def _ends(state: Conversion) -> set[str]:
+    """Return the output, and the tensors that nothing but a new shape turns into it."""
+    ends = {state.graph.output}
+    for node in reversed(state.graph.nodes):
+        if node.op in _RESHAPES and node.outputs[0] in ends and state.uses[node.inputs[0]] == 1:
+            ends.add(node.inputs[0])
+    return ends
+
+
+def _convert(state: Conversion, node: OnnxNode, ends: set[str]) -> None:
+    is_final = node.op in _FINAL and node.outputs[0] in ends
     if not is_final and waits(state, node):
         return
     for tensor in node.inputs:
@@ -92,7 +94,13 @@ def _layout(graph: OnnxGraph) -> Layout:
     rank = len(shape)
     if rank == 2:
         return "NF"
-    first = next((node for node in graph.nodes if graph.input in node.inputs), None)
+    tensor, first = graph.input, None
+    for node in graph.nodes:
+        if tensor in node.inputs:
+            first = node
+            if node.op not in ("Pad", *ELEMENTWISE):  # these move no axes
+                break
+            tensor = node.outputs[0]
     if first is None:
         return "NCHW" if rank == 4 else "NCW"
     moved = graph.shapes.get(first.outputs[0], ())
@@ -174,142 +182,11 @@ def _concat(state: Conversion, node: OnnxNode) -> None:
     state.emit(made, node, merged, axes)
 
 
-def _pool(state: Conversion, node: OnnxNode) -> None:
-    """Convert MaxPool and AveragePool, together with a Pad before them if that changes nothing."""
-    view, (channels, height, width) = state.image_of(node, state.padded_view(node))
-    window = node.ints["kernel_shape"]
-    kernel = (1, window[0]) if len(window) == 1 else (window[0], window[1])
-    top, left, bottom, right = view.pads
-    padded = (channels, height + top + bottom, width + left + right)
-    stride, own, size = window_of(node, kernel, padded)
-    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
-    if node.op == "MaxPool":
-        if view.pads != NO_PADS and not _is_positive(state.nodes.get(view.source)):
-            state.unpadded(node, view)
-        if any(pad >= kernel[side % 2] for side, pad in enumerate(pads)):
-            node.refuse(f"MaxPool with pads {pads} as large as its window {kernel}")
-        made = FloatMaxPool(node.name, view.source, kernel, stride, pads)
-    elif not any(pads):
-        made = FloatAveragePool(node.name, view.source, kernel, stride)
-    elif any(own) and not node.integer("count_include_pad", 0):
-        node.refuse(
-            f"AveragePool with pads {own} and count_include_pad=0; hwquant handles pads with "
-            "count_include_pad=1"
-        )
-    else:
-        weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel))
-        bias = np.zeros(channels)
-        made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, channels)
-    state.emit_image(made, node, (channels, *size))
-
-
-def _is_positive(node: FloatNode | None) -> bool:
-    """Whether a padded zero never wins a maximum: the node's outputs are at least 0."""
-    return isinstance(node, FloatActivation) and bounds(node.function)[0] >= 0
-
-
 def _matrix_product(state: Conversion, node: OnnxNode) -> None:
     if node.inputs[1] in state.graph.constants:
         fully_connected(state, node)
     else:
         attention.matrix_product(state, node)
-
-
-def _global_pool(state: Conversion, node: OnnxNode) -> None:
-    view, (channels, height, width) = state.image(node)
-    made = _whole_pool(node, view.source, (height, width))
-    state.emit_image(made, node, (channels, 1, 1))
-
-
-def _reduced(state: Conversion, node: OnnxNode) -> None:
-    view = state.view(node)
-    shape = state.shapes[view.source]
-    rank = len(view.axes)
-    reduced = {axis % rank for axis in state.integers(node, "axes", 1) or range(rank)}
-    letters = sorted("".join(view.axes[axis] for axis in reduced))
-    if letters != [letter for letter in axes_of("HW", shape) if letter]:
-        node.refuse(
-            f"{node.op} over axes {sorted(reduced)} of shape {state.shape(node, node.inputs[0])}; "
-            "hwquant handles height and width together"
-        )
-    kept = [(axis, "" if axis in reduced else group) for axis, group in enumerate(view.axes)]
-    axes = tuple(
-        group for axis, group in kept if node.integer("keepdims", 1) or axis not in reduced
-    )
-    state.emit(_whole_pool(node, view.source, shape[1:]), node, (shape[0], 1, 1), axes)
-
-
-def _whole_pool(node: OnnxNode, source: str, window: Pair) -> FloatMaxPool | FloatAveragePool:
-    if node.op in ("GlobalMaxPool", "ReduceMax"):
-        return FloatMaxPool(node.name, source, window, window, pads=NO_PADS)
-    return FloatAveragePool(node.name, source, window, window)
-
-
-def _slice(state: Conversion, node: OnnxNode) -> None:
-    """Convert a Slice that takes every n-th row and column of the whole image."""
-    view = state.view(node)
-    sizes = state.shape(node, node.inputs[0])
-    starts = state.integers(node, "starts", 1) or ()
-    ends = state.integers(node, "ends", 2) or ()
-    axes = state.integers(node, "axes", 3) or tuple(range(len(starts)))
-    steps = state.integers(node, "steps", 4) or (1,) * len(starts)
-    strides = {"H": 1, "W": 1}
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size, group = sizes[axis], view.axes[axis]
-        whole = start in (0, -size) and end >= size and step > 0
-        if not whole or (step > 1 and group not in ("H", "W", "")):
-            node.refuse(
-                f"Slice {start}:{end}:{step} of axis {axis} of shape {sizes}; hwquant handles "
-                "steps over the whole height and width"
-            )
-        if step > 1 and group:
-            strides[group] = step
-    if strides["H"] != strides["W"]:
-        node.refuse(f"Slice with steps {strides}; hwquant handles equal ones")
-    stride = strides["H"]
-    if stride == 1:
-        state.show(node, view, view.axes)
-        return
-    channels, height, width = state.shapes[view.source]
-    shape = (channels, -(-height // stride), -(-width // stride))
-    made = FloatShortcut(node.name, view.source, (stride, stride), channels, channel_offset=0)
-    state.emit(made, node, shape, axes_of(view.axes, shape))
-
-
-def _pad(state: Conversion, node: OnnxNode) -> None:
-    """Convert a Pad of zero channels, or of zeros around an image, which wait for a Conv."""
-    view, (channels, height, width) = state.image(node)
-    rank = len(view.axes)
-    pads = state.integers(node, "pads", 1) or ()
-    axes = state.integers(node, "axes", 3) or tuple(range(rank))
-    before, after = [0] * rank, [0] * rank
-    for index, axis in enumerate(axes):
-        before[axis], after[axis] = pads[index], pads[index + len(axes)]
-    value = state.number(node, "value", 2, 0.0)
-    mode = node.texts.get("mode", "constant")
-    around = any((*before[2:], *after[2:]))
-    is_other = before[0] or after[0] or (around and (before[1] or after[1]))
-    if mode != "constant" or value or is_other or min(*before, *after) < 0:
-        node.refuse(
-            f"Pad of {before} before and {after} after, mode {mode}, value {value:g}; hwquant "
-            "handles zeros among the channels, or around an image before a Conv"
-        )
-    if around:
-        if node.outputs[0] == state.graph.output:
-            node.refuse("Pad of the output; hwquant handles a Pad before a Conv")
-        top, left, bottom, right = (
-            (before[2], before[3], after[2], after[3]) if rank == 4 else (0, before[2], 0, after[2])
-        )
-        state.show(node, replace(view, pads=(top, left, bottom, right)), view.axes)
-        return
-    shape = (before[1] + channels + after[1], height, width)
-    source, stride, offset = view.source, (1, 1), before[1]
-    sliced = state.nodes.get(source)
-    if isinstance(sliced, FloatShortcut) and not view.shared:
-        source, stride, offset = sliced.source, sliced.stride, sliced.channel_offset + before[1]
-        del state.nodes[sliced.name], state.shapes[sliced.name]
-    made = FloatShortcut(node.name, source, stride, shape[0], offset)
-    state.emit_image(made, node, shape)
 
 
 def _reshape(state: Conversion, node: OnnxNode) -> None:
@@ -318,15 +195,17 @@ def _reshape(state: Conversion, node: OnnxNode) -> None:
     found = regroup(view, state.shapes[view.source], after)
     if found is None:
         node.refuse(
-            f"{node.op} from {before} to {after} takes channels, height or width apart; hwquant "
-            "handles flattening, and heads of tokens"
+            f"{node.op} from {before} to {after} takes height or width apart; hwquant handles "
+            "flattening, shuffles of channels, and heads of tokens"
         )
     axes, split = found
-    state.show(node, replace(view, split=split), axes)
+    shown = replace(view, split=split)
+    if not shuffle(state, node, shown, axes):
+        state.show(node, shown, axes)
 
 
 def _transpose(state: Conversion, node: OnnxNode) -> None:
-    view = state.parts_view(node)
+    view = state.operand(node)
     order = node.ints.get("perm", tuple(reversed(range(len(view.axes)))))
     state.show(node, view, tuple(view.axes[axis] for axis in order))
 
@@ -352,6 +231,7 @@ def _final(state: Conversion, node: OnnxNode) -> None:
     state.show(node, view, view.axes)
 
 
+_RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 _FINAL = ("Softmax", "LogSoftmax", "Sigmoid")
 _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Conv": convolution,
@@ -363,14 +243,14 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Mul": _two_operands,
     "Div": _two_operands,
     "Concat": _concat,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
-    "GlobalMaxPool": _global_pool,
-    "GlobalAveragePool": _global_pool,
-    "ReduceMean": _reduced,
-    "ReduceMax": _reduced,
-    "Slice": _slice,
-    "Pad": _pad,
+    "MaxPool": image.pool,
+    "AveragePool": image.pool,
+    "GlobalMaxPool": image.global_pool,
+    "GlobalAveragePool": image.global_pool,
+    "ReduceMean": image.reduced,
+    "ReduceMax": image.reduced,
+    "Slice": image.slice_of,
+    "Pad": image.pad,
     "Reshape": _reshape,
     "Flatten": _reshape,
     "Squeeze": _reshape,

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from hwquant import __version__, activation, attention, synthetic
+from hwquant.banks import separate
 from hwquant.budget import losses_of_codes, rescue, spend, with_weights
 from hwquant.calibrate import (
     Values,
@@ -144,7 +145,7 @@ class _Quantizer:
 
     def __init__(self, graph: FloatGraph, config: QuantConfig) -> None:
         graph = equalize(graph) if config.equalize else graph
-        layers = lower(graph)
+        layers = separate(lower(graph), graph.shapes)
         self.graph, self.config, self.layers = graph, config, layers
         self.values = attention.value_tensors(layers)
         low, high = config.pixel_range(graph.shapes[INPUT][0])

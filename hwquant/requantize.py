@@ -292,8 +292,9 @@ def _acc_bound(digits: IntArray, book: Codebook, window: int, numbers: Numbers) 
 
 def largest_shift(ratios: FloatArray, bias: FloatArray) -> int:
     """Largest shift at which multipliers and biases fit their bits."""
+    largest = float(np.abs(ratios).max())
     for shift in range(MAX_SHIFT, 0, -1):
-        fits = np.abs(scaled(ratios, shift)).max() < 2**MULTIPLIER_BITS
+        fits = round(largest * 2.0**shift) < 2**MULTIPLIER_BITS
         if fits and np.abs(bias).max() * 2.0**shift < 2 ** (SUM_BITS - 1):
             return shift
     return 0

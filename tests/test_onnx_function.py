@@ -57,6 +57,7 @@ CHAINS: dict[str, tuple[Function, str]] = {
     "LeakyReLU": (LeakyRelu(0.25), "y = LeakyRelu<alpha=0.25>(x)"),
     "LeakyReLU as Max": (LeakyRelu(0.25), "m = Mul(x, quarter) y = Max(m, x)"),
     "PReLU": (LeakyRelu(0.25), "y = PRelu(x, quarter)"),
+    "CELU": (Elu(1.0), "y = Celu(x)"),
     "ELU": (Elu(1.0), "y = Elu(x)"),
     "ELU, steep": (Elu(1.5), "y = Elu<alpha=1.5>(x)"),
     "Softplus": (Softplus(), "y = Softplus(x)"),

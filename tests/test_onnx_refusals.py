@@ -16,7 +16,10 @@ NCHW, NF = "float[N, 3, 9, 8]", "float[N, 10]"
 
 REFUSED = [
     ("r = Relu(x) y = Conv(x, r)", "Conv_1: weights 'r' of Conv are not constant"),
-    ("y = Conv<dilations=[2,2]>(x, w_4_3_3_3)", "Conv_0: Conv with dilations=(2, 2)"),
+    (
+        "y = MaxPool<kernel_shape=[2,2], dilations=[2,1]>(x)",
+        "MaxPool_0: MaxPool with dilations=(2, 1); hwquant handles 1",
+    ),
     (
         'y = Conv<auto_pad="SAME_UPPER", strides=[5,5]>(x, w_4_3_1_1)',
         "Conv_0: Conv with auto_pad=SAME_UPPER and stride (5, 5) > (1, 1)",
@@ -26,7 +29,10 @@ REFUSED = [
         "t = Transpose<perm=[0,2,1,3]>(x) y = Conv(t, w_4_9_3_3)",
         "Conv_1: Conv of a tensor of shape",
     ),
-    ("y = Conv(w_1_3_9_8, x)", "Conv_0: operand 'w_1_3_9_8' of Conv is constant"),
+    (
+        "y = Conv(w_1_3_9_8, x)",
+        "Conv_0: operand 'w_1_3_9_8' of Conv is constant; hwquant handles Conv of what the network",
+    ),
     (
         "c = Conv(x, w_6_3_4_3) t = Transpose<perm=[0,3,2,1]>(c) y = Add(t, c)",
         "Add_2: Add of tensors of shape (1, 6, 6, 6) and (1, 6, 6, 6); hwquant handles Add of",
@@ -61,19 +67,19 @@ REFUSED = [
         "LogSoftmax_0: LogSoftmax inside the network; hwquant",
     ),
     ("s = Softmax<axis=1>(x) y = Relu(s)", "Softmax_0: Softmax over axis 1 of shape (1, 3, 9, 8)"),
-    ("s = Softmax(x) y = Relu(s)", "Softmax_0: Softmax of four axes without the attribute axis"),
+    ("s = Softmax(x) y = Relu(s)", "Softmax_0: Softmax over axis -1 of shape (1, 3, 9, 8)"),
     (
         "l = Constant<value_float=-1.0>() h = Constant<value_float=1.0>() y = Clip(x, l, h)",
         (
             "Clip_2: Clip ends a chain of operators that computes no function that hwquant "
-            "handles: ReLU (from 0 to any ceiling), LeakyReLU and PReLU with one slope between 0"
+            "handles: ReLU (from 0 to any ceiling), LeakyReLU with a slope between 0 and 1, PReLU"
         ),
     ),
     ("e = Erf(x) y = Conv(e, w_4_3_3_3)", "Erf_0: Erf ends a chain of operators that computes no"),
     ("e = Exp(x) y = Div(x, e)", "Div_1: Div ends a chain of operators that computes no function"),
     ("y = LeakyRelu<alpha=2.0>(x)", "LeakyRelu_0: LeakyRelu ends a chain of operators that"),
     ("y = HardSigmoid<alpha=-0.2>(x)", "HardSigmoid_0: HardSigmoid ends a chain of operators"),
-    ("y = PRelu(x, s_3_1_1)", "PRelu_0: PRelu with 3 different slopes; hwquant handles one for"),
+    ("r = Relu(x) y = PRelu(x, r)", "PRelu_1: weights 'r' of PRelu are not constant"),
     ("r = Relu(x) y = Concat<axis=2>(r, x)", "Concat_1: Concat along axis 2 of tensors of shape "),
     (
         "y = Concat<axis=1>(x, w_1_2_9_8)",
@@ -87,8 +93,8 @@ REFUSED = [
         ),
     ),
     (
-        "y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)",
-        "MaxPool_0: MaxPool with ceil",
+        "y = AveragePool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)",
+        "AveragePool_0: AveragePool with ceil_mode=1, whose last window hangs over the",
     ),
     (
         "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)",
@@ -161,7 +167,7 @@ BROKEN = [
     ),
     (
         "y = Add(x, w_5_1_1)",
-        "net.onnx: types or shapes contradict each other for one image of shape",
+        "net.onnx: types or shapes contradict each other for images of shape",
     ),
 ]
 
@@ -200,6 +206,13 @@ def test_contradictory_network_is_bad_input(tmp_path: Path, body: str, message: 
 def test_unusable_input_is_refused_by_name(tmp_path: Path, image: str, message: str) -> None:
     with pytest.raises((UnsupportedModel, BadInput), match=message):
         load(save(tmp_path, image, "y = Relu(x)", rank=4))
+
+
+def test_a_constant_for_every_image_of_a_batch_is_refused_by_name(tmp_path: Path) -> None:
+    path = save(tmp_path, "float[8, 3, 9, 8]", "y = Add(x, w_8_3_9_8)", rank=4)
+    words = r"^Add_0: Add of shape \(1, 3, 9, 8\) and a constant of shape \(8, 3, 9, 8\)"
+    with pytest.raises(UnsupportedModel, match=words):
+        load(path)
 
 
 def test_second_output_old_opset_and_training_dropout_are_refused(tmp_path: Path) -> None:

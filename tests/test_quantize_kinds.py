@@ -8,6 +8,7 @@ import pytest
 
 from hwquant import golden, synthetic
 from hwquant.activation import Kind
+from hwquant.banks import separate
 from hwquant.calibrate import Values
 from hwquant.config import QuantConfig
 from hwquant.errors import UnsupportedModel
@@ -94,7 +95,8 @@ def test_golden_computes_the_codes_that_the_quantizer_foresaw(
     fine = QuantConfig(std=(16384.0,), input_bits=16, product_bits=16, levels="rounded")
     config = replace(fine, search="weights")
     quantized = quantize(floating, config)
-    macs = [layer.name for layer in lower(floating) if isinstance(layer, FloatMac)]
+    layers = separate(lower(floating), floating.shapes)
+    macs = [layer.name for layer in layers if isinstance(layer, FloatMac)]
     assert len(foreseen) == len(macs)
     pixels = np.round(65535 * synthetic.images(*SHAPE)[:8]).astype(np.int64)
     codes = [golden.trace(quantized, image) for image in pixels]

@@ -27,6 +27,7 @@ from hwquant.requantize import (
     Output,
     acc_step,
     encode_weights,
+    largest_shift,
     mac_layer,
     product_matrix,
     rounding_bias,
@@ -270,3 +271,8 @@ def test_kernel_values_are_what_its_digits_stand_for(parts: int) -> None:
     np.testing.assert_allclose(kernel.values[:, :, 0, 0] * unit, folded, atol=1e-9)
     error = (np.abs(kernel.values - layer.weight)[:, :, 0, 0] * unit).max(axis=1)
     assert (error <= kernel.scale).all()
+
+
+@pytest.mark.parametrize(("ratio", "shift"), [(3.0, 14), (3.0 * 2**14, 0), (3.0 * 2**30, 0)])
+def test_shift_is_the_largest_at_which_multipliers_fit(ratio: float, shift: int) -> None:
+    assert largest_shift(np.array([ratio, 1.0]), np.zeros(2)) == shift

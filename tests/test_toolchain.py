@@ -222,6 +222,18 @@ def test_old_or_absent_verilator_is_missing(
         toolchain.verilator_env({"PATH": str(tmp_path)})
 
 
+@pytest.mark.parametrize(("there", "missing"), [((), "make"), (("make",), "g++")])
+def test_absent_compiler_is_missing(
+    there: tuple[str, ...], missing: str, executable: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    verilator = executable("verilator", "Verilator 5.048 2026-05-16")
+    for name in there:
+        executable(name, "")
+    env = {"HWQ_VERILATOR": str(verilator), "PATH": str(verilator.parent)}
+    with pytest.raises(MissingTool, match=re.escape(f"{missing} is missing: apt-get install")):
+        toolchain.verilator_env(env)
+
+
 def test_yosys_on_path_stands_in_for_pyosys(
     executable: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

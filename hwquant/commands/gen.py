@@ -18,7 +18,7 @@ from hwquant.commands.options import (
     model_argument,
     quant_options,
 )
-from hwquant.devices import DEFAULT_DEVICE
+from hwquant.devices import DEFAULT_DEVICE, find_device
 from hwquant.emit import emit
 from hwquant.errors import BadInput
 from hwquant.fit import choose_plan
@@ -96,6 +96,10 @@ def gen(
     """
     if stream_bits is not None and weights != "stream":
         raise BadInput(f"--weight-stream-bits={stream_bits}: only with --weights stream")
+    if device is None:  # before a large network takes minutes to quantize
+        _given_plan(rows, cols, lanes, products)
+    else:
+        find_device(device)
     with new_directory(output) as draft:
         network = networks.load(model, options)
         graph = network.quantized
@@ -145,11 +149,15 @@ def _plan(
             stream_bits=stream_bits,
             products=products,
         )
+    plan = _given_plan(rows, cols, lanes, products)
+    return with_stream(plan, graph, stream_bits) if weights == "stream" else plan
+
+
+def _given_plan(rows: int | None, cols: int | None, lanes: int | None, products: Products) -> Plan:
     rows = _ROWS if rows is None else rows
     cols = _COLS if cols is None else cols
     default = max(1, min(_LANES, rows, cols // 2))
-    plan = Plan(rows, cols, default if lanes is None else lanes, products=products)
-    return with_stream(plan, graph, stream_bits) if weights == "stream" else plan
+    return Plan(rows, cols, default if lanes is None else lanes, products=products)
 
 
 # ---------------------------------------------------------------- the directory
