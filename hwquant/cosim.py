@@ -6,13 +6,10 @@ Verilog and the memory images that it names.
 """
 
 import contextlib
-import hashlib
-import importlib.metadata
 import itertools
 import json
 import os
 import random
-import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,35 +23,10 @@ from hwquant.devices import UNMODELLED, find_device, simulation_models
 from hwquant.errors import BadInput, MissingTool, ToolFailed, VerificationError
 from hwquant.ir import IntArray
 from hwquant.toolchain import last_words, verilator_env, verilator_version
+from hwquant.verilator_model import CELL_OPTIONS, build_model
 
 _BENCH = "hwquant.cosim_bench"
 _WEIGHTS = "weights.hex"  # of a frame, a beat a line
-_PORTS = ("clk", "rst", "i__*", "o__*", "weights__*", "status__layer")
-
-# What Verilator says about Amaranth's Verilog: widths that Verilog's own rules extend or cut, and
-# case statements that rely on the assignment before them or on the order of their patterns.
-WAIVED = (
-    "WIDTHEXPAND",
-    "WIDTHTRUNC",
-    "UNUSEDSIGNAL",
-    "PROCASSINIT",
-    "DECLFILENAME",
-    "CASEINCOMPLETE",
-    "CASEOVERLAP",
-)
-
-# Of yosys' models of cells, and of a netlist: it says timing left out, ports that synthesis leaves
-# open, our model in the place of a black box, constructs that cost simulation speed.
-_UNSAID = "SPECIFYIGN PINMISSING MODDUP INITIALDLY COMBDLY UNOPTFLAT TIMESCALEMOD MULTIDRIVEN"
-CELL_OPTIONS = ("-DNO_INCLUDES", *(f"-Wno-{rule}" for rule in _UNSAID.split()))
-
-# Two-state simulation from known values. The runner's own --public-flat-rw would make every signal
-# public, which costs 5 to 18 times in speed; only the ports need to be.
-_OPTIONS = ("--no-public-flat-rw", "-O3", "--x-assign", "fast", "--x-initial", "fast")
-
-# A large model compiles twice as fast in pieces, a small one faster in one.
-_LARGE = 500_000  # characters of Verilog
-_PIECES = ("--output-split", "4000", "--output-split-cfuncs", "1000")
 
 
 class InputPort(TypedDict):
@@ -219,12 +191,13 @@ def verify(
             f"need at least one and ({frames}, {design['output']['values']})"
         )
     beats = pack_input(design, images)
+    rtl = directory.resolve() / "rtl"
     folder = directory.resolve() / ("sim" if netlist is None else "sim_netlist")
     folder.mkdir(exist_ok=True)
     _write_job(folder, design, beats, frames, stalls, reset_midway)
     with _verilator_environment():
-        _build(folder, directory.resolve() / "rtl", design, netlist)
-        _simulate(folder, directory.resolve() / "rtl", design["top"])
+        build = _build(folder, rtl, design, netlist)
+        _simulate(folder, build, rtl, design["top"])
     got = unpack_output(design, [int(x, 16) for x in (folder / "output.hex").read_text().split()])
     if got.shape != expected.shape:
         raise VerificationError(f"{got.shape[0]} frames came out, {frames} went in; see {folder}")
@@ -306,51 +279,19 @@ def _verilator_environment() -> Generator[None]:
         os.environ.update(before)
 
 
-def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> None:
-    """Compile the model, unless the one in ``folder`` was made from the same text."""
-    top = design["top"]
-    control = folder / "ports.vlt"
-    rules = [f"lint_off -rule {rule}" for rule in WAIVED]
-    public = [f'public_flat_rw -module "{top}" -var "{port}"' for port in _PORTS]
-    sources = [rtl / name for name in design["verilog"]]
-    options: list[str] = list(_OPTIONS)
+def _build(folder: Path, rtl: Path, design: Design, netlist: Path | None) -> Path:
+    """Return the folder of the model of the RTL or, if there is one, of the netlist."""
+    sources, options = [rtl / name for name in design["verilog"]], ()
     plan = design["plan"]
     if netlist is not None:
-        sources = [netlist.resolve(), *models_of(netlist, folder)]
-        options += CELL_OPTIONS
+        sources, options = [netlist.resolve(), *models_of(netlist, folder)], CELL_OPTIONS
     elif plan.get("products") == "dsp":
         sources += simulation_models(find_device(plan["device"]).family, folder)
-        options += CELL_OPTIONS
-    if sum(source.stat().st_size for source in sources) > _LARGE:
-        options += _PIECES
-    control.write_text("\n".join(["`verilator_config", *rules, *public]) + "\n")
-    key = hashlib.sha256()
-    for source in (control, *sources):
-        key.update(source.read_bytes())
-    versions = verilator_version(), importlib.metadata.version("cocotb")
-    key.update("\0".join((*options, *versions)).encode())
-    stamp, build = folder / "built", folder / "build"
-    if stamp.is_file() and stamp.read_text() == key.hexdigest() and (build / top).is_file():
-        return
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(build, ignore_errors=True)
-    log = folder / "build.log"
-    try:
-        get_runner("verilator").build(
-            sources=[control, *sources],
-            hdl_toplevel=top,
-            build_dir=build,
-            includes=sorted({source.parent for source in sources}),
-            build_args=options,
-            always=True,
-            log_file=log,
-        )
-    except (RuntimeError, SystemExit):
-        raise ToolFailed(f"Verilator: {last_words(log)}; see {log}") from None
-    stamp.write_text(key.hexdigest())
+        options = CELL_OPTIONS
+    return build_model(sources, design["top"], folder, options)
 
 
-def _simulate(folder: Path, rtl: Path, top: str) -> None:
+def _simulate(folder: Path, build: Path, rtl: Path, top: str) -> None:
     """Run the bench in ``rtl``, where ``$readmemh`` finds its files; results are in ``folder``."""
     log, died = folder / "sim.log", False
     try:
@@ -358,7 +299,7 @@ def _simulate(folder: Path, rtl: Path, top: str) -> None:
             test_module=_BENCH,
             hdl_toplevel=top,
             hdl_toplevel_lang="verilog",
-            build_dir=folder / "build",
+            build_dir=build,
             test_dir=rtl,
             results_xml=str(folder / "results.xml"),
             plusargs=[f"+job={folder}"],

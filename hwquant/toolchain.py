@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwquant.errors import MissingTool, ToolFailed
+from hwquant.file_cache import cache_directory
 
 _YOSYS_MIN = (0, 40)
 _VERILATOR_MIN = (5, 36)  # cocotb 2.1 does not compile against older ones
@@ -256,8 +257,7 @@ def verilator_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
         executable, _ = _verilator_outside(env)
         folder = Path(executable).absolute().parent
     else:
-        cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        root = _overlay(*wheel, cache / "hwquant")
+        root = _overlay(*wheel, cache_directory(env))
         env["VERILATOR_ROOT"] = str(root)
         folder = root / "bin"
     env["PATH"] = f"{folder}{os.pathsep}{env.get('PATH', '')}"

@@ -179,15 +179,6 @@ def is_wrong(directory: Path, *data: IntArray, **options: Any) -> bool:
         return True
 
 
-def test_unchanged_design_is_not_compiled_again(unit: Path) -> None:
-    images, expected = frames(1)
-    cosim.verify(unit, images, expected)
-    model = unit / "sim" / "build" / "accelerator"
-    before = model.stat().st_mtime_ns
-    cosim.verify(unit, images, expected)
-    assert model.stat().st_mtime_ns == before
-
-
 def test_one_wrong_expected_value_is_found_and_named(unit: Path) -> None:
     images, expected = frames(3)
     wrong = expected.copy()
@@ -197,26 +188,41 @@ def test_one_wrong_expected_value_is_found_and_named(unit: Path) -> None:
     assert result.first == cosim.Mismatch(1, 17, int(expected[1, 17]), int(wrong[1, 17]))
 
 
-def test_one_wrong_bit_in_a_memory_image_is_found(tmp_path: Path) -> None:
+def test_model_serves_other_memory_images_and_reads_them(unit: Path, tmp_path: Path) -> None:
+    images, expected = frames(2)
+    assert cosim.verify(unit, images, expected).mismatches == 0
     image = emit(tmp_path) / "rtl" / "mem" / "accelerator.table.mem"
     words = image.read_text().split()
     words[OFFSET + 4] = f"{int(words[OFFSET + 4], 16) ^ 1:03x}"  # pixel 2, channels 0 and 1
     image.write_text("\n".join(words) + "\n")
-    images, expected = frames(2)
     result = cosim.verify(tmp_path, images, expected)
+    assert not was_compiled(tmp_path)
     assert result.mismatches == 4
     assert result.first is not None
     assert (result.first.frame, result.first.position) == (0, 6)
 
 
-def test_altered_rtl_is_compiled_again_and_found(tmp_path: Path) -> None:
+def was_compiled(directory: Path) -> bool:
+    return (directory / "sim" / "build.log").exists()
+
+
+def test_altered_rtl_is_compiled_and_found(
+    unit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, expected = frames(2)
-    assert cosim.verify(emit(tmp_path), images, expected).mismatches == 0
-    verilog = tmp_path / "rtl" / "accelerator.v"
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    for kept in (1, 1):
+        assert cosim.verify(unit, images, expected).mismatches == 0
+        assert len(list((cache / "hwquant" / "models").iterdir())) == kept
+    verilog = emit(tmp_path) / "rtl" / "accelerator.v"
     text = verilog.read_text()
     assert text.count(" * ") == LANES
     verilog.write_text(text.replace(" * ", " + "))
     assert cosim.verify(tmp_path, images, expected).mismatches > 0
+    assert was_compiled(tmp_path)
+    assert not was_compiled(unit)
+    assert len(list((cache / "hwquant" / "models").iterdir())) == 2
 
 
 def test_hang_is_reported_with_its_layer(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The emitted Verilog is clean under every warning of Verilator but for the waivers of cosim."""
+"""The emitted Verilog is clean under every warning of Verilator but those that are waived."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hwquant.config import QuantConfig
-from hwquant.cosim import WAIVED
 from hwquant.emit import emit
 from hwquant.plan import Plan, with_stream
 from hwquant.quantize import quantize
 from hwquant.toolchain import run_tool, verilator_env
+from hwquant.verilator_model import WAIVED
 from tests.float_graphs import NETWORKS
 from tests.float_graphs import graph as float_graph
 from tests.placeable import placeable_graph

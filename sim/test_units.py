@@ -10,7 +10,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from hwquant.activation import FULL_SCALE, fit, function_thresholds, thresholds
-from hwquant.cosim import CELL_OPTIONS, WAIVED, models_of
+from hwquant.cosim import models_of
 from hwquant.float_graph import Silu
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
@@ -23,6 +23,7 @@ from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
 from hwquant.synth import synthesize
 from hwquant.toolchain import run_tool, verilator_env, verilog_from_rtlil
+from hwquant.verilator_model import CELL_OPTIONS, WAIVED
 from tests.forms import FORMS, Form, fitted
 from tests.gateware.test_power_activation import sabotaged
 

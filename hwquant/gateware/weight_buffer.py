@@ -56,6 +56,7 @@ class WeightBuffer(Component):
         depth = self._schedule.buffer_words
         fields = Fields(m, self._schedule, self.layer, self.start)
         tile_words = fields.of("tile_words", lambda p: p.tile_words)
+        has_words = fields.of("has_words", lambda p: p.tile_words > 0)
 
         # beats become words: the earlier ones wait for the last
         beats = self._bits // self._beat_bits
@@ -69,14 +70,18 @@ class WeightBuffer(Component):
                     beat.eq(Mux(is_last, 0, beat + 1)),
                     earlier.eq(word[self._beat_bits :]),
                 ]
-        write = Signal()
+        write, full = Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(~is_last | (held != depth)),
-            write.eq(self.i.valid & self.i.ready & is_last),
+            self.i.ready.eq(~is_last | ~full),
+            write.eq(self.i.valid & ~full & is_last),
         ]
 
         # words come and go
         released = delayed(m, self.tile_ends, RELEASE_DELAY - 1, "released")
+        with m.If(released & has_words):
+            m.d.sync += full.eq(0)
+        with m.Elif(write & (held == depth - 1)):
+            m.d.sync += full.eq(1)
         ahead = Signal(signed(len(held) + 1))  # words that are there, less those of the next tile
         m.d.sync += [
             held.eq(held + write - Mux(released, tile_words, 0)),
