@@ -19,8 +19,8 @@ import numpy as np
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
-from hwquant.devices import UNMODELLED, find_device, simulation_models
 from hwquant.errors import BadInput, MissingTool, ToolFailed, VerificationError
+from hwquant.fpga.devices import UNMODELLED, find_device, simulation_models
 from hwquant.ir import IntArray
 from hwquant.toolchain import last_words, verilator_env, verilator_version
 from hwquant.verilator_model import CELL_OPTIONS, build_model

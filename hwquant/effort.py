@@ -13,7 +13,6 @@ Differs: comparisons and shifts count, since the power activation here consists 
 from dataclasses import dataclass, fields
 from typing import assert_never
 
-from hwquant import plan as timing
 from hwquant.activation.cost import factors, logic_cost
 from hwquant.ir import (
     ConcatLayer,
@@ -32,9 +31,10 @@ from hwquant.ir import (
     Tensor,
     Thresholds,
 )
-from hwquant.plan import Plan
-from hwquant.program import LayerProgram, Schedule
-from hwquant.schedule import pixel_digits
+from hwquant.scheduler import plan as timing
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import LayerProgram, Schedule
+from hwquant.scheduler.schedule import pixel_digits
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from hwquant.ir import (
     SoftmaxLayer,
     sources_of,
 )
-from hwquant.plan import Plan, weight_word_bits
-from hwquant.program import LayerProgram, Schedule
-from hwquant.schedule import pixel_digits, schedule
+from hwquant.scheduler.plan import Plan, weight_word_bits
+from hwquant.scheduler.program import LayerProgram, Schedule
+from hwquant.scheduler.schedule import pixel_digits, schedule
 from hwquant.toolchain import verilog_from_rtlil
 
 SCHEMA = 1  # of design.json and the layout of a build directory

@@ -8,9 +8,6 @@ designs; flip-flops likewise. ``docs/reports.md`` has the designs and the error.
 from dataclasses import dataclass, fields, replace
 
 from hwquant.activation.cost import logic_cost
-from hwquant.block_products import act_level_bits, block_levels, is_decoded_in_memory
-from hwquant.block_ram import LUTS_OF_1000_ROM_BITS, place_memory
-from hwquant.devices import Device, Family, find_device
 from hwquant.estimate_blocks import (
     acc_bits,
     count_dsps,
@@ -20,9 +17,12 @@ from hwquant.estimate_blocks import (
     memories,
     pixel_bits,
 )
+from hwquant.fpga.block_products import act_level_bits, block_levels, is_decoded_in_memory
+from hwquant.fpga.block_ram import LUTS_OF_1000_ROM_BITS, place_memory
+from hwquant.fpga.devices import Device, Family, find_device
 from hwquant.gateware import power_activation as units
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
-from hwquant.plan import (
+from hwquant.scheduler.plan import (
     CHAIN,
     Plan,
     comparators,
@@ -32,7 +32,7 @@ from hwquant.plan import (
     weight_digit_bits,
     weight_word_bits,
 )
-from hwquant.program import Schedule
+from hwquant.scheduler.program import Schedule
 
 LUT_PERCENT = 85  # of a device's LUTs that a plan may use: place and route needs the rest
 

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from hwquant.block_products import block_levels, is_decoded_in_memory, rows_of_block
-from hwquant.block_ram import Memory, parts_of
-from hwquant.devices import Device, Family, has_sprams
+from hwquant.fpga.block_products import block_levels, is_decoded_in_memory, rows_of_block
+from hwquant.fpga.block_ram import Memory, parts_of
+from hwquant.fpga.devices import Device, Family, has_sprams
 from hwquant.gateware import power_activation as units
 from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import Activation, LevelTables, MacLayer, QuantGraph
-from hwquant.plan import Plan, output_depth, weight_word_bits
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import Plan, output_depth, weight_word_bits
+from hwquant.scheduler.program import Schedule
 
 
 def memories(graph: QuantGraph, program: Schedule) -> tuple[Memory, ...]:

@@ -3,15 +3,15 @@
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 
-from hwquant.block_ram import place_memory
-from hwquant.devices import BLOCK_DEVICES, DEVICES, Device, find_device, has_sprams
 from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, Estimate, estimate
 from hwquant.estimate_blocks import weight_memory
+from hwquant.fpga.block_ram import place_memory
+from hwquant.fpga.devices import BLOCK_DEVICES, DEVICES, Device, find_device, has_sprams
 from hwquant.ir import QuantGraph
-from hwquant.plan import MAX_COLS, MAX_ROWS, Plan, Products, Weights, with_stream
-from hwquant.program import Schedule
-from hwquant.schedule import schedule
+from hwquant.scheduler.plan import MAX_COLS, MAX_ROWS, Plan, Products, Weights, with_stream
+from hwquant.scheduler.program import Schedule
+from hwquant.scheduler.schedule import schedule
 
 
 def choose_plan(

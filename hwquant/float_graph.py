@@ -259,6 +259,19 @@ FloatNode = (
 )
 
 
+def sources(node: FloatNode) -> tuple[str, ...]:
+    """Names of the tensors that a node reads."""
+    match node:
+        case FloatAdd() | FloatConcat():
+            return node.sources
+        case FloatMultiply():
+            return node.source, node.gate
+        case FloatMatMul():
+            return node.source, node.operand
+        case _:
+            return (node.source,)
+
+
 @dataclass(frozen=True, eq=False)
 class FloatGraph:
     """A network as trained, nodes in topological order; a tensor bears the name of its node.

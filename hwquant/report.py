@@ -20,6 +20,7 @@ from hwquant.effort import LayerEffort, Shares
 from hwquant.emit import SCHEMA
 from hwquant.errors import BadInput
 from hwquant.estimate import Estimate
+from hwquant.fpga.synth import PnrResult, SynthResult
 from hwquant.ir import Provenance
 from hwquant.report_sections import (
     AccuracySection,
@@ -32,7 +33,6 @@ from hwquant.report_sections import (
     SynthSection,
 )
 from hwquant.report_sections import VerifySection as VerifySection
-from hwquant.synth import PnrResult, SynthResult
 
 _FILE = "report.json"
 _DESIGN = "design.json"

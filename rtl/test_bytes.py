@@ -7,7 +7,7 @@ import pytest
 
 from hwquant import model_file
 from hwquant.emit import emit
-from hwquant.plan import Plan
+from hwquant.scheduler.plan import Plan
 
 HERE = Path(__file__).parent
 DESIGNS = sorted(path.parent for path in HERE.glob("*/design.json"))

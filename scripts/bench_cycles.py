@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from hwquant import cosim, golden
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
+from hwquant.importer.load import load
 from hwquant.ir import QuantGraph
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.program import Schedule
-from hwquant.quantize import quantize
-from hwquant.schedule import schedule
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import Schedule
+from hwquant.scheduler.schedule import schedule
 
 NETWORKS = (
     "mlperf_ic_resnet8",

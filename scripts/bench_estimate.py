@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hwquant import packaged
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
 from hwquant.estimate import estimate
+from hwquant.fpga.synth import synthesize
+from hwquant.importer.load import load
 from hwquant.ir import QuantGraph
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
-from hwquant.synth import synthesize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
 
 Sizes = tuple[int, int, int]  # rows, columns, lanes
 Cells = dict[str, tuple[int, int]]  # by estimate, and as yosys counts them

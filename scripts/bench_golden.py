@@ -18,9 +18,9 @@ import numpy as np
 import onnxruntime
 
 from hwquant import golden
-from hwquant.config import QuantConfig
-from hwquant.onnx_import import load
-from hwquant.quantize import quantize
+from hwquant.importer.load import load
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hwquant import accuracy, dataset
-from hwquant.config import QuantConfig
 from hwquant.emit import emit_array
+from hwquant.fpga.synth import synthesize
+from hwquant.importer.load import load
 from hwquant.ir import INPUT, ProductTable, QuantGraph
-from hwquant.onnx_import import load
-from hwquant.plan import Plan, Products
-from hwquant.quantize import quantize
-from hwquant.synth import synthesize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan, Products
 
 DEVICES = {"xc7": "xc7a100t", "ecp5": "lfe5u-85f", "ice40": "ice40hx8k"}
 NETWORK = "resnet20_cifar10"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 from hwquant import activation, effort
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
-from hwquant.schedule import schedule
-from hwquant.synth import synthesize
+from hwquant.fpga.synth import synthesize
+from hwquant.importer.load import load
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 
 HEAD = ("network", "units", "exponent", "cycles", "of units", "at most of a layer", "ACE of units")
 CELLS = ("LUT", "of the array", "FF", "BRAM", "DSP")

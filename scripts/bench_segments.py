@@ -13,7 +13,7 @@ from hwquant.activation.linear import fit_linear
 from hwquant.activation.table import fit_table
 from hwquant.activation.window import domains
 from hwquant.gateware.power_activation import create
-from hwquant.plan import activation_delay
+from hwquant.scheduler.plan import activation_delay
 
 HEAD = ("function", "bits", "staircases", "segments", "words", "cycles", "model", "ROM kbit")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hwquant import activation
 from hwquant.emit import emit_unit
+from hwquant.fpga.synth import synthesize
 from hwquant.gateware.threshold_compare import ThresholdCompare
 from hwquant.gateware.threshold_search import ThresholdSearch
 from hwquant.ir import Thresholds
 from hwquant.power import Grid, activation_codebook
-from hwquant.synth import synthesize
 
 DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
 EXPONENTS = (0.55, 0.4, 0.7, 0.85)  # of the staircases that share a unit

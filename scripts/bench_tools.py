@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from hwquant import cosim, golden, packaged
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
 from hwquant.estimate import estimate
 from hwquant.fit import choose_plan
+from hwquant.importer.load import load
 from hwquant.ir import Layer, MacLayer
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
 from hwquant.toolchain import run_tool, verilator_env
 
 FRAMES = 6

@@ -12,15 +12,15 @@ from amaranth.hdl import Module, Signal
 from hwquant import activation
 from hwquant.emit import emit_unit
 from hwquant.float_graph import Silu
+from hwquant.fpga.synth import place_and_route, synthesize
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
 from hwquant.gateware.power_activation import create
 from hwquant.gateware.unit_data import unit_ports
 from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Thresholds
-from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
-from hwquant.synth import place_and_route, synthesize
+from hwquant.scheduler.plan import activation_delay
 
 DEVICES = {"ECP5": "lfe5u-25f", "xc7": "xc7a35t", "iCE40": "ice40hx8k"}
 KINDS = get_args(activation.Kind)[:-1]  # but auto

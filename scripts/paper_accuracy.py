@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from hwquant import __version__, accuracy, dataset
-from hwquant.config import QuantConfig
-from hwquant.exponent import Sorted
+from hwquant.importer.load import load
 from hwquant.ir import INPUT
-from hwquant.onnx_import import load
 from hwquant.power import Grid
-from hwquant.quantize import quantize, search_sites
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.exponent import Sorted
+from hwquant.quantizer.quantize import quantize, search_sites
 from hwquant.report import installed
 
 BITS = ((8, 8), (6, 6), (4, 4), (3, 4))

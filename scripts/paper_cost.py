@@ -11,16 +11,16 @@ from pathlib import Path
 from statistics import mean, median
 
 from hwquant import __version__, effort
-from hwquant.config import QuantConfig
-from hwquant.exponent import STARTS, find_minimum, weight_error
 from hwquant.float_graph import FloatGraph
-from hwquant.lower import lower
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize, search_sites
+from hwquant.importer.load import load
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.exponent import STARTS, find_minimum, weight_error
+from hwquant.quantizer.lower import lower
+from hwquant.quantizer.quantize import quantize, search_sites
+from hwquant.quantizer.statistics import weight_statistics
 from hwquant.report import installed
-from hwquant.schedule import schedule
-from hwquant.statistics import weight_statistics
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 
 PLAN = Plan(16, 16, 4)
 RESNETS = ["mlperf_ic_resnet8", "resnet20_cifar10", "resnet56_cifar10"]

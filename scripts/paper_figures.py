@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hwquant import accuracy, dataset
-from hwquant.config import QuantConfig
+from hwquant.importer.load import load
 from hwquant.ir import INPUT
-from hwquant.onnx_import import load
 from hwquant.power import Grid
-from hwquant.quantize import exponent_errors, quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import exponent_errors, quantize
 
 FOLDER = Path("docs/figures")
 NETWORKS = ("resnet20_cifar10", "fmnist_densenet")

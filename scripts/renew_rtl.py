@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwquant import model_file, packaged
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
+from hwquant.importer.load import load
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
 
 RTL = Path(__file__).resolve().parents[1] / "rtl"
 

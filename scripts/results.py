@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from hwquant import __version__, accuracy, dataset
-from hwquant.config import QuantConfig
+from hwquant.importer.load import load
 from hwquant.ir import INPUT
-from hwquant.onnx_import import load
-from hwquant.quantize import quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
 
 SIZES = {"ppocr_cls": (3, 48, 192)}  # of images, where the network leaves them open
 LIMITS = {"cifar10_jpeg.npz": 500, "imagenet.npz": 100}  # to save time

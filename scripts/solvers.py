@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from hwquant.config import QuantConfig
-from hwquant.exponent import HIGHEST, LOWEST, START, TOLERANCE, Error, find_minimum, weight_error
-from hwquant.onnx_import import load
-from hwquant.quantize import search_sites
+from hwquant.importer.load import load
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.exponent import (
+    HIGHEST,
+    LOWEST,
+    START,
+    TOLERANCE,
+    Error,
+    find_minimum,
+    weight_error,
+)
+from hwquant.quantizer.quantize import search_sites
 
 BOUNDS = [(LOWEST, HIGHEST)]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hwquant import golden
-from hwquant.config import QuantConfig
+from hwquant.importer.load import load
 from hwquant.ir import QuantGraph
-from hwquant.onnx_import import load
-from hwquant.quantize import exponent_errors, quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import exponent_errors, quantize
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from hwquant import cosim
-from hwquant.block_products import block_levels, is_decoded_in_memory, rows_of_block
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
 from hwquant.estimate import estimate
+from hwquant.fpga.block_products import block_levels, is_decoded_in_memory, rows_of_block
+from hwquant.fpga.synth import synthesize
+from hwquant.importer.load import load
 from hwquant.ir import LevelTables, ProductTable, QuantGraph
-from hwquant.onnx_import import load
-from hwquant.plan import Plan, with_stream
-from hwquant.quantize import quantize
-from hwquant.synth import synthesize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan, with_stream
 from sim.test_networks import assert_equal, expected, planned
 from tests.float_graphs import NETWORKS
 from tests.float_graphs import graph as float_graph

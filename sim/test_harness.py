@@ -17,10 +17,10 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant import cosim
 from hwquant.errors import BadInput, ToolFailed, VerificationError
+from hwquant.fpga.synth import synthesize
 from hwquant.gateware.component import Component
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.ir import IntArray
-from hwquant.synth import synthesize
 from hwquant.toolchain import verilog_from_rtlil
 
 pytestmark = pytest.mark.cosim

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
-from hwquant.plan import Plan, with_stream
-from hwquant.quantize import quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan, with_stream
 from hwquant.toolchain import run_tool, verilator_env
 from hwquant.verilator_model import WAIVED
 from tests.float_graphs import NETWORKS

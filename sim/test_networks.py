@@ -11,8 +11,9 @@ import pytest
 
 from hwquant import cosim, golden, model_file, packaged
 from hwquant.activation import Kind
-from hwquant.config import QuantConfig
 from hwquant.emit import emit
+from hwquant.fpga.synth import synthesize
+from hwquant.importer.load import load
 from hwquant.ir import (
     IntArray,
     MacLayer,
@@ -24,10 +25,9 @@ from hwquant.ir import (
     QuantGraph,
     Thresholds,
 )
-from hwquant.onnx_import import load
-from hwquant.plan import Plan, is_parallel
-from hwquant.quantize import quantize
-from hwquant.synth import synthesize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan, is_parallel
 from tests.float_graphs import NETWORKS
 from tests.float_graphs import graph as float_graph
 from tests.placeable import (

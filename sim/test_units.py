@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from hwquant.activation import FULL_SCALE, fit, function_thresholds, thresholds
 from hwquant.cosim import models_of
 from hwquant.float_graph import Silu
+from hwquant.fpga.synth import synthesize
 from hwquant.functions import bounds
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
@@ -19,9 +20,8 @@ from hwquant.gateware.power_activation import create
 from hwquant.gateware.shared import Library, to_rtlil
 from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Activation, Thresholds
-from hwquant.plan import activation_delay
 from hwquant.power import Grid, activation_codebook
-from hwquant.synth import synthesize
+from hwquant.scheduler.plan import activation_delay
 from hwquant.toolchain import run_tool, verilator_env, verilog_from_rtlil
 from hwquant.verilator_model import CELL_OPTIONS, WAIVED
 from tests.forms import FORMS, Form, fitted

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hwquant import synthetic
+from hwquant.quantizer import synthetic
 
 
 @pytest.fixture(scope="session")

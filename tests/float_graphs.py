@@ -25,9 +25,9 @@ from hwquant.float_graph import (
     Silu,
     Softplus,
     Tanh,
+    sources,
 )
 from hwquant.ir import INPUT
-from hwquant.lower import sources
 
 SHAPE = (3, 8, 8)
 NONE = (0, 0, 0, 0)

@@ -11,7 +11,7 @@ from amaranth.sim import Simulator
 from hwquant.gateware.accelerator import Accelerator, weight_digits
 from hwquant.gateware.images import weight_beats
 from hwquant.ir import IntArray, QuantGraph
-from hwquant.program import Schedule
+from hwquant.scheduler.program import Schedule
 
 SLACK = 300  # cycles beyond what the stalls explain before a run counts as hung
 

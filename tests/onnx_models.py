@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper, parser
 
-from hwquant import float_model
 from hwquant.float_graph import FloatGraph
+from hwquant.importer.load import load
 from hwquant.ir import INPUT, FloatArray
-from hwquant.onnx_import import load
+from hwquant.quantizer import float_model
 from tests.float_model import evaluate
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -7,9 +7,9 @@ import numpy as np
 
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, Pads, Pair, QuantGraph
-from hwquant.plan import Plan
-from hwquant.program import LayerProgram, Schedule
-from hwquant.schedule import schedule
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import LayerProgram, Schedule
+from hwquant.scheduler.schedule import schedule
 from tests.random_graphs import Drawing, Limits, random_graph
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from hwquant.plan import WINDOW_DELAY
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import WINDOW_DELAY
+from hwquant.scheduler.program import Schedule
 
 
 class SlowLoader:

@@ -9,10 +9,10 @@ import pytest
 
 from hwquant import golden, model_file
 from hwquant.accuracy import float_outputs, normalise
-from hwquant.config import QuantConfig
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.float_graph import FloatLayerNorm, FloatMatMul, FloatSoftmax
 from hwquant.golden.attention import attend, square_root
+from hwquant.importer.load import load
 from hwquant.ir import (
     INPUT,
     AttentionLayer,
@@ -25,11 +25,11 @@ from hwquant.ir import (
     SoftmaxLayer,
     Tensor,
 )
-from hwquant.lower import lower
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
-from hwquant.schedule import schedule
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.lower import lower
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 from tests import slow_golden
 from tests.onnx_models import assert_same_function, save
 from tests.random_attention import random_attention

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from hwquant.banks import separate
-from hwquant.config import QuantConfig
 from hwquant.float_graph import (
     FloatActivation,
     FloatAdd,
@@ -16,10 +14,12 @@ from hwquant.float_graph import (
     Sigmoid,
 )
 from hwquant.ir import INPUT, MacLayer
-from hwquant.lower import lower
-from hwquant.placement import packings, place
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
+from hwquant.quantizer.banks import separate
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.lower import lower
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.placement import packings, place
+from hwquant.scheduler.plan import Plan
 from tests.float_graphs import NETWORKS, STEM, TWO, conv, graph
 from tests.float_model import evaluate
 from tests.test_lower import run

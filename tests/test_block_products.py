@@ -5,17 +5,17 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hwquant.block_products import (
+from hwquant.errors import BadInput, UnsupportedModel
+from hwquant.fpga.block_products import (
     act_level_bits,
     block_levels,
     rows_of_block,
     sum_bits,
     weight_level_bits,
 )
-from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.gateware.block_array import level_digits
 from hwquant.ir import LevelTables, ProductTable
-from hwquant.plan import Plan, array_delay
+from hwquant.scheduler.plan import Plan, array_delay
 
 WHOLE = ProductTable(np.outer([0, 1, 2, 3, 4, 6, 8, 10], [*range(10), 11, 13, 16, 19, 22, 25]))
 FINE = LevelTables(np.array([0, 8, 22, 38, 58, 79, 102, 127]), np.arange(0, 256, 17))

@@ -5,7 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwquant.budget import (
+from hwquant.float_graph import FloatActivation, FloatMatMul, Relu
+from hwquant.ir import INPUT, MacLayer, QuantGraph
+from hwquant.power import Grid
+from hwquant.quantizer.budget import (
     EVERY,
     MOST_LOST,
     RESCUE_SHARE,
@@ -15,14 +18,11 @@ from hwquant.budget import (
     spend,
     with_weights,
 )
-from hwquant.config import QuantConfig
-from hwquant.digits import CodeKind, Digits, edge_digits, mac_layers, same_digits
-from hwquant.exponent import Site, act_noise, weight_noise
-from hwquant.float_graph import FloatActivation, FloatMatMul, Relu
-from hwquant.ir import INPUT, MacLayer, QuantGraph
-from hwquant.lower import FloatLayer, FloatMac, lower
-from hwquant.power import Grid
-from hwquant.quantize import quantize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.digits import CodeKind, Digits, edge_digits, mac_layers, same_digits
+from hwquant.quantizer.exponent import Site, act_noise, weight_noise
+from hwquant.quantizer.lower import FloatLayer, FloatMac, lower
+from hwquant.quantizer.quantize import quantize
 from tests.float_graphs import NETWORKS, SHAPE, conv, graph
 
 ALL = 3.0  # share that suffices for two digits by two in every layer

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from hwquant import float_model, synthetic
-from hwquant.calibrate import (
+from hwquant.float_graph import (
+    FloatActivation,
+    FloatAdd,
+    FloatAveragePool,
+    FloatConv,
+    FloatGraph,
+    Moments,
+    Tanh,
+)
+from hwquant.ir import INPUT, FloatArray
+from hwquant.quantizer import float_model, synthetic
+from hwquant.quantizer.calibrate import (
     MOST_RESTORED,
     NARROWEST,
     WIDEST,
@@ -17,18 +27,8 @@ from hwquant.calibrate import (
     covariance,
     lost_spread,
 )
-from hwquant.float_graph import (
-    FloatActivation,
-    FloatAdd,
-    FloatAveragePool,
-    FloatConv,
-    FloatGraph,
-    Moments,
-    Tanh,
-)
-from hwquant.float_model import pad
-from hwquant.ir import INPUT, FloatArray
-from hwquant.lower import FloatCat, FloatMac, FloatMax, lower
+from hwquant.quantizer.float_model import pad
+from hwquant.quantizer.lower import FloatCat, FloatMac, FloatMax, lower
 from tests.float_graphs import NETWORKS, SHAPE, conv, graph
 
 SOME: Values = np.moveaxis(np.random.default_rng(2).normal(size=(5, *SHAPE)), 1, 0)

@@ -21,18 +21,9 @@ from onnx import external_data_helper
 import hwquant as package
 from hwquant import report
 from hwquant.commands.options import QuantOptions, quant_options
-from hwquant.config import QuantConfig
+from hwquant.quantizer.config import QuantConfig
 from tests.onnx_models import constants, save
-from tests.small import (
-    BODY,
-    IMAGE,
-    SMALL_PLAN,
-    assert_refused,
-    data,
-    hwquant,
-    made_build,
-    network,
-)
+from tests.small import BODY, IMAGE, SMALL_PLAN, assert_refused, data, hwquant, made_build, network
 
 
 @pytest.fixture(scope="module")

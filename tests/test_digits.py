@@ -2,9 +2,9 @@
 
 import pytest
 
-from hwquant.digits import CodeKind, edge_layers, tensor_codes
 from hwquant.ir import INPUT
-from hwquant.lower import FloatCat, FloatMac, FloatMax, lower
+from hwquant.quantizer.digits import CodeKind, edge_layers, tensor_codes
+from hwquant.quantizer.lower import FloatCat, FloatMac, FloatMax, lower
 from tests.float_graphs import NETWORKS, graph
 
 EDGES = {

@@ -17,8 +17,8 @@ from hwquant.ir import (
     Saturate,
     Thresholds,
 )
-from hwquant.plan import Plan
-from hwquant.schedule import schedule
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 from tests.by_hand import mac, network, tensor
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits

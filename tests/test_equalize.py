@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant import float_model
-from hwquant.equalize import equalize, find_pairs
 from hwquant.float_graph import (
     FloatActivation,
     FloatConv,
@@ -17,8 +15,10 @@ from hwquant.float_graph import (
     Moments,
     Relu,
 )
+from hwquant.importer.load import load
 from hwquant.ir import INPUT, FloatArray
-from hwquant.onnx_import import load
+from hwquant.quantizer import float_model
+from hwquant.quantizer.equalize import equalize, find_pairs
 from tests.float_graphs import NETWORKS, SHAPE, conv, graph
 
 

@@ -11,22 +11,22 @@ import pytest
 from amaranth.hdl import Fragment
 
 from hwquant import packaged
-from hwquant.block_ram import Memory, parts_of, place_memory, ram_style
-from hwquant.config import QuantConfig
-from hwquant.devices import DEFAULT_DEVICE, DEVICES, find_device
 from hwquant.emit import emit_unit
 from hwquant.errors import BadInput, DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, estimate
 from hwquant.estimate_blocks import memories, unit_dsps, weight_memory
 from hwquant.fit import choose_plan
+from hwquant.fpga.block_ram import Memory, parts_of, place_memory, ram_style
+from hwquant.fpga.devices import DEFAULT_DEVICE, DEVICES, find_device
+from hwquant.fpga.synth import synthesize
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import create
+from hwquant.importer.load import load
 from hwquant.ir import Guess, PowerPade, PowerTable, QuantGraph, Slopes, Thresholds, Window
-from hwquant.onnx_import import load
-from hwquant.plan import Plan
-from hwquant.quantize import quantize
-from hwquant.schedule import schedule
-from hwquant.synth import synthesize
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 from tests.small import assert_refused, hwquant, network
 
 # luts, ffs, brams, dsps after synthesis with yosys 0.70; docs/reports.md has more

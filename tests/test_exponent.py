@@ -8,7 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hwquant.exponent import (
+from hwquant.ir import FloatArray
+from hwquant.power import Grid
+from hwquant.quantizer.exponent import (
     HIGHEST,
     LOWEST,
     WHOLE_EXPONENTS,
@@ -23,9 +25,7 @@ from hwquant.exponent import (
     weight_error,
     weight_noise,
 )
-from hwquant.ir import FloatArray
-from hwquant.power import Grid
-from hwquant.rounding import SCALES
+from hwquant.quantizer.rounding import SCALES
 
 WEIGHT_TOP, ACT_TOP = TOPS = 7, 15
 SWEEP = np.linspace(LOWEST, HIGHEST, 151)

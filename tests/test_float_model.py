@@ -5,7 +5,6 @@ import weakref
 
 import numpy as np
 
-from hwquant import float_model
 from hwquant.float_graph import (
     FloatActivation,
     FloatAdd,
@@ -21,6 +20,7 @@ from hwquant.float_graph import (
     Silu,
 )
 from hwquant.ir import INPUT, FloatArray
+from hwquant.quantizer import float_model
 from tests.float_model import evaluate
 
 RNG = np.random.default_rng(3)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from hwquant.channel_walk import ChannelWalk, channel_walk
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.ir import INPUT, ConcatLayer, MacLayer, Residual, Thresholds
-from hwquant.layout import Layout, Part, layouts, parts
-from hwquant.plan import Plan
-from hwquant.schedule import schedule
+from hwquant.scheduler.channel_walk import ChannelWalk, channel_walk
+from hwquant.scheduler.layout import Layout, Part, layouts, parts
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 from tests.test_golden import mac, network, tensor
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hwquant.ir import INPUT, QuantGraph, Thresholds
-from hwquant.placement import packings
-from hwquant.plan import FETCH_CYCLES, Plan
-from hwquant.program import Schedule
-from hwquant.schedule import schedule
+from hwquant.scheduler.placement import packings
+from hwquant.scheduler.plan import FETCH_CYCLES, Plan
+from hwquant.scheduler.program import Schedule
+from hwquant.scheduler.schedule import schedule
 from tests.by_hand import mac, network, tensor
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits

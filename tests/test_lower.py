@@ -21,9 +21,9 @@ from hwquant.float_graph import (
     Sigmoid,
     Silu,
 )
+from hwquant.importer.load import load
 from hwquant.ir import INPUT, FloatArray
-from hwquant.lower import FloatCat, FloatLayer, FloatMac, FloatMax, lower
-from hwquant.onnx_import import load
+from hwquant.quantizer.lower import FloatCat, FloatLayer, FloatMac, FloatMax, lower
 from tests.float_model import evaluate, function
 
 SHAPE = (4, 6, 6)

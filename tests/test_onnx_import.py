@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from hwquant.accuracy import float_outputs
 from hwquant.errors import BadInput
 from hwquant.float_graph import FloatActivation, FloatConv, FloatGraph, FloatShortcut, Relu
+from hwquant.importer.load import load
 from hwquant.ir import INPUT
-from hwquant.onnx_import import load
 from tests.float_model import evaluate
 from tests.onnx_models import assert_same_function, constants, save
 from tests.test_onnx_operators import FLATTENED, IMAGES, VECTORS

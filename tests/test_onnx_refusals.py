@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.onnx_import import load
+from hwquant.importer.load import load
 from tests.onnx_models import constants, save
 
 NCHW, NF = "float[N, 3, 9, 8]", "float[N, 10]"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hwquant.output_registers import Bit, Cell, Module, absorb
+from hwquant.fpga.output_registers import Bit, Cell, Module, absorb
 
 CLOCK, RESET, ENABLE, OTHER_CLOCK = 1, 2, 3, 4
 OUTPUT, NEXT = 100, 200  # the first net that a block drives, and that its registers drive

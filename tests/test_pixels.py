@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from hwquant import golden
-from hwquant.config import QuantConfig
 from hwquant.errors import UnsupportedModel
 from hwquant.float_graph import FloatActivation, FloatGraph, FloatMaxPool, Relu
 from hwquant.ir import INPUT, IntArray, MacLayer
-from hwquant.lower import lower
-from hwquant.pixels import exact_places, may_split, spell, split_pixels, whole_pixels
-from hwquant.plan import Plan
 from hwquant.power import Grid, activation_codebook
-from hwquant.quantize import quantize
-from hwquant.schedule import schedule
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.lower import lower
+from hwquant.quantizer.pixels import exact_places, may_split, spell, split_pixels, whole_pixels
+from hwquant.quantizer.quantize import quantize
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.schedule import schedule
 from tests.float_graphs import conv, graph
 from tests.float_model import evaluate
 

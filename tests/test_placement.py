@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwquant.devices import SPRAM_WORDS
 from hwquant.errors import UnsupportedModel
+from hwquant.fpga.devices import SPRAM_WORDS
 from hwquant.ir import INPUT, ConcatLayer, MacLayer, QuantGraph, sources_of
-from hwquant.placement import Packing, Placement, operand_of, packings, place
-from hwquant.plan import Plan
+from hwquant.scheduler.placement import Packing, Placement, operand_of, packings, place
+from hwquant.scheduler.plan import Plan
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph
 

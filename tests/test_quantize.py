@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwquant import golden, synthetic
-from hwquant.config import QuantConfig
+from hwquant import golden
 from hwquant.errors import BadInput
-from hwquant.exponent import HIGHEST, LOWEST, Search
 from hwquant.float_graph import FloatConv, FloatGraph, Moments
+from hwquant.importer.load import load
 from hwquant.ir import (
     INPUT,
     ConcatLayer,
@@ -22,9 +21,11 @@ from hwquant.ir import (
     ProductTable,
     QuantGraph,
 )
-from hwquant.onnx_import import load
-from hwquant.quantize import exponent_errors, quantize
-from hwquant.requantize import Kernel, encode_weights
+from hwquant.quantizer import synthetic
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.exponent import HIGHEST, LOWEST, Search
+from hwquant.quantizer.quantize import exponent_errors, quantize
+from hwquant.quantizer.requantize import Kernel, encode_weights
 from tests.float_graphs import NETWORKS, SHAPE, graph
 from tests.float_model import evaluate
 
@@ -245,7 +246,7 @@ def test_variance_correction_restores_weights_that_came_out_small(
     def shrunk(*arguments: Any) -> Kernel:
         return encode_weights(*arguments).scaled(0.7)
 
-    monkeypatch.setattr("hwquant.quantize.encode_weights", shrunk)
+    monkeypatch.setattr("hwquant.quantizer.quantize.encode_weights", shrunk)
     after = [_first_factors(floating, config) for config in configs]
     np.testing.assert_array_equal(after[0], before[0])
     np.testing.assert_allclose(after[1], 0.7 * before[1], rtol=2**-15)

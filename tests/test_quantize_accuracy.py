@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant import float_model, golden
-from hwquant.config import QuantConfig
-from hwquant.onnx_import import load
-from hwquant.quantize import quantize
+from hwquant import golden
+from hwquant.importer.load import load
+from hwquant.quantizer import float_model
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.quantize import quantize
 
 
 @pytest.mark.parametrize(

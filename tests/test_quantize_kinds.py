@@ -6,20 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwquant import golden, synthetic
+from hwquant import golden
 from hwquant.activation import Kind
-from hwquant.banks import separate
-from hwquant.calibrate import Values
-from hwquant.config import QuantConfig
 from hwquant.errors import UnsupportedModel
 from hwquant.float_graph import FloatActivation, FloatMultiply, Function, Silu, Tanh
 from hwquant.golden.mac import accumulate, prepare, requantize
+from hwquant.importer.load import load
 from hwquant.ir import INPUT, FloatArray, IntArray, MacLayer, QuantGraph, Tensor, Thresholds
-from hwquant.lower import FloatMac, lower
-from hwquant.onnx_import import load
-from hwquant.pixels import Pixels
-from hwquant.quantize import quantize
-from hwquant.ranges import Coding, Ranks
+from hwquant.quantizer import synthetic
+from hwquant.quantizer.banks import separate
+from hwquant.quantizer.calibrate import Values
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.lower import FloatMac, lower
+from hwquant.quantizer.pixels import Pixels
+from hwquant.quantizer.quantize import quantize
+from hwquant.quantizer.ranges import Coding, Ranks
 from tests.float_graphs import GATE, NETWORKS, SHAPE, SILU, conv, graph
 from tests.float_model import evaluate
 from tests.onnx_models import save

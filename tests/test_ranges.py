@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from hwquant.calibrate import Spread
 from hwquant.float_graph import Function, Gelu, HardSwish, LeakyRelu, Relu, Silu
 from hwquant.functions import bounds, evaluate
 from hwquant.ir import FloatArray
 from hwquant.power import Codebook, Grid, activation_codebook, detail_codebook
-from hwquant.ranges import (
+from hwquant.quantizer.calibrate import Spread
+from hwquant.quantizer.ranges import (
     BINS,
     CHANNEL_SHARE,
     HEAVIEST_TAIL,

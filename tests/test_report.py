@@ -10,12 +10,12 @@ import pytest
 
 from hwquant import report
 from hwquant.accuracy import Accuracy
-from hwquant.devices import Counts
 from hwquant.effort import LayerEffort, Shares
 from hwquant.errors import BadInput
 from hwquant.estimate import Estimate
+from hwquant.fpga.devices import Counts
+from hwquant.fpga.synth import PnrResult, SynthResult
 from hwquant.ir import Provenance, WeightStatistics
-from hwquant.synth import PnrResult, SynthResult
 
 PROVENANCE = Provenance(
     model="net",

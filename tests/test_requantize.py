@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pytest
 
 from hwquant.ir import INPUT, IntArray, MacLayer, Tensor, Thresholds
-from hwquant.lower import FloatMac, Skip
 from hwquant.power import (
     Codebook,
     Grid,
@@ -19,8 +18,9 @@ from hwquant.power import (
     product_table,
     weight_codebook,
 )
-from hwquant.ranges import Coding
-from hwquant.requantize import (
+from hwquant.quantizer.lower import FloatMac, Skip
+from hwquant.quantizer.ranges import Coding
+from hwquant.quantizer.requantize import (
     Kernel,
     Numbers,
     Operand,

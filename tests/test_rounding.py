@@ -5,7 +5,7 @@ import pytest
 
 from hwquant.ir import FloatArray, IntArray
 from hwquant.power import Codebook, Grid, weight_codebook
-from hwquant.rounding import DAMPING, SCALES, Rounding, round_weights, squant
+from hwquant.quantizer.rounding import DAMPING, SCALES, Rounding, round_weights, squant
 
 BOOKS = {
     "plain": weight_codebook(Grid("power", 0.7, 7), 1, 0),

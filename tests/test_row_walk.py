@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwquant.channel_walk import channel_walk
 from hwquant.ir import INPUT, MacLayer, Pads, Pair, QuantGraph, Thresholds
-from hwquant.layout import Layout
-from hwquant.placement import Placement
-from hwquant.plan import Plan, tap_columns
-from hwquant.program import LayerProgram
-from hwquant.row_walk import RowWalk, row_walks
-from hwquant.schedule import schedule
+from hwquant.scheduler.channel_walk import channel_walk
+from hwquant.scheduler.layout import Layout
+from hwquant.scheduler.placement import Placement
+from hwquant.scheduler.plan import Plan, tap_columns
+from hwquant.scheduler.program import LayerProgram
+from hwquant.scheduler.row_walk import RowWalk, row_walks
+from hwquant.scheduler.schedule import schedule
 from tests.by_hand import mac, network, tensor
 
 PLAN = Plan(8, 8, 2)

@@ -8,9 +8,9 @@ import pytest
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.gateware.images import weight_words
 from hwquant.ir import INPUT, MacLayer, Thresholds
-from hwquant.plan import Plan
-from hwquant.program import Loops
-from hwquant.schedule import schedule
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import Loops
+from hwquant.scheduler.schedule import schedule
 from tests.by_hand import mac, network, tensor
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits, random_graph

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
-from hwquant.config import QuantConfig
-from hwquant.equalize import equalize
 from hwquant.errors import BadInput
 from hwquant.ir import WeightStatistics
-from hwquant.lower import FloatMac, lower
-from hwquant.quantize import quantize
-from hwquant.statistics import describe, weight_statistics
+from hwquant.quantizer.config import QuantConfig
+from hwquant.quantizer.equalize import equalize
+from hwquant.quantizer.lower import FloatMac, lower
+from hwquant.quantizer.quantize import quantize
+from hwquant.quantizer.statistics import describe, weight_statistics
 from tests.float_graphs import NETWORKS, graph
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hwquant.devices import DEVICES, Counts, count_cells, find_device
 from hwquant.errors import BadInput, MissingTool, ToolFailed
-from hwquant.synth import place_and_route, read_synthesis, synthesize, write_bitstream
+from hwquant.fpga.devices import DEVICES, Counts, count_cells, find_device
+from hwquant.fpga.synth import place_and_route, read_synthesis, synthesize, write_bitstream
 
 # A table in a memory image, a product, a counter: one block RAM, one DSP block, carries.
 TOP = """

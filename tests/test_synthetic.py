@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hwquant import synthetic
 from hwquant.ir import FloatArray
-from hwquant.synthetic import FEWEST, MOST, PIXELS
-from hwquant.synthetic import images as draw_again
+from hwquant.quantizer import synthetic
+from hwquant.quantizer.synthetic import FEWEST, MOST, PIXELS
+from hwquant.quantizer.synthetic import images as draw_again
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (3, 96, 80), (40, 1, 49), (1, 98, 1), (16, 1, 1)]
 

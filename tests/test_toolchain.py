@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hwquant import nextpnr, toolchain
+from hwquant import toolchain
 from hwquant.errors import MissingTool, ToolFailed
+from hwquant.fpga import nextpnr
 
 # One input register and two memories of 16 words, in the text that Amaranth writes.
 RTLIL = """

@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hwquant import weight_stream
 from hwquant.errors import BadInput, UnsupportedModel
 from hwquant.ir import QuantGraph
-from hwquant.plan import FETCH_CYCLES, RELEASE_DELAY, Plan
-from hwquant.program import SUM_LEVELS, LayerProgram, Schedule
-from hwquant.schedule import schedule
+from hwquant.scheduler import weight_stream
+from hwquant.scheduler.plan import FETCH_CYCLES, RELEASE_DELAY, Plan
+from hwquant.scheduler.program import SUM_LEVELS, LayerProgram, Schedule
+from hwquant.scheduler.schedule import schedule
 from tests.placeable import placeable_graph
 from tests.random_graphs import Limits
 from tests.slow_loader import SlowLoader

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from hwquant.ir import Activation, Guess, PowerNewton, PowerPade, PowerTable, Thresholds
-from hwquant.plan import READ_DELAY, activation_delay, comparators, is_parallel, log2_ceil
+from hwquant.scheduler.plan import READ_DELAY, activation_delay, comparators, is_parallel, log2_ceil
 
 LOGIC_BITS = 512  # of a table that becomes logic; more become a memory
 ROM_BITS = 16  # that one LUT4 holds

@@ -9,8 +9,8 @@ from typing import Any
 from hwquant.cosim import VerifyResult
 from hwquant.emit import WEIGHTS, emit
 from hwquant.ir import QuantGraph
-from hwquant.plan import Plan
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import Schedule
 
 _WEIGHTS = "weights"
 

@@ -18,12 +18,12 @@ from hwquant.commands.options import (
     model_argument,
     quant_options,
 )
-from hwquant.devices import DEFAULT_DEVICE, find_device
 from hwquant.emit import emit
 from hwquant.errors import BadInput
 from hwquant.fit import choose_plan
+from hwquant.fpga.devices import DEFAULT_DEVICE, find_device
 from hwquant.ir import QuantGraph
-from hwquant.plan import Plan, Products, Weights, with_stream
+from hwquant.scheduler.plan import Plan, Products, Weights, with_stream
 
 _ROWS = _COLS = 16
 _LANES = 4

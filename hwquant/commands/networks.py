@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwquant import accuracy, dataset, onnx_import, packaged
+from hwquant import accuracy, dataset, packaged
 from hwquant.commands import terminal
 from hwquant.commands.options import QuantOptions
 from hwquant.dataset import Dataset
 from hwquant.float_graph import FloatGraph
+from hwquant.importer.load import load as load_onnx
 from hwquant.ir import QuantGraph
-from hwquant.quantize import quantize
+from hwquant.quantizer.quantize import quantize
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ def load(model: Path | None, options: QuantOptions) -> Network:
     config = options.config(model)
     path = model or packaged.model_path()
     terminal.say(f"import {path.name}")
-    floating = onnx_import.load(path, options.input_shape)
+    floating = load_onnx(path, options.input_shape)
     for note in floating.notes:
         terminal.say(f"note: {note}")
     terminal.say(f"quantize W{config.weight_bits}A{config.act_bits} {config.method}")

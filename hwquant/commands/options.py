@@ -11,11 +11,11 @@ import click
 
 from hwquant import packaged
 from hwquant.activation import Kind
-from hwquant.config import Accumulate, Levels, QuantConfig
-from hwquant.exponent import Search
 from hwquant.power import Method
-from hwquant.ranges import Ranges
-from hwquant.rounding import Rounding
+from hwquant.quantizer.config import Accumulate, Levels, QuantConfig
+from hwquant.quantizer.exponent import Search
+from hwquant.quantizer.ranges import Ranges
+from hwquant.quantizer.rounding import Rounding
 
 P = ParamSpec("P")
 R = TypeVar("R")

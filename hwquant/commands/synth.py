@@ -7,10 +7,10 @@ import click
 from hwquant import report, toolchain
 from hwquant.commands import tables, terminal
 from hwquant.commands.options import directory_argument, json_option
-from hwquant.devices import BLOCK_DEVICES, DEFAULT_DEVICE
 from hwquant.errors import BadInput
-from hwquant.nextpnr import nextpnr_version
-from hwquant.synth import place_and_route, routable, synthesize, write_bitstream
+from hwquant.fpga.devices import BLOCK_DEVICES, DEFAULT_DEVICE
+from hwquant.fpga.nextpnr import nextpnr_version
+from hwquant.fpga.synth import place_and_route, routable, synthesize, write_bitstream
 
 
 @click.command()

@@ -8,8 +8,8 @@ from hwquant import golden, model_file, packaged, report
 from hwquant.commands import networks, tables, terminal
 from hwquant.commands.options import data_option, directory_argument, json_option, limit_option
 from hwquant.dataset import Dataset
-from hwquant.devices import DEFAULT_DEVICE
 from hwquant.errors import BadInput, MissingTool, VerificationError
+from hwquant.fpga.devices import DEFAULT_DEVICE
 from hwquant.ir import IntArray, QuantGraph
 
 _SEED = 1  # of random frames

@@ -7,8 +7,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwquant.block_products import block_levels
-from hwquant.devices import DEFAULT_DEVICE, find_device
+from hwquant.fpga.block_products import block_levels
+from hwquant.fpga.devices import DEFAULT_DEVICE, find_device
 from hwquant.gateware.activation_memory import ActivationMemory
 from hwquant.gateware.block_array import BlockArray, level_digits
 from hwquant.gateware.component import Component
@@ -26,8 +26,8 @@ from hwquant.gateware.tap_buffer import TapBuffer
 from hwquant.gateware.weight_buffer import WeightBuffer
 from hwquant.gateware.window_loader import WindowLoader
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import MEMORY_DELAY, Plan, weight_word_bits
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import MEMORY_DELAY, Plan, weight_word_bits
+from hwquant.scheduler.program import Schedule
 
 
 def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray | BlockArray:

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Valu
 from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import In, Out
 
-from hwquant.block_products import (
+from hwquant.fpga.block_products import (
     act_level_bits,
     is_decoded_in_memory,
     rows_of_block,
@@ -19,7 +19,7 @@ from hwquant.gateware.lookup import lookup
 from hwquant.gateware.mac_array import add_computed, array_beat, kept
 from hwquant.gateware.shared import add_shared
 from hwquant.ir import LevelTables
-from hwquant.plan import RECODE_DELAY, block_stages, log2_ceil
+from hwquant.scheduler.plan import RECODE_DELAY, block_stages, log2_ceil
 
 _REGISTERS = {
     # before the sum of d and a, behind it, behind the product and behind the sum of products

@@ -6,7 +6,7 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory
 
-from hwquant.block_ram import parts_of, ram_style
+from hwquant.fpga.block_ram import parts_of, ram_style
 from hwquant.gateware.delay import delayed
 
 # to yosys: no need to keep apart, with a comparison and a choice behind each read, what was there

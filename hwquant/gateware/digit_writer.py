@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
-from hwquant.placement import Placement
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.placement import Placement
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 class DigitWriter(Component):

@@ -18,14 +18,14 @@ from hwquant.gateware.shared import add_shared
 from hwquant.gateware.tile_walk import TileWalk
 from hwquant.gateware.word_gatherer import WordGatherer
 from hwquant.ir import Activation, MacLayer, QuantGraph
-from hwquant.plan import (
+from hwquant.scheduler.plan import (
     OPERAND_DELAY,
     activation_delay,
     lane_delay,
     log2_ceil,
     requantize_delay,
 )
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 class Drain(Component):

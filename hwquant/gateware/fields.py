@@ -5,7 +5,7 @@ from collections.abc import Callable
 from amaranth.hdl import Const, Module, Signal, Value, signed
 
 from hwquant.gateware.lookup import lookup
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 class Fields:

@@ -9,7 +9,7 @@ from hwquant.gateware.divider import divide
 from hwquant.gateware.multiply import partly_multiplied
 from hwquant.gateware.unit_data import chosen
 from hwquant.ir import PowerNewton, PowerPade, PowerTable
-from hwquant.plan import HORNER_DELAY, log2_ceil, newton_quotient_bits
+from hwquant.scheduler.plan import HORNER_DELAY, log2_ceil, newton_quotient_bits
 
 
 def segment(m: Module, record: PowerTable, u: Value) -> Value:

@@ -10,7 +10,7 @@ from hwquant.gateware.delay import delayed
 from hwquant.gateware.guess import offset, quotient, risen, root, segment
 from hwquant.gateware.unit_data import Rom, chosen, decode, joined, unit_ports
 from hwquant.ir import Guess, PowerNewton, PowerPade, PowerTable
-from hwquant.plan import COMPARE_DELAY, READ_DELAY, rank_delay
+from hwquant.scheduler.plan import COMPARE_DELAY, READ_DELAY, rank_delay
 
 
 class GuessSearch(Component):

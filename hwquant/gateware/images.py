@@ -6,8 +6,8 @@ import numpy as np
 
 from hwquant.gateware.requantize import LaneParameters, bias_with_half
 from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.plan import tap_columns, weight_digit_bits, weight_word_bits
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.plan import tap_columns, weight_digit_bits, weight_word_bits
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 def weight_words(graph: QuantGraph, schedule: Schedule, weight_digits: Sequence[int]) -> list[int]:

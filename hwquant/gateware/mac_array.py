@@ -12,7 +12,7 @@ from hwquant.gateware.lookup import lookup
 from hwquant.gateware.mac_product import MacForm, MacProduct, weight_layout
 from hwquant.gateware.shared import add_shared
 from hwquant.ir import Arithmetic
-from hwquant.plan import (
+from hwquant.scheduler.plan import (
     CHAIN,
     PRODUCT_DELAY,
     RECODE_DELAY,

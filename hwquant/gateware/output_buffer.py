@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import output_depth
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import output_depth
+from hwquant.scheduler.program import Schedule
 
 
 class OutputBuffer(Component):

@@ -18,7 +18,7 @@ from hwquant.ir import (
     Saturate,
     Thresholds,
 )
-from hwquant.plan import is_parallel, log2_ceil
+from hwquant.scheduler.plan import is_parallel, log2_ceil
 
 
 def create(records: Sequence[Activation], value_bits: int, code_bits: int) -> Component:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hwquant.gateware.masks import Mask, find_mask
 from hwquant.ir import IntArray
-from hwquant.plan import log2_ceil
+from hwquant.scheduler.plan import log2_ceil
 
 _SEARCHED = 8  # magnitudes, for which codes are searched: more would take minutes
 _MANY_WIRES = 4  # beyond these a tree splits by the last bit of the weight only

@@ -9,7 +9,7 @@ from hwquant.gateware.delay import delayed
 from hwquant.gateware.multiply import multiplied
 from hwquant.gateware.operand import level, operand_forms
 from hwquant.ir import IntArray, MacLayer, QuantGraph
-from hwquant.plan import GATE_DELAY, requantize_delay
+from hwquant.scheduler.plan import GATE_DELAY, requantize_delay
 
 
 class LaneParameters(data.StructLayout):

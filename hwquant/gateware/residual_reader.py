@@ -8,8 +8,8 @@ from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.operand import form_of, operand_forms
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.plan import OPERAND_DELAY, log2_ceil
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.plan import OPERAND_DELAY, log2_ceil
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 class ResidualReader(Component):

@@ -10,8 +10,8 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.images import pad_words
 from hwquant.ir import QuantGraph
-from hwquant.plan import FETCH_CYCLES
-from hwquant.program import SUM_LEVELS, TAP_LEVELS, LayerProgram, Schedule
+from hwquant.scheduler.plan import FETCH_CYCLES
+from hwquant.scheduler.program import SUM_LEVELS, TAP_LEVELS, LayerProgram, Schedule
 
 
 class Walk(wiring.Signature):

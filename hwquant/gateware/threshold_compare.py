@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from hwquant.gateware.component import Component
 from hwquant.gateware.unit_data import chosen, decode, unit_ports
 from hwquant.ir import Thresholds
-from hwquant.plan import log2_ceil
+from hwquant.scheduler.plan import log2_ceil
 
 
 class ThresholdCompare(Component):

@@ -8,7 +8,7 @@ from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
 from hwquant.gateware.unit_data import chosen, decode, unit_ports
 from hwquant.ir import Thresholds
-from hwquant.plan import log2_ceil
+from hwquant.scheduler.plan import log2_ceil
 
 
 class ThresholdSearch(Component):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.ir import MacLayer
-from hwquant.program import LayerProgram, Schedule
+from hwquant.scheduler.program import LayerProgram, Schedule
 
 
 class TileWalk(Component):

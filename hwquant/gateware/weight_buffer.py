@@ -9,8 +9,8 @@ from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.fields import Fields
 from hwquant.ir import QuantGraph
-from hwquant.plan import MEMORY_DELAY, RELEASE_DELAY, weight_word_bits
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import MEMORY_DELAY, RELEASE_DELAY, weight_word_bits
+from hwquant.scheduler.program import Schedule
 
 
 class WeightBuffer(Component):

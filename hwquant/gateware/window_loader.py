@@ -12,8 +12,8 @@ from hwquant.gateware.delay import delayed
 from hwquant.gateware.loader import beats, code
 from hwquant.gateware.lookup import lookup
 from hwquant.ir import QuantGraph
-from hwquant.plan import LINE_DELAY, WINDOW_DELAY
-from hwquant.program import Schedule
+from hwquant.scheduler.plan import LINE_DELAY, WINDOW_DELAY
+from hwquant.scheduler.program import Schedule
 
 
 class WindowLoader(Component):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.ir import QuantGraph
-from hwquant.program import Schedule
+from hwquant.scheduler.program import Schedule
 
 
 class WordGatherer(Component):

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwquant import weight_stream
 from hwquant.errors import UnsupportedModel
 from hwquant.ir import MacLayer, QuantGraph, Tensor, Thresholds
-from hwquant.plan import Plan
-from hwquant.program import Schedule
-from hwquant.schedule import schedule
+from hwquant.scheduler import weight_stream
+from hwquant.scheduler.plan import Plan
+from hwquant.scheduler.program import Schedule
+from hwquant.scheduler.schedule import schedule
 from tests.gateware_bench import run_frames
 from tests.placeable import altered_detail, features, placeable_graph
 from tests.random_graphs import Drawing, Limits, random_graph, random_images

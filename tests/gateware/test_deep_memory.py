@@ -7,12 +7,12 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out
 
-from hwquant.block_ram import Memory, parts_of, place_memory
-from hwquant.devices import find_device
 from hwquant.emit import emit_unit
+from hwquant.fpga.block_ram import Memory, parts_of, place_memory
+from hwquant.fpga.devices import find_device
+from hwquant.fpga.synth import synthesize
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
-from hwquant.synth import synthesize
 from tests.gateware_bench import run_unit
 
 BITS = 6

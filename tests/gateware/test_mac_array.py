@@ -6,7 +6,7 @@ from amaranth.sim import Simulator
 
 from hwquant.gateware.mac_array import MacArray
 from hwquant.ir import Arithmetic, LevelTables, ProductTable
-from hwquant.plan import Plan, array_delay, tap_columns
+from hwquant.scheduler.plan import Plan, array_delay, tap_columns
 
 ROWS, COLS, BITS, SHIFT = 2, 8, 4, 3
 

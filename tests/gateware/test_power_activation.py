@@ -10,8 +10,8 @@ from hwquant.functions import bounds
 from hwquant.gateware.power_activation import create
 from hwquant.golden.staircase import staircase_of
 from hwquant.ir import Activation, PowerNewton, PowerPade, PowerTable, Slopes, Thresholds
-from hwquant.plan import PARALLEL_DELAY, PARALLEL_THRESHOLDS, activation_delay
 from hwquant.power import Grid, activation_codebook, detail_codebook
+from hwquant.scheduler.plan import PARALLEL_DELAY, PARALLEL_THRESHOLDS, activation_delay
 from tests.float_graphs import FUNCTIONS
 from tests.forms import FORMS, GUESSES, Form, fitted
 from tests.gateware_bench import run_unit

@@ -7,7 +7,7 @@ import pytest
 
 from hwquant.gateware.deep_memory import READ_DELAY
 from hwquant.gateware.tap_buffer import TapBuffer
-from hwquant.plan import TAP_DELAY
+from hwquant.scheduler.plan import TAP_DELAY
 from tests.gateware_bench import run_unit
 
 BITS = 5

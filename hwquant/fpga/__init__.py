@@ -1,0 +1,1 @@
+"""What FPGAs hold, synthesis, and place and route."""

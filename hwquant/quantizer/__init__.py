@@ -1,0 +1,1 @@
+"""``FloatGraph`` to ``QuantGraph``, without data."""

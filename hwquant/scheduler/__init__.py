@@ -1,0 +1,1 @@
+"""Where tensors lie and what the accelerator does in each cycle, for a plan."""
