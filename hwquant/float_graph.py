@@ -104,6 +104,14 @@ class HardSigmoid:
 
 
 @dataclass(frozen=True)
+class HardTanh:
+    """``min(max(x, low), high)``; ``low < 0 < high``."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Sigmoid:
     """``1 / (1 + exp(-x))``."""
 
@@ -123,6 +131,7 @@ Function = (
     | Gelu
     | HardSwish
     | HardSigmoid
+    | HardTanh
     | Sigmoid
     | Tanh
 )

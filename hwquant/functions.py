@@ -13,6 +13,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Relu,
@@ -62,6 +63,8 @@ def _evaluate(function: Function, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return x * np.clip(x * (1 / 6) + 0.5, 0, 1)
         case HardSigmoid():
             return np.clip(x * function.slope + function.offset, 0, 1)
+        case HardTanh():
+            return np.clip(x, function.low, function.high)
         case Sigmoid():
             return expit(x)
         case Tanh():
@@ -90,6 +93,8 @@ def bounds(function: Function) -> tuple[float, float]:
             return _turn(function)[1], math.inf
         case HardSigmoid() | Sigmoid():
             return 0.0, 1.0
+        case HardTanh():
+            return function.low, function.high
         case Tanh():
             return -1.0, 1.0
         case _:
@@ -101,7 +106,9 @@ def turning_point(function: Function) -> float | None:
     match function:
         case Silu() | Mish() | Gelu() | HardSwish():
             return _turn(function)[0]
-        case Relu() | LeakyRelu() | Elu() | Softplus() | HardSigmoid() | Sigmoid() | Tanh():
+        case Relu() | LeakyRelu() | Elu() | Softplus() | HardSigmoid() | HardTanh():
+            return None
+        case Sigmoid() | Tanh():
             return None
         case _:
             assert_never(function)

@@ -17,6 +17,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Moments,
@@ -44,6 +45,7 @@ FUNCTIONS = {
     "gelu tanh": Gelu(is_tanh=True),
     "hard swish": HardSwish(),
     "hard sigmoid": HardSigmoid(0.2, 0.5),
+    "hard tanh": HardTanh(-1.0, 1.0),
     "sigmoid": Sigmoid(),
     "tanh": Tanh(),
 }

@@ -26,6 +26,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Relu,
@@ -134,6 +135,8 @@ def function(kind: Function, x: FloatArray) -> FloatArray:
             return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
         case HardSigmoid():
             return np.minimum(np.maximum(kind.slope * x + kind.offset, 0), 1)
+        case HardTanh():
+            return np.minimum(np.maximum(x, kind.low), kind.high)
         case Sigmoid():
             return 1 / (1 + np.exp(-x))
         case Tanh():

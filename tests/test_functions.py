@@ -10,6 +10,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Relu,
@@ -36,6 +37,7 @@ FUNCTIONS: tuple[Function, ...] = (
     HardSwish(),
     HardSigmoid(0.2, 0.5),
     HardSigmoid(1.5, 0.25),
+    HardTanh(-1.0, 2.0),
     Sigmoid(),
     Tanh(),
 )

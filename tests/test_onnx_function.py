@@ -15,6 +15,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Relu,
@@ -86,6 +87,7 @@ CHAINS: dict[str, tuple[Function, str]] = {
     "HardSigmoid": (HardSigmoid(0.25, 0.5), "y = HardSigmoid<alpha=0.25, beta=0.5>(x)"),
     "HardSigmoid of ReLU6": (HardSigmoid(1 / 6, 0.5), f"{GATE} y = Div(e, six)"),
     "HardSigmoid, Mul": (HardSigmoid(float(np.float32(1 / 6)), 0.5), f"{GATE} y = Mul(e, sixth)"),
+    "HardTanh": (HardTanh(-0.5, 3.0), "n = Neg(half) y = Clip(x, n, three)"),
     "HardSwish": (HardSwish(), "y = HardSwish(x)"),
     "HardSwish of HardSigmoid": (
         HardSwish(),

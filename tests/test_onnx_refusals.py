@@ -69,7 +69,7 @@ REFUSED = [
     ("s = Softmax<axis=1>(x) y = Relu(s)", "Softmax_0: Softmax over axis 1 of shape (1, 3, 9, 8)"),
     ("s = Softmax(x) y = Relu(s)", "Softmax_0: Softmax over axis -1 of shape (1, 3, 9, 8)"),
     (
-        "l = Constant<value_float=-1.0>() h = Constant<value_float=1.0>() y = Clip(x, l, h)",
+        "l = Constant<value_float=0.5>() h = Constant<value_float=1.0>() y = Clip(x, l, h)",
         (
             "Clip_2: Clip ends a chain of operators that computes no function that hwquant "
             "handles: ReLU (from 0 to any ceiling), LeakyReLU with a slope between 0 and 1, PReLU"

@@ -23,6 +23,7 @@ from hwquant.float_graph import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    HardTanh,
     LeakyRelu,
     Mish,
     Relu,
@@ -38,8 +39,8 @@ from hwquant.ir import FloatArray
 
 HANDLED = (
     "ReLU (from 0 to any ceiling), LeakyReLU with a slope between 0 and 1, PReLU, ELU, SELU, "
-    "Softplus, SiLU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), Sigmoid and "
-    "Tanh"
+    "Softplus, SiLU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), HardTanh "
+    "(from below to above 0), Sigmoid and Tanh"
 )
 _FLOAT_MAX = 3.4e38  # what exporters write where they mean "no maximum"
 _TOLERANCE = 2e-6  # per 1 + |x|: ONNX rounds the constants of a chain to float32
@@ -259,6 +260,8 @@ def _candidates(curve: Curve) -> Iterator[Function]:
         yield Relu(float(far))
     if 0 < -minus < 1:
         yield LeakyRelu(float(-minus))
+    if -_FAR < lowest < 0 < far < _FAR:
+        yield HardTanh(float(lowest), float(far))
     if 0 < -lowest < _FAR:
         yield Elu(float(-lowest))
     # a long step tells the slope best, a short one saturates less
