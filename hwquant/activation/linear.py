@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -38,7 +38,7 @@ def fit_linear(given: Sequence[Domain]) -> list[PowerTable] | None:
         if 1 << stages > codes or rise > offset_bits:
             continue
         form = _Form(stages, offset_bits, offset_bits - rise)
-        bad_ends = cache(lambda shift, form=form: _bad_ends(given, shift, form))
+        bad_ends = cache(partial(_bad_ends, given, form))
         for bits, index_bits in product(SLOPE_BITS, INDEX_BITS):
             if index_bits > given[0].value_bits:
                 continue
@@ -53,7 +53,7 @@ def fit_linear(given: Sequence[Domain]) -> list[PowerTable] | None:
     return [_table(domain, *best) for domain in given] if best else None
 
 
-def _bad_ends(given: Sequence[Domain], shift: int, form: _Form) -> list[int]:
+def _bad_ends(given: Sequence[Domain], form: _Form, shift: int) -> list[int]:
     """Return, for slopes of 0, 1, .. bits, the u from which all segments of ``2**shift`` serve."""
     ends = [0] * SLOPE_BITS.stop
     for domain in given:

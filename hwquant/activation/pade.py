@@ -95,9 +95,9 @@ def _least_squares(domain: Domain, degree: int) -> FloatArray:
 
 
 def _integers(terms: FloatArray, shape: _Shape) -> tuple[IntArray, IntArray]:
-    unit = (1 << shape.term_bits) / terms[1].sum()
-    numerator = np.round(terms[0] * unit * (1 << shape.guess_bits)).astype(np.int64)
-    denominator = np.round(terms[1] * unit).astype(np.int64)
+    unit = float((1 << shape.term_bits) / terms[1].sum())
+    numerator = np.asarray(np.rint(terms[0] * unit * (1 << shape.guess_bits)), np.int64)
+    denominator = np.asarray(np.rint(terms[1] * unit), np.int64)
     denominator[0] = max(denominator[0], 1)
     return numerator, denominator
 
