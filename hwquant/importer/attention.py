@@ -21,19 +21,6 @@ from hwquant.importer.channels import select
 from hwquant.importer.graph import PARTS, Conversion, OnnxNode, Shape, View, axes_of
 
 
-def split(state: Conversion, node: OnnxNode) -> None:
-    """Convert Split of channels, or of a part of them."""
-    view = state.parts_view(node)
-    axis = node.integer("axis", 0) % len(view.axes)
-    start = 0
-    for index, tensor in enumerate(node.outputs):
-        stop = start + state.shape(node, tensor)[axis]
-        name = state.fresh(f"{node.name}_{index}")
-        piece = replace(node, name=name, outputs=(tensor,))
-        select(state, piece, view, axis, range(start, stop), keeps_axis=True)
-        start = stop
-
-
 def gather(state: Conversion, node: OnnxNode) -> None:
     """Convert Gather of one part of the channels, or of the first token."""
     view = state.parts_view(node)

@@ -14,6 +14,19 @@ from hwquant.importer.graph import NO_PADS, PARTS, Conversion, OnnxNode, View, n
 from hwquant.ir import IntArray
 
 
+def split(state: Conversion, node: OnnxNode) -> None:
+    """Convert Split of channels, or of a part of them."""
+    view = state.parts_view(node)
+    axis = node.integer("axis", 0) % len(view.axes)
+    start = 0
+    for index, tensor in enumerate(node.outputs):
+        stop = start + state.shape(node, tensor)[axis]
+        name = state.fresh(f"{node.name}_{index}")
+        piece = replace(node, name=name, outputs=(tensor,))
+        select(state, piece, view, axis, range(start, stop), keeps_axis=True)
+        start = stop
+
+
 def select(
     state: Conversion, node: OnnxNode, view: View, axis: int, chosen: range, *, keeps_axis: bool
 ) -> None:

@@ -11,8 +11,7 @@ from hwquant.float_graph import (
     FloatMultiply,
     sources,
 )
-from hwquant.importer import attention, image
-from hwquant.importer.channels import shuffle
+from hwquant.importer import attention, channels, image
 from hwquant.importer.fold import arithmetic, batch_norm, convolution, fully_connected
 from hwquant.importer.function import ELEMENTWISE, settle, waits
 from hwquant.importer.graph import Conversion, OnnxGraph, OnnxNode, View, regroup
@@ -199,7 +198,7 @@ def _reshape(state: Conversion, node: OnnxNode) -> None:
         )
     axes, split = found
     shown = replace(view, split=split)
-    if not shuffle(state, node, shown, axes):
+    if not channels.shuffle(state, node, shown, axes):
         state.show(node, shown, axes)
 
 
@@ -255,7 +254,7 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Transpose": _transpose,
-    "Split": attention.split,
+    "Split": channels.split,
     "Gather": attention.gather,
     "LayerNormalization": attention.layer_norm,
     "Softmax": attention.softmax,
