@@ -19,6 +19,7 @@ from hwquant.float_graph import FloatGraph
 from hwquant.ir import FloatArray, IntArray, QuantGraph
 
 _BATCH = 64
+_KINDS = {"tensor(float16)": np.float16, "tensor(double)": np.float64}  # of inputs, else float32
 
 Progress = Callable[[str, int], None]  # which side, how many more images are done
 
@@ -95,7 +96,7 @@ def float_outputs(
             model, options, providers=["CPUExecutionProvider"]
         )
         (tensor,) = session.get_inputs()
-        kind = np.float64 if tensor.type == "tensor(double)" else np.float32
+        kind = _KINDS.get(tensor.type, np.float32)
 
         def run(batch: FloatArray) -> FloatArray:
             (output,) = session.run(None, {tensor.name: batch.astype(kind)})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from hwquant.accuracy import float_outputs
 from hwquant.errors import BadInput
@@ -38,6 +38,14 @@ REAL = (
 )
 SHAPES = {"ppocr_cls": (3, 48, 192)}  # what the network leaves open
 SHARP = {"mlperf_sww"}  # noise of spread 1 saturates its Softmax
+HALVED = (
+    "h = Cast<to=10>(x) c = Conv(h, w_4_3_3_3, b_4) v = Mul(c, root) e = Erf(v) p = Add(e, one) "
+    "m = Mul(c, p) g = Mul(m, half) y = Conv(g, w_2_4_3_3)"
+)
+HALF_NUMBERS = {
+    name: np.array(value, np.float32)
+    for name, value in {"root": 2**-0.5, "one": 1.0, "half": 0.5}.items()
+}
 NCHW, NHWC, NF = "float[N, 3, 9, 8]", "float[N, 9, 8, 3]", "float[N, 10]"
 
 
@@ -48,6 +56,28 @@ def test_real_network_is_the_same_function(shared: Path, name: str) -> None:
     assert graph.output == graph.nodes[-1].name
     assert set(graph.shapes) == {INPUT, *(node.name for node in graph.nodes)}
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", node.name) for node in graph.nodes)
+
+
+def test_half_precision_is_the_same_network_with_rounded_weights(tmp_path: Path) -> None:
+    given = {
+        name: array.astype(np.float16).astype(np.float32)
+        for name, array in constants(HALVED).items()
+    } | HALF_NUMBERS
+    path = save(tmp_path, NCHW, HALVED.replace("Cast<to=10>", "Identity"), rank=4, given=given)
+    wanted = load(path)
+    for io in ("float", "float16"):
+        model = onnx.load(save(tmp_path, NCHW.replace("float", io), HALVED, rank=4, given=given))
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+        onnx.save(model, path)
+        graph = load(path)
+        images = np.random.default_rng(1).random((2, *graph.shapes[INPUT]))
+        np.testing.assert_array_equal(evaluate(graph, images), evaluate(wanted, images))
+        theirs = float_outputs(path, graph.layout, images, lambda _: None)
+        ours = evaluate(graph, images).reshape(2, -1)
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-3 * np.abs(ours).max())
 
 
 def test_output_without_a_shape_is_the_same_function(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_contradictory_network_is_bad_input(tmp_path: Path, body: str, message: 
         ),
         ("float[N, 3, 0, 8]", "input 'x': dimension 2 has size 0"),
         ("float[N, 3, 9, 8, 2]", r"input 'x' has 5 dimensions; hwquant handles \(N, C, H, W\)"),
-        ("float16[N, 3, 9, 8]", "input 'x' is float16; hwquant handles float and double"),
+        ("bfloat16[N, 3, 9, 8]", "input 'x' is bfloat16; hwquant handles float16, float and dou"),
         ("float[N, 3, 9, 8] z, float[N]", r"2 inputs \(z, x\); hwquant handles networks with one"),
     ],
 )

@@ -43,7 +43,8 @@ HANDLED = (
     "(from below to above 0), Sigmoid and Tanh"
 )
 _FLOAT_MAX = 3.4e38  # what exporters write where they mean "no maximum"
-_TOLERANCE = 2e-6  # per 1 + |x|: ONNX rounds the constants of a chain to float32
+# per 1 + |x|: ONNX rounds the constants of a chain to float32, or to float16
+_TOLERANCE, _HALF_TOLERANCE = 2e-6, 1e-3
 _FAR = 1e4
 _GRID = np.concatenate(
     [[-_FAR, -1e3, -1e2], np.linspace(-12, 12, 2401), [1e2, 1e3, _FAR]], dtype=np.float64
@@ -147,7 +148,7 @@ def _read(state: Conversion, node: OnnxNode, cut: str) -> View:
 
 
 def _activate(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> bool:
-    found = recognize(curve)
+    found = recognize(curve, _tolerance(state))
     if found is None:
         return False
     view = _read(state, node, cut)
@@ -160,7 +161,8 @@ def _transform(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> boo
     """Fold a chain that only scales and shifts."""
     shift, top = curve(np.array([0.0, 1.0]))
     scale = top - shift
-    if not _is_close(curve(_GRID), scale * _GRID + shift, abs(scale) + abs(shift)):
+    tolerance = (abs(scale) + abs(shift)) * _TOLERANCE
+    if not _is_close(curve(_GRID), scale * _GRID + shift, tolerance):
         return False
     view = _read(state, node, cut)
     channels = state.shapes[view.source][0]
@@ -176,7 +178,7 @@ def _transform(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> boo
 def _scale(state: Conversion, node: OnnxNode, cut: str, curve: Curve) -> bool:
     """Emit a function that is known but for a constant factor."""
     for factor in _factors(curve):
-        found = recognize(lambda x, factor=factor: curve(x) / factor)
+        found = recognize(lambda x, factor=factor: curve(x) / factor, _tolerance(state))
         if found is not None:
             view = _read(state, node, cut)
             shape = state.shapes[view.source]
@@ -238,16 +240,21 @@ def _sample(state: Conversion, tensor: str, cut: str, x: FloatArray) -> FloatArr
         return functools.reduce(_BINARY[node.op], operands)
 
 
-def recognize(curve: Curve) -> Function | None:
+def _tolerance(state: Conversion) -> float:
+    kinds = {constant.dtype for constant in state.graph.constants.values()}
+    return _HALF_TOLERANCE if np.dtype(np.float16) in kinds else _TOLERANCE
+
+
+def recognize(curve: Curve, tolerance: float) -> Function | None:
     """Name the function that a curve follows, or ``None``.
 
     Error
     -----
-    Within ``2e-6 (1 + |x|)`` on -12..12 and as far as ±10,000.
+    Within ``tolerance * (1 + |x|)`` on -12..12 and as far as ±10,000.
     """
     values = curve(_GRID)
     for candidate in _candidates(curve):
-        if _is_close(values, evaluate(candidate, _GRID), 1.0):
+        if _is_close(values, evaluate(candidate, _GRID), tolerance):
             return candidate
     return None
 
@@ -273,8 +280,8 @@ def _candidates(curve: Curve) -> Iterator[Function]:
     )
 
 
-def _is_close(one: FloatArray, other: FloatArray, unit: float) -> bool:
-    return bool(np.all(np.abs(one - other) <= unit * _TOLERANCE * (1 + np.abs(_GRID))))
+def _is_close(one: FloatArray, other: FloatArray, tolerance: float) -> bool:
+    return bool(np.all(np.abs(one - other) <= tolerance * (1 + np.abs(_GRID))))
 
 
 def _clip(state: Conversion, node: OnnxNode, x: FloatArray) -> FloatArray:

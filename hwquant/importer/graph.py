@@ -272,8 +272,10 @@ class Conversion:
         if tensor not in self.graph.constants:
             node.refuse(f"weights {tensor!r} of {node.op} are not constant")
         values = self.graph.constants[tensor]
-        if values.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            node.refuse(f"weights {tensor!r} are {values.dtype}; hwquant handles float32, float64")
+        if values.dtype.kind != "f":
+            node.refuse(
+                f"weights {tensor!r} are {values.dtype}; hwquant handles float16, 32 and 64"
+            )
         if bad := np.count_nonzero(~np.isfinite(values)):
             raise BadInput(f"{node.label}: {bad} NaN or infinite values in {tensor!r}")
         if not values.size or shape not in (None, values.shape):

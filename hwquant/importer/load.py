@@ -32,7 +32,7 @@ from hwquant.ir import INPUT
 
 _OLDEST_OPSET = 7  # before it, Add and Mul broadcast by attributes
 _LAST_AXIS = 13  # from it on, Softmax is over the last axis by default, before over the second
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+_FLOATS = (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 _WEIGHT_OPERATORS = ("Conv", "Gemm", "MatMul")
 _POSITIVE = ("kernel_shape", "strides", "dilations")
 _LEFT_ALONE = [  # of onnxsim's rewrites: these tear activation functions apart
@@ -149,7 +149,9 @@ def _input(path: Path, model: onnx.ModelProto) -> tuple[str, list[int | str]]:
     name, tensor = inputs[0].name, inputs[0].type.tensor_type
     if tensor.elem_type not in _FLOATS:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise UnsupportedModel(f"input {name!r} is {kind}; hwquant handles float and double")
+        raise UnsupportedModel(
+            f"input {name!r} is {kind}; hwquant handles float16, float and double"
+        )
     dims = list(tensor.shape.dim)
     if len(dims) not in (2, 3, 4):
         raise UnsupportedModel(
@@ -307,9 +309,9 @@ def _plain_node(node: onnx.NodeProto, label: str, name: str, opset: int) -> Onnx
                 texts[attribute.name] = attribute.s.decode(errors="replace")
             case _:
                 pass  # no operator that hwquant handles has any other kind
-    return OnnxNode(
-        node.op_type, label, name, tuple(node.input), tuple(node.output), ints, floats, texts
-    )
+    is_identity = node.op_type == "Cast" and ints["to"][0] in _FLOATS
+    op = "Identity" if is_identity else node.op_type
+    return OnnxNode(op, label, name, tuple(node.input), tuple(node.output), ints, floats, texts)
 
 
 def _readable_names(operators: Sequence[str], labels: Sequence[str]) -> list[str]:
