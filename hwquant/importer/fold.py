@@ -19,8 +19,8 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
     rank = len(view.axes)
     groups = node.integer("group", 1)
     weight = state.weights(node, 1)
-    count, channels, *window = weight.shape
-    if len(window) != rank - 2 or channels * groups != shape[0] or count % groups:
+    count, channels, *_ = weight.shape
+    if weight.ndim != rank or channels * groups != shape[0] or count % groups:
         raise BadInput(
             f"{node.label}: weight {weight.shape} on an image (C, H, W) = {shape}, group={groups}"
         )
@@ -28,10 +28,8 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
         weight = weight[:, :, None]
     weight = _dilated(state, node, weight)
     bias = state.weights(node, 2, (count,)) if node.has_input(2) else np.zeros(count)
-    top, left, bottom, right = view.pads
-    padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
-    stride, own, size = window_of(node, (weight.shape[2], weight.shape[3]), padded)
-    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+    window = (weight.shape[2], weight.shape[3])
+    stride, _, pads, size = window_of(node, window, shape, view.pads)
     made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, groups)
     state.emit_image(made, node, (count, *size))
 
@@ -210,8 +208,15 @@ def depthwise(
     return FloatConv(name, source, weight, shift, (1, 1), NO_PADS, moments, groups=len(scale))
 
 
-def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, Pair]:
-    """Return stride, pads and output ``(H, W)`` of a node that moves a window over an image."""
+def window_of(
+    node: OnnxNode, kernel: Pair, shape: Shape, around: Pads
+) -> tuple[Pair, Pads, Pads, Pair]:
+    """Describe how a node moves a window over an image, ``around`` which a Pad put zeros.
+
+    Returns the stride, the node's own pads, those with the Pad's, and the output's ``(H, W)``.
+    """
+    top, left, bottom, right = around
+    shape = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
     stride = _pair(node, "strides", 1)
     ends = node.ints.get("pads", NO_PADS)
     given = ends if len(ends) == 4 else (0, ends[0], 0, ends[1])
@@ -243,8 +248,9 @@ def window_of(node: OnnxNode, kernel: Pair, shape: Shape) -> tuple[Pair, Pads, P
             after[axis] += begin - travel
             travel = begin
         output[axis] = travel // stride[axis] + 1
-    pads = (before[0], before[1], after[0], after[1])
-    return stride, pads, (output[0], output[1])
+    own = (before[0], before[1], after[0], after[1])
+    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+    return stride, own, pads, (output[0], output[1])
 
 
 def _pair(node: OnnxNode, attribute: str, default: int) -> Pair:

@@ -241,8 +241,7 @@ def _sample(state: Conversion, tensor: str, cut: str, x: FloatArray) -> FloatArr
 
 
 def _tolerance(state: Conversion) -> float:
-    kinds = {constant.dtype for constant in state.graph.constants.values()}
-    return _HALF_TOLERANCE if np.dtype(np.float16) in kinds else _TOLERANCE
+    return _HALF_TOLERANCE if state.is_half else _TOLERANCE
 
 
 def recognize(curve: Curve, tolerance: float) -> Function | None:

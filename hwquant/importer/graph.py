@@ -165,6 +165,7 @@ class Conversion:
         self.graph = graph
         self.uses = Counter(tensor for node in graph.nodes for tensor in node.inputs)
         self.uses[graph.output] += 1
+        self.is_half = any(array.dtype == np.float16 for array in graph.constants.values())
         self.nodes: dict[str, FloatNode] = {}
         self.notes: list[str] = []
         _, *sizes = graph.shapes[graph.input]

@@ -22,15 +22,12 @@ from hwquant.ir import Pair
 
 def pool(state: Conversion, node: OnnxNode) -> None:
     """Convert MaxPool and AveragePool, together with a Pad before them if that changes nothing."""
-    view, (channels, height, width) = state.image_of(node, state.padded_view(node))
+    view, shape = state.image_of(node, state.padded_view(node))
     window, dilations = node.ints["kernel_shape"], node.ints.get("dilations", (1,))
     kernel = (1, window[0]) if len(window) == 1 else (window[0], window[1])
     if max(dilations) > 1:
         node.refuse(f"{node.op} with dilations={dilations}; hwquant handles 1")
-    top, left, bottom, right = view.pads
-    padded = (channels, height + top + bottom, width + left + right)
-    stride, own, size = window_of(node, kernel, padded)
-    pads = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+    stride, own, pads, size = window_of(node, kernel, shape, view.pads)
     if node.op == "MaxPool":
         if view.pads != NO_PADS and not _is_positive(state.nodes.get(view.source)):
             state.unpadded(node, view)
@@ -45,10 +42,10 @@ def pool(state: Conversion, node: OnnxNode) -> None:
             "count_include_pad=1"
         )
     else:
-        weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel))
-        bias = np.zeros(channels)
-        made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, channels)
-    state.emit_image(made, node, (channels, *size))
+        weight = np.full((shape[0], 1, *kernel), 1 / math.prod(kernel))
+        bias = np.zeros(shape[0])
+        made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, shape[0])
+    state.emit_image(made, node, (shape[0], *size))
 
 
 def _is_positive(node: FloatNode | None) -> bool:
