@@ -19,7 +19,12 @@ from hwquant.float_graph import FloatGraph
 from hwquant.ir import FloatArray, IntArray, QuantGraph
 
 _BATCH = 64
-_KINDS = {"tensor(float16)": np.float16, "tensor(double)": np.float64}  # of inputs, else float32
+_KINDS = {  # of inputs, else float32
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
 
 Progress = Callable[[str, int], None]  # which side, how many more images are done
 
@@ -36,9 +41,11 @@ class Accuracy:
 
 
 def measure(
-    model: Path, graph: FloatGraph, quantized: QuantGraph, data: Dataset, progress: Progress
+    model: Path | bytes, graph: FloatGraph, quantized: QuantGraph, data: Dataset, progress: Progress
 ) -> Accuracy:
     """Classify the images of ``data`` with ONNX Runtime and with golden.
+
+    ``model`` is an ONNX file, or the content of one.
 
     Raises
     ------
@@ -64,7 +71,7 @@ def measure(
         lambda done: progress("float", done),
     )
     if real.shape[1] != classes:
-        raise BadInput(f"{model}: {real.shape[1]} float outputs, {classes} quantized ones")
+        raise BadInput(f"{graph.name}: {real.shape[1]} float outputs, {classes} quantized ones")
     by_float, by_golden = real.argmax(axis=1), values.reshape(len(values), -1).argmax(axis=1)
     return Accuracy(
         data=data.name,
@@ -82,7 +89,7 @@ def normalise(images: IntArray, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def float_outputs(
-    model: Path, layout: str, images: FloatArray, progress: Callable[[int], None]
+    model: Path | bytes, layout: str, images: FloatArray, progress: Callable[[int], None]
 ) -> FloatArray:
     """Run a network as trained: ``float[N, C, H, W] -> float[N, outputs]``.
 
@@ -111,7 +118,7 @@ def float_outputs(
             progress(len(part))
     except Exception as error:  # noqa: BLE001  onnxruntime's errors have no common base
         words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ToolFailed(f"ONNX Runtime: {model}: {words}") from None
+        raise ToolFailed(f"ONNX Runtime: {words}") from None
     return np.concatenate(outputs)
 
 

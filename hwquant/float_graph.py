@@ -3,14 +3,15 @@
 Records are frozen; ``hwquant/ir.py`` has the same network as integers.
 """
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hwquant.ir import FloatArray, Layout, Pads, Pair
 
+Integers = Literal["uint8", "int8"]
 Number = TypeVar("Number", bound=np.number[Any])
 
 
@@ -80,7 +81,9 @@ class Mish:
 
 @dataclass(frozen=True)
 class Silu:
-    """``x * sigmoid(x)``."""
+    """``x * sigmoid(slope * x)``; ``slope > 0`` is 1 for SiLU and 1.702 for QuickGELU."""
+
+    slope: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class HardSigmoid:
 
 @dataclass(frozen=True)
 class HardTanh:
-    """``min(max(x, low), high)``; ``low < 0 < high``."""
+    """``min(max(x, low), high)``; ``low < 0 < high``, which may be infinite."""
 
     low: float
     high: float
@@ -281,13 +284,34 @@ def sources(node: FloatNode) -> tuple[str, ...]:
             return (node.source,)
 
 
+def with_source(node: FloatNode, old: str, new: str) -> FloatNode:
+    """Let a node read ``new`` where it reads ``old``."""
+
+    def swapped(name: str) -> str:
+        return new if name == old else name
+
+    match node:
+        case FloatAdd():
+            left, right = map(swapped, node.sources)
+            return replace(node, sources=(left, right))
+        case FloatConcat():
+            return replace(node, sources=tuple(map(swapped, node.sources)))
+        case FloatMultiply():
+            return replace(node, source=swapped(node.source), gate=swapped(node.gate))
+        case FloatMatMul():
+            return replace(node, source=swapped(node.source), operand=swapped(node.operand))
+        case _:
+            return replace(node, source=swapped(node.source))
+
+
 @dataclass(frozen=True, eq=False)
 class FloatGraph:
     """A network as trained, nodes in topological order; a tensor bears the name of its node.
 
     ``shapes`` gives ``(C, H, W)`` of the input tensor (named ``INPUT``) and of every node's output.
     ``layout`` is how the ONNX network takes its input; without an H there, H is 1, and F is C.
-    ``notes`` are sentences for the user about what the import dropped or rewrote.
+    ``notes`` are sentences for the user about what the import dropped or rewrote. ``integers`` is
+    the type of an input that takes the sensor's integers as they are; ``None``: it takes floats.
     """
 
     name: str
@@ -297,3 +321,4 @@ class FloatGraph:
     shapes: dict[str, tuple[int, int, int]]
     output: str
     notes: tuple[str, ...] = ()
+    integers: Integers | None = None

@@ -51,7 +51,7 @@ def _evaluate(function: Function, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         case Softplus():
             return np.logaddexp(x, 0)
         case Silu():
-            return x * expit(x)
+            return x * expit(x if function.slope == 1 else x * function.slope)
         case Mish():
             return x * np.tanh(np.logaddexp(x, 0))
         case Gelu(is_tanh=False):
@@ -117,7 +117,7 @@ def turning_point(function: Function) -> float | None:
 def _turn(function: Silu | Mish | Gelu | HardSwish) -> tuple[float, float]:
     match function:
         case Silu():
-            return _SILU_TURN
+            return _SILU_TURN[0] / function.slope, _SILU_TURN[1] / function.slope
         case Mish():
             return _MISH_TURN
         case Gelu():

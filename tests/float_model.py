@@ -124,7 +124,7 @@ def function(kind: Function, x: FloatArray) -> FloatArray:
         case Softplus():
             return np.log1p(np.exp(x))
         case Silu():
-            return x / (1 + np.exp(-x))
+            return x / (1 + np.exp(-kind.slope * x))
         case Mish():
             return x * np.tanh(np.log1p(np.exp(x)))
         case Gelu(is_tanh=True):

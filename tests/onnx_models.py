@@ -17,6 +17,12 @@ from hwquant.ir import INPUT, FloatArray
 from hwquant.quantizer import float_model
 from tests.float_model import evaluate
 
+KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -66,7 +72,7 @@ def run(path: Path, graph: FloatGraph, images: FloatArray) -> FloatArray:
             images = images[:, :, 0, 0]
         case "NCHW":
             pass
-    kind = np.float64 if tensor.type == "tensor(double)" else np.float32
+    kind = KINDS[tensor.type]
     inputs = ({tensor.name: image[None].astype(kind)} for image in images)
     return np.concatenate([np.asarray(session.run(None, feed)[0], np.float64) for feed in inputs])
 
@@ -77,6 +83,8 @@ def assert_same_function(
     """Import a network; both executors compute what ONNX Runtime computes of random images."""
     graph = load(path, shape)
     images = np.random.default_rng(seed).normal(0, spread, (2, *graph.shapes[INPUT]))
+    if graph.integers:
+        images = np.abs(np.rint(images))
     theirs = run(path, graph, images)
     assert np.ptp(theirs) > 0, "a network that computes a constant tests nothing"
     _assert_close(graph, evaluate(graph, images), theirs, seed)

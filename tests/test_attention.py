@@ -87,6 +87,29 @@ NETWORKS = {
     "j = Constant<value_int=1>() q = Gather<axis=2>(d, i) k = Gather<axis=2>(d, j) "
     "kt = Transpose<perm=[0, 2, 1]>(k) l = MatMul(q, kt) a2 = Softmax<axis=-1>(l) "
     "m = MatMul(a2, k) z = Add(t, m) " + HEAD,
+    "slices of the channels": NORMED + "b = MatMul(n, w_8_16) "
+    "c = Constant<value_ints=[0, 0, 2, 8]>() d = Reshape(b, c) one = Constant<value_ints=[1]>() "
+    "i = Constant<value_ints=[0]>() j = Constant<value_ints=[2]>() "
+    "q4 = Slice(d, i, one, j) k4 = Slice(d, one, j, j) q = Squeeze(q4, j) k = Squeeze(k4, j) "
+    "kt = Transpose<perm=[0, 2, 1]>(k) l = MatMul(q, kt) a2 = Softmax<axis=-1>(l) "
+    "m = MatMul(a2, k) z = Add(t, m) " + HEAD,
+}
+CENTRED = "m = ReduceMean<axes=[-1]>(t) d = Sub(t, m) two = Constant<value_float=2.0>() "
+ROOT = (
+    "u = ReduceMean<axes=[2]>(v) k = Constant<value_float=0.01>() e = Add(u, k) root = Sqrt(e) "
+    "n = Div(d, root) "
+)
+PIECES = {
+    "Pow": CENTRED + "v = Pow(d, two) " + ROOT + "h = Mul(n, w_8) z = Add(h, b_8) ",
+    "Mul": CENTRED + "v = Mul(d, d) " + ROOT + "h = Mul(w_8, n) z = Add(b_8, h) ",
+}
+OTHERS = {
+    "mean of another axis": PIECES["Pow"].replace("axes=[2]", "axes=[1]"),
+    "another power": PIECES["Pow"].replace("float=2.0", "float=4.0"),
+    "another tensor's square": PIECES["Mul"].replace("Mul(d, d)", "Mul(t, t)"),
+    "another tensor's mean": PIECES["Mul"]
+    .replace("Sub(t, m)", "Sub(p2, m) ")
+    .replace("m = Red", "p2 = Neg(t) m = Red"),
 }
 REFUSED = {
     EMBED + "i = Constant<value_int=3>() o = Gather<axis=1>(t, i) y = Gemm(o, w_8_3)": (
@@ -130,6 +153,19 @@ def one_of(kind: type[Kind]) -> tuple[QuantGraph, Kind]:
 @pytest.mark.parametrize("body", NETWORKS.values(), ids=NETWORKS)
 def test_import_computes_what_onnx_computes(tmp_path: Path, body: str) -> None:
     assert_same_function(save(tmp_path, TOKENS, body, 2))
+
+
+@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
+def test_a_norm_in_pieces_is_one_node(tmp_path: Path, pieces: str) -> None:
+    graph = assert_same_function(save(tmp_path, TOKENS, EMBED + pieces + HEAD, 2, opset=12))
+    (norm,) = (node for node in graph.nodes if isinstance(node, FloatLayerNorm))
+    assert norm.epsilon == np.float32(0.01)
+
+
+@pytest.mark.parametrize("pieces", OTHERS.values(), ids=OTHERS)
+def test_pieces_of_something_else_are_no_norm(tmp_path: Path, pieces: str) -> None:
+    with pytest.raises(UnsupportedModel, match="operator Sqrt is not supported"):
+        load(save(tmp_path, TOKENS, EMBED + pieces + HEAD, 2, opset=12))
 
 
 def test_import_of_a_trained_vit_computes_what_onnx_computes(shared: Path) -> None:

@@ -13,6 +13,7 @@ from hwquant.float_graph import (
     Tanh,
 )
 from hwquant.ir import INPUT, FloatArray
+from hwquant.quantizer import calibrate as calibration
 from hwquant.quantizer import float_model, synthetic
 from hwquant.quantizer.calibrate import (
     MOST_RESTORED,
@@ -181,3 +182,15 @@ def test_padding_is_one_value_a_channel() -> None:
     wide = pad(SOME, (1, 1, 1, 1), fill)
     assert [set(wide[c, :, 0].ravel()) for c in range(3)] == [{1.0}, {2.0}, {3.0}]
     np.testing.assert_array_equal(wide[:, :, 1:-1, 1:-1], SOME)
+
+
+def test_covariance_of_many_inputs_is_cut_into_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (mac,) = lower(graph(conv("a", INPUT, (6, 3, 2, 2), groups=1)))
+    assert isinstance(mac, FloatMac)
+    (whole,) = covariance(mac, SOME, 0)
+    monkeypatch.setattr(calibration, "MOST_INPUTS", 5)  # of 12: two runs would have 6, three have 4
+    runs = covariance(mac, SOME, 0)
+    assert runs.shape == (3, 4, 4)
+    for index, run in enumerate(runs):
+        part = slice(4 * index, 4 * index + 4)
+        np.testing.assert_allclose(run, whole[part, part], rtol=1e-12)

@@ -1,5 +1,7 @@
 """Activation functions compute their formulas, and their lowest values are exact."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -31,6 +33,7 @@ FUNCTIONS: tuple[Function, ...] = (
     Elu(2.5),
     Softplus(),
     Silu(),
+    Silu(1.702),
     Mish(),
     Gelu(is_tanh=False),
     Gelu(is_tanh=True),
@@ -38,6 +41,7 @@ FUNCTIONS: tuple[Function, ...] = (
     HardSigmoid(0.2, 0.5),
     HardSigmoid(1.5, 0.25),
     HardTanh(-1.0, 2.0),
+    HardTanh(-0.5, math.inf),
     Sigmoid(),
     Tanh(),
 )

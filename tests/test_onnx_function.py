@@ -1,5 +1,6 @@
 """Chains of elementwise operators are recognized by what they compute."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ NUMBERS = {
     "cubic": 0.044715,
     "pi": (2 / np.pi) ** 0.5,
     "slope": 0.2,
+    "quick": 1.75,
     "huge": 3.4028234663852886e38,
 }
 ERF = "v = Div(x, root) e = Erf(v) p = Add(e, one)"
@@ -67,6 +69,9 @@ CHAINS: dict[str, tuple[Function, str]] = {
     "SiLU": (Silu(), "s = Sigmoid(x) y = Mul(x, s)"),
     "SiLU, other order": (Silu(), "s = Sigmoid(x) y = Mul(s, x)"),
     "SiLU as Div": (Silu(), "n = Neg(x) e = Exp(n) p = Add(one, e) y = Div(x, p)"),
+    "QuickGELU": (Silu(1.75), "v = Mul(x, quick) s = Sigmoid(v) y = Mul(x, s)"),
+    "Swish": (Silu(0.5), "v = Mul(x, half) s = Sigmoid(v) y = Mul(s, x)"),
+    "HardTanh without ceiling": (HardTanh(-0.5, math.inf), "n = Neg(half) y = Clip(x, n)"),
     "Tanh": (Tanh(), "y = Tanh(x)"),
     "GELU of torch": (EXACT, f"{ERF} m = Mul(x, p) y = Mul(m, half)"),
     "GELU, half first": (EXACT, f"{ERF} h = Mul(x, half) y = Mul(h, p)"),

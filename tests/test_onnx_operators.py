@@ -87,6 +87,8 @@ IMAGES = {
     "GlobalAveragePool": "y = GlobalAveragePool(x)",
     "GlobalMaxPool": "y = GlobalMaxPool(x)",
     "ReduceMean": "y = ReduceMean<axes=[2,-1]>(x)",
+    "ReduceMean of rows": "y = ReduceMean<axes=[2]>(x)",
+    "ReduceMax of columns": "m = ReduceMax<axes=[3]>(x) y = Relu(m)",
     "ReduceMax": "m = ReduceMax<axes=[2,3]>(x) y = Relu(m)",
     "Slice": "z = Constant<value_ints=[0,-9]>() e = Constant<value_ints=[99,99]>() "
     "a = Constant<value_ints=[3,2]>() s = Constant<value_ints=[2,2]>() y = Slice(x, z, e, a, s)",
@@ -153,6 +155,8 @@ FLATTENED = {
     "pool and Squeeze": "g = GlobalAveragePool(x) a = Constant<value_ints=[2,3]>() "
     "f = Squeeze(g, a) y = MatMul(f, w_3_5)",
     "mean without keepdims": "f = ReduceMean<axes=[2,3], keepdims=0>(x) y = MatMul(f, w_3_5)",
+    "mean of rows, then of columns": "r = ReduceMean<axes=[2], keepdims=0>(x) "
+    "f = ReduceMean<axes=[2], keepdims=0>(r) y = MatMul(f, w_3_5)",
     "NHWC": "t = Transpose<perm=[0,2,3,1]>(x) f = Flatten(t) y = Gemm(f, w_216_5)",
     "NHWC mean": "t = Transpose<perm=[0,2,3,1]>(x) f = ReduceMean<axes=[1,2], keepdims=0>(t) "
     "y = MatMul(f, w_3_5)",

@@ -1,16 +1,27 @@
 """Claims about the codes of pixels."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hwquant import golden
 from hwquant.errors import UnsupportedModel
-from hwquant.float_graph import FloatActivation, FloatGraph, FloatMaxPool, Relu
-from hwquant.ir import INPUT, IntArray, MacLayer
+from hwquant.float_graph import FloatActivation, FloatAdd, FloatGraph, FloatMaxPool, Moments, Relu
+from hwquant.importer.fold import depthwise
+from hwquant.ir import INPUT, FloatArray, IntArray, MacLayer
 from hwquant.power import Grid, activation_codebook
 from hwquant.quantizer.config import QuantConfig
 from hwquant.quantizer.lower import lower
-from hwquant.quantizer.pixels import exact_places, may_split, spell, split_pixels, whole_pixels
+from hwquant.quantizer.pixels import (
+    absorb_scale,
+    exact_places,
+    may_split,
+    spell,
+    split_pixels,
+    whole_pixels,
+)
 from hwquant.quantizer.quantize import quantize
 from hwquant.scheduler.plan import Plan
 from hwquant.scheduler.schedule import schedule
@@ -146,3 +157,63 @@ def test_only_plain_layers_of_one_channel_read_split_pixels() -> None:
     assert may_split(lower(grey()), 1)
     assert not may_split(lower(grey()), 3)
     assert not may_split(lower(graph(pool, last, shape=(1, 8, 8))), 1)
+
+
+# ---------------------------------------------------------------- a scale of the pixels
+
+
+SCALE, SHIFT = np.array([0.5, 0.25, 2.0]), np.array([-1.0, 0.0, 3.0])
+
+
+def scaled(scale: FloatArray = SCALE, **changes: Any) -> FloatGraph:
+    """Make a network that first scales and shifts its input."""
+    first = replace(depthwise("scale", INPUT, scale, SHIFT), **changes)
+    return graph(first, conv("a", "scale", (5, 3, 3, 3)), FloatActivation("r", "a", Relu(None)))
+
+
+def integers(network: FloatGraph, config: QuantConfig) -> list[IntArray]:
+    """Return what quantization makes of a network."""
+    made = quantize(network, config)
+    macs = [layer for layer in made.layers if isinstance(layer, MacLayer)]
+    of_layers = [part for mac in macs for part in (mac.weights, mac.multiplier, mac.bias)]
+    return [made.input.tables, np.array(made.input.tensor.pad_code), *of_layers]
+
+
+def test_scale_of_pixels_is_one_with_that_of_the_user() -> None:
+    """``(x - 8) / 4``, scaled and shifted, is ``(x - mean) / std``."""
+    std = 4 / SCALE
+    user = QuantConfig(mean=(8.0,), std=(4.0,))
+    both = QuantConfig(mean=tuple(8 - std * SHIFT), std=tuple(std))
+    nodes = (conv("a", INPUT, (5, 3, 3, 3)), FloatActivation("r", "a", Relu(None)))
+    for one, other in zip(integers(scaled(), user), integers(graph(*nodes), both), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_absorbed_scale_is_a_layer_less_and_the_same_function() -> None:
+    whole = scaled()
+    found, low, high = absorb_scale(whole, np.zeros(3), np.full(3, 255.0))
+    assert [node.name for node in found.nodes] == ["a", "r"]
+    np.testing.assert_array_equal((low, high), (SHIFT, 255 * SCALE + SHIFT))
+    images = np.random.default_rng(4).normal(size=(2, *whole.shapes[INPUT]))
+    behind = images * SCALE[:, None, None] + SHIFT[:, None, None]
+    np.testing.assert_allclose(evaluate(found, behind), evaluate(whole, images), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        scaled(-SCALE),
+        scaled(SCALE * [1, 0, 1]),
+        scaled(moments=Moments(SHIFT, SCALE)),
+        scaled(stride=(2, 2)),
+        scaled(pads=(1, 1, 1, 1)),
+        graph(depthwise("scale", INPUT, SCALE, SHIFT)),
+        graph(depthwise("scale", INPUT, SCALE, SHIFT), FloatAdd("a", ("scale", INPUT))),
+        graph(conv("a", INPUT, (3, 3, 1, 1))),
+    ],
+    ids=["negative", "zero", "batch norm", "stride", "pads", "output", "in use", "mixing"],
+)
+def test_what_is_more_than_a_scale_of_pixels_stays(kept: FloatGraph) -> None:
+    found, low, high = absorb_scale(kept, np.zeros(3), np.ones(3))
+    assert found is kept
+    assert (low.tolist(), high.tolist()) == ([0, 0, 0], [1, 1, 1])

@@ -229,3 +229,17 @@ def test_squant_takes_its_kernels_from_the_taps() -> None:
     np.testing.assert_array_equal(scale, np.abs(weight).max(axis=2))
     unit = (weight / scale[:, :, None]).reshape(GROUPS, OUTPUTS, 3, 9)
     np.testing.assert_array_equal(ranks.reshape(unit.shape), squant(unit, book))
+
+
+def test_runs_of_inputs_are_rounded_by_themselves() -> None:
+    """Where inputs of two runs are not correlated, it is as if one covariance said so."""
+    book, weight, half = BOOKS["plain"], weights(9), covariance(9, INPUTS // 2)
+    runs = np.repeat(half, 2, axis=0)
+    whole = np.zeros((GROUPS, INPUTS, INPUTS))
+    for group, moment in enumerate(half):
+        whole[group] = np.kron(np.eye(2), moment)
+    ranks, scale = round_weights(weight, book, runs, "second_order")
+    together = round_weights(weight, book, whole, "second_order")
+    np.testing.assert_array_equal(ranks, together[0])
+    np.testing.assert_array_equal(scale, together[1])
+    assert np.any(ranks != round_weights(weight, book, runs, "nearest")[0])

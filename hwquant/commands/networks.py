@@ -9,15 +9,17 @@ from hwquant.commands.options import QuantOptions
 from hwquant.dataset import Dataset
 from hwquant.float_graph import FloatGraph
 from hwquant.importer.load import load as load_onnx
+from hwquant.importer.load import shortened
 from hwquant.ir import QuantGraph
 from hwquant.quantizer.quantize import quantize
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network as trained and as integers, and the file it came from."""
+    """A network as trained and as integers, the file it came from, and where it ends there."""
 
     path: Path
+    until: str | None
     floating: FloatGraph
     quantized: QuantGraph
 
@@ -27,11 +29,11 @@ def load(model: Path | None, options: QuantOptions) -> Network:
     config = options.config(model)
     path = model or packaged.model_path()
     terminal.say(f"import {path.name}")
-    floating = load_onnx(path, options.input_shape)
+    floating = load_onnx(path, options.input_shape, options.until)
     for note in floating.notes:
         terminal.say(f"note: {note}")
     terminal.say(f"quantize W{config.weight_bits}A{config.act_bits} {config.method}")
-    return Network(path, floating, quantize(floating, config))
+    return Network(path, options.until, floating, quantize(floating, config))
 
 
 def load_data(graph: QuantGraph, path: Path, limit: int | None) -> Dataset:
@@ -51,5 +53,7 @@ def random_data(graph: QuantGraph, count: int, seed: int) -> Dataset:
 def measure(network: Network, data: Dataset) -> accuracy.Accuracy:
     """Measure float and quantized accuracy, with progress on stderr."""
     terminal.say(f"accuracy on {len(data.images)} images of {data.name}")
+    path, until = network.path, network.until
+    model = path if until is None else shortened(path, until)
     with terminal.accuracy_bars(len(data.images)) as progress:
-        return accuracy.measure(network.path, network.floating, network.quantized, data, progress)
+        return accuracy.measure(model, network.floating, network.quantized, data, progress)

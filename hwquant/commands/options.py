@@ -84,6 +84,7 @@ class QuantOptions:
     input_bits: int
     input_signed: bool
     input_shape: tuple[int, ...] | None
+    until: str | None
 
     def config(self, model: Path | None) -> QuantConfig:
         """Return the configuration for ``model``, or for the network that ships."""
@@ -230,6 +231,11 @@ _QUANT = (
         callback=_sizes,
         metavar="N1,N2,…",
         help="Sizes of the input's dimensions but the batch, where MODEL leaves them open.",
+    ),
+    click.option(
+        "--until",
+        metavar="NAME",
+        help="Node or tensor of MODEL that the network is to end at.",
     ),
 )
 

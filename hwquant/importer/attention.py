@@ -19,26 +19,34 @@ from hwquant.float_graph import (
 )
 from hwquant.importer.channels import select
 from hwquant.importer.graph import PARTS, Conversion, OnnxNode, Shape, View, axes_of
+from hwquant.importer.pixels import choose
 
 
 def gather(state: Conversion, node: OnnxNode) -> None:
     """Convert Gather of one part of the channels, or of the first token."""
     view = state.parts_view(node)
     axis = node.integer("axis", 0) % len(view.axes)
-    indices = state.graph.constants.get(node.inputs[1])
+    indices, group = state.graph.constants.get(node.inputs[1]), view.axes[axis]
+    size, shape = state.shape(node, node.inputs[0])[axis], state.shapes[view.source]
+    if indices is not None and indices.ndim == 1 and indices.size > 1 and group == "C":
+        choose(state, node, view, {"C": [int(index) % size for index in indices]}, view.axes)
+        return
     if indices is None or indices.size != 1 or indices.ndim > 1:
-        node.refuse("Gather of more than one index; hwquant handles one that is constant")
-    size = state.shape(node, node.inputs[0])[axis]
-    index, group = int(indices.item()) % size, view.axes[axis]
-    shape, keeps_axis = state.shapes[view.source], indices.ndim == 1
+        node.refuse(
+            "Gather of more than one index; hwquant handles one that is constant, and channels"
+        )
+    index, keeps_axis = int(indices.item()) % size, indices.ndim == 1
+    kept = [("" if at == axis else letters) for at, letters in enumerate(view.axes)]
+    axes = tuple(letters for at, letters in enumerate(kept) if keeps_axis or at != axis)
+    if group in ("H", "W") and index:
+        choose(state, node, view, {group: [index]}, axes)
+        return
     if group != _tokens(shape) or not group:
         select(state, node, view, axis, range(index, index + 1), keeps_axis=keeps_axis)
         return
     if index:
         node.refuse(f"Gather of token {index}; hwquant handles the first, 0, and parts of channels")
     made = FloatShortcut(node.name, view.source, shape[1:], shape[0], channel_offset=0)
-    kept = [("" if at == axis else letters) for at, letters in enumerate(view.axes)]
-    axes = tuple(letters for at, letters in enumerate(kept) if keeps_axis or at != axis)
     state.emit(made, node, (shape[0], 1, 1), axes, view.split)
 
 

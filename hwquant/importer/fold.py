@@ -10,6 +10,7 @@ import numpy as np
 from hwquant.errors import BadInput
 from hwquant.float_graph import FloatConv, FloatEmbedding, FloatMatMul, Moments
 from hwquant.importer.graph import NO_PADS, Conversion, OnnxNode, Shape, View, axes_of, to_chw
+from hwquant.importer.pixels import read_through
 from hwquant.ir import FloatArray, Pads, Pair
 
 
@@ -31,7 +32,7 @@ def convolution(state: Conversion, node: OnnxNode) -> None:
     window = (weight.shape[2], weight.shape[3])
     stride, _, pads, size = window_of(node, window, shape, view.pads)
     made = FloatConv(node.name, view.source, weight, bias, stride, pads, None, groups)
-    state.emit_image(made, node, (count, *size))
+    state.emit_image(read_through(state, node, made, size), node, (count, *size))
 
 
 def _dilated(state: Conversion, node: OnnxNode, weight: FloatArray) -> FloatArray:
@@ -193,6 +194,7 @@ def fold(
         bias=layer.bias * scale + shift,
         moments=moments,
     )
+    state.choices.pop(layer.name, None)
     state.show(node, view, view.axes)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import erf, expit  # pyright: ignore[reportMissingTypeStubs]
+from scipy.special import erf, expit, logit  # pyright: ignore[reportMissingTypeStubs]
 
 from hwquant.float_graph import (
     Elu,
@@ -39,8 +39,8 @@ from hwquant.ir import FloatArray
 
 HANDLED = (
     "ReLU (from 0 to any ceiling), LeakyReLU with a slope between 0 and 1, PReLU, ELU, SELU, "
-    "Softplus, SiLU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), HardTanh "
-    "(from below to above 0), Sigmoid and Tanh"
+    "Softplus, SiLU, QuickGELU, Mish, GELU, HardSwish, HardSigmoid (slope > 0, 0 < offset < 1), "
+    "HardTanh (from below to above 0, or without ceiling), Sigmoid and Tanh"
 )
 _FLOAT_MAX = 3.4e38  # what exporters write where they mean "no maximum"
 # per 1 + |x|: ONNX rounds the constants of a chain to float32, or to float16
@@ -261,13 +261,15 @@ def recognize(curve: Curve, tolerance: float) -> Function | None:
 def _candidates(curve: Curve) -> Iterator[Function]:
     yield Relu(None)
     yield from _FIXED
-    lowest, minus, zero, far = curve(np.array([-_FAR, -1.0, 0.0, _FAR]))
+    lowest, minus, zero, one, far = curve(np.array([-_FAR, -1.0, 0.0, 1.0, _FAR]))
     if 0 < far < _FAR:
         yield Relu(float(far))
     if 0 < -minus < 1:
         yield LeakyRelu(float(-minus))
-    if -_FAR < lowest < 0 < far < _FAR:
-        yield HardTanh(float(lowest), float(far))
+    if -_FAR < lowest < 0 < far:
+        yield HardTanh(float(lowest), float(far) if far < _FAR else math.inf)
+    if 0.5 < one < 1:
+        yield Silu(float(np.float32(logit(one))))  # as exact as ONNX writes it
     if 0 < -lowest < _FAR:
         yield Elu(float(-lowest))
     # a long step tells the slope best, a short one saturates less

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.float_graph import FloatNode
-from hwquant.ir import INPUT, FloatArray, Layout, Pads
+from hwquant.float_graph import FloatNode, Integers
+from hwquant.ir import INPUT, FloatArray, IntArray, Layout, Pads, Pair
 
 Shape = tuple[int, int, int]  # (C, H, W)
 NO_PADS: Pads = (0, 0, 0, 0)
@@ -53,13 +53,17 @@ class OnnxNode:
 
 @dataclass(frozen=True, eq=False)
 class OnnxGraph:
-    """Live nodes in topological order, one input, one output; ``shapes`` are for a batch of one."""
+    """Live nodes in topological order, one input, one output; ``shapes`` are for a batch of one.
+
+    A Cast to float is an Identity; ``integers`` is what the input holds, if no floats.
+    """
 
     nodes: tuple[OnnxNode, ...]
     constants: Mapping[str, npt.NDArray[Any]]
     shapes: Mapping[str, tuple[int, ...]]
     input: str
     output: str
+    integers: Integers | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,25 @@ class View:
     shared: bool
     pads: Pads = NO_PADS
     split: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Some pixels of a tensor, channel by channel.
+
+    Channel m takes channel ``channels[m]`` of ``source`` (``int[M]``), from row and column
+    ``offsets[m]`` (``int[M, 2]``) on in steps of ``stride``.
+    """
+
+    source: str
+    channels: IntArray
+    offsets: IntArray
+    stride: Pair
+
+    def is_crop(self, count: int) -> bool:
+        """Whether all of ``count`` channels are taken, in their order, from one place on."""
+        is_whole = np.array_equal(self.channels, np.arange(count))
+        return is_whole and bool(np.all(self.offsets == self.offsets[0]))
 
 
 def axes_of(letters: Sequence[str], shape: Shape) -> tuple[str, ...]:
@@ -177,7 +200,8 @@ class Conversion:
         self.pending: dict[str, OnnxNode] = {}  # tensor -> elementwise operator, see `function`
         self.roots: dict[str, str] = {}  # of a pending tensor: the one that it is a function of
         self.folded = set[str]()  # tensors whose node computes a later one by now
-        self.taken_apart = set[str]()  # nodes whose channels other nodes compute in parts
+        self.taken_apart = set[str]()  # nodes that other nodes compute, in parts or on the way
+        self.choices = dict[str, Choice]()  # of the nodes that do nothing else
 
     def shape(self, node: OnnxNode, tensor: str) -> tuple[int, ...]:
         """Return the shape that ONNX gives a tensor."""

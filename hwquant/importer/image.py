@@ -17,6 +17,7 @@ from hwquant.functions import bounds
 from hwquant.importer.channels import select
 from hwquant.importer.fold import window_of
 from hwquant.importer.graph import NO_PADS, Conversion, OnnxNode, View, axes_of, image_axes
+from hwquant.importer.pixels import choose
 from hwquant.ir import Pair
 
 
@@ -61,22 +62,24 @@ def global_pool(state: Conversion, node: OnnxNode) -> None:
 
 
 def reduced(state: Conversion, node: OnnxNode) -> None:
-    """Convert ReduceMax and ReduceMean over height and width."""
+    """Convert ReduceMax and ReduceMean over height, width or both."""
     view = state.view(node)
-    shape = state.shapes[view.source]
+    channels, height, width = state.shapes[view.source]
     rank = len(view.axes)
     reduced = {axis % rank for axis in state.integers(node, "axes", 1) or range(rank)}
-    letters = sorted("".join(view.axes[axis] for axis in reduced))
-    if letters != [letter for letter in axes_of("HW", shape) if letter]:
+    letters = "".join(view.axes[axis] for axis in reduced)
+    if not set(letters) <= {"H", "W"} or not (letters or height == width == 1):
         node.refuse(
             f"{node.op} over axes {sorted(reduced)} of shape {state.shape(node, node.inputs[0])}; "
-            "hwquant handles height and width together"
+            "hwquant handles height and width"
         )
     kept = [(axis, "" if axis in reduced else group) for axis, group in enumerate(view.axes)]
     axes = tuple(
         group for axis, group in kept if node.integer("keepdims", 1) or axis not in reduced
     )
-    state.emit(_whole_pool(node, view.source, shape[1:]), node, (shape[0], 1, 1), axes)
+    window = height if "H" in letters else 1, width if "W" in letters else 1
+    shape = (channels, height // window[0], width // window[1])
+    state.emit(_whole_pool(node, view.source, window), node, shape, axes)
 
 
 def _whole_pool(node: OnnxNode, source: str, window: Pair) -> FloatMaxPool | FloatAveragePool:
@@ -86,35 +89,37 @@ def _whole_pool(node: OnnxNode, source: str, window: Pair) -> FloatMaxPool | Flo
 
 
 def slice_of(state: Conversion, node: OnnxNode) -> None:
-    """Convert a Slice that takes every n-th row and column of the whole image, or channels."""
-    view = state.view(node)
+    """Convert Slice of rows, columns and channels."""
+    view = state.parts_view(node)
     sizes = state.shape(node, node.inputs[0])
     starts = state.integers(node, "starts", 1) or ()
     ends = state.integers(node, "ends", 2) or ()
     axes = state.integers(node, "axes", 3) or tuple(range(len(starts)))
     steps = state.integers(node, "steps", 4) or (1,) * len(starts)
-    strides = {"H": 1, "W": 1}
+    kept = dict[str, range]()
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size, group = sizes[axis], view.axes[axis]
-        whole = start in (0, -size) and end >= size and step > 0
-        if not whole and group == "C" and step == len(axes) == 1:
-            chosen = range(*slice(start, end).indices(size))
+        chosen, group = range(*slice(start, end, step).indices(sizes[axis])), view.axes[axis]
+        if chosen == range(sizes[axis]):
+            continue
+        if (group == "C" or view.split) and step == len(axes) == 1 and chosen:
             select(state, node, view, axis, chosen, keeps_axis=True)
             return
-        if not whole or (step > 1 and group not in ("H", "W", "")):
+        if not chosen or group not in ("C", "H", "W") or (step < 0 and group != "C"):
             node.refuse(
                 f"Slice {start}:{end}:{step} of axis {axis} of shape {sizes}; hwquant handles "
-                "steps over the whole height and width, and channels one after another"
+                "rows, columns and channels, and steps above 0"
             )
-        if step > 1 and group:
-            strides[group] = step
-    if strides["H"] != strides["W"]:
-        node.refuse(f"Slice with steps {strides}; hwquant handles equal ones")
-    stride = strides["H"]
-    if stride == 1:
+        kept[group] = chosen
+    state.whole(node, view)
+    if not kept:
         state.show(node, view, view.axes)
         return
     channels, height, width = state.shapes[view.source]
+    stride = max(kept.get(letter, range(1)).step for letter in "HW")
+    every = {letter: range(0, size, stride) for letter, size in (("H", height), ("W", width))}
+    if kept != every:
+        choose(state, node, view, kept, view.axes)
+        return
     shape = (channels, -(-height // stride), -(-width // stride))
     made = FloatShortcut(node.name, view.source, (stride, stride), channels, channel_offset=0)
     state.emit(made, node, shape, axes_of(view.axes, shape))

@@ -11,7 +11,7 @@ from hwquant.float_graph import (
     FloatMultiply,
     sources,
 )
-from hwquant.importer import attention, channels, image
+from hwquant.importer import attention, channels, image, pixels
 from hwquant.importer.fold import arithmetic, batch_norm, convolution, fully_connected
 from hwquant.importer.function import ELEMENTWISE, settle, waits
 from hwquant.importer.graph import Conversion, OnnxGraph, OnnxNode, View, regroup
@@ -29,12 +29,18 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
         If an operator has no place in a ``FloatGraph``; names the node and the reason.
     """
     for node in graph.nodes:
+        if node.op in _QUANTIZED:
+            node.refuse(
+                f"{node.op}: the network is quantized already; hwquant takes it as trained, in "
+                "float, and quantizes it itself"
+            )
         if node.op not in (*_OPERATORS, *ELEMENTWISE, *_FINAL):
             known = ", ".join(dict.fromkeys((*_OPERATORS, *ELEMENTWISE)))
             node.refuse(
-                f"operator {node.op} is not supported; hwquant handles {known}; at the output also "
-                f"{', '.join(_FINAL)}"
+                f"operator {node.op} is not supported; --until NAME ends the network at a node or "
+                f"tensor before it; hwquant handles {known}; at the output also {', '.join(_FINAL)}"
             )
+    _check_moves(graph)
     layout = _layout(graph)
     state = Conversion(graph, layout)
     ends = _ends(state)
@@ -47,6 +53,7 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
     read = {source for made in state.nodes.values() for source in sources(made)}
     for unread in state.taken_apart - read - {view.source}:
         del state.nodes[unread], state.shapes[unread]
+    state.notes += pixels.costs(state)
     letters = "".join(view.axes)
     if list(letters) != sorted(letters):
         state.notes.append(f"the output is in C, H, W order; the network's own is {letters}")
@@ -58,7 +65,19 @@ def convert(graph: OnnxGraph, name: str, sha256: str) -> FloatGraph:
         shapes=state.shapes,
         output=view.source,
         notes=tuple(state.notes),
+        integers=graph.integers,
     )
+
+
+def _check_moves(graph: OnnxGraph) -> None:
+    """Refuse operators that compute with integers, which wrap, before a Cast made them floats."""
+    raw = {graph.input} if graph.integers else set[str]()
+    for node in graph.nodes:
+        if raw.intersection(node.inputs):
+            if node.op not in _RESHAPES:
+                node.refuse(f"{node.op} of {graph.integers}; hwquant handles a Cast to float first")
+            if "to" not in node.ints:
+                raw.update(node.outputs)
 
 
 def _ends(state: Conversion) -> set[str]:
@@ -96,7 +115,7 @@ def _layout(graph: OnnxGraph) -> Layout:
     for node in graph.nodes:
         if tensor in node.inputs:
             first = node
-            if node.op not in ("Pad", *ELEMENTWISE):  # these move no axes
+            if node.op not in ("Pad", "Identity", *ELEMENTWISE):  # these move no axes
                 break
             tensor = node.outputs[0]
     if first is None:
@@ -176,8 +195,9 @@ def _concat(state: Conversion, node: OnnxNode) -> None:
             "handles the channels of images and vectors"
         )
     axes = (*views[0].axes[:axis], "C" if merged[0] > 1 else "", *views[0].axes[axis + 1 :])
-    made = FloatConcat(node.name, tuple(view.source for view in views))
-    state.emit(made, node, merged, axes)
+    if not pixels.side_by_side(state, node, views, merged, axes):
+        made = FloatConcat(node.name, tuple(view.source for view in views))
+        state.emit(made, node, merged, axes)
 
 
 def _matrix_product(state: Conversion, node: OnnxNode) -> None:
@@ -230,6 +250,15 @@ def _final(state: Conversion, node: OnnxNode) -> None:
 
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+_QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+)
 _FINAL = ("Softmax", "LogSoftmax", "Sigmoid")
 _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "Conv": convolution,
@@ -248,6 +277,7 @@ _OPERATORS: dict[str, Callable[[Conversion, OnnxNode], None]] = {
     "ReduceMean": image.reduced,
     "ReduceMax": image.reduced,
     "Slice": image.slice_of,
+    "SpaceToDepth": pixels.space_to_depth,
     "Pad": image.pad,
     "Reshape": _reshape,
     "Flatten": _reshape,

@@ -8,12 +8,13 @@ batch of one. What is left becomes plain records, which ``importer.layers`` turn
 # Neither onnx nor onnxsim says the type of every argument, and onnxsim has no stubs.
 
 import contextlib
+import difflib
 import hashlib
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,30 +25,32 @@ import onnxsim
 from onnx import AttributeProto, external_data_helper, inliner, numpy_helper
 
 from hwquant.errors import BadInput, UnsupportedModel
-from hwquant.float_graph import FloatGraph
+from hwquant.float_graph import FloatGraph, Integers
 from hwquant.importer.graph import OnnxGraph, OnnxNode
 from hwquant.importer.layers import convert
+from hwquant.importer.names import readable_names
 from hwquant.importer.normal import normalize
-from hwquant.ir import INPUT
 
 _OLDEST_OPSET = 7  # before it, Add and Mul broadcast by attributes
 _LAST_AXIS = 13  # from it on, Softmax is over the last axis by default, before over the second
 _FLOATS = (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-_WEIGHT_OPERATORS = ("Conv", "Gemm", "MatMul")
+_INTEGERS: dict[int, Integers] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8"}
 _POSITIVE = ("kernel_shape", "strides", "dilations")
 _LEFT_ALONE = [  # of onnxsim's rewrites: these tear activation functions apart
     "fuse_mul_into_conv",
     "fuse_preceding_mul_into_conv",
     "fuse_add_bias_into_conv",
 ]
-_SCOPE_ENDS = frozenset({"conv", "conv2d", "biasadd", "gemm", "matmul", "add"})
 
 
-def load(path: Path, input_shape: tuple[int, ...] | None = None) -> FloatGraph:
+def load(
+    path: Path, input_shape: tuple[int, ...] | None = None, until: str | None = None
+) -> FloatGraph:
     """Read the network in an ONNX file, batch norms and biases folded into convolutions.
 
     ``input_shape`` fixes the input's dimensions but the batch, in the network's own order, where it
-    leaves them open.
+    leaves them open. ``until`` is the node or tensor that the network is to end at; it counts in
+    the network's ``sha256``.
 
     The result computes what the ONNX network computes, for images in C, H, W order, up to a final
     Softmax, LogSoftmax or Sigmoid, which is dropped and named in ``notes``.
@@ -56,17 +59,23 @@ def load(path: Path, input_shape: tuple[int, ...] | None = None) -> FloatGraph:
     ------
     BadInput
         If the file is missing, not ONNX, truncated, or its weights are missing or not finite; if
-        ``input_shape`` contradicts the network.
+        ``input_shape`` contradicts the network, or it has nothing called ``until``.
     UnsupportedModel
         If the network holds something that hwquant cannot compute; names the node and the reason.
     """
     content = _read(path)
-    model = _parse(path, content)
+    model = _parse(path, content, until)
     tensor, dims = _input(path, model)
     shape = _input_shape(tensor, dims, input_shape)
     producers = {name: node.name for node in model.graph.node for name in node.output}
     graph = _plain(_simplify(path, model, tensor, shape), tensor, producers)
-    return convert(normalize(graph), path.stem, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content + (until or "").encode()).hexdigest()
+    return convert(normalize(graph), path.stem, sha256)
+
+
+def shortened(path: Path, until: str) -> bytes:
+    """Return the ONNX network that ends at the node or tensor ``until``, as a file's content."""
+    return _parse(path, _read(path), until).SerializeToString()
 
 
 def _read(path: Path) -> bytes:
@@ -79,7 +88,7 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _parse(path: Path, content: bytes) -> onnx.ModelProto:
+def _parse(path: Path, content: bytes, until: str | None) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
         for node in model.graph.node:
@@ -99,6 +108,8 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
         raise UnsupportedModel(f"{path}: ONNX opset {opset}; hwquant handles 7 and newer")
     if model.functions:
         model = inliner.inline_local_functions(model)
+    if until is not None:
+        _cut(path, model, until)
     for node in model.graph.node:
         _check_node(node)
     try:
@@ -112,6 +123,41 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
 
 def _opset(model: onnx.ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def _cut(path: Path, model: onnx.ModelProto, until: str) -> None:
+    """End a network at a tensor, or at a node's first output, and drop what that does not need."""
+    graph = model.graph
+    named = {node.name: node.output[0] for node in graph.node if node.name and node.output}
+    named |= {tensor: tensor for node in graph.node for tensor in node.output if tensor}
+    if until not in named:
+        close = ", ".join(difflib.get_close_matches(until, named, cutoff=0))
+        raise BadInput(f"--until {until}: {path.name} has nothing of that name, but {close}")
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = {value.name: value for value in (*inferred.value_info, *inferred.output)}
+    output = known.get(named[until]) or onnx.ValueInfoProto(name=named[until])
+    output.type.tensor_type.shape.SetInParent()  # onnx checks that there is one, not which
+    needed, live = {named[until]}, list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(_reads(node))
+            live.insert(0, node)
+    kept = [value for value in graph.input if value.name in needed]
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for field in (graph.node, graph.input, graph.initializer, graph.output):
+        del field[:]
+    graph.node.extend(live)
+    graph.input.extend(kept)
+    graph.initializer.extend(weights)
+    graph.output.append(output)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, those of its branches included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
 
 
 def _check_node(node: onnx.NodeProto) -> None:
@@ -140,17 +186,20 @@ def _input(path: Path, model: onnx.ModelProto) -> tuple[str, list[int | str]]:
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    for kind, values in (("input", inputs), ("output", model.graph.output)):
+    for kind, values, hint in (
+        ("input", inputs, ""),
+        ("output", model.graph.output, "; --until NAME takes one of them"),
+    ):
         if len(values) != 1:
             names = ", ".join(value.name for value in values) or "none"
             raise UnsupportedModel(
-                f"{path}: {len(values)} {kind}s ({names}); hwquant handles networks with one"
+                f"{path}: {len(values)} {kind}s ({names}); hwquant handles networks with one{hint}"
             )
     name, tensor = inputs[0].name, inputs[0].type.tensor_type
-    if tensor.elem_type not in _FLOATS:
+    if tensor.elem_type not in (*_FLOATS, *_INTEGERS):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise UnsupportedModel(
-            f"input {name!r} is {kind}; hwquant handles float16, float and double"
+            f"input {name!r} is {kind}; hwquant handles float16, float, double, uint8 and int8"
         )
     dims = list(tensor.shape.dim)
     if len(dims) not in (2, 3, 4):
@@ -235,6 +284,7 @@ def _simplify(
         raise UnsupportedModel(
             f"{path}: onnxsim cannot fold the network's constants: {_cause(error)}"
         ) from error
+    simplified.graph.output[0].type.tensor_type.ClearField("shape")  # of perhaps another rank
     try:
         return onnx.shape_inference.infer_shapes(simplified, check_type=True, strict_mode=True)
     except Exception as error:  # InferenceError, and whatever its C++ side throws
@@ -274,12 +324,14 @@ def _plain(model: onnx.ModelProto, tensor: str, producers: dict[str, str]) -> On
         or node.output[0]
         for node in live
     ]
-    names = _readable_names([node.op_type for node in live], labels)
+    names = readable_names([node.op_type for node in live], labels)
     nodes = tuple(
         _plain_node(node, label, name, opset)
         for node, label, name in zip(live, labels, names, strict=True)
     )
-    return OnnxGraph(nodes, constants, shapes, tensor, output)
+    (image,) = (value for value in model.graph.input if value.name == tensor)
+    integers = _INTEGERS.get(image.type.tensor_type.elem_type)
+    return OnnxGraph(nodes, constants, shapes, tensor, output, integers)
 
 
 def _constant(node: onnx.NodeProto) -> dict[str, npt.NDArray[Any]]:
@@ -312,37 +364,3 @@ def _plain_node(node: onnx.NodeProto, label: str, name: str, opset: int) -> Onnx
     is_identity = node.op_type == "Cast" and ints["to"][0] in _FLOATS
     op = "Identity" if is_identity else node.op_type
     return OnnxNode(op, label, name, tuple(node.input), tuple(node.output), ints, floats, texts)
-
-
-def _readable_names(operators: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Make unique lower-case identifiers: ``/layer1/layer1.0/conv1/Conv`` -> ``layer1_0_conv1``.
-
-    What goes: the scope that all nodes share, a scope that the next part repeats (``layer1``), and
-    a last part that repeats its scope (``add_1/add``) or is but the operator of a layer.
-    """
-    paths = [[part for part in label.lower().split("/") if part] for label in labels]
-    scoped = [path for path, label in zip(paths, labels, strict=True) if "/" in label]
-    while scoped and min(map(len, scoped)) > 2 and len({path[0] for path in scoped}) == 1:
-        for path in scoped:
-            del path[0]
-    names = list[str]()
-    for index, (operator, path) in enumerate(zip(operators, paths, strict=True)):
-        if len(path) > 1 and (
-            path[-2].startswith(path[-1])
-            or (operator in _WEIGHT_OPERATORS and path[-1] in _SCOPE_ENDS)
-        ):
-            del path[-1]
-        parts = [
-            part
-            for part, following in zip(path, [*path[1:], ""], strict=False)
-            if not f"{following}.".startswith(f"{part}.")
-        ]
-        stem = re.sub(r"[^a-z0-9]+", "_", "_".join(parts)).strip("_")
-        if not stem[:1].isalpha() or stem == INPUT:
-            kind = operator.lower()
-            stem = f"{kind}_{stem.removesuffix(kind).strip('_') or index}"
-        count, name = 1, stem
-        while name in names:
-            count, name = count + 1, f"{stem}_{count + 1}"
-        names.append(name)
-    return names

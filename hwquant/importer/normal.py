@@ -4,6 +4,7 @@ What the network computes stays as it is, and labels are those that the user kno
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,24 @@ def normalize(graph: OnnxGraph) -> OnnxGraph:
     """Write operators that are combinations of others as those.
 
     Sum, and Sub of two tensors, become Add; ReduceSum becomes ReduceMean times the number of its
-    operands; PRelu that is no LeakyRelu, with slopes ``s``, ``s * x + (1 - s) * relu(x)``.
+    operands; PRelu that is no LeakyRelu, with slopes ``s``, ``s * x + (1 - s) * relu(x)``; and the
+    pieces that LayerNormalization is written in before opset 17, one operator.
     """
     made = _Rewritten(graph)
     for node in graph.nodes:
         made.rewrite(node)
-    return replace(graph, nodes=tuple(made.nodes), constants=made.constants, shapes=made.shapes)
+    nodes = _live(made.nodes, graph.output)
+    return replace(graph, nodes=nodes, constants=made.constants, shapes=made.shapes)
+
+
+def _live(nodes: Sequence[OnnxNode], output: str) -> tuple[OnnxNode, ...]:
+    """Leave out what the output does not need."""
+    needed, live = {output}, list[OnnxNode]()
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            live.append(node)
+    return tuple(reversed(live))
 
 
 class _Rewritten:
@@ -33,6 +46,7 @@ class _Rewritten:
         self.constants = dict(graph.constants)
         self.shapes = dict(graph.shapes)
         self.taken = {node.name for node in graph.nodes}
+        self.makers = {node.outputs[0]: node for node in graph.nodes}
 
     def rewrite(self, node: OnnxNode) -> None:
         first, *others = node.inputs or ("",)
@@ -59,8 +73,50 @@ class _Rewritten:
                 above = self._before(node, "Mul", above, self._constant(node, 1 - slopes))
                 below = self._before(node, "Mul", first, others[0])
                 self._last(node, "Add", below, above)
+            case "Add" if (norm := self._layer_norm(node)) is not None:
+                self.nodes.append(norm)
             case _:
                 self.nodes.append(node)
+
+    def _layer_norm(self, node: OnnxNode) -> OnnxNode | None:
+        """Return the LayerNormalization that an Add is the end of, if it is."""
+        scaled, bias = self._operands(node.outputs[0], "Add")
+        ratio, scale = self._operands(scaled, "Mul")
+        centred, root = self._operands(ratio, "Div")
+        varied, _ = self._operands(root, "Sqrt")
+        variance, epsilon = self._operands(varied, "Add")
+        tensor, mean = self._operands(centred, "Sub")
+        square = self._averaged(variance)
+        base, power = self._operands(square, "Pow")
+        is_power = (
+            base == centred and power in self.constants and np.all(self.constants[power] == 2)
+        )
+        is_square = is_power or self._operands(square, "Mul") == (centred, centred)
+        is_centred = tensor != "" and self._averaged(mean) == tensor
+        if not (is_square and is_centred and self.constants.keys() >= {bias, scale, epsilon}):
+            return None
+        floats = {"epsilon": float(self.constants[epsilon].item())}
+        inputs, ints = (tensor, scale, bias), {"axis": (-1,)}
+        op = "LayerNormalization"
+        return OnnxNode(op, node.label, node.name, inputs, node.outputs, ints, floats, {})
+
+    def _operands(self, tensor: str, op: str) -> tuple[str, str]:
+        """Operands of the ``op`` that makes a tensor, constants of sums and products last."""
+        node = self.makers.get(tensor)
+        if node is None or node.op != op:
+            return "", ""
+        first, second = (*node.inputs, "")[:2]
+        is_swapped = op in ("Add", "Mul") and first in self.constants
+        return (second, first) if is_swapped else (first, second)
+
+    def _averaged(self, tensor: str) -> str:
+        """Return the tensor of whose last axis this one is the mean, if it is one."""
+        source, axes = self._operands(tensor, "ReduceMean")
+        if source not in self.shapes:
+            return ""
+        given = self.constants.get(axes, np.array(self.makers[tensor].ints.get("axes", ())))
+        is_last = given.tolist() in ([-1], [len(self.shapes[source]) - 1])
+        return source if is_last and self.makers[tensor].integer("keepdims", 1) else ""
 
     def _is_leaky(self, slopes: str) -> bool:
         first, *others = np.unique(self.constants[slopes])

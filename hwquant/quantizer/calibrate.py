@@ -35,6 +35,7 @@ Scalar = TypeVar("Scalar", bound=np.number[Any])
 
 SAMPLES = 256  # of every channel, kept of a tensor
 WINDOWS = 2048  # of a layer's inputs, about, in their covariance
+MOST_INPUTS = 8192  # of a covariance, 0.5 GB: it grows with the square, time with the cube
 NARROWEST, WIDEST = 0.2, 5.0  # stretch of a channel
 MOST_RESTORED = 2.0  # factor of a layer's spread
 TINY = 1e-12
@@ -160,7 +161,8 @@ def convolve_layer(
 def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatArray:
     """Covariance of what one output channel reads, over a part of the windows.
 
-    ``float[C, N, H, W] -> float[G, K, K]``, with K = C / G * KH * KW in the order of the weights.
+    ``float[C, N, H, W] -> float[G * R, K / R, K / R]``, with K = C / G * KH * KW in the order of
+    weights, cut into R runs, as few as have ``MOST_INPUTS`` at most: between runs it is not known.
     """
     inputs, kernel, stride = _inputs(mac, source, padding)
     height, width = (
@@ -171,16 +173,18 @@ def covariance(mac: FloatMac, source: Values, padding: float | Values) -> FloatA
     step = (stride[0] * min(thinned, height), stride[1] * min(thinned, width))
     channels = len(inputs) // mac.groups
     inner = channels * math.prod(kernel)
-    found = np.empty((mac.groups, inner, inner))
+    runs = next(n for n in range(-(-inner // MOST_INPUTS), inner + 1) if inner % n == 0)
+    found = np.empty((mac.groups, runs, inner // runs, inner // runs))
 
     def work(part: slice) -> None:
         of_groups = inputs[part.start * channels : part.stop * channels]
         taken = columns(of_groups, kernel, step, part.stop - part.start)
         taken = taken - taken.mean(axis=2, keepdims=True)
-        found[part] = taken @ taken.transpose(0, 2, 1) / taken.shape[2]
+        taken = taken.reshape(len(taken), runs, inner // runs, -1)
+        found[part] = taken @ taken.swapaxes(2, 3) / taken.shape[3]
 
     by_channels(mac.groups, inner * WINDOWS, work)
-    return found
+    return found.reshape(-1, *found.shape[2:])
 
 
 def _inputs(mac: FloatMac, source: Values, padding: float | Values) -> tuple[Values, Pair, Pair]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from hwquant.activation import Kind
 from hwquant.errors import BadInput
-from hwquant.ir import FloatArray, Pair
+from hwquant.float_graph import FloatGraph
+from hwquant.ir import INPUT, FloatArray, Pair
 from hwquant.power import Method
 from hwquant.quantizer.exponent import HIGHEST, LOWEST, Search
 from hwquant.quantizer.ranges import Ranges
@@ -164,14 +165,21 @@ class QuantConfig:
         """The sensor's smallest integer."""
         return -(2 ** (self.input_bits - 1)) if self.input_signed else 0
 
-    def pixel_range(self, channels: int) -> tuple[FloatArray, FloatArray]:
+    def pixel_range(self, graph: FloatGraph) -> tuple[FloatArray, FloatArray]:
         """Real value of the lowest and of the highest pixel, ``float[C]`` each.
 
         Raises
         ------
         BadInput
-            If ``mean`` or ``std`` has neither one number nor one per channel.
+            If ``mean`` or ``std`` has neither one number nor one per channel; if the network takes
+            integers as they are, and the sensor's are others or normalized before.
         """
+        kind, channels = graph.integers, graph.shapes[INPUT][0]
+        taken = (("input_bits", 8), ("input_signed", kind == "int8"), ("mean", 0), ("std", 1))
+        for name, wanted in taken if kind else ():
+            given = getattr(self, name)
+            fits = bool(np.all(np.array(given) == wanted))
+            require(fits, name, given, f"{wanted}, for the network takes {kind} as it is")
         for name in ("mean", "std"):
             count = len(getattr(self, name))
             require(count in (1, channels), name, f"{count} numbers", f"1 or {channels} of them")

@@ -1,10 +1,11 @@
 """How the sensor's integers become the codes that the first layer reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hwquant.float_graph import FloatConv, FloatGraph, sources, with_source
 from hwquant.ir import INPUT, FloatArray, IntArray
 from hwquant.power import Codebook, Grid
 from hwquant.quantizer.calibrate import Values, column, operands
@@ -38,6 +39,27 @@ class Pixels:
         places = (values - column(low, values)) * column(last / (high - low), values)
         found = np.clip(np.rint(places), 0, last).astype(np.int64)
         return self.tables[:, found].reshape(-1, *found.shape[1:])
+
+
+def absorb_scale(
+    graph: FloatGraph, low: FloatArray, high: FloatArray
+) -> tuple[FloatGraph, FloatArray, FloatArray]:
+    """Take the scale and shift of pixels that a network starts with into the pixels' values.
+
+    Returns the network without it, and the values of the first and the last pixel behind it. A
+    batch norm stays where it is: its statistics tell more than those of synthetic images.
+    """
+    match [node for node in graph.nodes if INPUT in sources(node)]:
+        case [FloatConv(moments=None, stride=(1, 1), pads=(0, 0, 0, 0)) as first]:
+            scale = first.weight[:, 0, 0, 0]
+        case _:
+            return graph, low, high
+    is_scale = first.weight.shape == (len(low), 1, 1, 1) and first.groups == len(low)
+    if not is_scale or scale.min() <= 0 or graph.output == first.name:
+        return graph, low, high
+    others = (node for node in graph.nodes if node is not first)
+    nodes = tuple(with_source(node, first.name, INPUT) for node in others)
+    return replace(graph, nodes=nodes), low * scale + first.bias, high * scale + first.bias
 
 
 def choose_pixels(

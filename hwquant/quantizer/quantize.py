@@ -71,7 +71,7 @@ from hwquant.quantizer.equalize import equalize
 from hwquant.quantizer.exponent import START, Site, find_grids, search_errors
 from hwquant.quantizer.float_model import attend, read_last
 from hwquant.quantizer.lower import FloatAttention, FloatCat, FloatLayer, FloatMac, FloatMax, lower
-from hwquant.quantizer.pixels import choose_pixels
+from hwquant.quantizer.pixels import absorb_scale, choose_pixels
 from hwquant.quantizer.ranges import (
     Coding,
     Ranks,
@@ -99,7 +99,7 @@ def quantize(graph: FloatGraph, config: QuantConfig) -> QuantGraph:
     Raises
     ------
     BadInput
-        If ``mean`` or ``std`` does not match the network's input channels.
+        If ``mean`` or ``std``, or the sensor's integers, do not match the network's input.
     UnsupportedModel
         If the network has no layer, or a gate that may be negative.
 
@@ -145,11 +145,11 @@ class _Quantizer:
     """The choices of one run, and what the layers so far make of the synthetic images."""
 
     def __init__(self, graph: FloatGraph, config: QuantConfig) -> None:
+        graph, low, high = absorb_scale(graph, *config.pixel_range(graph))
         graph = equalize(graph) if config.equalize else graph
         layers = separate(lower(graph), graph.shapes)
         self.graph, self.config, self.layers = graph, config, layers
         self.values = attention.value_tensors(layers)
-        low, high = config.pixel_range(graph.shapes[INPUT][0])
         images = np.moveaxis(synthetic.images(*graph.shapes[INPUT]), 1, 0)
         images = (column(low, images) + column(high - low, images) * images).astype(np.float32)
         self.calibration = calibrate(graph, layers, images)

@@ -110,7 +110,7 @@ def encode_weights(
     kernel = mac.weight.shape[2:]
     unit = per_input(source.scale, mac.groups, len(mac.weight))[:, :, None, None]
     folded = (mac.weight * unit).reshape(mac.groups, len(mac.weight) // mac.groups, -1)
-    per_tap = np.repeat(source.scale.reshape(mac.groups, -1), math.prod(kernel), axis=1)
+    per_tap = np.repeat(source.scale, math.prod(kernel)).reshape(len(moment), -1)
     moment = moment / (per_tap[:, :, None] * per_tap[:, None, :])
     ranks, scale = round_weights(folded, book, moment, rounding, math.prod(kernel))
     ranks, scale = ranks.reshape(mac.weight.shape), scale.ravel()

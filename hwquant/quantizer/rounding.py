@@ -24,14 +24,15 @@ def round_weights(
     """Choose codes and scales of a layer, output channel by output channel.
 
     ``weight`` is ``float[G, M, K]``: G groups of M output channels that read the same K inputs.
-    ``moment`` (``float[G, K, K]``) is the inputs' covariance. ``taps`` runs of K are a kernel: the
-    weights between one input channel and one output channel. Returns ranks in the codebook,
-    ``int[G, M, K]``, and scales, ``float[G, M]``; a channel of zeros gets scale 0.
+    ``moment`` (``float[G * R, K / R, K / R]``) is the inputs' covariance, of each of R runs of
+    inputs by itself. ``taps`` neighbours of K are a kernel: the weights between one input channel
+    and one output channel. Returns ranks in the codebook, ``int[G, M, K]``, and scales,
+    ``float[G, M]``; a channel of zeros gets scale 0.
 
     Every channel takes, of ``SCALES`` times its largest weight, the scale at which rounding to the
     nearest code has the least error, each input's counted by its power. ``nearest`` stops there.
-    ``second_order`` then rounds one input's weights after the other and lets the weights not yet
-    rounded take up the error. ``squant`` keeps the largest weight as the scale: see there.
+    ``second_order`` then rounds one input's weights after the other and lets the run's weights not
+    yet rounded take up the error. ``squant`` keeps the largest weight as the scale: see there.
 
     Source
     ------
@@ -46,11 +47,15 @@ def round_weights(
     unit = weight / np.where(largest > 0, largest, 1.0)[:, :, None]
     if rounding == "squant":
         return squant(unit.reshape(*largest.shape, -1, taps), book).reshape(weight.shape), largest
-    share = _choose_scale(unit, book, np.einsum("gkk->gk", moment))
+    share = _choose_scale(unit, book, np.einsum("gkk->gk", moment).reshape(len(weight), -1))
     unit = unit / share[:, :, None]
     ranks = book.rank(unit)
-    if rounding == "second_order" and weight.shape[2] > 1:
-        ranks = _second_order(unit, book, moment)
+    if rounding == "second_order" and moment.shape[1] > 1:
+        runs = len(moment) // len(weight)
+        parts = enumerate(np.split(unit, runs, axis=2))
+        ranks = np.concatenate(
+            [_second_order(part, book, moment[run::runs]) for run, part in parts], axis=2
+        )
     return ranks, largest * share
 
 
