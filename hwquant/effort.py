@@ -151,7 +151,7 @@ def _mac_cycles(graph: QuantGraph, plan: Plan, step: LayerProgram) -> Shares:
     beats = step.reads
     flush = timing.output_flush if step.output is None else timing.mac_flush
     drained = step.cycles - step.waits - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
-    macs = beats + timing.array_delay(plan)
+    macs = beats + timing.array_delay(plan, graph)
     requantize = drained + timing.OPERAND_DELAY + timing.requantize_delay(graph)
     activation = 0 if step.output is None else timing.lane_delay(graph)
     other = step.cycles - macs - requantize - activation

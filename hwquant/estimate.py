@@ -17,19 +17,27 @@ from hwquant.estimate_blocks import (
     memories,
     pixel_bits,
 )
-from hwquant.fpga.block_products import act_level_bits, block_levels, is_decoded_in_memory
+from hwquant.fpga.block_products import (
+    BlockForm,
+    act_level_bits,
+    is_decoded_in_memory,
+    weight_level_bits,
+)
 from hwquant.fpga.block_ram import LUTS_OF_1000_ROM_BITS, place_memory
 from hwquant.fpga.devices import Device, Family, find_device
 from hwquant.gateware import power_activation as units
 from hwquant.ir import LevelTables, MacLayer, ProductTable, QuantGraph, Thresholds
 from hwquant.scheduler.plan import (
+    BLOCK_STEP,
     CHAIN,
+    RECODE_DELAY,
     Plan,
+    block_stages,
+    blocks_of,
     comparators,
     is_parallel,
     lag,
     log2_ceil,
-    weight_digit_bits,
     weight_word_bits,
 )
 from hwquant.scheduler.program import Schedule
@@ -67,9 +75,10 @@ def estimate(graph: QuantGraph, program: Schedule, device: str) -> Estimate:
     parts = memories(graph, program)
     placed = [place_memory(target, memory) for memory in parts]
     half_brams = sum(cells.half_brams for cells in placed)
-    half_brams += decoder_half_brams(graph, program.plan)
+    half_brams += decoder_half_brams(graph, program.plan, target)
     terms = count_terms(graph, program, target)
-    luts = _cost(terms, _LUTS[target.family])
+    is_mac16 = program.plan.block == "SB_MAC16"
+    luts = _cost(terms, _MAC16 if is_mac16 else _LUTS[target.family])
     ffs = _ffs(graph, program, terms, target.lut_inputs)
     if target.family == "ecp5":  # the registers that `output_registers` moves into blocks
         ffs -= sum(part.bits for part, cells in zip(parts, placed, strict=True) if cells.half_brams)
@@ -115,7 +124,7 @@ class Terms:
     threshold_bits: int  # of the staircases' constants
     lane_bits: int  # of requantization: sums and shifts
     word_bits: int  # of a word of activation memory
-    mux_bits: int  # of multiplexers: of taps, windows, and memories deeper than a block RAM
+    mux_bits: int  # of multiplexers: of taps, windows, shifts, memories deeper than a block RAM
     rom_bits: int  # of constant memories left to logic
     pixel_bits: int  # of the tables from pixel to code
     control: int  # one
@@ -130,21 +139,22 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     shifts = len({layer.shift for layer in macs})
     sum_bits = max(layer.value_bits + layer.shift for layer in macs)
     value_bits = max(layer.value_bits for layer in macs)
-    multipliers = 0 if target.dsps else sum(a * b for a, b in lane_multipliers(graph)) * plan.lanes
+    blocks = blocks_of(plan, graph)
+    are_inferred = target.infers_blocks(are_named=blocks is not None)
+    lane_products = sum(a * b for a, b in lane_multipliers(graph))
     source = graph.input
     code_bits = len(source.tables) * source.tensor.parts * graph.act_bits
     tables, recoded, array_multipliers = _products(graph, program, inputs)
-    choices = _own_products(program) * graph.act_bits
-    in_blocks = plan.products == "dsp"
+    choices = _own_products(program) * graph.act_bits + _shifted_accumulators(macs, graph, plan)
     if program.input.ring:  # one word of a window after the other; 6 inputs choose among four
         others = (program.loading.cycles_per_beat - 1) * plan.cols * graph.act_bits
         choices += others // (3 if inputs == 6 else 1)
     return Terms(
         product_bits=tables,
         recoded_bits=recoded,
-        multiplier_bits=multipliers + (0 if target.dsps else array_multipliers),
-        adder_bits=0 if in_blocks else plan.rows * sum(_adders(graph, plan.cols)),
-        held_bits=plan.rows * acc_bits(graph) * (2 if in_blocks else 1),
+        multiplier_bits=0 if are_inferred else plan.lanes * lane_products + array_multipliers,
+        adder_bits=0 if blocks else plan.rows * sum(_adders(graph, plan.cols)),
+        held_bits=plan.rows * acc_bits(graph) * (2 if blocks else 1),
         compare_bits=plan.lanes * compares,
         threshold_bits=plan.lanes * thresholds,
         lane_bits=plan.lanes * (2 * sum_bits + (shifts - 1) * value_bits),
@@ -156,6 +166,12 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
     )
 
 
+def _shifted_accumulators(layers: list[MacLayer], graph: QuantGraph, plan: Plan) -> int:
+    """Bits of accumulators that choose what has been shifted, in a LUT4 before their adder's."""
+    parts = max(len(la.weights) * graph.tensor(la.source).read_parts for la in layers)
+    return plan.rows * acc_bits(graph) if plan.block == "SB_MAC16" and parts > 1 else 0
+
+
 def _table(address_bits: int, inputs: int) -> int:
     """LUTs of one output of a table, at most."""
     return 1 << max(0, address_bits - inputs)
@@ -164,10 +180,13 @@ def _table(address_bits: int, inputs: int) -> int:
 def _products(graph: QuantGraph, program: Schedule, inputs: int) -> tuple[int, int, int]:
     """Return bits of products and of recoded digits and, for levels, of the array's multipliers."""
     plan, own = program.plan, _own_products(program)
-    if plan.products == "dsp":
-        levels = block_levels(graph.arithmetic)
+    if (blocks := blocks_of(plan, graph)) is not None:
+        levels = blocks.levels
         bits = 0 if is_decoded_in_memory(levels) else act_level_bits(levels)
-        return 0, plan.cols * bits * _table(graph.act_bits, inputs), 0
+        decoded = plan.cols * bits * _table(graph.act_bits, inputs)
+        if blocks.decodes_weights:
+            decoded += plan.macs_per_cycle * weight_level_bits(levels)
+        return 0, decoded, 0
     columns = plan.cols - own // plan.rows
     tables, recoded = _product(graph, inputs)
     own_tables, own_recoded = _product_alone(graph, inputs)
@@ -321,6 +340,8 @@ _LUTS: dict[Family, Costs] = {
     "xc7": _XC7,
     "gowin": _ECP5,  # an ALU is a bit of a CCU2C, and the rest is the same LUT4
 }
+# Fitted to the designs of docs/mac.md: small arrays, and multipliers of `multiply` for the lanes.
+_MAC16 = replace(_LUTS["ice40"], multiplier_bits=1.0, control=900)
 
 
 def _cost(terms: Terms, costs: Costs) -> float:
@@ -336,18 +357,23 @@ def _ffs(graph: QuantGraph, program: Schedule, terms: Terms, inputs: int) -> flo
     gathered = weight_word_bits(plan, graph) - plan.stream_bits if plan.stream_bits else 0
     rows, columns = program.loading.kernel
     window = rows * columns * pixel_bits(graph)
-    is_lut = plan.products == "lut"
-    array = _lut_registers(graph, program, inputs) if is_lut else _block_registers(graph, plan)
-    return array + lanes + gathered + window + 390
+    control = 640 if plan.block == "SB_MAC16" else 390  # with the parts of the lanes' products
+    blocks = blocks_of(plan, graph)
+    if blocks is None:
+        array = _lut_registers(graph, program, inputs)
+    else:
+        array = _block_registers(plan, blocks)
+    return array + lanes + gathered + window + control
 
 
-def _block_registers(graph: QuantGraph, plan: Plan) -> int:
+def _block_registers(plan: Plan, blocks: BlockForm) -> int:
     """Count what waits for its block, and activations' levels where no memory holds them."""
-    levels = block_levels(graph.arithmetic)
-    waits = plan.cols * (plan.cols - 1) // 2  # cycles, of all columns
+    levels = blocks.levels
+    waits = plan.cols * (plan.cols - 1) // 2 * BLOCK_STEP[blocks.block]  # cycles, of all columns
     decoded = 0 if is_decoded_in_memory(levels) else plan.cols
-    weights = plan.rows * weight_digit_bits(plan, graph) * (plan.cols + waits)
-    return weights + act_level_bits(levels) * (decoded + waits)
+    weights = plan.rows * weight_level_bits(levels) * (plan.cols + waits)
+    flags = 4 * (RECODE_DELAY + block_stages(blocks, plan.cols))
+    return weights + act_level_bits(levels) * (decoded + waits) + flags
 
 
 def _lut_registers(graph: QuantGraph, program: Schedule, inputs: int) -> float:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from hwquant.fpga.block_products import block_levels, is_decoded_in_memory, rows_of_block
-from hwquant.fpga.block_ram import Memory, parts_of
+from hwquant.fpga.block_products import act_level_bits, is_decoded_in_memory
+from hwquant.fpga.block_ram import Memory, parts_of, place_memory
 from hwquant.fpga.devices import Device, Family, has_sprams
 from hwquant.gateware import power_activation as units
 from hwquant.gateware.multiply import limbs
 from hwquant.gateware.operand import level_bits, operand_forms
 from hwquant.gateware.requantize import LaneParameters
 from hwquant.ir import Activation, LevelTables, MacLayer, QuantGraph
-from hwquant.scheduler.plan import Plan, output_depth, weight_word_bits
+from hwquant.scheduler.plan import Plan, blocks_of, output_depth, weight_word_bits
 from hwquant.scheduler.program import Schedule
 
 
@@ -60,26 +60,30 @@ def pixel_bits(graph: QuantGraph) -> int:
 
 
 def count_dsps(graph: QuantGraph, plan: Plan, target: Device) -> int:
-    """Count the multipliers of the lanes and of an array of levels or of DSP blocks."""
-    if not target.dsps:
-        return 0
-    macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
-    lane = sum(_halves(target.family, a, b) for a, b in lane_multipliers(graph))
-    lane += sum(_unit_halves(unit, target.family) for unit in units.activation_units(macs))
-    halves = plan.lanes * lane
-    if plan.products == "dsp":
-        levels = block_levels(graph.arithmetic)
-        halves += 2 * plan.macs_per_cycle // rows_of_block(levels, plan.rows, plan.cols)
-    elif isinstance(graph.arithmetic, LevelTables):
-        halves += plan.macs_per_cycle * _halves(target.family, *factor_bits(graph.arithmetic))
+    """Count the blocks of multipliers, of lanes and of an array of levels, and of the array."""
+    halves, blocks = 0, blocks_of(plan, graph)
+    if target.infers_blocks(are_named=blocks is not None):
+        macs = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
+        lane = sum(_halves(target.family, a, b) for a, b in lane_multipliers(graph))
+        lane += sum(_unit_halves(unit, target.family) for unit in units.activation_units(macs))
+        halves = plan.lanes * lane
+        if blocks is None and isinstance(graph.arithmetic, LevelTables):
+            factors = factor_bits(graph.arithmetic)
+            halves += plan.macs_per_cycle * _halves(target.family, *factors)
+    if blocks is not None:
+        halves += 2 * plan.macs_per_cycle // blocks.rows
     return -(-halves // 2)
 
 
-def decoder_half_brams(graph: QuantGraph, plan: Plan) -> int:
+def decoder_half_brams(graph: QuantGraph, plan: Plan, target: Device) -> int:
     """Count the halves of block RAMs in which activations of an array in DSP blocks are decoded."""
-    if plan.products == "lut" or not is_decoded_in_memory(block_levels(graph.arithmetic)):
+    blocks = blocks_of(plan, graph)
+    if blocks is None or not is_decoded_in_memory(blocks.levels):
         return 0
-    return plan.cols // 2
+    levels = blocks.levels
+    table = Memory(act_level_bits(levels), len(levels.act_levels), rom=True, in_blocks=True)
+    columns = 2 if target.family == "xc7" else 1  # that read one block RAM
+    return place_memory(target, table).half_brams * plan.cols // columns
 
 
 def unit_dsps(records: Sequence[Activation], family: Family) -> int:

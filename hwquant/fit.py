@@ -7,7 +7,7 @@ from hwquant.errors import DoesNotFit, UnsupportedModel
 from hwquant.estimate import LUT_PERCENT, Estimate, estimate
 from hwquant.estimate_blocks import weight_memory
 from hwquant.fpga.block_ram import place_memory
-from hwquant.fpga.devices import BLOCK_DEVICES, DEVICES, Device, find_device, has_sprams
+from hwquant.fpga.devices import BLOCK_DEVICES, DEVICES, Block, Device, find_device, has_sprams
 from hwquant.ir import QuantGraph
 from hwquant.scheduler.plan import MAX_COLS, MAX_ROWS, Plan, Products, Weights, with_stream
 from hwquant.scheduler.program import Schedule
@@ -82,7 +82,7 @@ class _Search:
         names = BLOCK_DEVICES if plans[0].products == "dsp" else DEVICES
         self._devices = sorted(names, key=lambda name: find_device(name).luts)
         self._stream_bits = stream_bits
-        self._programs: dict[tuple[Plan, Weights, bool], Schedule | None] = {}
+        self._programs: dict[tuple[Plan, Weights, bool, Block | None], Schedule | None] = {}
         self._refused = "no plan suits the network"
 
     def fastest(self, device: str, weights: Weights) -> _Candidate | None:
@@ -134,7 +134,7 @@ class _Search:
         for plan in self._plans:
             if any(_is_within(other, plan) for other in too_large):
                 continue
-            program = self._scheduled(plan, weights, has_sprams(device))
+            program = self._scheduled(plan, device, weights)
             if program is None:
                 continue
             cells = estimate(self._graph, program, device)
@@ -143,16 +143,15 @@ class _Search:
                 too_large.append(plan)
         return found
 
-    def _scheduled(self, plan: Plan, weights: Weights, in_sprams: bool) -> Schedule | None:
-        """Schedule a plan once for all devices that have SPRAMs, or for all others."""
-        key = plan, weights, in_sprams
+    def _scheduled(self, plan: Plan, device: str, weights: Weights) -> Schedule | None:
+        """Schedule a plan once for all devices that are alike to a schedule."""
+        there = replace(plan, device=device)
+        key = plan, weights, has_sprams(device), there.block
         if key not in self._programs:
-            device = next(name for name in self._devices if has_sprams(name) == in_sprams)
-            plan = replace(plan, device=device)
             if weights == "stream":
-                plan = with_stream(plan, self._graph, self._stream_bits)
+                there = with_stream(there, self._graph, self._stream_bits)
             try:
-                self._programs[key] = schedule(self._graph, plan)
+                self._programs[key] = schedule(self._graph, there)
             except UnsupportedModel as error:
                 self._refused, self._programs[key] = str(error), None
         return self._programs[key]

@@ -54,9 +54,10 @@ def test_designs_with_streamed_weights_are_lint_clean(bits: int | None, tmp_path
     assert_clean(tmp_path, tmp_path)
 
 
-def test_designs_in_dsp_blocks_are_lint_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["xc7a100t", "ice40up5k"])
+def test_designs_in_dsp_blocks_are_lint_clean(device: str, tmp_path: Path) -> None:
     graph = quantize(float_graph(*NETWORKS["residual"]), QuantConfig())
-    emit(graph, Plan(4, 8, 2, "xc7a100t", products="dsp"), tmp_path)
+    emit(graph, Plan(4, 8, 2, device, products="dsp"), tmp_path)
     assert_clean(tmp_path, tmp_path, "-Wno-MODMISSING", "-Wno-UNDRIVEN")  # the blocks themselves
 
 

@@ -188,7 +188,7 @@ BAD_OPTIONS = [
     ),
     (("--device", "xc7z020"), "device 'xc7z020': hwquant knows xc7a35t"),
     (("--products", "dsp"), "products=dsp on no device: needs one of xc7a35t, xc7a100t"),
-    (("--products", "dsp", "--device", "ice40up5k"), "products=dsp on ice40up5k: needs one of"),
+    (("--products", "dsp", "--device", "lfe5u-25f"), "products=dsp on lfe5u-25f: needs one of"),
     (("--colour",), "No such option"),
 ]
 

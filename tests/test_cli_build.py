@@ -246,11 +246,14 @@ def test_place_and_route_where_there_is_none_is_refused_before_synthesis(build: 
     assert_refused(hwquant("synth", build, "--device", "max10"), "device 'max10': hwquant knows")
 
 
-def test_a_design_in_dsp_blocks_is_synthesized_for_their_family_only(tmp_path: Path) -> None:
-    build, blocks = tmp_path / "build", ("--device", "xc7a100t", "--products", "dsp")
+@pytest.mark.parametrize(("device", "other"), [("xc7a100t", "lfe5u-25f"), ("ice40up5k", "xc7a35t")])
+def test_a_design_in_dsp_blocks_is_synthesized_for_their_family_only(
+    device: str, other: str, tmp_path: Path
+) -> None:
+    build, blocks = tmp_path / "build", ("--device", device, "--products", "dsp", "--lanes", "1")
     made = hwquant("gen", network(tmp_path), "-o", build, *SMALL_PLAN, *blocks)
     assert made.exit_code == 0, made.stderr
     assert "in DSP blocks" in made.stdout
     assert json.loads((build / "design.json").read_text())["plan"]["products"] == "dsp"
-    result = hwquant("synth", build, "--device", "lfe5u-25f")
-    assert_refused(result, "lfe5u-25f: the design has DSP blocks of xc7a100t")
+    result = hwquant("synth", build, "--device", other)
+    assert_refused(result, f"{other}: the design has DSP blocks of {device}")

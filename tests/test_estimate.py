@@ -43,6 +43,12 @@ MEASURED_IN_BLOCKS = [
     (8, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5041, 21035, 59, 144)),
 ]
 
+# MNIST with its products in SB_MAC16, of codes of 4 and 8 bits
+MEASURED_IN_MAC16 = [
+    (4, Plan(4, 4, 1, "ice40up5k", products="dsp"), (2662, 1975, 14, 8)),
+    (8, Plan(4, 2, 1, "ice40up5k", products="dsp"), (2754, 1788, 28, 8)),
+]
+
 # of more plans, for the network that ships as `gen` makes it: scripts/bench_estimate.py --record
 RECORDED = json.loads((Path(__file__).parent / "measured_cells.json").read_text())
 
@@ -182,6 +188,23 @@ def test_estimates_of_products_in_blocks_are_near_what_was_measured(
     model = load(shared / "models" / "mlperf_ic_resnet8.onnx")
     graph = quantize(model, QuantConfig(weight_bits=bits, act_bits=bits))
     test_estimates_are_near_what_was_measured(graph, plan, "xc7a100t", measured)
+
+
+@pytest.mark.parametrize(("bits", "plan", "measured"), MEASURED_IN_MAC16)
+def test_estimates_of_products_in_mac16_are_near_what_was_measured(
+    shared: Path, bits: int, plan: Plan, measured: tuple[int, int, int, int]
+) -> None:
+    model = load(shared / "models" / "mnist_cnn_cntk.onnx")
+    graph = quantize(model, QuantConfig(weight_bits=bits, act_bits=bits))
+    test_estimates_are_near_what_was_measured(graph, plan, "ice40up5k", measured)
+
+
+def test_all_blocks_of_an_ice40_are_the_arrays(shipped: QuantGraph) -> None:
+    chosen = choose_plan(shipped, "ice40up5k", products="dsp")
+    assert (chosen.macs_per_cycle, chosen.block) == (16, "SB_MAC16")
+    test_estimates_are_near_what_was_measured(shipped, chosen, "ice40up5k", (3408, 2329, 26, 8))
+    with pytest.raises(DoesNotFit, match=r"4 x 8 MACs and 1 lane need 16 DSP blocks of 8 and"):
+        choose_plan(shipped, "ice40up5k", rows=4, cols=8, products="dsp")
 
 
 def test_a_device_with_too_few_blocks_is_refused(graph: QuantGraph, shipped: QuantGraph) -> None:

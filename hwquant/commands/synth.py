@@ -8,7 +8,7 @@ from hwquant import report, toolchain
 from hwquant.commands import tables, terminal
 from hwquant.commands.options import directory_argument, json_option
 from hwquant.errors import BadInput
-from hwquant.fpga.devices import BLOCK_DEVICES, DEFAULT_DEVICE
+from hwquant.fpga.devices import DEFAULT_DEVICE, find_device
 from hwquant.fpga.nextpnr import nextpnr_version
 from hwquant.fpga.synth import place_and_route, routable, synthesize, write_bitstream
 
@@ -37,8 +37,9 @@ def synth(
     """Synthesize the build directory DIR with yosys; place and route it with nextpnr."""
     plan = report.read(directory)["plan"]
     device = device or (plan and plan["device"]) or DEFAULT_DEVICE
-    if plan and plan.get("products") == "dsp" and device not in BLOCK_DEVICES:
-        raise BadInput(f"{device}: the design has DSP blocks of {plan['device']}; name its family")
+    blocks_of = plan["device"] if plan and plan.get("products") == "dsp" else None
+    if blocks_of and find_device(device).block != find_device(blocks_of).block:
+        raise BadInput(f"{device}: the design has DSP blocks of {blocks_of}; name its family")
     tools = {"yosys": toolchain.yosys_version()}
     if pnr or bitstream:  # missing tools are missed before the long work
         fabric = routable(device)

@@ -8,6 +8,7 @@ from hwquant.errors import BadInput
 from hwquant.toolchain import yosys_share
 
 Family = Literal["xc7", "ecp5", "ice40", "gowin"]
+Block = Literal["DSP48E1", "SB_MAC16"]  # DSP blocks in which the array's products can be made
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Device:
     ``synth`` is the yosys command, to which ``no_dsp`` or ``with_dsp`` is added. ``nextpnr`` are
     the options that choose the device for place and route, empty where there is none. ``flat``:
     repeated modules dissolve before mapping, which saves 11 % of a 16x16 array's LUT4, but costs
-    28 % more LUT6, since abc then misses the wide multiplexers of the product tables.
+    28 % more LUT6, since abc then misses the wide multiplexers of the product tables. ``block`` is
+    the DSP block in which the array's products can be made, if there is one.
     """
 
     family: Family
@@ -32,11 +34,20 @@ class Device:
     nextpnr: tuple[str, ...] = ()
     flat: bool = True
     sprams: int = 0
+    block: Block | None = None
 
     @property
     def lut_inputs(self) -> int:
         """Inputs of a LUT."""
         return 6 if self.family == "xc7" else 4
+
+    def infers_blocks(self, *, are_named: bool) -> bool:
+        """Whether multipliers become DSP blocks too, in Verilog that names blocks or does not.
+
+        An iCE40 has too few blocks for both, and the pass of yosys 0.70 that makes blocks of
+        multipliers (``ice40_dsp``) disconnects ``C`` and ``D`` of those that are named.
+        """
+        return self.dsps > 0 and not (self.with_dsp and are_named)
 
 
 _XC7 = "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf"
@@ -44,8 +55,12 @@ _ECP5 = "synth_ecp5"
 _PACKAGE = ("--package", "CABGA381")
 
 DEVICES = {
-    "xc7a35t": Device("xc7", 20800, 41600, 50, 36, 90, _XC7, no_dsp="-nodsp", flat=False),
-    "xc7a100t": Device("xc7", 63400, 126800, 135, 36, 240, _XC7, no_dsp="-nodsp", flat=False),
+    "xc7a35t": Device(
+        "xc7", 20800, 41600, 50, 36, 90, _XC7, no_dsp="-nodsp", flat=False, block="DSP48E1"
+    ),
+    "xc7a100t": Device(
+        "xc7", 63400, 126800, 135, 36, 240, _XC7, no_dsp="-nodsp", flat=False, block="DSP48E1"
+    ),
     "lfe5u-25f": Device(
         "ecp5", 24288, 24288, 56, 18, 28, _ECP5, no_dsp="-nodsp", nextpnr=("--25k", *_PACKAGE)
     ),
@@ -66,6 +81,7 @@ DEVICES = {
         with_dsp="-dsp",
         nextpnr=("--up5k", "--package", "sg48"),
         sprams=4,
+        block="SB_MAC16",
     ),
     "ice40hx8k": Device(
         "ice40",
@@ -89,7 +105,7 @@ SPRAM_BITS = 16
 DEFAULT_DEVICE = "lfe5u-25f"
 """The device of estimates, synthesis and the gateware's choices, where none is named."""
 
-BLOCK_DEVICES = tuple(name for name, device in DEVICES.items() if device.family == "xc7")
+BLOCK_DEVICES = tuple(name for name, device in DEVICES.items() if device.block)
 """Devices in whose DSP blocks the array's products can be made."""
 
 

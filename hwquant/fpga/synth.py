@@ -115,9 +115,9 @@ def synthesize(
     """Synthesize ``top`` (default: the design's) and the MAC array for a device.
 
     The array is counted without DSP blocks, but for those that the Verilog names, unless
-    ``array_dsp``, so that arrays compare. Registers of an ECP5 design move into its blocks
-    (`output_registers`), but not those of the array alone. Activations lie in SPRAMs if the design
-    was made for a device that has them.
+    ``array_dsp``, so that arrays compare. Where it names any, an iCE40 has no others. Registers of
+    an ECP5 design move into its blocks (`output_registers`), but not those of the array alone.
+    Activations lie in SPRAMs if the design was made for a device that has them.
 
     Raises
     ------
@@ -130,14 +130,15 @@ def synthesize(
     design = _read_design(directory)
     rtl, folder = directory.resolve() / "rtl", directory.resolve() / "synth" / device
     folder.mkdir(parents=True, exist_ok=True)
-    whole, command = top or design["top"], f"{target.synth} {target.with_dsp}"
     made_for = design["plan"]["device"] if "plan" in design else None
+    whole, with_dsp = top or design["top"], _with_dsp(rtl, design["verilog"], target)
+    command = f"{target.synth} {with_dsp}"
     to_sprams = _to_sprams(folder) if target.sprams and has_sprams(made_for) else []
     mapping = _mapping(design["verilog"], whole, command, target.flat, to_sprams)
     _write_netlist(rtl, folder, mapping, whole, target)
     array = design.get("mac_array")
     if array is not None:
-        command = f"{target.synth} {target.with_dsp if array_dsp else target.no_dsp}"
+        command = f"{target.synth} {with_dsp if array_dsp else target.no_dsp}"
         mapping = _mapping(array["verilog"], array["top"], command, target.flat)
         _count_array(rtl, folder, mapping)
     return read_synthesis(directory, device)
@@ -242,6 +243,13 @@ def _mapping(
         "flatten",
         "clean",
     ]
+
+
+def _with_dsp(rtl: Path, verilog: Sequence[str], target: Device) -> str:
+    """Return the option with which multipliers become blocks; none where they must not."""
+    texts = [(rtl / name).read_text() for name in verilog]
+    are_named = target.block is not None and any(f" {target.block} " in text for text in texts)
+    return target.with_dsp if target.infers_blocks(are_named=are_named) else ""
 
 
 def _to_sprams(folder: Path) -> list[str]:

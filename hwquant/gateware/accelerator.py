@@ -1,16 +1,15 @@
 """The accelerator: loader, memories, array, pool and drain around one sequencer."""
 
 from collections.abc import Sequence
-from typing import assert_never
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwquant.fpga.block_products import block_levels
 from hwquant.fpga.devices import DEFAULT_DEVICE, find_device
 from hwquant.gateware.activation_memory import ActivationMemory
-from hwquant.gateware.block_array import BlockArray, level_digits
+from hwquant.gateware.block_array import BlockArray
+from hwquant.gateware.block_array import weight_digits as block_digits
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
@@ -26,7 +25,7 @@ from hwquant.gateware.tap_buffer import TapBuffer
 from hwquant.gateware.weight_buffer import WeightBuffer
 from hwquant.gateware.window_loader import WindowLoader
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.scheduler.plan import MEMORY_DELAY, Plan, weight_word_bits
+from hwquant.scheduler.plan import MEMORY_DELAY, Plan, blocks_of, weight_word_bits
 from hwquant.scheduler.program import Schedule
 
 
@@ -34,32 +33,27 @@ def create_mac_array(graph: QuantGraph, schedule: Schedule) -> MacArray | BlockA
     """Return the MAC array that ``graph`` needs on ``schedule``'s plan."""
     plan = schedule.plan
     acc_bits = max(layer.acc_bits for layer in graph.layers if isinstance(layer, MacLayer))
-    match plan.products:
-        case "lut":
-            return MacArray(
-                plan.rows,
-                plan.cols,
-                graph.weight_bits,
-                graph.act_bits,
-                acc_bits,
-                graph.part_shift,
-                graph.arithmetic,
-                lut_inputs(plan),
-                schedule.taps,
-            )
-        case "dsp":
-            levels = block_levels(graph.arithmetic)
-            return BlockArray(
-                plan.rows, plan.cols, graph.act_bits, acc_bits, graph.part_shift, levels
-            )
-        case _:
-            assert_never(plan.products)
+    blocks = blocks_of(plan, graph)
+    if blocks is not None:
+        return BlockArray(plan.rows, plan.cols, graph.act_bits, acc_bits, graph.part_shift, blocks)
+    return MacArray(
+        plan.rows,
+        plan.cols,
+        graph.weight_bits,
+        graph.act_bits,
+        acc_bits,
+        graph.part_shift,
+        graph.arithmetic,
+        lut_inputs(plan),
+        schedule.taps,
+    )
 
 
 def weight_digits(graph: QuantGraph, plan: Plan) -> tuple[int, ...]:
     """Return what stands for each weight code in the words that the array takes."""
-    if plan.products == "dsp":
-        return level_digits(block_levels(graph.arithmetic))
+    blocks = blocks_of(plan, graph)
+    if blocks is not None:
+        return block_digits(blocks)
     return MacForm(graph.arithmetic, lut_inputs(plan)).weight_digits
 
 

@@ -1,146 +1,122 @@
 """The MAC array in DSP blocks: a chain of blocks a row, or for two rows at once."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import assert_never
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import In, Out
 
 from hwquant.fpga.block_products import (
+    BlockForm,
     act_level_bits,
     is_decoded_in_memory,
-    rows_of_block,
-    sum_bits,
     weight_level_bits,
 )
+from hwquant.gateware import dsp48, mac16
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
+from hwquant.gateware.extend import extended
 from hwquant.gateware.lookup import lookup
 from hwquant.gateware.mac_array import add_computed, array_beat, kept
 from hwquant.gateware.shared import add_shared
 from hwquant.ir import LevelTables
-from hwquant.scheduler.plan import RECODE_DELAY, block_stages, log2_ceil
+from hwquant.scheduler.plan import BLOCK_STEP, RECODE_DELAY, block_stages, log2_ceil
 
-_REGISTERS = {
-    # before the sum of d and a, behind it, behind the product and behind the sum of products
-    **dict.fromkeys(("DREG", "AREG", "ACASCREG", "ADREG", "MREG", "PREG"), 1),
-    **dict.fromkeys(("BREG", "BCASCREG"), 2),  # b waits for the sum of d and a
-    # none where nothing changes
-    **dict.fromkeys(("CREG", "ALUMODEREG", "CARRYINREG", "CARRYINSELREG"), 0),
-    **dict.fromkeys(("INMODEREG", "OPMODEREG"), 0),
-}
-_ENABLED = ("CEA2", "CEAD", "CEB1", "CEB2", "CED", "CEM", "CEP")
-_ZEROS = {
-    **dict.fromkeys(("CEA1", "CEC", "CECTRL", "CEALUMODE", "CECARRYIN", "CEINMODE"), 1),
-    **dict.fromkeys(("RSTA", "RSTB", "RSTC", "RSTD", "RSTM", "RSTP"), 1),
-    **dict.fromkeys(("RSTALLCARRYIN", "RSTALUMODE", "RSTCTRL", "RSTINMODE"), 1),
-    **dict.fromkeys(("CARRYIN", "CARRYCASCIN", "MULTSIGNIN"), 1),
-    "CARRYINSEL": 3,
-    "ALUMODE": 4,
-    "BCIN": 18,
-    "ACIN": 30,
-    "C": 48,
-}
-_CONSTANT: dict[str, Any] = {
-    **{f"p_{name}": value for name, value in _REGISTERS.items()},
-    **{f"i_{name}": Const(1, 1) for name in _ENABLED},
-    **{f"i_{name}": Const(0, bits) for name, bits in _ZEROS.items()},
-    "p_USE_DPORT": "TRUE",
-    "i_INMODE": Const(0b00100, 5),  # d + a
-}
-_PRODUCT, _AND_BEFORE = 0b000_01_01, 0b001_01_01  # OPMODE: (d + a) * b, alone or added
+
+def weight_digits(form: BlockForm) -> tuple[int, ...]:
+    """Return what the weight memory holds for each code, negative ones at the end."""
+    if form.decodes_weights:
+        return _digits(range(len(form.levels.weight_levels)), form.weight_digit_bits)
+    return level_digits(form.levels)
 
 
 def level_digits(levels: LevelTables) -> tuple[int, ...]:
-    """Return what the weight memory holds for each code: its level, negative ones at the end."""
-    mask = (1 << weight_level_bits(levels)) - 1
-    above = [int(level) for level in levels.weight_levels]
-    return (*above, *(-level & mask for level in reversed(above[1:])))
+    """Return the level of each weight code, negative ones at the end."""
+    return _digits(levels.weight_levels.tolist(), weight_level_bits(levels))
+
+
+def _digits(magnitudes: Sequence[int], bits: int) -> tuple[int, ...]:
+    mask = (1 << bits) - 1
+    return (*magnitudes, *(-magnitude & mask for magnitude in reversed(magnitudes[1:])))
 
 
 class BlockRows(Component):
     """The rows, one or two, of a chain of DSP blocks: ``cols`` products each, an accumulator each.
 
-    A block adds its products to those of the block before, so it takes its digits a cycle later.
-    The weight of the second row stands above that of the first by ``place`` bits, the bits of a
-    row's sum: so do the two sums, but for a borrow, one if the lower is negative.
+    A block adds its products to those of the block before, so it takes its digits
+    ``BLOCK_STEP`` cycles later.
 
     Members
     -------
-    x : levels of activations, that of column c ``c`` cycles late
+    x : levels of activations, that of each column ``BLOCK_STEP`` cycles after the one before
     w : levels of weights, all in time
     first, shift, valid : belong to the accumulators' own cycle
     accs : an accumulator a row
 
     Timing
     ------
-    ``accs`` include the beat at ``x``, ``w`` after ``block_stages(cols) + 1`` cycles.
+    ``accs`` include the beat at ``x``, ``w`` after ``block_stages(form, cols) + 1`` cycles.
     """
 
-    def __init__(
-        self, rows: int, cols: int, acc_bits: int, part_shift: int, levels: LevelTables
-    ) -> None:
-        self._rows = rows
-        self._cols = cols
-        self._place = sum_bits(levels, cols)
+    def __init__(self, cols: int, acc_bits: int, part_shift: int, form: BlockForm) -> None:
+        self._form = form
         self._part_shift = part_shift
-        acts = unsigned(act_level_bits(levels))
-        weights = data.ArrayLayout(signed(weight_level_bits(levels)), cols)
+        acts = unsigned(act_level_bits(form.levels))
+        weights = data.ArrayLayout(signed(weight_level_bits(form.levels)), cols)
         super().__init__(
             {
                 "x": In(data.ArrayLayout(acts, cols)),
-                "w": In(data.ArrayLayout(weights, rows)),
+                "w": In(data.ArrayLayout(weights, form.rows)),
                 "first": In(1),
                 "shift": In(1),
                 "valid": In(1),
-                "accs": Out(data.ArrayLayout(signed(acc_bits), rows)),
+                "accs": Out(data.ArrayLayout(signed(acc_bits), form.rows)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        before: Value = Const(0, 48)
-        total = before
-        for col in range(self._cols):
-            low, *high = [
-                delayed(m, Value.cast(self.w[row][col]), col, f"w_{row}_{col}").as_signed()
-                for row in range(self._rows)
+        step = BLOCK_STEP[self._form.block]
+        weights = [
+            [
+                delayed(m, Value.cast(row[col]), col * step, f"w_{at}_{col}").as_signed()
+                for at, row in enumerate(self.w)
             ]
-            total = Signal(48, name=f"sum_{col}")
-            chain = Signal(48, name=f"chain_{col}")
-            m.submodules[f"block_{col}"] = Instance(
-                "DSP48E1",
-                **_CONSTANT,
-                i_CLK=ClockSignal(),
-                i_A=_wide(low, 30),
-                i_B=_wide(self.x[col], 18),
-                i_D=_wide(high[0] << self._place if high else Const(0, 1), 25),
-                i_PCIN=before,
-                i_OPMODE=Const(_AND_BEFORE if col else _PRODUCT, 7),
-                o_P=total,
-                o_PCOUT=chain,
-            )
-            before = chain
-        borrow: Value = Const(0, 1)
-        for row, acc in enumerate(self.accs):
-            sum_ = total[row * self._place :][: self._place].as_signed()
-            base = kept(acc, self.first, self.shift, self._part_shift)
+            for col in range(len(self.x))
+        ]
+        x, sum_bits = list(self.x), self._form.sum_bits
+        match self._form.block:
+            case "DSP48E1":
+                sums = dsp48.add_chain(m, x, weights, sum_bits)
+                pairs = zip(self.accs, sums, strict=True)
+                totals = [self._added(acc, sum_, carry) for acc, (sum_, carry) in pairs]
+            case "SB_MAC16":
+                pairs = zip(self.accs, mac16.add_chain(m, x, weights, sum_bits), strict=True)
+                totals = [self._chosen(acc, sum_) for acc, sum_ in pairs]
+            case _:
+                assert_never(self._form.block)
+        for acc, total in zip(self.accs, totals, strict=True):
             with m.If(self.valid):
-                m.d.sync += acc.eq(add_computed(_wide(sum_, len(acc)), base, borrow, len(acc)))
-            borrow = sum_[-1]
+                m.d.sync += acc.eq(total)
         return m
 
+    def _added(self, acc: Value, sum_: Value, carry: Value) -> Value:
+        """Return what follows ``acc``, for LUTs of 6 inputs: one a bit has the choices too."""
+        base = kept(acc, self.first, self.shift, self._part_shift)
+        return add_computed(extended(sum_, len(acc)), base, carry, len(acc))
 
-def _wide(value: Value, bits: int) -> Value:
-    """Return a number, signed or not, in ``bits`` bits."""
-    sign = value[-1] if value.shape().signed else Const(0, 1)
-    return Cat(value, sign.replicate(max(0, bits - len(value))))[:bits]
+    def _chosen(self, acc: Value, sum_: Value) -> Value:
+        """Return the same for LUTs of 4 inputs: that of an adder's bit has room for one choice."""
+        base = Mux(self.shift, acc << self._part_shift, acc)[: len(acc)]
+        return Mux(self.first, extended(sum_, len(acc)), extended(sum_, len(acc)) + base)
 
 
 class LevelDecoder(Component):
     """Levels of the activation digits of two columns, a cycle later.
 
-    Codes of more bits than a LUT has inputs are decoded in a block RAM, which has two ports.
+    Codes of more bits than a LUT6 has inputs are decoded in a block RAM, which has two ports on the
+    7 series, or in one a column.
     """
 
     def __init__(self, levels: LevelTables) -> None:
@@ -176,7 +152,7 @@ class LevelDecoder(Component):
 class BlockArray(Component):
     """``rows`` output channels times ``cols`` input channels a cycle, in DSP blocks.
 
-    Weights are levels as they come from memory; activations are decoded once a column.
+    Activations are decoded once a column, weights not at all or each for itself.
 
     Members
     -------
@@ -195,13 +171,13 @@ class BlockArray(Component):
         act_bits: int,
         acc_bits: int,
         part_shift: int,
-        levels: LevelTables,
+        form: BlockForm,
     ) -> None:
         self._shape = (rows, cols)
         self._acc_bits = acc_bits
         self._part_shift = part_shift
-        self._levels = levels
-        beat = array_beat(rows, cols, signed(weight_level_bits(levels)), act_bits)
+        self._form = form
+        beat = array_beat(rows, cols, signed(form.weight_digit_bits), act_bits)
         accs = data.ArrayLayout(signed(acc_bits), rows)
         super().__init__(
             {
@@ -213,30 +189,31 @@ class BlockArray(Component):
     @property
     def weight_digits(self) -> tuple[int, ...]:
         """What the weight memory holds for each code; 0 for 0, negative ones at the end."""
-        return level_digits(self._levels)
+        return weight_digits(self._form)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols = self._shape
-        beat = self.i.payload
-        x = Signal(data.ArrayLayout(unsigned(act_level_bits(self._levels)), cols))
+        beat, levels = self.i.payload, self._form.levels
+        step = BLOCK_STEP[self._form.block]
+        x = Signal(data.ArrayLayout(unsigned(act_level_bits(levels)), cols))
         for pair in range(0, cols, 2):
-            decoder = LevelDecoder(self._levels)
+            decoder = LevelDecoder(levels)
             add_shared(m, f"decoder_{pair}", "level_decoder", decoder, platform)
             for at, col in enumerate((pair, pair + 1)):
                 m.d.comb += [
                     decoder.codes[at].eq(beat.x[col]),
-                    x[col].eq(delayed(m, decoder.levels[at], col, f"x_{col}")),
+                    x[col].eq(delayed(m, decoder.levels[at], col * step, f"x_{col}")),
                 ]
-        w = delayed(m, Value.cast(beat.w), RECODE_DELAY, "w")
+        w = self._weight_levels(m)
         flags = Cat(beat.first, beat.shift, beat.last & self.i.valid, self.i.valid)
-        delay = RECODE_DELAY + block_stages(cols)
+        delay = RECODE_DELAY + block_stages(self._form, cols)
         first, shift, last, valid = delayed(m, flags, delay, "flags")
         m.d.sync += self.o.valid.eq(last)
-        together = rows_of_block(self._levels, rows, cols)
+        together = self._form.rows
         word = len(w) // rows * together
         for at, row in enumerate(range(0, rows, together)):
-            chain = BlockRows(together, cols, self._acc_bits, self._part_shift, self._levels)
+            chain = BlockRows(cols, self._acc_bits, self._part_shift, self._form)
             add_shared(m, f"rows_{row}", "block_rows", chain, platform)
             m.d.comb += [
                 chain.x.eq(x),
@@ -247,3 +224,17 @@ class BlockArray(Component):
                 *(self.o.payload[row + n].eq(chain.accs[n]) for n in range(together)),
             ]
         return m
+
+    def _weight_levels(self, m: Module) -> Value:
+        """Return the levels of all weights, ``RECODE_DELAY`` cycles late."""
+        form, digits = self._form, Value.cast(self.i.payload.w)
+        if not form.decodes_weights:
+            return delayed(m, digits, RECODE_DELAY, "w")
+        table = dict(zip(weight_digits(form), level_digits(form.levels), strict=True))
+        by_digit = [table.get(digit, 0) for digit in range(1 << form.weight_digit_bits)]
+        bits = weight_level_bits(form.levels)
+        levels = Signal(len(digits) // form.weight_digit_bits * bits, name="w_0")
+        for at in range(len(levels) // bits):
+            digit = digits.word_select(at, form.weight_digit_bits)
+            m.d.sync += levels.word_select(at, bits).eq(lookup(by_digit, digit, bits))
+        return levels

@@ -158,7 +158,7 @@ class Drain(Component):
         code_bits = graph.act_bits * (2 if writes_two else 1)
         m.submodules["gatherer"] = gatherer = WordGatherer(graph, self._schedule, code_bits)
         for lane in range(plan.lanes):
-            requantize = Requantize(graph, shifts)
+            requantize = Requantize(graph, shifts, in_blocks=plan.block != "SB_MAC16")
             add_shared(m, f"lane_{lane}", "requantize", requantize, platform)
             bits = slice(lane * graph.act_bits, (lane + 1) * graph.act_bits)
             code = self._activate(

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
-from hwquant.gateware.multiply import multiplied
+from hwquant.gateware.multiply import multiplied, partly_multiplied
 from hwquant.gateware.operand import level, operand_forms
 from hwquant.ir import IntArray, MacLayer, QuantGraph
 from hwquant.scheduler.plan import GATE_DELAY, requantize_delay
@@ -56,10 +56,11 @@ class Requantize(Component):
     value : the result, ``plan.requantize_delay`` cycles later
     """
 
-    def __init__(self, graph: QuantGraph, shifts: tuple[int, ...]) -> None:
+    def __init__(self, graph: QuantGraph, shifts: tuple[int, ...], *, in_blocks: bool) -> None:
         layers = [layer for layer in graph.layers if isinstance(layer, MacLayer)]
         self._graph = graph
         self._shifts = shifts
+        self._in_blocks = in_blocks  # its multipliers, and not in LUTs
         gates = [layer.gate for layer in layers if layer.gate is not None]
         acc_bits = max(layer.acc_bits for layer in layers)
         self._gated_bits = max([acc_bits, *(gate.gated_bits for gate in gates)]) if gates else None
@@ -90,7 +91,8 @@ class Requantize(Component):
             skip = tuple(
                 delayed(m, value, GATE_DELAY, f"skip_{at}") for at, value in enumerate(skip)
             )
-        product = multiplied(m, acc, parameters.multiplier, "product")
+        in_blocks = self._in_blocks
+        product = multiplied(m, acc, parameters.multiplier, "product", in_blocks=in_blocks)
         bias = delayed(m, parameters.bias, 2, "bias")
         # modulo 2**sum_bits is exact: the total is proved to fit, whatever the partial sums do
         biased, total = Signal(signed(self._sum_bits)), Signal(signed(self._sum_bits))
@@ -116,7 +118,8 @@ class Requantize(Component):
             summed.eq(self.acc + self.parameters.offset),
             gate.eq(Mux(self.gated, given, 1)),
         ]
-        return multiplied(m, summed, gate, "gated")[:bits].as_signed()
+        product = multiplied(m, summed, gate, "gated", in_blocks=self._in_blocks)
+        return product[:bits].as_signed()
 
     def _residual(
         self, m: Module, multiplier: Value, digit_0: Value, digit_1: Value, form: Value
@@ -130,10 +133,10 @@ class Requantize(Component):
             Signal(len(skip) + len(multiplier), reset_less=True),
             Signal(len(skip) + len(multiplier)),
         )
-        m.d.sync += [
-            skip.eq(given),
-            factor.eq(multiplier),
-            product.eq(skip * factor),
-            product_2.eq(product),
-        ]
+        m.d.sync += [skip.eq(given), factor.eq(multiplier)]
+        if self._in_blocks:
+            m.d.sync += [product.eq(skip * factor), product_2.eq(product)]
+        else:
+            parts = partly_multiplied(m, skip, factor, "residual", in_blocks=False)
+            m.d.sync += product_2.eq(parts)
         return product_2 << self._graph.skip_shift

@@ -10,8 +10,8 @@ from math import gcd
 from typing import Literal, assert_never
 
 from hwquant.errors import BadInput
-from hwquant.fpga.block_products import block_levels, weight_level_bits
-from hwquant.fpga.devices import BLOCK_DEVICES
+from hwquant.fpga.block_products import BlockForm, block_form
+from hwquant.fpga.devices import BLOCK_DEVICES, Block, find_device
 from hwquant.ir import (
     Guess,
     MacLayer,
@@ -36,7 +36,6 @@ MEMORY_DELAY = 3  # address -> word at the array's input: read, register, choice
 TAP_DELAY = 3  # a tap's address -> the address that finds what was pushed: read, register, write
 RECODE_DELAY = 1  # codes to what products need of them
 PRODUCT_DELAY = 1
-BLOCK_DELAY = 4  # of a DSP block: weights, their sum, the product, the sum with the block before
 CHAIN = 4  # columns whose products are added one after the other, before the tree of adders
 ACCUMULATE_DELAY = 1
 OPERAND_DELAY = 4  # turn -> parameters and residual codes at the lane: address, read, two registers
@@ -58,6 +57,14 @@ WINDOW_DELAY = LINE_DELAY + 1  # a window's last pixel -> its first word at the 
 FIFO_DELAY = 2  # value -> output stream
 POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next layer may start
 RELEASE_DELAY = WALK_DELAY + MEMORY_DELAY - 1  # last step of a tile -> its words may be overwritten
+
+# Of a DSP block that one row or two share: operands -> sum.
+BLOCK_DELAY: dict[tuple[Block, int], int] = {
+    **dict.fromkeys((("DSP48E1", 1), ("DSP48E1", 2)), 4),  # weights, their sum, product, sum
+    ("SB_MAC16", 1): 4,  # operands, parts of the product, product, sum
+    ("SB_MAC16", 2): 3,  # operands, products, sums
+}
+BLOCK_STEP: dict[Block, int] = {"DSP48E1": 1, "SB_MAC16": 2}  # a sum -> that of the next block
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,13 @@ class Plan:
         return self.rows * self.cols
 
     @property
+    def block(self) -> Block | None:
+        """The DSP block in which products are made, if they are made in one."""
+        if self.products == "lut" or self.device is None:
+            return None
+        return find_device(self.device).block
+
+    @property
     def is_streamed(self) -> bool:
         """Whether weights arrive in a stream."""
         return self.stream_bits is not None
@@ -124,10 +138,22 @@ def log2_ceil(value: int) -> int:
 
 
 def weight_digit_bits(plan: Plan, graph: QuantGraph) -> int:
-    """Bits of a weight digit in memory: of its code or, for DSP blocks, of its level."""
-    if plan.products == "lut":
-        return graph.weight_bits
-    return weight_level_bits(block_levels(graph.arithmetic))
+    """Bits of a weight digit in memory: of its code or, for most DSP blocks, of its level."""
+    blocks = blocks_of(plan, graph)
+    return graph.weight_bits if blocks is None else blocks.weight_digit_bits
+
+
+def blocks_of(plan: Plan, graph: QuantGraph) -> BlockForm | None:
+    """Return how the array is made of DSP blocks; ``None`` if products are made in LUTs.
+
+    Raises
+    ------
+    UnsupportedModel
+        As `block_form` does.
+    """
+    if plan.block is None:
+        return None
+    return block_form(graph.arithmetic, plan.block, plan.rows, plan.cols)
 
 
 def weight_word_bits(plan: Plan, graph: QuantGraph) -> int:
@@ -141,21 +167,19 @@ def with_stream(plan: Plan, graph: QuantGraph, bits: int | None) -> Plan:
     return replace(plan, stream_bits=found)
 
 
-def array_delay(plan: Plan) -> int:
+def array_delay(plan: Plan, graph: QuantGraph) -> int:
     """Cycles from a beat at the array's input to the accumulators that include it."""
-    match plan.products:
-        case "lut":
-            to_sum = PRODUCT_DELAY + adder_stages(plan.cols)
-        case "dsp":
-            to_sum = block_stages(plan.cols)
-        case _:
-            assert_never(plan.products)
+    blocks = blocks_of(plan, graph)
+    if blocks is None:
+        to_sum = PRODUCT_DELAY + adder_stages(plan.cols)
+    else:
+        to_sum = block_stages(blocks, plan.cols)
     return RECODE_DELAY + to_sum + ACCUMULATE_DELAY
 
 
-def block_stages(cols: int) -> int:
+def block_stages(form: BlockForm, cols: int) -> int:
     """Cycles from the levels of a row to their sum, in a chain of DSP blocks."""
-    return cols - 1 + BLOCK_DELAY
+    return (cols - 1) * BLOCK_STEP[form.block] + BLOCK_DELAY[form.block, form.rows]
 
 
 def adder_stages(cols: int) -> int:
@@ -252,7 +276,7 @@ def requantize_delay(graph: QuantGraph) -> int:
 
 def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
     to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
     writes = 2  # the second digit of a word is written a cycle after the first
     return to_drain + tail + to_code + writes - FETCH_CYCLES
@@ -260,7 +284,7 @@ def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
 
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
     """Cycles from the last layer's last step to its last output beat, both included."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
     return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
 
 
@@ -269,6 +293,6 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan)
+    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
     in_flight = to_drain + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)
