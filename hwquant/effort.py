@@ -30,6 +30,7 @@ from hwquant.ir import (
     Staircase,
     Tensor,
     Thresholds,
+    passes,
 )
 from hwquant.scheduler import plan as timing
 from hwquant.scheduler.plan import Plan
@@ -62,8 +63,8 @@ class Shares:
 class LayerEffort:
     """One step of a frame: its ACE, and the cycles that each component adds to the frame.
 
-    What lanes do while the array sums adds no cycle: theirs are the cycles in which it waits for
-    them, and the delays at the layer's end.
+    What lanes do while the array sums, be it for the next layer, adds no cycle: theirs are the
+    cycles in which it waits for them.
     """
 
     name: str
@@ -97,8 +98,8 @@ def measure(graph: QuantGraph, program: Schedule) -> tuple[LayerEffort, ...]:
 
 def mac_ace(graph: QuantGraph, layer: MacLayer, macs: int) -> Shares:
     """Return the ACE of a layer of ``macs`` multiply-accumulates, all digits of its operands."""
-    digits = graph.tensor(layer.source).read_parts * pixel_digits(graph, layer.source)
-    read = digits * graph.act_bits
+    products = passes(layer.source, layer.groups, graph.digits(layer))
+    products *= pixel_digits(graph, layer.source)
     values = layer.output.channels * layer.output.height * layer.output.width
     sums, scaled = layer.acc_bits, 0
     if layer.gate is not None:
@@ -109,7 +110,7 @@ def mac_ace(graph: QuantGraph, layer: MacLayer, macs: int) -> Shares:
         skip = _skip_bits(graph, graph.tensor(layer.residual.source))
         scaled += skip * int(layer.residual.multiplier.max()).bit_length()
     return Shares(
-        macs=macs * layer.weights.shape[0] * graph.weight_bits * read,
+        macs=macs * products * graph.weight_bits * graph.act_bits,
         requantize=values * scaled,
         activation=values * activation_ace(layer.activation, layer.value_bits),
     )
@@ -148,11 +149,24 @@ def _pool_ace(graph: QuantGraph, layer: MaxPoolLayer) -> int:
 
 
 def _mac_cycles(graph: QuantGraph, plan: Plan, step: LayerProgram) -> Shares:
-    beats = step.reads
-    flush = timing.output_flush if step.output is None else timing.mac_flush
-    drained = step.cycles - step.waits - timing.FETCH_CYCLES - beats - flush(plan, graph, 0)
-    macs = beats + timing.array_delay(plan, graph)
-    requantize = drained + timing.OPERAND_DELAY + timing.requantize_delay(graph)
-    activation = 0 if step.output is None else timing.lane_delay(graph)
-    other = step.cycles - macs - requantize - activation
-    return Shares(macs=macs, requantize=requantize, activation=activation, other=other)
+    """Split a layer's cycles; those until the next starts by where its last sum is meanwhile."""
+    to_value = step.tail + timing.OPERAND_DELAY + timing.requantize_delay(graph)
+    way = (
+        ("other", timing.WALK_DELAY + timing.MEMORY_DELAY),
+        ("macs", timing.array_delay(plan, graph)),
+        ("requantize", to_value),
+        ("activation", 0 if step.output is None else timing.lane_delay(graph)),
+        ("other", step.flush),
+    )
+    shares = {
+        "macs": step.reads,
+        "requantize": step.walk_cycles - step.reads,
+        "activation": 0,
+        "other": timing.FETCH_CYCLES + step.waits,
+    }
+    left = step.flush
+    for component, delay in way:
+        spent = min(left, delay)
+        shares[component] += spent
+        left -= spent
+    return Shares(**shares)

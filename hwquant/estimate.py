@@ -320,7 +320,7 @@ _ECP5 = Costs(
     control=1150,
 )
 _XC7 = Costs(
-    product_bits=1.2,
+    product_bits=1.17,
     recoded_bits=0.7,
     multiplier_bits=1.0,
     adder_bits=0.65,
@@ -328,11 +328,11 @@ _XC7 = Costs(
     compare_bits=0.80,
     threshold_bits=0.043,
     lane_bits=0.86,
-    word_bits=7.5,
+    word_bits=7.0,
     mux_bits=1.16,
     rom_bits=LUTS_OF_1000_ROM_BITS["xc7"] / 1000,
     pixel_bits=1.0,
-    control=720,
+    control=770,
 )
 _LUTS: dict[Family, Costs] = {
     "ecp5": _ECP5,

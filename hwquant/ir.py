@@ -213,6 +213,20 @@ class ConcatLayer:
 Layer = MacLayer | MaxPoolLayer | ConcatLayer | AttentionLayer
 
 
+def is_truncated(source: str, groups: int, digits: Pair) -> bool:
+    """Whether a MAC layer leaves out the products of last digits, which are the least.
+
+    ``digits`` are those that it has of a weight and reads of a code. So it is of pixels, if both
+    are several and every output channel reads all inputs.
+    """
+    return source == INPUT and groups == 1 and min(digits) > 1
+
+
+def passes(source: str, groups: int, digits: Pair) -> int:
+    """Return how often a MAC layer passes the array: once for each product of digits."""
+    return digits[0] * digits[1] - is_truncated(source, groups, digits)
+
+
 def sources_of(layer: Layer) -> tuple[str, ...]:
     """Return the names of the tensors that a layer reads."""
     match layer:
@@ -339,6 +353,14 @@ class QuantGraph:
         if not fits:
             *given, made = [f"{t.shape} of {t.kind}" for t in (*parts, whole)]
             raise BadInput(f"{layer.name}: {', '.join(given)}; makes no {made}")
+
+    def digits(self, layer: MacLayer) -> Pair:
+        """Return how many digits a layer has of a weight and reads of a code."""
+        return len(layer.weights), self.tensor(layer.source).read_parts
+
+    def is_truncated(self, layer: MacLayer) -> bool:
+        """Whether a layer leaves out the products of last digits."""
+        return is_truncated(layer.source, layer.groups, self.digits(layer))
 
     def tensor(self, name: str) -> Tensor:
         """Return the tensor called ``name`` (``INPUT`` or a layer's)."""

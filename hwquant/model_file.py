@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from hwquant.errors import BadInput
 from hwquant.ir import IntArray, QuantGraph
 
-SCHEMA = 3  # 2 had one table of pixels, and activation tables without comparisons
+SCHEMA = 4  # in 3 a layer multiplied all digits of a pixel with all of a weight
 FORMAT = "hwquant model"
 STRUCTURE = "graph.json"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time stamp of every member, and the first that a zip has

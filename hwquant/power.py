@@ -125,6 +125,11 @@ class Codebook:
         """Number of digits of a code."""
         return self.digits.shape[1]
 
+    @property
+    def read_parts(self) -> int:
+        """Number of digits that a MAC layer reads."""
+        return 1 if self.is_detailed else self.parts
+
     def rank(self, values: FloatArray) -> IntArray:
         """Position in the codebook of each value's code (saturating)."""
         return np.searchsorted(self.edges, values, side="right").astype(np.int64)
@@ -139,7 +144,7 @@ class Codebook:
 
         ``float[C, n] -> float[parts read, C, top + 1]``.
         """
-        digits = self.digits[:, :1] if self.is_detailed else self.digits
+        digits = self.digits[:, : self.read_parts]
         return np.einsum("cn,npq->pcq", mass, np.eye(top + 1)[digits])
 
 
@@ -221,7 +226,7 @@ def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     """Signed codes of a kernel: every combination of ``parts`` digits, the nearest one wins.
 
     With one digit the edges are those of eq. 2. Of combinations with one value the one with the
-    smallest digits is kept.
+    smallest last digit is kept, and of those the one with the smallest digits.
     """
     top = grid.top
     if parts == 1:
@@ -232,7 +237,8 @@ def weight_codebook(grid: Grid, parts: int, part_shift: int) -> Codebook:
     weights = digit_weights(parts, part_shift)
     levels: FloatArray = np.sign(digits) * grid.levels[np.abs(digits)]
     values = np.asarray(np.round(levels @ weights / weights.sum(), 12), dtype=np.float64)
-    order = np.lexsort((*digits.T, np.abs(digits).sum(1), values))
+    sizes = np.abs(digits)
+    order = np.lexsort((*digits.T, sizes.sum(1), sizes[:, -1], values))
     values, first = np.unique(values[order], return_index=True)
     return Codebook(values, digits[order][first], _midpoints(values), values)
 

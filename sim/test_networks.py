@@ -91,9 +91,11 @@ def test_random_networks_equal_golden(seed: int, tmp_path: Path) -> None:
 
 WIDE = frozenset({"depthwise", "depthwise pads", "gate", "gaps"})
 DETAILED = frozenset({"detailed residual", "detailed gate", "detail pads"})
+OVERLAPPING = frozenset({"overlap", "pool after layers", "detailed residual"})
 STREAMED = frozenset({"tiles", "tiles of a sum"})
 TAPS = frozenset({"taps from pads", "taps apart"})
 TAPS_IN_TILES = TAPS | {"taps in tiles"}
+TRUNCATED = frozenset({"truncated", "windows of two digits"})
 WINDOWS = frozenset({"windows of lines", "windows pads", "windows apart", "rows are awaited"})
 
 
@@ -114,13 +116,13 @@ def wide_network(plan: Plan, seed: int, wants: Set[str] = WIDE) -> tuple[QuantGr
         pytest.param(Plan(2, 4, 1), 3, WIDE, id="2x4-3"),
         pytest.param(Plan(8, 4, 2), 4, WIDE, id="8x4-4"),
         pytest.param(Plan(4, 4, 2), 1, DETAILED, id="details"),
+        pytest.param(Plan(4, 8, 4), 1, OVERLAPPING, id="overlapping"),
+        pytest.param(Plan(4, 4, 1), 1, frozenset({"truncated later"}), id="truncated twice"),
         pytest.param(Plan(2, 4, 1, stream_bits=8), 1, STREAMED | WIDE, id="streamed"),
         pytest.param(Plan(4, 4, 2, stream_bits=1), 1, {"tiles"} | DETAILED, id="streamed details"),
         pytest.param(Plan(8, 8, 2, "xc7a100t"), 6, TAPS, id="taps of 6-input LUTs"),
         pytest.param(Plan(16, 8, 4), 6, TAPS, id="taps of 4-input LUTs"),
-        pytest.param(
-            Plan(4, 8, 2), 1, WINDOWS | {"windows of two digits"}, id="windows, two digits"
-        ),
+        pytest.param(Plan(4, 8, 2), 1, WINDOWS | TRUNCATED, id="windows, truncated sums"),
         pytest.param(Plan(8, 8, 4), 1, WINDOWS | {"windows of digits"}, id="windows of digits"),
         pytest.param(Plan(4, 8, 4, stream_bits=4), 3, WINDOWS, id="windows, streamed"),
         pytest.param(Plan(8, 8, 2, stream_bits=2), 6, TAPS_IN_TILES, id="taps, late weights"),

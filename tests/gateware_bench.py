@@ -1,10 +1,10 @@
 """Drive gateware in Amaranth's own simulator: frames through an accelerator, a unit by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from amaranth.hdl import Signal
+from amaranth.hdl import Signal, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
@@ -23,6 +23,7 @@ class Frames:
     values: IntArray
     cycles: int  # first input beat to last output beat of the first frame
     layer_cycles: list[int] = field(default_factory=list)
+    watched: list[tuple[int, ...]] = field(default_factory=list)  # a cycle, from reset on
 
 
 def run_frames(
@@ -32,10 +33,12 @@ def run_frames(
     *,
     stalls: int | None = None,
     reset_after: int | None = None,
+    watch: Callable[[Accelerator], Sequence[Value]] = lambda _: (),
 ) -> Frames:
     """Pass frames through back to back; ``stalls`` seeds random gaps on all streams.
 
-    ``reset_after`` asserts reset in that cycle and then starts over with the first frame.
+    ``reset_after`` asserts reset in that cycle and then starts over with the first frame. ``watch``
+    names signals inside.
     """
     dut = Accelerator(graph, schedule)
     reset = Signal()
@@ -47,6 +50,7 @@ def run_frames(
     limit = schedule.cycles * len(images) * (1 if stalls is None else 5) + SLACK
     collected: list[list[int]] = []
     seen: list[tuple[int, int]] = []  # cycle and new status
+    watched: list[tuple[int, ...]] = []
     first_in = first_out = 0
 
     async def testbench(ctx):
@@ -65,17 +69,20 @@ def run_frames(
                 ctx.set(dut.weights.payload, weights[fed % len(weights)])
                 ctx.set(dut.weights.valid, int(feed))
             ctx.set(dut.o.ready, int(accept))
-            *_, ready, valid, values, now, taken = await ctx.tick().sample(
+            _, _, ready, valid, values, now, taken, *inside = await ctx.tick().sample(
                 dut.i.ready,
                 dut.o.valid,
                 dut.o.payload,
                 dut.status.layer,
                 dut.weights.ready if weights else dut.i.ready,
+                *watch(dut),
             )
+            watched.append(tuple(inside))
             if cycle == reset_after:
                 sent, status, waited, fed, hungry = 0, -1, False, 0, False
                 collected.clear()
                 seen.clear()
+                watched.clear()
                 cycle += 1
                 continue
             waited, hungry = offer and not ready, feed and not taken
@@ -105,7 +112,7 @@ def run_frames(
     shape = (len(images), out.height, out.width, -1)
     values = np.array(collected).reshape(shape)[..., : out.channels].transpose(0, 3, 1, 2)
     starts = [first_in, *(cycle for cycle, _ in seen[1 : len(schedule.layers) + 2])]
-    return Frames(values, first_out - first_in + 1, np.diff(starts).tolist())
+    return Frames(values, first_out - first_in + 1, np.diff(starts).tolist(), watched)
 
 
 def _with_reset(dut: wiring.Component, reset: Signal):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from hwquant.errors import UnsupportedModel
-from hwquant.ir import ConcatLayer, Layer, MacLayer, MaxPoolLayer, Pads, Pair, QuantGraph
+from hwquant.ir import INPUT, ConcatLayer, Layer, MacLayer, MaxPoolLayer, Pads, Pair, QuantGraph
 from hwquant.scheduler.plan import Plan
 from hwquant.scheduler.program import LayerProgram, Schedule
 from hwquant.scheduler.schedule import schedule
@@ -77,10 +77,15 @@ def features(graph: QuantGraph, program: Schedule) -> set[str]:
         seen.update({"rows are awaited"} if program.layers[0].row_waits else ())
     for layer in graph.layers:
         seen.update({"concat"} if isinstance(layer, ConcatLayer) else ())
-    for step in program.layers:
+    for at, step in enumerate(program.layers):
+        seen.update({"truncated later" if at else "truncated"} if step.loops.is_truncated else ())
         seen.update({"gaps"} if len(step.source.layout.runs) > 1 else ())
         seen.update({"gaps kept"} if len(step.out_layout.runs) > 1 else ())
         seen.update({"short tail"} if step.last_pace < step.pace else ())
+        seen.update(
+            {"pool after layers"} if step.kind == "maxpool" and step.source.whole != INPUT else ()
+        )
+        seen.update({"overlap"} if not step.flush else ())
         seen.update({"tiles"} if step.tiles > 1 < step.loops.counts[-3] else ())
         seen.update({"row of pixels"} if step.source.height == 1 < step.source.width else ())
         if isinstance(layer := step.layer, MacLayer):

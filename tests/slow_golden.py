@@ -139,8 +139,12 @@ def _mac(graph: QuantGraph, layer: MacLayer, tensors: dict[str, IntArray]) -> In
             xs = digits(graph, layer.source, x)
             if graph.tensor(layer.source).is_detailed:
                 xs = xs[:1]
+            is_truncated = layer.source == INPUT and layer.groups == 1 and min(len(w), len(xs)) > 1
             for i, j in np.ndindex(len(w), len(xs)):
-                weight = 2 ** (k * (len(w) - 1 - i + len(xs) - 1 - j))
+                place = len(w) - 1 - i + len(xs) - 1 - j - is_truncated
+                if place < 0:
+                    continue
+                weight = 2 ** (k * place)
                 for m, n in np.ndindex(w.shape[1:]):
                     group = m // (out.channels // layer.groups)
                     c = group * w.shape[2] + n

@@ -1,9 +1,18 @@
 """Claims about which layers and tensors have more bits."""
 
+from dataclasses import replace
+
 import pytest
 
 from hwquant.ir import INPUT
-from hwquant.quantizer.digits import CodeKind, edge_layers, tensor_codes
+from hwquant.quantizer.digits import (
+    CodeKind,
+    Digits,
+    edge_digits,
+    edge_layers,
+    mac_layers,
+    tensor_codes,
+)
 from hwquant.quantizer.lower import FloatCat, FloatMac, FloatMax, lower
 from tests.float_graphs import NETWORKS, graph
 
@@ -47,6 +56,25 @@ def test_codes_of_tensors(name: str) -> None:
     kinds = tensor_codes(lower(graph(*NETWORKS[name])))
     found = {tensor: kinds[tensor] for tensor in CODES[name]}
     assert found == CODES[name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_channel_of_one_weight_has_one_digit_but_with_a_gate(name: str) -> None:
+    layers = lower(graph(*NETWORKS[name]))
+    digits, edges = edge_digits(layers, (4, 4), 8), edge_layers(layers)
+    for mac in mac_layers(layers):
+        several = mac.name in edges and (mac.weight[0].size > 1 or mac.gate is not None)
+        assert digits.weights[mac.name] == (2 if several else 1)
+
+
+@pytest.mark.parametrize("reads", [INPUT, "stem"])
+def test_passes_over_the_array_are_pairs_of_digits_but_the_last_of_pixels(reads: str) -> None:
+    layers = lower(graph(*NETWORKS["plain"]))
+    mac = replace(mac_layers(layers)[0], source=reads)
+    for weights, wide in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 2)):
+        digits = Digits({mac.name: weights}, {reads: "wide"}, wide)
+        left_out = reads == INPUT and weights > 1 and wide > 1
+        assert digits.passes(mac) == weights * wide - left_out
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -164,10 +164,11 @@ def test_shared_kernel_uses_one_weight_everywhere() -> None:
 
 
 def test_digits_weigh_powers_of_the_part_shift() -> None:
+    """The product of last digits of a pixel and of a weight is left out."""
     layer = mac([[[[[1]]]], [[[[-2]]]]], (1, 1, 1))
     graph = network(tensor(INPUT, (1, 1, 1), parts=2), [layer], ODD, part_shift=3)
     got = golden.simulate(graph, np.array([[0b1101]]))  # digits 3 and 1
-    assert got.item() == 64 * 6 + 8 * 1 - 8 * 11 - 2
+    assert got.item() == 8 * 6 + 1 - 11
 
 
 def test_levels_are_multiplied() -> None:

@@ -55,10 +55,27 @@ NETWORKS: dict[str, tuple[FloatNode, ...]] = {
         A,
         B,
         FloatAveragePool("mean", "b", (6, 6), (6, 6)),
-        conv("g", "mean", 4, 4),
+        conv("s", "mean", 4, 2),
+        conv("g", "s", 2, 4),
         FloatActivation("gate", "g", Sigmoid()),
         FloatMultiply("m", "b", "gate"),
         conv("e", "m", 4, 2),
+    ),
+    "pool before as many channels": (
+        A,
+        FloatAveragePool("mean", "a", (6, 6), (6, 6)),
+        conv("s", "mean", 4, 4),
+        conv("e", "s", 4, 2),
+    ),
+    "pool before the output": (
+        A,
+        FloatAveragePool("mean", "a", (6, 6), (6, 6)),
+        conv("e", "mean", 4, 2),
+    ),
+    "pool of a part": (
+        A,
+        FloatAveragePool("mean", "a", (2, 2), (2, 2)),
+        conv("e", "mean", 4, 8),
     ),
     "function behind a multiply": (
         A,
@@ -183,8 +200,9 @@ def graph(claim: str) -> FloatGraph:
             case FloatConv():
                 shapes[node.name] = (len(node.weight), *shapes[node.source][1:])
             case FloatMaxPool() | FloatAveragePool():
-                same = node.stride == (1, 1)
-                shapes[node.name] = shapes[node.source] if same else (4, 1, 1)
+                channels, height, width = shapes[node.source]
+                down, right = node.stride
+                shapes[node.name] = (channels, height // down, width // right)
             case FloatConcat():
                 count = sum(shapes[name][0] for name in node.sources)
                 shapes[node.name] = (count, *SHAPE[1:])
@@ -272,13 +290,30 @@ def test_rows_that_share_a_layer_start_alike(claim: str) -> None:
 
 
 def test_identity_layers_are_depthwise_and_only_multiplies_have_gates() -> None:
-    (_, gate, multiply, last) = lower(graph("squeeze and excite"))
+    _, _, gate, multiply, last = lower(graph("squeeze and excite"))
     assert isinstance(gate, FloatMac)
     assert isinstance(multiply, FloatMac)
     assert isinstance(last, FloatMac)
-    assert (gate.shared, gate.kernel, gate.function) == (True, (6, 6), Sigmoid())
+    assert gate.function == Sigmoid()
     assert (multiply.gate, multiply.groups, multiply.weight.shape) == ("g", 4, (4, 1, 1, 1))
     assert last.gate is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "layers"),
+    [
+        ("squeeze and excite", ["a", "s", "g", "m", "e"]),
+        ("pool before as many channels", ["a", "mean", "s", "e"]),
+        ("pool before the output", ["a", "mean", "e"]),
+        ("pool of a part", ["a", "e"]),
+    ],
+)
+def test_pools_fold_where_that_multiplies_little(claim: str, layers: list[str]) -> None:
+    found = lower(graph(claim))
+    assert [layer.name for layer in found] == layers
+    assert [layer.name for layer in found if isinstance(layer, FloatMac) and layer.shared] == [
+        layers[1]
+    ]
 
 
 def test_concat_that_only_concats_read_is_no_layer() -> None:

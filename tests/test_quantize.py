@@ -162,7 +162,7 @@ def test_quantizing_twice_gives_the_same_integers(name: str) -> None:
 
 def test_layers_are_fused() -> None:
     layers = quantize(graph(*NETWORKS["residual"]), QuantConfig()).layers
-    assert [layer.name for layer in layers] == ["stem", "c1", "c2", "fc"]
+    assert [layer.name for layer in layers] == ["stem", "c1", "c2", "mean", "fc"]
     add, pool = layers[2], layers[3]
     assert isinstance(add, MacLayer)
     assert add.residual is not None

@@ -18,17 +18,27 @@ from tests.random_graphs import Limits, random_graph
 PLAN = Plan(4, 4, 1)
 
 
-def test_steps_of_a_level_return_to_its_affine_address() -> None:
-    loops = Loops((3, 2, 4, 1, 2, 1, 3, 2), (1, 5, -7, 0, 11, 0, 2, 30), (0,) * 8)
+@pytest.mark.parametrize(
+    ("digits", "is_truncated"), [((1, 2), False), ((2, 2), False), ((2, 2), True), ((2, 3), True)]
+)
+def test_steps_of_a_level_return_to_its_affine_address(
+    digits: tuple[int, int], is_truncated: bool
+) -> None:
+    strides = (1, 5, -7, 13, 11, 0, 2, 30)
+    loops = Loops((3, 2, 4, *digits, 1, 3, 2), strides, (0,) * 8, is_truncated)
     deltas = loops.deltas(loops.act_strides)
     address, walked = 0, []
-    indices = list(itertools.product(*(range(count) for count in reversed(loops.counts))))
+    last = digits[0] - 1, digits[1] - 1
+    indices = [
+        index
+        for index in itertools.product(*(range(count) for count in reversed(loops.counts)))
+        if not is_truncated or index[::-1][3:5] != last
+    ]
     for now, then in itertools.pairwise([*indices, indices[0]]):
         walked.append(address)
-        now, then = now[::-1], then[::-1]
-        outermost = max((i for i in range(8) if now[i] != then[i]), default=7)
-        level = next((i for i in range(8) if now[i] < loops.counts[i] - 1), outermost)
+        level = max((i for i in range(8) if now[::-1][i] != then[::-1][i]), default=7)
         address += deltas[level]
+    assert len(indices) == loops.steps_per_sum * loops.sums
     wanted = [
         sum(i * s for i, s in zip(index[::-1], loops.act_strides, strict=True)) for index in indices
     ]

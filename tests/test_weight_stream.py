@@ -161,8 +161,10 @@ def test_waits_are_those_of_the_slow_model(
             slower = pixels * (step.last_pace - other.last_pace)
             assert not slower or step.tiles > 1
             later += slower
-        anyway = sum(step.waits for step in whole.layers)
-        assert program.cycles - sum(waits) == whole.cycles - anyway + later
+        walked, anyway = (sum(step.walk_cycles for step in of.layers) for of in (program, whole))
+        assert walked == anyway + later
+        for step in program.layers:
+            assert step.cycles == FETCH_CYCLES + step.steps + step.flush
 
 
 def test_more_bits_a_cycle_never_wait_longer() -> None:

@@ -18,6 +18,7 @@ from hwquant.gateware.drain import Drain
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.images import parameter_words, weight_words
 from hwquant.gateware.loader import Loader
+from hwquant.gateware.lookup import lookup
 from hwquant.gateware.mac_array import MacArray, MacForm
 from hwquant.gateware.max_pool import MaxPool
 from hwquant.gateware.sequencer import Sequencer
@@ -25,7 +26,7 @@ from hwquant.gateware.tap_buffer import TapBuffer
 from hwquant.gateware.weight_buffer import WeightBuffer
 from hwquant.gateware.window_loader import WindowLoader
 from hwquant.ir import MacLayer, QuantGraph
-from hwquant.scheduler.plan import MEMORY_DELAY, Plan, blocks_of, weight_word_bits
+from hwquant.scheduler.plan import MEMORY_DELAY, WALK_DELAY, Plan, blocks_of, weight_word_bits
 from hwquant.scheduler.program import Schedule
 
 
@@ -115,8 +116,7 @@ class Accelerator(Component):
             sequencer.loaded.eq(loader.loaded),
             sequencer.credit.eq(drain.credit),
             drain.sum_started.eq(sequencer.sum_started),
-            drain.layer.eq(sequencer.layer),
-            drain.start.eq(sequencer.start),
+            drain.start.eq(delayed(m, sequencer.start, schedule.drain_start, "drain_start")),
         ]
 
         if schedule.input.ring:
@@ -129,17 +129,15 @@ class Accelerator(Component):
             acts.read_address.eq(walk.act_address),
             acts.read_bank.eq(walk.act_bank),
         ]
-        is_pool = Signal()
-        flags = Cat(walk.valid, walk.first, walk.shift, walk.last, walk.digit, is_pool)
+        pools = [program.kind == "maxpool" for program in schedule.layers]
+        is_pool = lookup(pools, sequencer.layer, 1)
+        of_pool = delayed(m, is_pool, WALK_DELAY, "of_pool")
+        flags = Cat(walk.valid, walk.first, walk.shift, walk.last, walk.digit, of_pool)
         pad = delayed(m, walk.pad, READ_DELAY, "pad")
         pad_word = delayed(m, walk.pad_word, READ_DELAY, "pad_word")
         word = Signal(word_bits)
         m.d.sync += word.eq(Mux(pad, pad_word, acts.read_word))
         valid, first, shift, last, digit, to_pool = delayed(m, flags, MEMORY_DELAY, "flags")
-        pools = [at for at, p in enumerate(schedule.layers) if p.kind == "maxpool"]
-        for at in pools:
-            with m.If(sequencer.layer == at):
-                m.d.comb += is_pool.eq(1)
         m.d.comb += [
             array.i.payload.x.as_value().eq(word),
             array.i.payload.w.as_value().eq(weight_word),
@@ -166,8 +164,8 @@ class Accelerator(Component):
         # writes: one unit at a time and bank
         m.submodules["writer"] = writer = DigitWriter(graph, schedule)
         m.d.comb += [
-            writer.layer.eq(sequencer.layer),
-            writer.start.eq(sequencer.start),
+            # when a max pool starts, all words before have been written
+            writer.start.eq(drain.word_start | (sequencer.start & is_pool)),
             writer.full.eq(drain.full),
             writer.high.eq(drain.high),
             writer.low.eq(drain.low),
@@ -175,7 +173,7 @@ class Accelerator(Component):
         ]
         if plan.is_streamed:
             m.d.comb += writer.tile_ends.eq(drain.tile_ends)
-        if pools:
+        if any(pools):
             m.submodules["max_pool"] = pool = MaxPool(graph, schedule)
             m.d.comb += [
                 pool.valid.eq(valid & to_pool),
@@ -246,7 +244,8 @@ class Accelerator(Component):
         schedule, sequencer = self._schedule, self._sequencer
         walk = sequencer.walk
         m.submodules["taps"] = buffer = TapBuffer(len(word), schedule.taps, len(walk.tap_address))
-        fields = Fields(m, schedule, sequencer.layer, sequencer.start)
+        fields = Fields(m, schedule.layers, sequencer.layer, sequencer.start)
+        own = fields.of("own", lambda program: program.row.taps > 1)
         wait = MEMORY_DELAY - READ_DELAY
         push, edge, fill = delayed(m, Cat(walk.push, walk.edge, walk.fill), MEMORY_DELAY, "column")
         m.d.comb += [
@@ -256,7 +255,7 @@ class Accelerator(Component):
             buffer.edge.eq(edge),
             buffer.pad_word.eq(edge_word),
             array.taps.as_value().eq(Cat(newest, buffer.words)),
-            array.own.eq(fields.of("own", lambda program: program.row.taps > 1)),
+            array.own.eq(delayed(m, own, WALK_DELAY + MEMORY_DELAY, "own_of_beat")),
         ]
         with m.If(fill):
             m.d.comb += array.i.valid.eq(0)

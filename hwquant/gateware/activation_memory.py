@@ -12,13 +12,14 @@ from hwquant.gateware.delay import delayed
 class ActivationMemory(Component):
     """Two banks of words; the schedule keeps the two readers of one layer in different banks.
 
+    Where layers overlap, the drain's last reads of a bank end before the next layer's first.
     No word is read and written in one cycle, but for words that no sum takes: a layer's output lies
-    apart from all that the layer reads, and the next layer starts after its last word is written.
+    apart from all that the layer reads, and the next layer reads a word after it is written.
 
     Members
     -------
     read_address, read_bank : what the sequencer reads; ``read_word`` follows two cycles later
-    residual_address, residual_bank, residual_valid : the drain's read, which has its bank to itself
+    residual_address, residual_bank, residual_valid : the drain's read, before others in its bank
     write_0, write_1 : a write port a bank: ``enable``, ``address``, ``word``
     """
 

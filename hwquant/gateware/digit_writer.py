@@ -6,7 +6,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
-from hwquant.gateware.fields import Fields
+from hwquant.gateware.fields import Fields, started
 from hwquant.ir import QuantGraph
 from hwquant.scheduler.placement import Placement
 from hwquant.scheduler.program import LayerProgram, Schedule
@@ -17,7 +17,7 @@ class DigitWriter(Component):
 
     Members
     -------
-    layer, start : as the sequencer says
+    start : the next words are those of the next layer; the last layer writes none
     full, high, low : the next word of codes stands complete: its digit 0, its digit 1
     two_digits : the output of the layer has two digits
     tile_ends : of streamed weights: the word is the last one that a tile makes
@@ -33,7 +33,6 @@ class DigitWriter(Component):
         self._schedule = schedule
         word_bits = schedule.plan.cols * graph.act_bits
         ports = {
-            "layer": In(range(max(2, len(schedule.layers)))),
             "start": In(1),
             "full": In(1),
             "high": In(word_bits),
@@ -50,7 +49,9 @@ class DigitWriter(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        programs = self._schedule.layers[:-1] or self._schedule.layers
+        layer = started(m, self.start, len(programs))
+        fields = Fields(m, programs, layer, self.start)
 
         def of(name: str, value: Callable[[Placement], int]) -> Signal:
             def of_output(program: LayerProgram) -> int:

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hwquant.gateware.component import Component
 from hwquant.gateware.deep_memory import READ_DELAY, add_memory
 from hwquant.gateware.delay import delayed
-from hwquant.gateware.fields import Fields
+from hwquant.gateware.fields import Fields, started
 from hwquant.gateware.output_buffer import OutputBuffer
 from hwquant.gateware.power_activation import activation_units, create
 from hwquant.gateware.requantize import LaneParameters, Requantize
@@ -20,7 +20,9 @@ from hwquant.gateware.word_gatherer import WordGatherer
 from hwquant.ir import Activation, MacLayer, QuantGraph
 from hwquant.scheduler.plan import (
     OPERAND_DELAY,
+    WORD_DELAY,
     activation_delay,
+    code_delay,
     lane_delay,
     log2_ceil,
     requantize_delay,
@@ -38,7 +40,8 @@ class Drain(Component):
     Members
     -------
     i : stream of all rows' accumulators, always ready: the sequencer's pace leaves time to drain
-    layer, start : as the sequencer says
+    start : the next sum is the next layer's; the last one's has been drained
+    word_start : the next word is that of the next layer, whose output is stored
     residual_valid, residual_bank, residual_address, residual_word : the residual operand's read
     full, high, low, two_digits : a word of codes for the activation memory, see ``DigitWriter``;
         with streamed weights ``tile_ends`` as well
@@ -48,7 +51,8 @@ class Drain(Component):
     Timing
     ------
     From ``i.valid`` to the values: one cycle a turn, then ``OPERAND_DELAY + requantize_delay``; to
-    the codes ``plan.lane_delay`` more.
+    the codes ``plan.lane_delay`` more. ``start`` may come with the last turn of the layer before; a
+    turn may begin two cycles later.
     """
 
     def __init__(self, graph: QuantGraph, schedule: Schedule, parameters: list[int]) -> None:
@@ -63,8 +67,8 @@ class Drain(Component):
         word_bits = plan.cols * graph.act_bits
         ports = {
             "i": In(stream.Signature(accs, always_ready=True)),
-            "layer": In(range(max(2, len(schedule.layers)))),
             "start": In(1),
+            "word_start": Out(1),
             "residual_valid": Out(1),
             "residual_bank": Out(1),
             "residual_address": Out(address),
@@ -84,7 +88,8 @@ class Drain(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         graph, plan = self._graph, self._schedule.plan
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        layer = started(m, self.start, len(self._schedule.layers))
+        fields = Fields(m, self._schedule.layers, layer, self.start)
 
         def of(name: str, value: Callable[[LayerProgram, MacLayer], int]) -> Signal:
             def of_mac(program: LayerProgram) -> int:
@@ -105,7 +110,7 @@ class Drain(Component):
         if tiles is not None:
             m.submodules["tile_walk"] = tiles
             m.d.comb += [
-                tiles.layer.eq(self.layer),
+                tiles.layer.eq(layer),
                 tiles.start.eq(self.start),
                 tiles.chunk.eq(chunk),
                 tiles.turn_ends.eq(turn_ends),
@@ -138,21 +143,30 @@ class Drain(Component):
         parameter_base = of("parameter_base", lambda p, _: p.param_base)
         restart = fields.loaded | (turn_ends & pixel_ends)
         parameters = self._parameters(m, parameter_base, chunk, turn_ends, restart)
-        residual = self._residual(m, chunk, turn_ends, pixel_ends)
+        residual = self._residual(m, layer, walking, chunk, turn_ends, pixel_ends)
         if residual is not None and tiles is not None:
             m.d.comb += residual.tile_ends.eq(tiles.tile_ends)
 
         # lanes
         shifts = tuple(sorted({layer.shift for layer in self._layers}))
         units = activation_units(self._layers)
-        shift_select = of("shift_select", lambda _, la: shifts.index(la.shift))
-        unit_select = of("unit_select", lambda _, la: _places(units, la)[0])
+        to_value, to_code = OPERAND_DELAY + requantize_delay(graph), code_delay(graph)
+
+        def later(cycles: int, name: str, value: Callable[[LayerProgram, MacLayer], int]) -> Value:
+            """Return a field of the layer whose turn was so many cycles ago."""
+            return delayed(m, of(name, value), cycles, f"{name}_of_turn")
+
+        shift_select = later(OPERAND_DELAY, "shift_select", lambda _, la: shifts.index(la.shift))
+        unit_select = later(to_code, "unit_select", lambda _, la: _places(units, la)[0])
         record_select: Value = Const(0)
         if any(len(records) > 1 for records in units):
-            record_select = of("record_select", lambda _, la: _places(units, la)[1])
+            record_select = later(to_value, "record_select", lambda _, la: _places(units, la)[1])
         is_last = of("is_last", lambda p, _: p.output is None)
+        stores = of("stores", lambda p, _: p.output is not None)
         has_gates = any(layer.gate for layer in self._layers)
-        gated = of("gated", lambda _, la: la.gate is not None) if has_gates else Const(0)
+        gated: Value = Const(0)
+        if has_gates:
+            gated = later(OPERAND_DELAY, "gated", lambda _, la: la.gate is not None)
         m.submodules["output"] = output = self._output
         writes_two = any(layer.output.parts == 2 for layer in self._layers[:-1])
         code_bits = graph.act_bits * (2 if writes_two else 1)
@@ -181,38 +195,37 @@ class Drain(Component):
                     m.d.comb += requantize.gated.eq(gated)
 
         # results
-        to_value = OPERAND_DELAY + requantize_delay(graph)
-        to_code = lane_delay(graph)
-        has_value = delayed(m, turn_ends, to_value, "has_value")
         m.d.comb += [
-            output.i.valid.eq(has_value & is_last),
+            output.i.valid.eq(delayed(m, turn_ends & is_last, to_value, "has_value")),
             output.sum_started.eq(self.sum_started),
             self.credit.eq(output.credit),
-            # a short frame loads while the values before are still on their way to be codes
-            gatherer.valid.eq(delayed(m, has_value & ~is_last, to_code, "has_code")),
-            gatherer.pixel_starts.eq(delayed(m, pixel_starts, to_value + to_code, "pixel_starts")),
-            gatherer.pixel_ends.eq(delayed(m, pixel_ends, to_value + to_code, "pixel_ends")),
+            gatherer.valid.eq(delayed(m, turn_ends & stores, to_code, "has_code")),
+            gatherer.pixel_starts.eq(delayed(m, pixel_starts, to_code, "pixel_starts")),
+            gatherer.pixel_ends.eq(delayed(m, pixel_ends, to_code, "pixel_ends")),
             gatherer.two_digits.eq(self.two_digits),
             self.full.eq(gatherer.full),
             self.high.eq(gatherer.high),
             self.low.eq(gatherer.low),
+            self.word_start.eq(delayed(m, fields.loaded & stores, to_code, "word_start")),
         ]
         if tiles is not None:
-            to_word = to_value + to_code + 1
+            to_word = to_code + WORD_DELAY
             m.d.comb += self.tile_ends.eq(delayed(m, tiles.tile_ends, to_word, "tile_ends"))
         wiring.connect(m, output.o, wiring.flipped(self.o))
         return m
 
     def _parameters(
-        self, m: Module, base: Signal, chunk: Signal, turn_ends: Value, restart: Value
+        self, m: Module, base: Value, chunk: Signal, turn_ends: Value, restart: Value
     ) -> data.View:
         """Read the parameters of the turn's channels, in step with the lanes' other operands."""
         wait = OPERAND_DELAY - READ_DELAY
+        base_before = delayed(m, base, wait - 1, "parameter_base_before")
+        base = delayed(m, base_before, 1, "parameter_base_of_turn")
         layout = data.ArrayLayout(LaneParameters(self._graph), self._schedule.plan.lanes)
         words = self._parameter_words
         address = Signal(range(max(2, len(words))))
         if self._schedule.plan.is_streamed:
-            m.d.sync += address.eq(base + delayed(m, chunk, wait - 1, "parameter_chunk"))
+            m.d.sync += address.eq(base_before + delayed(m, chunk, wait - 1, "parameter_chunk"))
         else:
             turn_ends = delayed(m, turn_ends, wait, "parameter_turn")
             restart = delayed(m, restart, wait, "parameter_restart")
@@ -230,15 +243,22 @@ class Drain(Component):
         return parameters
 
     def _residual(
-        self, m: Module, chunk: Signal, turn_ends: Value, pixel_ends: Value
+        self,
+        m: Module,
+        layer: Signal,
+        walking: Signal,
+        chunk: Signal,
+        turn_ends: Value,
+        pixel_ends: Value,
     ) -> ResidualReader | None:
         """Add the reader of residuals and gates if any layer has one."""
         if all(layer.operand is None for layer in self._layers):
             return None
         m.submodules["residual"] = reader = ResidualReader(self._graph, self._schedule, len(chunk))
         m.d.comb += [
-            reader.layer.eq(self.layer),
+            reader.layer.eq(layer),
             reader.start.eq(self.start),
+            reader.walking.eq(walking),
             reader.chunk.eq(chunk),
             reader.turn_ends.eq(turn_ends),
             reader.pixel_ends.eq(pixel_ends),
@@ -255,7 +275,7 @@ class Drain(Component):
         lane: int,
         value: Value,
         units: list[list[Activation]],
-        select: tuple[Signal, Value],
+        select: tuple[Value, Value],
         code_bits: int,
         platform: object,
     ) -> Value:

@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.divider import divide
 from hwquant.gateware.multiply import partly_multiplied
-from hwquant.gateware.unit_data import chosen
+from hwquant.gateware.unit_data import chosen, late
 from hwquant.ir import PowerNewton, PowerPade, PowerTable
 from hwquant.scheduler.plan import HORNER_DELAY, log2_ceil, newton_quotient_bits
 
@@ -86,16 +86,19 @@ def _polynomial(
     A wide factor is cut, so that each product's register is that of its multiplier block.
     """
     own = len(records[0]) - 1
-    x = delayed(m, x, HORNER_DELAY * (degree - own), f"{name}_early")
+    early = HORNER_DELAY * (degree - own)
+    x, select = delayed(m, x, early, f"{name}_early"), late(m, select, early, f"{name}_select")
     total = Value.cast(chosen([terms[-1] for terms in records], select))
     largest = max(1, *(terms[-1] for terms in records))
     for at in reversed(range(own)):
         product = partly_multiplied(m, total, x, f"{name}_{at}_product")
         largest += max(terms[at] for terms in records)
         following = Signal(range(largest + 1), name=f"{name}_{at}", reset_less=True)
-        term = chosen([terms[at] for terms in records], select)
+        select_term = late(m, select, HORNER_DELAY - 1, f"{name}_{at}_select")
+        term = chosen([terms[at] for terms in records], select_term)
         m.d.sync += following.eq((product >> len(x)) + term)
         total, x = following, delayed(m, x, HORNER_DELAY, f"{name}_{at}_x")
+        select = late(m, select_term, 1, f"{name}_{at}_select_x")
     return total
 
 

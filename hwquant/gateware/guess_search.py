@@ -8,9 +8,15 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from hwquant.gateware.component import Component
 from hwquant.gateware.delay import delayed
 from hwquant.gateware.guess import offset, quotient, risen, root, segment
-from hwquant.gateware.unit_data import Rom, chosen, decode, joined, unit_ports
+from hwquant.gateware.unit_data import Rom, chosen, decode, joined, late, unit_ports
 from hwquant.ir import Guess, PowerNewton, PowerPade, PowerTable
-from hwquant.scheduler.plan import COMPARE_DELAY, READ_DELAY, rank_delay
+from hwquant.scheduler.plan import (
+    COMPARE_DELAY,
+    READ_DELAY,
+    SATURATE_DELAY,
+    guess_delay,
+    rank_delay,
+)
 
 
 class GuessSearch(Component):
@@ -20,7 +26,7 @@ class GuessSearch(Component):
 
     Members
     -------
-    select : which of the records, if there are several; stable while values pass
+    select : which of the records is this value's, if there are several
 
     Timing
     ------
@@ -36,11 +42,13 @@ class GuessSearch(Component):
         records = self._records
         select = self.select if len(records) > 1 else None
         u = self._saturated(m, select)
+        select = late(m, select, SATURATE_DELAY, "select_u")
         rank_bits = max(len(record.codes) - 1 for record in records).bit_length()
         rank = self._rank(m, u, rank_bits, select)
         u = delayed(m, u, rank_delay(records[0]), "u")
+        select = late(m, select, rank_delay(records[0]), "select_rank")
         if records[0].window.stages:
-            rank = self._compared(m, u, rank, rank_bits, select)
+            rank, select = self._compared(m, u, rank, rank_bits, select)
         m.d.comb += self.code.eq(decode(records, rank, select, len(self.code)))
         return m
 
@@ -72,6 +80,7 @@ class GuessSearch(Component):
         """Return where the comparisons begin: the rank and what the first threshold is ahead."""
         records = self._records
         guess = self._guess(m, u, select)
+        select = late(m, select, guess_delay(records[0]), "select_guess")
         ahead = max((1 << records[0].window.stages >> 1) - 1, 0)
         words = [[k + ahead for k in record.window.ranks] for record in records]
         index = guess if select is None else Cat(guess, select)
@@ -103,8 +112,8 @@ class GuessSearch(Component):
 
     def _compared(
         self, m: Module, u: Value, at: Value, rank_bits: int, select: Value | None
-    ) -> Value:
-        """Search from the window's middle; return the rank."""
+    ) -> tuple[Value, Value | None]:
+        """Search from the window's middle; return the rank, and what selects the record there."""
         steps = [[t - r.low for t in r.window.steps.thresholds] for r in self._records]
         bits = self._records[0].value_bits
         rom = Rom(m, "thresholds", joined(steps, rank_bits), bits)
@@ -123,4 +132,5 @@ class GuessSearch(Component):
                 following.eq(held + Mux(reached, max(half, 1), -half)),
             ]
             at, u = following, delayed(m, u, COMPARE_DELAY, f"u_after_{stage}")
-        return at
+            select = late(m, select, READ_DELAY + COMPARE_DELAY, f"select_{stage}")
+        return at, select

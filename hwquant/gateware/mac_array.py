@@ -155,8 +155,7 @@ class MacArray(Component):
     i : stream of ``array_beat``, always ready
     o : stream of ``rows`` accumulators, always ready; one beat for every ``last``
     own, taps : rows take taps of their own channels, if the array has any: row r multiplies in
-        column ``tap_columns[t]`` digit ``r % cols`` of ``taps[t]``, in step with x; ``own`` is
-        constant while there are beats
+        column ``tap_columns[t]`` digit ``r % cols`` of ``taps[t]``; both are in step with x
 
     Timing
     ------

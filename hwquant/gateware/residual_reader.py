@@ -19,9 +19,9 @@ class ResidualReader(Component):
 
     Members
     -------
-    layer, start : as the sequencer says
-    chunk, turn_ends, pixel_ends : the drain's walk; a turn reads digit 1 in its last cycle and, if
-        there are two digits, digit 0 in the cycle before
+    layer, start : as the drain says
+    walking, chunk, turn_ends, pixel_ends : the drain's walk; a turn reads digit 1 in its last cycle
+        and, if there are two digits, digit 0 in the cycle before
     tile_ends : of streamed weights: the turn ends the walk of the image with a tile
     valid, bank, address, word : the read; ``word`` follows two cycles after ``address``
     digits_0, digits_1 : the codes' digits, ``plan.OPERAND_DELAY`` cycles after the turn's end; a
@@ -35,6 +35,7 @@ class ResidualReader(Component):
         ports = {
             "layer": In(range(max(2, len(schedule.layers)))),
             "start": In(1),
+            "walking": In(1),
             "chunk": In(chunk_bits),
             "turn_ends": In(1),
             "pixel_ends": In(1),
@@ -53,7 +54,7 @@ class ResidualReader(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         plan = self._schedule.plan
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        fields = Fields(m, self._schedule.layers, self.layer, self.start)
 
         def of(name: str) -> Signal:
             return fields.of(name, lambda program: getattr(program.residual, name, 0))
@@ -78,9 +79,13 @@ class ResidualReader(Component):
 
         chunks_per_word = log2_ceil(plan.cols // plan.lanes)
         at = Signal(signed(len(self.chunk) + 2))
-        m.d.comb += [at.eq(self.chunk - chunk_offset), self.valid.eq(exists), self.bank.eq(bank)]
+        m.d.comb += at.eq(self.chunk - chunk_offset)
         digit = Mux(self.turn_ends & two, plane, 0)
-        m.d.sync += self.address.eq(pixel + (at >> chunks_per_word) + digit)
+        m.d.sync += [
+            self.valid.eq(self.walking & exists),
+            self.bank.eq(bank),
+            self.address.eq(pixel + (at >> chunks_per_word) + digit),
+        ]
         select = delayed(m, at[:chunks_per_word], OPERAND_DELAY - 1, "select")
         digits, earlier = Signal(self._lane_bits), Signal(self._lane_bits)
         m.d.sync += [
@@ -88,9 +93,9 @@ class ResidualReader(Component):
             earlier.eq(digits),
         ]
         m.d.comb += [
-            self.digits_0.eq(Mux(two, earlier, digits)),
+            self.digits_0.eq(Mux(delayed(m, two, OPERAND_DELAY, "two"), earlier, digits)),
             self.digits_1.eq(digits),
-            self.form.eq(form),
+            self.form.eq(delayed(m, form, OPERAND_DELAY, "form_of_turn")),
         ]
         return m
 

@@ -3,53 +3,21 @@
 from itertools import product
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.fields import Fields
 from hwquant.gateware.images import pad_words
+from hwquant.gateware.walk import Walk
 from hwquant.ir import QuantGraph
-from hwquant.scheduler.plan import FETCH_CYCLES
-from hwquant.scheduler.program import SUM_LEVELS, TAP_LEVELS, LayerProgram, Schedule
-
-
-class Walk(wiring.Signature):
-    """What the sequencer asks of the memories in one cycle, with the flags that go with the data.
-
-    Members
-    -------
-    valid, act_address, act_bank, weight_address : the read
-    first, shift, last : the place in the sum, see ``array_beat``
-    digit : which digit of a max pool's word this is
-    pad : the position lies outside the image
-    pad_word : what is read there
-
-    Where layers are walked column by column, too:
-
-    fill : the column has no sum: this is no beat
-    turn : the column is the next row's: for the sum it is padding
-    push, tap_address, edge : see ``TapBuffer``
-    """
-
-    def __init__(self, act_bits: int, weight_bits: int, word_bits: int, tap_bits: int) -> None:
-        columns = {name: Out(1) for name in ("fill", "turn", "push", "edge")}
-        columns["tap_address"] = Out(tap_bits)
-        super().__init__(
-            {
-                "valid": Out(1),
-                "act_address": Out(act_bits),
-                "act_bank": Out(1),
-                "weight_address": Out(weight_bits),
-                "first": Out(1),
-                "shift": Out(1),
-                "last": Out(1),
-                "digit": Out(1),
-                "pad": Out(1),
-                "pad_word": Out(word_bits),
-            }
-            | (columns if tap_bits else {})
-        )
+from hwquant.scheduler.program import (
+    ACT_DIGIT,
+    SUM_LEVELS,
+    TAP_LEVELS,
+    WEIGHT_DIGIT,
+    LayerProgram,
+    Schedule,
+)
 
 
 class Sequencer(Component):
@@ -58,7 +26,7 @@ class Sequencer(Component):
     Members
     -------
     walk : the reads, see ``Walk``
-    layer : index of the layer that runs; stable from ``start`` until the next ``start``
+    layer : index of the layer that is walked; stable from ``start`` until its last step
     start : one cycle at the start of a layer, in which every unit loads its fields
     loading, loaded : the input is being loaded; its last word is in memory or, of windows, that of
         the first layer's next row
@@ -99,7 +67,7 @@ class Sequencer(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         programs = self._schedule.layers
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        fields = Fields(m, self._schedule.layers, self.layer, self.start)
         of = fields.of
         levels = range(len(programs[0].loops.counts))
         is_streamed = self._schedule.plan.is_streamed
@@ -116,7 +84,8 @@ class Sequencer(Component):
         ]
         paces_once = of("paces_once", lambda p: p.pace == 1)
         nearly_paced = of("nearly_paced", lambda p: max(0, p.pace - 2))
-        flush = of("flush", lambda p: self._flush(p) - 1)
+        nearly_flushed = of("nearly_flushed", lambda p: max(0, p.flush - 1))
+        overlaps = of("overlaps", lambda p: p.flush == 0)
         act_base = of("act_base", lambda p: p.act_base)
         act_bank = of("act_bank", lambda p: p.source.bank)
         split = of("split", lambda p: p.source.split)
@@ -193,6 +162,13 @@ class Sequencer(Component):
         for i in reversed(levels[:-1]):
             delta_act = Mux(at_end[i], delta_act, act_deltas[i])
             delta_weight = Mux(at_end[i], delta_weight, weight_deltas[i])
+        only: list[Value] = [
+            *once
+        ]  # whether the first of a level, where it begins again, is its last
+        if any(p.loops.is_truncated for p in programs):
+            is_truncated = of("is_truncated", lambda p: p.loops.is_truncated)
+            meets_last = counters[WEIGHT_DIGIT] == nearly[WEIGHT_DIGIT]
+            only[ACT_DIGIT] = once[ACT_DIGIT] | (is_truncated & ~at_end[WEIGHT_DIGIT] & meets_last)
         with m.If(running & ~is_paced):
             m.d.sync += [paced.eq(paced + 1), is_paced.eq(paced == nearly_paced)]
         with m.If(step):
@@ -201,7 +177,7 @@ class Sequencer(Component):
                 with m.If(inner):
                     m.d.sync += [
                         counters[i].eq(Mux(at_end[i], 0, counters[i] + 1)),
-                        at_end[i].eq(Mux(at_end[i], once[i], counters[i] == nearly[i])),
+                        at_end[i].eq(Mux(at_end[i], only[i], counters[i] == nearly[i])),
                         at_start[i].eq(at_end[i]),
                     ]
                 inner = inner & at_end[i]
@@ -228,7 +204,8 @@ class Sequencer(Component):
                 walk.weight_address.eq(walk.weight_address + way_weight),
             ]
 
-        wait = Signal(range(max(2, *(self._flush(p) for p in programs))))
+        wait = Signal.like(nearly_flushed)
+        next_layer = [self.layer.eq(self.layer + 1), self.status.eq(self.status + 1)]
         m.d.comb += self.loading.eq(loads)
         with m.FSM(init="LOAD"):
             with m.State("LOAD"), m.If(self.loaded):
@@ -243,14 +220,17 @@ class Sequencer(Component):
                 m.d.sync += [
                     walk.act_address.eq(act_base),
                     *after_pixel,
-                    *(end.eq(only) for end, only in zip(at_end, once, strict=True)),
+                    *(end.eq(one) for end, one in zip(at_end, once, strict=True)),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += running.eq(can_run)
                 with m.If(step & finished):
-                    m.d.sync += wait.eq(flush)
+                    m.d.sync += wait.eq(nearly_flushed)
                     m.next = "FLUSH"
+                    with m.If(overlaps):
+                        m.d.sync += next_layer
+                        m.next = "FETCH"
             with m.State("FLUSH"):
                 m.d.sync += wait.eq(wait - 1)
                 with m.If(wait == 0):
@@ -258,7 +238,7 @@ class Sequencer(Component):
                         m.d.sync += self.status.eq(0)
                         m.next = "LOAD"
                     with m.Else():
-                        m.d.sync += [self.layer.eq(self.layer + 1), self.status.eq(self.status + 1)]
+                        m.d.sync += next_layer
                         m.next = "FETCH"
         if self._schedule.taps > 1:
             counts, starts, ends = (
@@ -322,10 +302,6 @@ class Sequencer(Component):
             walk.tap_address.eq(Cat(*parts)),
             walk.edge.eq(at_start[-2]),
         ]
-
-    @staticmethod
-    def _flush(program: LayerProgram) -> int:
-        return program.cycles - program.steps - FETCH_CYCLES
 
     def _positions(
         self,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from hwquant.gateware.component import Component
-from hwquant.gateware.unit_data import chosen, decode, unit_ports
+from hwquant.gateware.unit_data import chosen, decode, late, unit_ports
 from hwquant.ir import Thresholds
-from hwquant.scheduler.plan import log2_ceil
+from hwquant.scheduler.plan import PARALLEL_DELAY, log2_ceil
 
 
 class ThresholdCompare(Component):
@@ -15,7 +15,7 @@ class ThresholdCompare(Component):
 
     Members
     -------
-    select : which of the staircases, if there are several; stable while values pass
+    select : which of the staircases is this value's, if there are several
 
     Timing
     ------
@@ -40,6 +40,7 @@ class ThresholdCompare(Component):
         index = Signal(log2_ceil(most + 1), reset_less=True)
         reached += [Const(0)] * ((1 << len(index)) - 1 - most)
         m.d.sync += index.eq(_count(reached))
+        select = late(m, select, PARALLEL_DELAY, "select")
         m.d.comb += self.code.eq(decode(self._records, index, select, len(self.code)))
         return m
 

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from hwquant.gateware.component import Component
 from hwquant.gateware.lookup import lookup
-from hwquant.gateware.unit_data import chosen, decode, unit_ports
+from hwquant.gateware.unit_data import chosen, decode, late, unit_ports
 from hwquant.ir import Thresholds
 from hwquant.scheduler.plan import log2_ceil
 
@@ -16,7 +16,7 @@ class ThresholdSearch(Component):
 
     Members
     -------
-    select : which of the staircases, if there are several; stable while values pass
+    select : which of the staircases is this value's, if there are several
 
     Timing
     ------
@@ -63,6 +63,7 @@ class ThresholdSearch(Component):
             return lookup(choices, at, width) if len(at) else Const(choices[0], width)
 
         index: Value = Const(0, 0)
+        select = late(m, select, 1, "select_0")
         threshold = thresholds(0, 0)
         for stage in range(stages):
             reached = Signal(name=f"reached_{stage}")
@@ -75,5 +76,6 @@ class ThresholdSearch(Component):
                 below, above = thresholds(stage + 1, 0), thresholds(stage + 1, 1)
                 m.d.sync += threshold.eq(Mux(reached, above, below))
             index, value = next_index, next_value
+            select = late(m, select, 1, f"select_{stage + 1}")
         m.d.comb += self.code.eq(decode(self._records, index, select, len(self.code)))
         return m

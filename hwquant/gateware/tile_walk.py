@@ -14,7 +14,7 @@ class TileWalk(Component):
 
     Members
     -------
-    layer, start : as the sequencer says
+    layer, start : as the drain says
     chunk, turn_ends : the chunk that is drained, of all that a pixel of the output has; its end
     next_chunk : the one after it
     pixel_starts, pixel_ends : it is the first, the last that the tile makes of a pixel
@@ -39,7 +39,7 @@ class TileWalk(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        fields = Fields(m, self._schedule.layers, self.layer, self.start)
         last_chunk = fields.of("last_chunk", lambda p: max(0, p.chunks - 1))
         chunks = fields.of("chunks", self._chunks)
         last_pixel = fields.of("last_pixel", _last_pixel)

@@ -13,9 +13,14 @@ from hwquant.ir import Activation
 
 
 def unit_ports(records: int, value_bits: int, code_bits: int) -> dict[str, Member]:
-    """Return the members of a unit; ``select`` says which of several records applies."""
+    """Return the members of a unit; ``select`` says which of several records is this value's."""
     ports = {"value": In(signed(value_bits)), "code": Out(code_bits)}
     return ports | ({"select": In(range(records))} if records > 1 else {})
+
+
+def late(m: Module, select: Value | None, cycles: int, name: str) -> Value | None:
+    """Return which record is that of the value of ``cycles`` cycles ago."""
+    return None if select is None else delayed(m, select, cycles, name)
 
 
 def chosen(values: list[int], select: Value | None) -> Value | int:

@@ -54,7 +54,7 @@ class WeightBuffer(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         depth = self._schedule.buffer_words
-        fields = Fields(m, self._schedule, self.layer, self.start)
+        fields = Fields(m, self._schedule.layers, self.layer, self.start)
         tile_words = fields.of("tile_words", lambda p: p.tile_words)
         has_words = fields.of("has_words", lambda p: p.tile_words > 0)
 

@@ -97,6 +97,12 @@ def _prepare_mac(graph: QuantGraph, layer: MacLayer, staircase: Stairs | None) -
     products, plane_of, factor_of = _planes(graph.arithmetic, layer.weights)
     planes = _decode(graph, source.read_parts, products)
     lines = plane_of[np.abs(layer.weights)]
+    if graph.is_truncated(layer):
+        # in units of the products that are left: the last digit of weights reads no last digits
+        first = products[:, _digits(graph, source.read_parts)[0]]
+        lines[-1] += len(planes)
+        planes = np.concatenate([planes, first])
+        places = np.append(places[1:], 1)
     weights = np.sign(layer.weights) * factor_of[np.abs(layer.weights)]
     inputs = layer.inputs()
 

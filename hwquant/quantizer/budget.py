@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hwquant.power import Grid
 from hwquant.quantizer.calibrate import operands
-from hwquant.quantizer.digits import Digits, mac_layers, same_digits
+from hwquant.quantizer.digits import Digits, mac_layers, only_scales, same_digits
 from hwquant.quantizer.exponent import Site, act_noise, weight_noise
 from hwquant.quantizer.lower import FloatCat, FloatLayer, FloatMac, FloatMax
 
@@ -31,14 +31,14 @@ class Loss:
 class _Offer:
     """A second digit for the weights of a layer, or for tensors that share their digits.
 
-    ``gain`` is the noise over signal that it takes away, ``worst`` that in one layer.
+    ``gain`` is the noise over signal that it takes away, ``worst`` that in one layer, ``macs`` what
+    it costs; ``digits`` are those of the network then.
     """
 
     gain: float
     worst: float
     macs: int
-    weights: tuple[str, ...] = ()
-    tensors: tuple[str, ...] = ()
+    digits: Digits
 
 
 def losses_of_codes(
@@ -101,10 +101,7 @@ def spend(
             return digits
         best = max(offers, key=lambda offer: offer.gain / offer.macs)
         left -= best.macs
-        weights = {**digits.weights} | dict.fromkeys(best.weights, 2)
-        digits = replace(
-            digits, weights=weights, codes={**digits.codes} | dict.fromkeys(best.tensors, "wide")
-        )
+        digits = best.digits
 
 
 def _offers(
@@ -118,13 +115,21 @@ def _offers(
     if max(digits.weights.values()) > 1:
         for mac in macs:
             loss = losses[mac.name]
-            if digits.weights[mac.name] == 1:
-                cost = digits.passes(mac) * loss.macs
-                yield _Offer(loss.weights, loss.weights, cost, weights=(mac.name,))
+            if digits.weights[mac.name] == 1 and not only_scales(mac):
+                more = replace(digits, weights={**digits.weights, mac.name: 2})
+                cost = _more_macs([mac], losses, digits, more)
+                yield _Offer(loss.weights, loss.weights, cost, more)
     for group, readers in _open_groups(digits, layers):
         lost = [losses[mac.name].codes for mac in readers]
-        cost = sum(digits.passes(mac) * losses[mac.name].macs for mac in readers)
-        yield _Offer(sum(lost), max(lost), cost, tensors=tuple(sorted(group)))
+        more = replace(digits, codes={**digits.codes} | dict.fromkeys(group, "wide"))
+        yield _Offer(sum(lost), max(lost), _more_macs(readers, losses, digits, more), more)
+
+
+def _more_macs(
+    readers: Sequence[FloatMac], losses: Mapping[str, Loss], before: Digits, after: Digits
+) -> int:
+    passes = ((after.passes(mac) - before.passes(mac), losses[mac.name].macs) for mac in readers)
+    return sum(count * macs for count, macs in passes)
 
 
 def _open_groups(

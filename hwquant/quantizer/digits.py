@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from hwquant.float_graph import FloatEmbedding, FloatLayerNorm, FloatMatMul, FloatSoftmax
-from hwquant.ir import INPUT, Pair
+from hwquant.ir import INPUT, Pair, passes
 from hwquant.quantizer.lower import FloatCat, FloatLayer, FloatMac, FloatMax
 
 CodeKind = Literal["plain", "wide", "detailed"]
@@ -26,8 +26,9 @@ class Digits:
     wide: int
 
     def passes(self, mac: FloatMac) -> int:
-        """Return how often a layer passes the array: once for each pair of digits."""
-        return self.weights[mac.name] * (self.wide if self.codes[mac.source] == "wide" else 1)
+        """Return how often a layer passes the array."""
+        read = self.wide if self.codes[mac.source] == "wide" else 1
+        return passes(mac.source, mac.groups, (self.weights[mac.name], read))
 
 
 def edge_digits(layers: Sequence[FloatLayer], digit_bits: Pair, edge_bits: int) -> Digits:
@@ -37,8 +38,19 @@ def edge_digits(layers: Sequence[FloatLayer], digit_bits: Pair, edge_bits: int) 
     """
     edges = edge_layers(layers)
     parts, wide = (math.ceil(edge_bits / bits) for bits in digit_bits)
-    weights = {mac.name: parts if mac.name in edges else 1 for mac in mac_layers(layers)}
+    weights = {
+        mac.name: parts if mac.name in edges and not only_scales(mac) else 1
+        for mac in mac_layers(layers)
+    }
     return Digits(weights, tensor_codes(layers), min(MAX_CODE_DIGITS, wide))
+
+
+def only_scales(mac: FloatMac) -> bool:
+    """Whether a layer has one weight a channel: of level 1, and the channel's scale says the rest.
+
+    Not with a gate, before which real zero is an integer of the accumulator: that has to be fine.
+    """
+    return mac.weight[0].size == 1 and mac.gate is None
 
 
 def edge_layers(layers: Sequence[FloatLayer]) -> set[str]:
@@ -62,9 +74,10 @@ def edge_layers(layers: Sequence[FloatLayer]) -> set[str]:
 def tensor_codes(layers: Sequence[FloatLayer]) -> dict[str, CodeKind]:
     """Kind of the codes of every tensor.
 
-    ``wide`` codes have the edge's bits for every reader: the input, what the last layer reads, and
-    what an inner layer reads without an activation function before it, or of a concatenation: it
-    has two signs, and the levels of a power grid lie closest at its least value.
+    ``wide`` codes have the edge's bits for every reader: the input, what the last layer reads, or
+    an average pool before it, and what an inner layer reads without an activation function before
+    it, or of a concatenation: it has two signs, and the levels of a power grid lie closest at its
+    least value.
     ``detailed`` ones have them for residuals and gates alone, where further digits cost no MACs.
     All others are ``plain``. A max pool has its source's codes, and all that a concatenation puts
     side by side have the same.
@@ -75,6 +88,7 @@ def tensor_codes(layers: Sequence[FloatLayer]) -> dict[str, CodeKind]:
     beside = {mac.skip.source for mac in macs if mac.skip} | {mac.gate for mac in macs if mac.gate}
     signed = {mac.name for mac in macs if mac.function is None} | cats | norms
     inner, edges = {mac.source for mac in macs[:-1]} | factors_of(layers), {INPUT, macs[-1].source}
+    edges |= {mac.source for mac in macs if mac.shared and mac.name in edges}
     kinds = dict[str, CodeKind]()
     for group in same_digits(layers):
         is_wide = group & edges or group & signed & inner

@@ -213,13 +213,22 @@ class _Lowering:
         return self.values[tensor]
 
     def _folds(self, node: FloatAveragePool | FloatShortcut) -> FloatConv | None:
-        """Return the convolution into which a pool or a choice of pixels folds: 1x1, unpadded."""
+        """Return the convolution into which a pool or a choice of pixels folds: 1x1, unpadded.
+
+        A pool of the whole image only does where few channels follow, and not at the end: the
+        convolution would multiply every pixel.
+        """
         reader = self._only_reader(node.name)
         if isinstance(node, FloatShortcut) and node.channels != self.graph.shapes[node.source][0]:
             return None
-        if isinstance(reader, FloatConv) and reader.weight.shape[2:] == UNIT:
-            return reader if reader.pads == NO_PADS else None
-        return None
+        if not isinstance(reader, FloatConv) or reader.weight.shape[2:] != UNIT:
+            return None
+        is_squeezed = len(reader.weight) < self.graph.shapes[node.name][0]
+        is_end = reader.name == self.graph.output
+        is_whole = self.graph.shapes[node.name][1:] == UNIT and isinstance(node, FloatAveragePool)
+        if is_whole and (is_end or not is_squeezed):
+            return None
+        return reader if reader.pads == NO_PADS else None
 
     def _emit(self, node: FloatNode) -> None:
         match node:

@@ -56,7 +56,6 @@ from hwquant.quantizer.calibrate import (
     calibrate,
     channel_mean,
     column,
-    convolve_layer,
     covariance,
     gated,
     joined,
@@ -84,6 +83,7 @@ from hwquant.quantizer.requantize import (
     Numbers,
     Operand,
     Output,
+    array_sums,
     encode_weights,
     mac_layer,
     rounding_bias,
@@ -266,11 +266,11 @@ class _Quantizer:
         source = self.codings[mac.source]
         if mac.source == INPUT:
             mac = replace(mac, weight=np.tile(mac.weight, (1, self.pixels.digits, 1, 1)))
-        read, padding = self.read[mac.source], source.padding()
+        read = self.read[mac.source]
         book = self.weight_books[self.digits.weights[mac.name]]
-        moment = covariance(mac, read, padding)
+        moment = covariance(mac, read, source.padding())
         kernel = encode_weights(mac, source, book, moment, self.config.rounding)
-        sums = convolve_layer(mac, read, kernel.values, mac.bias, padding)
+        sums = array_sums(source, kernel, read, self.ranks[mac.source], self.numbers)
         if self.config.variance_correction:
             factor = lost_spread(sums, self.calibration.responses[mac.name].std)
             kernel = kernel.scaled(factor)
@@ -281,7 +281,7 @@ class _Quantizer:
         is_rounded = self.config.levels_used == "rounded"
         if mac.gate is None and self.config.bias_correction and is_rounded:
             odds = self._odds(mac.source)
-            correction -= rounding_bias(mac, source, kernel, odds, self.numbers)
+            correction -= rounding_bias(source, kernel, odds, self.numbers)
         output = None
         coding = source  # of the last layer, whose outputs have no codes
         if mac.name != self.last.name:

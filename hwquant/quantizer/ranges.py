@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +85,12 @@ class Coding:
     def padding(self) -> FloatArray:
         """Real value, ``float[C]``, that a MAC layer reads where a window hangs over the image."""
         return self.zero + self.scale * self.book.read_values[self.pad_ranks()]
+
+    def last_digits(self, levels: FloatArray) -> "Coding":
+        """Coding in which a code stands for its last digit, whose real values are ``levels``."""
+        last = levels[self.book.digits[:, -1]]
+        book = replace(self.book, values=last, read_values=last)
+        return Coding(np.zeros_like(self.zero), self.scale, book, self.pad_ranks())
 
     def _real(self, values: FloatArray, ranks: Ranks) -> Values:
         table = values.astype(np.float32)

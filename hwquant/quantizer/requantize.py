@@ -1,7 +1,7 @@
 """The integers of one MAC layer: weight codes, multiplier, bias, shift and proved bounds."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from hwquant.ir import (
     Residual,
     Staircase,
     Tensor,
+    is_truncated,
 )
 from hwquant.power import Codebook, Grid, detail_tables, digit_weights, skip_levels
+from hwquant.quantizer.calibrate import Values, convolve_layer
 from hwquant.quantizer.lower import FloatMac
-from hwquant.quantizer.ranges import Coding
+from hwquant.quantizer.ranges import Coding, Ranks
 from hwquant.quantizer.rounding import Rounding, round_weights
 
 MULTIPLIER_BITS = 16
@@ -88,7 +90,7 @@ def product_matrix(arithmetic: Arithmetic) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """Weights as codes, ``int[PW, M, C / G, KH, KW]``.
+    """Weights as codes, ``int[PW, M, C / G, KH, KW]``, of the layer ``mac``.
 
     ``scale`` (``float[M]``) is that of the weights in units of the source's codes; ``values`` are
     the real weights that the codes stand for, ``float[M, C / G, KH, KW]``.
@@ -97,10 +99,16 @@ class Kernel:
     digits: IntArray
     scale: FloatArray
     values: FloatArray
+    mac: FloatMac
+
+    def is_truncated(self, source: Codebook) -> bool:
+        """Whether products of last digits are left out, where ``source`` are the source's codes."""
+        digits = len(self.digits), source.read_parts
+        return is_truncated(self.mac.source, self.mac.groups, digits)
 
     def scaled(self, factor: float) -> "Kernel":
         """Keep the codes and let them stand for ``factor`` times as much."""
-        return Kernel(self.digits, factor * self.scale, factor * self.values)
+        return replace(self, scale=factor * self.scale, values=factor * self.values)
 
 
 def encode_weights(
@@ -108,14 +116,20 @@ def encode_weights(
 ) -> Kernel:
     """Choose the weight codes; ``moment`` is the covariance of the source's real values."""
     kernel = mac.weight.shape[2:]
-    unit = per_input(source.scale, mac.groups, len(mac.weight))[:, :, None, None]
+    unit = _units(mac, source)
     folded = (mac.weight * unit).reshape(mac.groups, len(mac.weight) // mac.groups, -1)
     per_tap = np.repeat(source.scale, math.prod(kernel)).reshape(len(moment), -1)
     moment = moment / (per_tap[:, :, None] * per_tap[:, None, :])
     ranks, scale = round_weights(folded, book, moment, rounding, math.prod(kernel))
     ranks, scale = ranks.reshape(mac.weight.shape), scale.ravel()
     digits = np.moveaxis(book.digits[ranks], -1, 0)
-    return Kernel(digits, scale, book.values[ranks] * scale[:, None, None, None] / unit)
+    values = book.values[ranks] * scale[:, None, None, None] / unit
+    return Kernel(digits, scale, values, mac)
+
+
+def _units(mac: FloatMac, source: Coding) -> FloatArray:
+    """Scale of the input that a weight multiplies, ``float[M, C / G, 1, 1]``."""
+    return per_input(source.scale, mac.groups, len(mac.weight))[:, :, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +179,7 @@ def mac_layer(
     step = acc_step(kernel, source, numbers)
     zeros = per_input(source.zero, mac.groups, len(mac.weight))
     bias = mac.bias + _window(mac) * (kernel.values.sum(axis=(2, 3)) * zeros).sum(axis=1)
-    acc = _acc_bound(kernel.digits, source.book, _window(mac), numbers)
+    acc = _acc_bound(kernel, source.book, numbers)
     levels = np.zeros(1, dtype=np.int64) if operand is None else numbers.levels(operand.coding.book)
     skip_step, skip_reach, offset = np.zeros_like(step), np.zeros_like(step), None
     value_shift = 0
@@ -241,31 +255,50 @@ def _value_shift(values: Coding, step: FloatArray) -> int:
 
 def acc_step(kernel: Kernel, source: Coding, numbers: Numbers) -> FloatArray:
     """Real value of one unit of the accumulator, ``float[M]``."""
-    read_parts = 1 if source.book.is_detailed else source.book.parts
-    parts = numbers.full_scale(len(kernel.digits)) * numbers.full_scale(read_parts)
-    return kernel.scale / (numbers.products[-1, -1] * parts)
+    digits = len(kernel.digits), source.book.read_parts
+    whole = numbers.full_scale(digits[0]) * numbers.full_scale(digits[1])
+    unit = 1 << numbers.part_shift if kernel.is_truncated(source.book) else 1
+    return kernel.scale * unit / (numbers.products[-1, -1] * whole)
 
 
-def rounding_bias(
-    mac: FloatMac, source: Coding, kernel: Kernel, mass: FloatArray, numbers: Numbers
-) -> FloatArray:
+def array_sums(
+    source: Coding, kernel: Kernel, read: Values, ranks: Ranks, numbers: Numbers
+) -> Values:
+    """Real sums and bias that a layer makes of codes, if products are not rounded.
+
+    ``read`` are the real values that it reads of the codes ``ranks``. Returns ``[M, N, OH, OW]``.
+    """
+    mac = kernel.mac
+    sums = convolve_layer(mac, read, kernel.values, mac.bias, source.padding())
+    if kernel.is_truncated(source.book):
+        weights, acts = (numbers.ideal[at] / numbers.ideal[-1, -1] for at in (np.s_[:, -1], -1))
+        digits, place = kernel.digits[-1], numbers.full_scale(len(kernel.digits))
+        scale = kernel.scale[:, None, None, None] / place / _units(mac, source)
+        values = np.sign(digits) * weights[np.abs(digits)] * scale
+        lasts = source.last_digits(acts / numbers.full_scale(source.book.parts))
+        nothing = np.zeros_like(mac.bias)
+        sums -= convolve_layer(mac, lasts.decode(ranks), values, nothing, lasts.padding())
+    return sums
+
+
+def rounding_bias(source: Coding, kernel: Kernel, mass: FloatArray, numbers: Numbers) -> FloatArray:
     """Mean real error that rounded products make in a layer's sums, ``float[M]``.
 
     ``mass`` (``float[C, n]``) is the probability of every code of the source.
     """
     top = numbers.products.shape[1] - 1
-    digit_mass = source.book.digit_mass(mass, top)  # [parts read, C, Lx + 1]
+    digit_mass = source.book.digit_mass(mass, top)  # [digits read, C, Lx + 1]
+    places = _places(kernel, source.book, numbers)
     errors = numbers.products - numbers.ideal
     total = np.zeros(kernel.digits.shape[1])
     every: IntArray = np.arange(mass.shape[0], dtype=np.int64)
-    channels = per_input(every, mac.groups, len(total))[:, :, None, None]
+    channels = per_input(every, kernel.mac.groups, len(total))[:, :, None, None]
     for i, weight_digits in enumerate(kernel.digits):
         for j, odds in enumerate(digit_mass):
             means = odds @ errors.T  # [C, Lw + 1]
-            power = len(kernel.digits) - 1 - i + len(digit_mass) - 1 - j
             terms = np.sign(weight_digits) * means[channels, np.abs(weight_digits)]
-            total += 2.0 ** (numbers.part_shift * power) * terms.sum(axis=(1, 2, 3))
-    return total * acc_step(kernel, source, numbers) * _window(mac)
+            total += places[i, j] * terms.sum(axis=(1, 2, 3))
+    return total * acc_step(kernel, source, numbers) * _window(kernel.mac)
 
 
 def _window(mac: FloatMac) -> int:
@@ -273,21 +306,32 @@ def _window(mac: FloatMac) -> int:
     return math.prod(mac.kernel) if mac.shared else 1
 
 
-def _acc_bound(digits: IntArray, book: Codebook, window: int, numbers: Numbers) -> _Bound:
+def _acc_bound(kernel: Kernel, book: Codebook, numbers: Numbers) -> _Bound:
     """Bound the accumulator per output channel, whatever the order of taps and digits.
 
     Products grow with the activation digit, so every tap is worst at Lx; positive and negative
     products are bounded apart, so no partial sum exceeds them either.
     """
+    digits = kernel.digits
     worst = numbers.products[:, -1][np.abs(digits)]
-    weights = digit_weights(digits.shape[0], numbers.part_shift)[:, None]
-    factor = numbers.full_scale(1 if book.is_detailed else book.parts) * window
+    places = _places(kernel, book, numbers).sum(axis=1)[:, None] * _window(kernel.mac)
 
     def total(sign: int) -> IntArray:
         chosen = np.where(np.sign(digits) == sign, worst, 0)
-        return (chosen.sum(axis=(2, 3, 4)) * weights).sum(axis=0) * factor
+        return (chosen.sum(axis=(2, 3, 4)) * places).sum(axis=0)
 
     return _Bound(total(1), -total(-1))
+
+
+def _places(kernel: Kernel, book: Codebook, numbers: Numbers) -> IntArray:
+    """Return what the product of two digits weighs in the accumulator: ``int[PW, digits read]``."""
+    counts = len(kernel.digits), book.read_parts
+    weights, codes = (digit_weights(count, numbers.part_shift) for count in counts)
+    places = np.multiply.outer(weights, codes)
+    if kernel.is_truncated(book):
+        places >>= numbers.part_shift
+        places[-1, -1] = 0
+    return places
 
 
 def largest_shift(ratios: FloatArray, bias: FloatArray) -> int:

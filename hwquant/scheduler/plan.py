@@ -55,7 +55,8 @@ LOAD_DELAY = 2  # last input beat -> its word in memory
 LINE_DELAY = 2  # a pixel is taken -> the pixels above it: the line buffer's read, register
 WINDOW_DELAY = LINE_DELAY + 1  # a window's last pixel -> its first word at the memory
 FIFO_DELAY = 2  # value -> output stream
-POOL_FLUSH = WALK_DELAY + MEMORY_DELAY  # a max pool's last step -> the next layer may start
+POOL_DELAY = WALK_DELAY + MEMORY_DELAY + 1  # a max pool's last step of a window -> its word
+WORD_DELAY = 1  # codes -> the word that they complete
 RELEASE_DELAY = WALK_DELAY + MEMORY_DELAY - 1  # last step of a tile -> its words may be overwritten
 
 # Of a DSP block that one row or two share: operands -> sum.
@@ -274,18 +275,23 @@ def requantize_delay(graph: QuantGraph) -> int:
     return REQUANTIZE_DELAY + (GATE_DELAY if has_gates else 0)
 
 
-def mac_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
-    """Cycles from a layer's last step until the next may start; ``tail`` drains its last sum."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
-    to_code = OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
-    writes = 2  # the second digit of a word is written a cycle after the first
-    return to_drain + tail + to_code + writes - FETCH_CYCLES
+def drain_delay(plan: Plan, graph: QuantGraph) -> int:
+    """Cycles from a sum's last step to its accumulators at the drain."""
+    return WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
+
+
+def code_delay(graph: QuantGraph) -> int:
+    """Cycles from a turn of the drain to its codes."""
+    return OPERAND_DELAY + requantize_delay(graph) + lane_delay(graph)
 
 
 def output_flush(plan: Plan, graph: QuantGraph, tail: int) -> int:
-    """Cycles from the last layer's last step to its last output beat, both included."""
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
-    return to_drain + tail + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY
+    """Cycles from the last layer's last step to its last output beat, both included.
+
+    ``tail`` drains its last sum.
+    """
+    value = drain_delay(plan, graph) + tail + OPERAND_DELAY + requantize_delay(graph)
+    return value + FIFO_DELAY
 
 
 def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
@@ -293,6 +299,5 @@ def output_depth(plan: Plan, graph: QuantGraph, pace: int) -> int:
 
     ``pace`` is the last layer's least cycles a sum.
     """
-    to_drain = WALK_DELAY + MEMORY_DELAY + array_delay(plan, graph)
-    in_flight = to_drain + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
+    in_flight = drain_delay(plan, graph) + OPERAND_DELAY + requantize_delay(graph) + FIFO_DELAY + 4
     return 1 << log2_ceil(in_flight + pace + 2 * plan.chunks)

@@ -1,15 +1,18 @@
 """The program of the accelerator, as records: what ``schedule`` makes and the gateware runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 from hwquant.ir import MacLayer, MaxPoolLayer
 from hwquant.scheduler.channel_walk import ChannelWalk
 from hwquant.scheduler.layout import Layout
 from hwquant.scheduler.placement import Placement
-from hwquant.scheduler.plan import Plan, log2_ceil
+from hwquant.scheduler.plan import FETCH_CYCLES, Plan, log2_ceil
 from hwquant.scheduler.row_walk import RowWalk
 
+ACT_DIGIT, WEIGHT_DIGIT = 3, 4  # loops that count digits
 SUM_LEVELS = 5  # loops of the sequencer within a sum, innermost first: see Loops
 TAP_LEVELS = (0, 2, 3, -3)  # loops within a tile that count the words of a column
 
@@ -25,41 +28,55 @@ class Loops:
     groups, then as *row group* the next words. Column by column (``RowWalk``) there is one kernel
     column, and *output column* and *output row* count what is read. Networks with streamed weights
     have the tiles of a layer as the last level, see ``weight_stream``.
+
+    A sum that ``is_truncated`` ends before the last of two activation digits meets the last weight
+    digit (``ir.is_truncated``).
     """
 
     counts: tuple[int, ...]
     act_strides: tuple[int, ...]
     weight_strides: tuple[int, ...]
+    is_truncated: bool = False
 
     def deltas(self, strides: tuple[int, ...]) -> tuple[int, ...]:
         """Return the address step when a level ticks and all inner levels wrap."""
         steps: list[int] = []
         span = 0
-        for count, stride in zip(self.counts, strides, strict=True):
+        for level, (count, stride) in enumerate(zip(self.counts, strides, strict=True)):
+            if level == SUM_LEVELS and self.is_truncated:
+                span -= strides[ACT_DIGIT]
             steps.append(stride - span)
             span += (count - 1) * stride
         return tuple(steps)
 
+    def leaves_out(self, index: tuple[int, ...]) -> bool:
+        """Whether the walk skips a step: of a truncated sum those of two last digits."""
+        last = self.counts[ACT_DIGIT] - 1, self.counts[WEIGHT_DIGIT] - 1
+        return self.is_truncated and (index[ACT_DIGIT], index[WEIGHT_DIGIT]) == last
+
+    def ends_sum(self, index: tuple[int, ...]) -> bool:
+        """Whether a step is the last of a sum."""
+        last = [count - 1 for count in self.counts[:SUM_LEVELS]]
+        last[ACT_DIGIT] -= self.is_truncated
+        return [*index[:SUM_LEVELS]] == last
+
     @property
     def steps_per_sum(self) -> int:
         """Beats of the array for one group of outputs."""
-        product = 1
-        for count in self.counts[:SUM_LEVELS]:
-            product *= count
-        return product
+        of_pass = prod(self.counts[:ACT_DIGIT])
+        passes = prod(self.counts[ACT_DIGIT:SUM_LEVELS])
+        return of_pass * (passes - self.is_truncated)
 
     @property
     def sums(self) -> int:
         """Groups of outputs in the layer."""
-        product = 1
-        for count in self.counts[SUM_LEVELS:]:
-            product *= count
-        return product
+        return prod(self.counts[SUM_LEVELS:])
 
     def without(self, level: int) -> "Loops":
         """Drop a level that counts to one."""
         kept = (self.counts, self.act_strides, self.weight_strides)
-        return Loops(*(values[:level] + values[level + 1 :] for values in kept))
+        fewer = (values[:level] + values[level + 1 :] for values in kept)
+        return Loops(*fewer, is_truncated=self.is_truncated)
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,11 @@ class LayerProgram:
         return self.walk_cycles + self.waits
 
     @property
+    def flush(self) -> int:
+        """Cycles from its last step until the next layer starts, or to the last output beat."""
+        return self.cycles - FETCH_CYCLES - self.steps
+
+    @property
     def reads(self) -> int:
         """Cycles in which it reads: those of ``steps`` in which it waits for nothing."""
         return self._cycles(0, 0)
@@ -150,23 +172,23 @@ class LayerProgram:
     @property
     def first_sum_cycles(self) -> int:
         """Cycles of a tile's first sum and of the columns before."""
-        return self._sum_cycles(self.row.lead, self.last_pace)
+        return self.sum_cycles(self.row.lead, self.last_pace)
 
     @property
-    def _groups(self) -> int:
-        """Sums of a pixel that follow one another."""
+    def sums_of_pixel(self) -> int:
+        """Sums of a pixel that follow one another: those of a tile."""
         columns, rows = self.row.extent(self.layer.output.width, self.layer.output.height)
         return self.loops.sums // (columns * rows * self.tiles)
 
-    def _sum_cycles(self, fills: int, pace: int) -> int:
+    def sum_cycles(self, fills: int, pace: int) -> int:
         """Cycles of a sum and of ``fills`` columns without one before, their words read once."""
         beats, digits = self.loops.steps_per_sum, self.loops.counts[SUM_LEVELS - 1]
-        return max(beats + fills * self._groups * (beats // digits), pace)
+        return max(beats + fills * self.sums_of_pixel * (beats // digits), pace)
 
     def _cycles(self, pace: int, last_pace: int) -> int:
-        others = (self._groups - 1) * self._sum_cycles(0, pace)
+        others = (self.sums_of_pixel - 1) * self.sum_cycles(0, pace)
         fills = self.row.fills(self.layer.output.width, self.layer.output.height)
-        of_tile = sum(n * (self._sum_cycles(fill, last_pace) + others) for fill, n in fills)
+        of_tile = sum(n * (self.sum_cycles(fill, last_pace) + others) for fill, n in fills)
         return self.tiles * of_tile
 
     @property
@@ -181,6 +203,15 @@ class LayerProgram:
     def tile_words(self) -> int:
         """Weight words of a tile."""
         return self.weight_words // self.tiles
+
+
+def drain_lead(programs: Sequence[LayerProgram]) -> int:
+    """Return how many cycles after a sum of one step would come the drain turns to a layer.
+
+    No layer's first sum comes sooner; more than what drains a last sum is of no use.
+    """
+    macs = [program for program in programs if program.kind == "mac"]
+    return min(min(p.first_sum_cycles for p in macs), max(p.tail for p in macs))
 
 
 @dataclass(frozen=True)
@@ -228,7 +259,8 @@ class Loading:
 class Schedule:
     """Everything the gateware needs beside the numbers of ``QuantGraph``.
 
-    ``layers`` are those that run: a concat does not. Of streamed weights the chip holds at most
+    ``layers`` are those that run: a concat does not. The drain turns to a layer ``drain_start``
+    cycles after its start. Of streamed weights the chip holds at most
     ``buffer_words``.
     """
 
@@ -237,6 +269,7 @@ class Schedule:
     input: Placement
     layers: tuple[LayerProgram, ...]
     bank_words: tuple[int, int]
+    drain_start: int
     cycles: int = field(default=0)
     buffer_words: int = 0
 

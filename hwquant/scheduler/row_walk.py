@@ -42,6 +42,15 @@ class RowWalk:
         columns = self.lead + (width - 1) * (self.gap + 1) + 1
         return (columns - 1, height + 1) if self.turns else (columns, height)
 
+    def has_sum(self, column: int, row: int) -> bool:
+        """Whether a sum ends in a column of the walk: of one that turns, the row's before, too."""
+        is_turn = self.turns and row > 0 and column == 0
+        return is_turn or (column >= self.lead and (column - self.lead) % (self.gap + 1) == 0)
+
+    def fills_before(self, column: int, row: int) -> int:
+        """Return the columns without a sum that come right before the sum of an output's pixel."""
+        return self.gap if column else self.lead - (self.turns and row > 0)
+
     def fills(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
         """Return columns without a sum that come before one, and how often in an image."""
         within = (self.gap, height * (width - 1))

@@ -16,13 +16,20 @@ from hwquant.ir import (
     QuantGraph,
     SoftmaxLayer,
 )
-from hwquant.scheduler import plan as timing
 from hwquant.scheduler.channel_walk import ChannelWalk, channel_walk, dense_walk
 from hwquant.scheduler.layout import Layout, layouts
 from hwquant.scheduler.loading import frame_loading, with_row_waits
+from hwquant.scheduler.overlap import flushes
 from hwquant.scheduler.placement import Packing, Placement, packings, place
-from hwquant.scheduler.plan import Plan
-from hwquant.scheduler.program import SUM_LEVELS, LayerProgram, Loops, ResidualWalk, Schedule
+from hwquant.scheduler.plan import FETCH_CYCLES, Plan, drain_delay
+from hwquant.scheduler.program import (
+    SUM_LEVELS,
+    LayerProgram,
+    Loops,
+    ResidualWalk,
+    Schedule,
+    drain_lead,
+)
 from hwquant.scheduler.row_walk import RowWalk, row_walks
 from hwquant.scheduler.weight_stream import beats_of_word, buffer_words, tiled, with_waits
 
@@ -75,14 +82,20 @@ def _schedule(graph: QuantGraph, plan: Plan, packing: Packing | None) -> Schedul
     buffered = 0
     if plan.is_streamed:
         programs = [tiled(program, plan) for program in programs]
-    programs = [replace(p, cycles=_cycles(graph, plan, p)) for p in programs]
+    programs = [
+        replace(program, cycles=FETCH_CYCLES + program.steps + flush)
+        for program, flush in zip(programs, flushes(graph, plan, programs), strict=True)
+    ]
     if plan.is_streamed:
         programs = with_waits(programs, loading, beats_of_word(graph, plan))
         buffered = buffer_words(programs)
     elif loading.ring_rows:
         programs[0] = with_row_waits(programs[0], loading)
     total = loading.cycles + sum(program.cycles for program in programs)
-    return Schedule(plan, loading, places[INPUT], tuple(programs), bank_words, total, buffered)
+    to_drain = drain_delay(plan, graph) + drain_lead(programs)
+    return Schedule(
+        plan, loading, places[INPUT], tuple(programs), bank_words, to_drain, total, buffered
+    )
 
 
 def _golden_only(layer: AttentionLayer) -> UnsupportedModel:
@@ -163,6 +176,7 @@ def _mac_program(
             0,
             0,
         ),
+        is_truncated=graph.is_truncated(layer),
     )
     residual = _residual_walk(plan, places, out_layout, layer)
     turn_cycles = residual.digits if residual else 1
@@ -304,12 +318,3 @@ def _pool_program(plan: Plan, places: dict[str, Placement], layer: MaxPoolLayer)
         macs=0,
         cycles=0,
     )
-
-
-def _cycles(graph: QuantGraph, plan: Plan, program: LayerProgram) -> int:
-    """Cycles from the start of a layer to the start of the next, or to the last output beat."""
-    steps = program.steps
-    if program.kind == "maxpool":
-        return timing.FETCH_CYCLES + steps + timing.POOL_FLUSH
-    flush = timing.output_flush if program.output is None else timing.mac_flush
-    return timing.FETCH_CYCLES + steps + flush(plan, graph, program.tail)

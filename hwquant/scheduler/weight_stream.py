@@ -21,7 +21,7 @@ from hwquant.scheduler.plan import (
     weight_digit_bits,
     weight_word_bits,
 )
-from hwquant.scheduler.program import LayerProgram, Loading, Loops
+from hwquant.scheduler.program import LayerProgram, Loading
 
 LEAST_WORDS = 512  # of the buffer: less fills no block RAM
 
@@ -40,10 +40,11 @@ def tiled(program: LayerProgram, plan: Plan) -> LayerProgram:
     return replace(
         program,
         tiles=groups // of_tile,
-        loops=Loops(
-            (*loops.counts[:-3], of_tile, columns, rows, groups // of_tile),
-            (*loops.act_strides, loops.act_strides[-3] * of_tile + unread),
-            (*loops.weight_strides, loops.weight_strides[-3] * of_tile),
+        loops=replace(
+            loops,
+            counts=(*loops.counts[:-3], of_tile, columns, rows, groups // of_tile),
+            act_strides=(*loops.act_strides, loops.act_strides[-3] * of_tile + unread),
+            weight_strides=(*loops.weight_strides, loops.weight_strides[-3] * of_tile),
         ),
     )
 

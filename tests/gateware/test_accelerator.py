@@ -83,6 +83,7 @@ def test_reset_at_any_time_starts_afresh(seed: int) -> None:
         (Plan(4, 4, 2), {"detailed residual", "detail pads"}),
         (Plan(4, 4, 1), {"detailed gate", "details unread"}),
         (Plan(8, 4, 2), {"detailed residual", "details pooled"}),
+        (Plan(4, 8, 4), {"overlap", "pool after layers"}),
         (Plan(8, 8, 2), {"taps from pads", "gate"}),
         (Plan(8, 8, 4), {"taps apart", "taps of two digits"}),
         (Plan(16, 8, 4), {"taps of two words"}),

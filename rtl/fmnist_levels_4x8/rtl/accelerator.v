@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [83:0] o__payload;
-  wire [83:0] o__payload;
+  output [87:0] o__payload;
+  wire [87:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -21,23 +21,52 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire _00_;
-  reg [31:0] _01_;
-  reg [5:0] _02_;
-  reg [5:0] _03_;
-  reg [5:0] _04_;
-  wire _05_;
-  wire _06_;
-  wire [31:0] _07_;
-  reg [9:0] _08_;
+  reg _01_;
+  reg _02_;
+  reg _03_;
+  reg _04_;
+  reg _05_;
+  reg _06_;
+  reg _07_;
+  reg _08_;
   reg _09_;
   reg _10_;
-  reg [31:0] _11_;
-  reg [31:0] _12_;
+  wire _11_;
+  reg [9:0] _12_;
+  reg _13_;
+  reg _14_;
+  reg _15_;
+  reg [31:0] _16_;
+  reg [31:0] _17_;
+  reg [31:0] _18_;
+  reg [5:0] _19_;
+  reg [5:0] _20_;
+  reg [5:0] _21_;
+  wire _22_;
+  wire _23_;
+  wire _24_;
+  wire _25_;
+  wire [31:0] _26_;
+  reg _27_;
+  reg _28_;
   wire [11:0] address;
   wire [7:0] \address$75 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg drain_start_0 = 1'h0;
+  reg drain_start_1 = 1'h0;
+  reg drain_start_10 = 1'h0;
+  (* init = 1'h0 *)
+  wire drain_start_11;
+  reg drain_start_2 = 1'h0;
+  reg drain_start_3 = 1'h0;
+  reg drain_start_4 = 1'h0;
+  reg drain_start_5 = 1'h0;
+  reg drain_start_6 = 1'h0;
+  reg drain_start_7 = 1'h0;
+  reg drain_start_8 = 1'h0;
+  reg drain_start_9 = 1'h0;
   reg [5:0] flags_0 = 6'h00;
   reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
@@ -45,33 +74,31 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \full$57 ;
   wire [31:0] high;
   wire [31:0] \high$59 ;
-  wire [162:0] \i__payload$37 ;
-  wire \i__payload$37.first ;
-  wire \i__payload$37.last ;
-  wire \i__payload$37.shift ;
-  wire [127:0] \i__payload$37.w ;
-  wire [31:0] \i__payload$37.x ;
-  wire [123:0] \i__payload$42 ;
+  wire [162:0] \i__payload$35 ;
+  wire \i__payload$35.first ;
+  wire \i__payload$35.last ;
+  wire \i__payload$35.shift ;
+  wire [127:0] \i__payload$35.w ;
+  wire [31:0] \i__payload$35.x ;
+  wire [103:0] \i__payload$40 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$41 ;
-  wire \i__valid$44 ;
-  wire is_pool;
+  wire \i__valid$39 ;
+  wire \i__valid$42 ;
   wire [3:0] layer;
-  wire [3:0] \layer$25 ;
-  wire [3:0] \layer$54 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [31:0] low;
   wire [31:0] \low$61 ;
-  wire [83:0] \o__payload$12 ;
-  wire [123:0] \o__payload$43 ;
+  wire [87:0] \o__payload$12 ;
+  wire [103:0] \o__payload$41 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$45 ;
+  wire \o__valid$43 ;
+  reg of_pool_0 = 1'h0;
   reg pad_0 = 1'h0;
   reg pad_1 = 1'h0;
   reg [31:0] pad_word_0 = 32'd0;
@@ -83,18 +110,18 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire read_bank;
   wire [31:0] read_word;
   wire [11:0] residual_address;
-  wire [11:0] \residual_address$51 ;
+  wire [11:0] \residual_address$49 ;
   wire residual_bank;
-  wire \residual_bank$49 ;
+  wire \residual_bank$47 ;
   wire residual_valid;
-  wire \residual_valid$47 ;
+  wire \residual_valid$45 ;
   wire [31:0] residual_word;
-  wire [31:0] \residual_word$53 ;
+  wire [31:0] \residual_word$51 ;
   wire row_ends;
-  wire \row_ends$29 ;
-  wire start;
-  wire \start$27 ;
-  wire \start$55 ;
+  wire \row_ends$27 ;
+  reg start = 1'h0;
+  wire \start$52 ;
+  wire \start$54 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
@@ -116,6 +143,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [31:0] word = 32'd0;
   wire [31:0] \word$70 ;
   wire [31:0] \word$76 ;
+  wire word_start;
   wire write;
   wire \write$74 ;
   reg [11:0] write_0__address;
@@ -125,37 +153,67 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg write_1__enable;
   reg [31:0] write_1__word;
   (* ram_style = "block" *)
-  reg [127:0] weights [631:0];
+  reg [127:0] weights [639:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [127:0] _29_;
+  reg [127:0] _62_;
   always @(posedge clk) begin
-    _29_ <= weights[port__addr];
+    _62_ <= weights[port__addr];
   end
-  assign port__data = _29_;
+  assign port__data = _62_;
   assign _00_ = ~ flags_2[5];
-  assign \i__valid$41  = flags_2[0] & _00_;
-  assign _05_ = ! bank;
-  assign _07_ = pad_1 ? pad_word_1 : read_word;
+  assign \i__valid$39  = flags_2[0] & _00_;
+  assign _11_ = 1'h0 >> layer;
+  assign _22_ = \start$54  & _11_;
+  assign \start$52  = word_start | _22_;
+  assign _23_ = ! bank;
+  assign _25_ = 1'h0 >> layer;
+  assign _26_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    port__addr <= _08_;
+    drain_start_0 <= _27_;
+  always @(posedge clk)
+    drain_start_1 <= _28_;
+  always @(posedge clk)
+    drain_start_2 <= _01_;
+  always @(posedge clk)
+    drain_start_3 <= _02_;
+  always @(posedge clk)
+    drain_start_4 <= _03_;
+  always @(posedge clk)
+    drain_start_5 <= _04_;
+  always @(posedge clk)
+    drain_start_6 <= _05_;
+  always @(posedge clk)
+    drain_start_7 <= _06_;
+  always @(posedge clk)
+    drain_start_8 <= _07_;
+  always @(posedge clk)
+    drain_start_9 <= _08_;
+  always @(posedge clk)
+    drain_start_10 <= _09_;
+  always @(posedge clk)
+    start <= _10_;
+  always @(posedge clk)
+    port__addr <= _12_;
   always @(posedge clk)
     weights_word <= port__data;
   always @(posedge clk)
-    pad_0 <= _09_;
+    of_pool_0 <= _13_;
   always @(posedge clk)
-    pad_1 <= _10_;
+    pad_0 <= _14_;
   always @(posedge clk)
-    pad_word_0 <= _11_;
+    pad_1 <= _15_;
   always @(posedge clk)
-    pad_word_1 <= _12_;
+    pad_word_0 <= _16_;
   always @(posedge clk)
-    word <= _01_;
+    pad_word_1 <= _17_;
   always @(posedge clk)
-    flags_0 <= _02_;
+    word <= _18_;
   always @(posedge clk)
-    flags_1 <= _03_;
+    flags_0 <= _19_;
   always @(posedge clk)
-    flags_2 <= _04_;
+    flags_1 <= _20_;
+  always @(posedge clk)
+    flags_2 <= _21_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -178,9 +236,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$42 ),
-    .i__valid(\i__valid$44 ),
-    .layer(layer),
+    .i__payload(\i__payload$40 ),
+    .i__valid(\i__valid$42 ),
     .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
@@ -192,7 +249,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .start(start),
     .sum_started(sum_started),
     .two_digits(two_digits),
-    .word(residual_word)
+    .word(residual_word),
+    .word_start_17(word_start)
   );
   \accelerator.loader  loader (
     .address(\address$75 ),
@@ -209,10 +267,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$37 ),
-    .i__valid(\i__valid$41 ),
-    .o__payload(\i__payload$42 ),
-    .o__valid(\i__valid$44 ),
+    .i__payload(\i__payload$35 ),
+    .i__valid(\i__valid$39 ),
+    .o__payload(\i__payload$40 ),
+    .o__valid(\i__valid$42 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -223,7 +281,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loading(loading),
     .row_ends(row_ends),
     .rst(rst),
-    .start(start),
+    .start(\start$54 ),
     .status(status__layer),
     .sum_started(sum_started),
     .walk__act_address(read_address),
@@ -243,10 +301,9 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .clk(clk),
     .full(full),
     .high(high),
-    .layer(layer),
     .low(low),
     .rst(rst),
-    .start(start),
+    .start(\start$52 ),
     .two(two_digits),
     .word(\word$70 ),
     .write(write)
@@ -255,7 +312,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _05_;
+      write_0__enable = _23_;
     end
     if (\write$74 ) begin
       write_0__enable = 1'h1;
@@ -285,7 +342,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _06_;
+      write_1__enable = _24_;
     end
   end
   always @* begin
@@ -304,65 +361,156 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = walk__weight_address;
+    _27_ = \start$54 ;
     if (rst) begin
-      _08_ = 10'h000;
+      _27_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = walk__pad;
+    _28_ = drain_start_0;
+    if (rst) begin
+      _28_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _01_ = drain_start_1;
+    if (rst) begin
+      _01_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _02_ = drain_start_2;
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _03_ = drain_start_3;
+    if (rst) begin
+      _03_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _04_ = drain_start_4;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _05_ = drain_start_5;
+    if (rst) begin
+      _05_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _06_ = drain_start_6;
+    if (rst) begin
+      _06_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _07_ = drain_start_7;
+    if (rst) begin
+      _07_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _08_ = drain_start_8;
+    if (rst) begin
+      _08_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _09_ = drain_start_9;
     if (rst) begin
       _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = pad_0;
+    _10_ = drain_start_10;
     if (rst) begin
       _10_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _11_ = walk__pad_word;
+    _12_ = walk__weight_address;
     if (rst) begin
-      _11_ = 32'd0;
+      _12_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _12_ = pad_word_0;
+    _13_ = _25_;
     if (rst) begin
-      _12_ = 32'd0;
+      _13_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = _07_;
+    _14_ = walk__pad;
     if (rst) begin
-      _01_ = 32'd0;
+      _14_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _15_ = pad_0;
     if (rst) begin
-      _02_ = 6'h00;
+      _15_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = flags_0;
+    _16_ = walk__pad_word;
     if (rst) begin
-      _03_ = 6'h00;
+      _16_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = flags_1;
+    _17_ = pad_word_0;
     if (rst) begin
-      _04_ = 6'h00;
+      _17_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _18_ = _26_;
+    if (rst) begin
+      _18_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _19_ = { of_pool_0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    if (rst) begin
+      _19_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _20_ = flags_0;
+    if (rst) begin
+      _20_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _21_ = flags_1;
+    if (rst) begin
+      _21_ = 6'h00;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -376,40 +524,36 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \loaded$19  = loaded;
   assign \credit$21  = credit;
   assign \sum_started$23  = sum_started;
-  assign \layer$25  = layer;
-  assign \start$27  = start;
-  assign \row_ends$29  = row_ends;
+  assign drain_start_11 = start;
+  assign \row_ends$27  = row_ends;
   assign weight_address_0 = port__addr;
   assign port__en = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign \o__payload$43  = \i__payload$42 ;
-  assign \o__valid$45  = \i__valid$44 ;
-  assign \residual_valid$47  = residual_valid;
-  assign \residual_bank$49  = residual_bank;
-  assign \residual_address$51  = residual_address;
-  assign \residual_word$53  = residual_word;
-  assign \layer$54  = layer;
-  assign \start$55  = start;
+  assign \o__payload$41  = \i__payload$40 ;
+  assign \o__valid$43  = \i__valid$42 ;
+  assign \residual_valid$45  = residual_valid;
+  assign \residual_bank$47  = residual_bank;
+  assign \residual_address$49  = residual_address;
+  assign \residual_word$51  = residual_word;
   assign \full$57  = full;
   assign \high$59  = high;
   assign \low$61  = low;
   assign \two_digits$63  = two_digits;
-  assign is_pool = 1'h0;
-  assign \i__payload$37.x  = \i__payload$37 [31:0];
-  assign \i__payload$37.w  = \i__payload$37 [159:32];
-  assign \i__payload$37.first  = \i__payload$37 [160];
-  assign \i__payload$37.shift  = \i__payload$37 [161];
-  assign \i__payload$37.last  = \i__payload$37 [162];
-  assign \i__payload$37 [162] = flags_2[3];
-  assign \i__payload$37 [161] = flags_2[2];
-  assign \i__payload$37 [160] = flags_2[1];
-  assign \i__payload$37 [159:32] = weights_word;
-  assign \i__payload$37 [31:0] = word;
-  assign _06_ = bank;
+  assign \i__payload$35.x  = \i__payload$35 [31:0];
+  assign \i__payload$35.w  = \i__payload$35 [159:32];
+  assign \i__payload$35.first  = \i__payload$35 [160];
+  assign \i__payload$35.shift  = \i__payload$35 [161];
+  assign \i__payload$35.last  = \i__payload$35 [162];
+  assign \i__payload$35 [162] = flags_2[3];
+  assign \i__payload$35 [161] = flags_2[2];
+  assign \i__payload$35 [160] = flags_2[1];
+  assign \i__payload$35 [159:32] = weights_word;
+  assign \i__payload$35 [31:0] = word;
+  assign _24_ = bank;
 endmodule
 
-module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_valid, residual_bank, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
@@ -433,10 +577,10 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire read_bank;
   input [11:0] read_address;
   wire [11:0] read_address;
-  input residual_bank;
-  wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input residual_bank;
+  wire residual_bank;
   input [11:0] residual_address;
   wire [11:0] residual_address;
   input clk;
@@ -623,7 +767,7 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _05_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, start, word_start_17, residual_valid, residual_bank, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -633,18 +777,18 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire sum_started;
   output credit;
   wire credit;
-  output [83:0] o__payload;
-  wire [83:0] o__payload;
+  output [87:0] o__payload;
+  wire [87:0] o__payload;
   input [31:0] word;
   wire [31:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
-  output residual_bank;
-  wire residual_bank;
+  output word_start_17;
+  reg word_start_17 = 1'h0;
   output residual_valid;
   wire residual_valid;
+  output residual_bank;
+  wire residual_bank;
   output [11:0] residual_address;
   wire [11:0] residual_address;
   output o__valid;
@@ -657,8 +801,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire full;
   input i__valid;
   wire i__valid;
-  input [123:0] i__payload;
-  wire [123:0] i__payload;
+  input [103:0] i__payload;
+  wire [103:0] i__payload;
   input two_digits;
   wire two_digits;
   input o__ready;
@@ -668,25 +812,25 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _002_;
   reg _003_;
   reg _004_;
-  reg _005_;
-  reg _006_;
-  reg _007_;
-  reg _008_;
-  reg _009_;
-  reg _010_;
-  reg _011_;
-  wire [3:0] _012_;
-  reg _013_;
-  reg _014_;
-  reg _015_;
-  reg _016_;
-  reg _017_;
-  reg _018_;
-  reg _019_;
-  reg _020_;
-  reg _021_;
+  reg [7:0] _005_;
+  reg [7:0] _006_;
+  reg [7:0] _007_;
+  reg [7:0] _008_;
+  reg [7:0] _009_;
+  reg [7:0] _010_;
+  reg [7:0] _011_;
+  wire _012_;
+  reg [7:0] _013_;
+  reg [7:0] _014_;
+  reg [7:0] _015_;
+  reg [7:0] _016_;
+  reg [7:0] _017_;
+  reg [7:0] _018_;
+  reg [7:0] _019_;
+  reg [7:0] _020_;
+  reg [7:0] _021_;
   reg _022_;
-  wire [3:0] _023_;
+  wire _023_;
   reg _024_;
   reg _025_;
   reg _026_;
@@ -701,122 +845,189 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _035_;
   reg _036_;
   reg _037_;
-  wire _038_;
-  wire _039_;
-  wire [123:0] _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
-  wire _045_;
-  wire _046_;
-  wire _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire [6:0] _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
-  wire _065_;
-  wire _066_;
+  reg _038_;
+  reg _039_;
+  reg _040_;
+  reg _041_;
+  reg _042_;
+  reg _043_;
+  reg _044_;
+  wire [3:0] _045_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
+  reg _049_;
+  reg _050_;
+  reg _051_;
+  reg _052_;
+  reg _053_;
+  reg _054_;
+  reg _055_;
+  wire [3:0] _056_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  reg _064_;
+  reg _065_;
+  reg _066_;
   wire _067_;
-  wire _068_;
+  reg _068_;
   reg _069_;
-  reg [2:0] _070_;
+  reg _070_;
   reg _071_;
   reg _072_;
-  reg [2:0] _073_;
+  reg _073_;
   reg _074_;
-  reg [123:0] _075_;
-  reg [123:0] _076_;
-  wire _077_;
-  reg [123:0] _078_;
-  reg [123:0] _079_;
-  reg [123:0] _080_;
-  reg [5:0] _081_;
+  reg _075_;
+  reg _076_;
+  reg _077_;
+  wire _078_;
+  reg _079_;
+  reg _080_;
+  reg _081_;
   reg _082_;
   reg _083_;
   reg _084_;
   reg _085_;
-  reg [5:0] _086_;
-  reg [2:0] _087_;
-  wire _088_;
-  reg _089_;
+  reg _086_;
+  reg _087_;
+  reg _088_;
+  wire _089_;
   reg _090_;
   reg _091_;
-  reg [7:0] _092_;
-  reg [7:0] _093_;
-  reg [7:0] _094_;
-  reg [7:0] _095_;
-  reg [7:0] _096_;
-  reg [7:0] _097_;
-  reg [7:0] _098_;
-  wire _099_;
-  reg [7:0] _100_;
-  reg [7:0] _101_;
-  reg [7:0] _102_;
-  reg [7:0] _103_;
-  reg [7:0] _104_;
-  reg [7:0] _105_;
-  reg [7:0] _106_;
-  reg [7:0] _107_;
-  reg [7:0] _108_;
+  reg _092_;
+  reg _093_;
+  reg _094_;
+  reg _095_;
+  reg _096_;
+  reg _097_;
+  reg _098_;
+  reg _099_;
+  wire [103:0] _100_;
+  reg _101_;
+  reg _102_;
+  reg _103_;
+  reg _104_;
+  reg _105_;
+  reg _106_;
+  reg _107_;
+  reg _108_;
   reg _109_;
-  wire _110_;
-  reg _111_;
-  reg _112_;
-  reg _113_;
-  reg _114_;
-  reg _115_;
-  reg _116_;
-  reg _117_;
-  reg _118_;
-  reg _119_;
-  reg _120_;
-  wire _121_;
-  reg _122_;
-  reg _123_;
-  reg _124_;
-  reg _125_;
-  reg _126_;
-  reg _127_;
-  reg _128_;
-  reg _129_;
-  reg _130_;
-  reg _131_;
+  reg _110_;
+  wire [4:0] _111_;
+  wire _112_;
+  wire _113_;
+  wire _114_;
+  wire _115_;
+  wire _116_;
+  wire _117_;
+  wire _118_;
+  wire _119_;
+  wire _120_;
+  wire [6:0] _121_;
+  wire [4:0] _122_;
+  wire _123_;
+  wire _124_;
+  wire _125_;
+  wire _126_;
+  wire _127_;
+  wire _128_;
+  wire _129_;
+  wire _130_;
+  wire _131_;
+  wire _132_;
+  wire _133_;
+  wire _134_;
+  wire _135_;
+  wire _136_;
+  wire _137_;
+  wire _138_;
+  wire _139_;
+  wire _140_;
+  reg [3:0] _141_;
+  reg _142_;
+  reg [2:0] _143_;
+  wire _144_;
+  reg _145_;
+  reg _146_;
+  reg [2:0] _147_;
+  reg _148_;
+  reg [103:0] _149_;
+  reg [103:0] _150_;
+  reg [103:0] _151_;
+  reg [103:0] _152_;
+  reg [103:0] _153_;
+  reg [5:0] _154_;
+  wire _155_;
+  reg [5:0] _156_;
+  reg [5:0] _157_;
+  reg _158_;
+  reg _159_;
+  reg _160_;
+  reg _161_;
+  reg [5:0] _162_;
+  reg [2:0] _163_;
+  reg [2:0] _164_;
+  reg [2:0] _165_;
+  wire _166_;
+  reg [2:0] _167_;
+  reg [2:0] _168_;
+  reg _169_;
+  reg _170_;
+  reg _171_;
+  reg _172_;
+  reg _173_;
+  reg _174_;
+  reg _175_;
+  reg _176_;
+  wire _177_;
+  reg _178_;
+  reg _179_;
+  reg _180_;
+  reg _181_;
+  reg _182_;
+  reg _183_;
+  reg _184_;
+  reg _185_;
+  reg _186_;
+  reg _187_;
+  wire _188_;
+  reg _189_;
+  reg _190_;
+  reg _191_;
+  reg _192_;
+  reg _193_;
+  reg _194_;
+  reg _195_;
+  reg _196_;
+  reg _197_;
+  reg _198_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
-  wire signed [30:0] acc;
-  wire signed [30:0] \acc$145 ;
-  wire signed [30:0] \acc$157 ;
-  wire signed [30:0] \acc$169 ;
-  (* init = 124'h0000000000000000000000000000000 *)
-  wire [123:0] accs;
+  wire signed [25:0] acc;
+  wire signed [25:0] \acc$207 ;
+  wire signed [25:0] \acc$219 ;
+  wire signed [25:0] \acc$231 ;
+  (* init = 104'h00000000000000000000000000 *)
+  wire [103:0] accs;
   reg [5:0] address = 6'h00;
-  wire [11:0] \address$119 ;
+  wire [11:0] \address$181 ;
   wire bank;
   reg [2:0] chunk = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \chunk$111 ;
+  wire [2:0] \chunk$173 ;
   wire [7:0] code;
-  wire [7:0] \code$127 ;
-  wire [7:0] \code$144 ;
-  wire [7:0] \code$156 ;
-  wire [7:0] \code$168 ;
-  wire [7:0] \code$37 ;
-  wire [7:0] \code$42 ;
-  wire [7:0] \code$47 ;
+  wire [7:0] \code$189 ;
+  wire [7:0] \code$206 ;
+  wire [7:0] \code$218 ;
+  wire [7:0] \code$230 ;
+  wire [7:0] \code$71 ;
+  wire [7:0] \code$76 ;
+  wire [7:0] \code$81 ;
   reg [7:0] code_0;
   reg [7:0] code_1;
   reg [7:0] code_1_0_0 = 8'h00;
@@ -838,23 +1049,31 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg [7:0] code_2;
   reg [7:0] code_3;
   wire [31:0] codes;
-  wire \credit$179 ;
+  wire \credit$241 ;
   wire [15:0] digits_0;
   wire [15:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$138 ;
-  wire \form$150 ;
-  wire \form$162 ;
-  wire \form$174 ;
-  reg [123:0] front_0 = 124'h0000000000000000000000000000000;
-  reg [123:0] front_1 = 124'h0000000000000000000000000000000;
-  reg [123:0] front_2 = 124'h0000000000000000000000000000000;
-  reg [123:0] front_3 = 124'h0000000000000000000000000000000;
-  wire \full$186 ;
+  wire \form$200 ;
+  wire \form$212 ;
+  wire \form$224 ;
+  wire \form$236 ;
+  reg [103:0] front_0 = 104'h00000000000000000000000000;
+  reg [103:0] front_1 = 104'h00000000000000000000000000;
+  reg [103:0] front_2 = 104'h00000000000000000000000000;
+  reg [103:0] front_3 = 104'h00000000000000000000000000;
+  wire \full$248 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
+  reg has_code_10 = 1'h0;
+  reg has_code_11 = 1'h0;
+  reg has_code_12 = 1'h0;
+  reg has_code_13 = 1'h0;
+  reg has_code_14 = 1'h0;
+  reg has_code_15 = 1'h0;
+  reg has_code_16 = 1'h0;
+  reg has_code_17 = 1'h0;
   reg has_code_2 = 1'h0;
   reg has_code_3 = 1'h0;
   reg has_code_4 = 1'h0;
@@ -862,6 +1081,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_code_6 = 1'h0;
   reg has_code_7 = 1'h0;
   reg has_code_8 = 1'h0;
+  reg has_code_9 = 1'h0;
   reg has_value_0 = 1'h0;
   reg has_value_1 = 1'h0;
   reg has_value_2 = 1'h0;
@@ -871,44 +1091,49 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_6 = 1'h0;
   reg has_value_7 = 1'h0;
   reg has_value_8 = 1'h0;
-  reg [123:0] held = 124'h0000000000000000000000000000000;
-  wire [31:0] \high$188 ;
-  wire [83:0] \i__payload$131 ;
-  wire \i__valid$175 ;
+  reg [103:0] held = 104'h00000000000000000000000000;
+  wire [31:0] \high$250 ;
+  wire [87:0] \i__payload$193 ;
+  (* init = 1'h0 *)
+  wire \i__valid$237 ;
   reg is_last = 1'h0;
   reg [2:0] last_chunk = 3'h0;
-  wire [3:0] \layer$109 ;
-  wire [31:0] \low$190 ;
-  wire [83:0] \o__payload$192 ;
-  wire \o__ready$194 ;
-  wire \o__valid$196 ;
+  reg [3:0] layer = 4'h0;
+  (* init = 4'h0 *)
+  wire [3:0] \layer$170 ;
+  wire [31:0] \low$252 ;
+  wire [87:0] \o__payload$255 ;
+  wire \o__ready$257 ;
+  wire \o__valid$259 ;
   reg [5:0] parameter_base = 6'h00;
-  reg [279:0] parameter_memory_word = 280'h0000000000000000000000000000000000000000000000000000000000000000000000;
+  reg [5:0] parameter_base_before_0 = 6'h00;
+  reg [5:0] parameter_base_of_turn_0 = 6'h00;
+  reg [263:0] parameter_memory_word = 264'h000000000000000000000000000000000000000000000000000000000000000000;
   reg parameter_restart_0 = 1'h0;
   reg parameter_restart_1 = 1'h0;
   reg parameter_turn_0 = 1'h0;
   reg parameter_turn_1 = 1'h0;
-  (* init = 280'h0000000000000000000000000000000000000000000000000000000000000000000000 *)
-  wire [279:0] parameters;
-  wire [69:0] \parameters$129 ;
-  wire signed [37:0] \parameters$129.bias ;
-  wire [15:0] \parameters$129.multiplier ;
-  wire [15:0] \parameters$129.residual ;
-  wire [69:0] \parameters$146 ;
-  wire signed [37:0] \parameters$146.bias ;
-  wire [15:0] \parameters$146.multiplier ;
-  wire [15:0] \parameters$146.residual ;
-  wire [69:0] \parameters$158 ;
-  wire signed [37:0] \parameters$158.bias ;
-  wire [15:0] \parameters$158.multiplier ;
-  wire [15:0] \parameters$158.residual ;
-  wire [69:0] \parameters$170 ;
-  wire signed [37:0] \parameters$170.bias ;
-  wire [15:0] \parameters$170.multiplier ;
-  wire [15:0] \parameters$170.residual ;
+  (* init = 264'h000000000000000000000000000000000000000000000000000000000000000000 *)
+  wire [263:0] parameters;
+  wire [65:0] \parameters$191 ;
+  wire signed [33:0] \parameters$191.bias ;
+  wire [15:0] \parameters$191.multiplier ;
+  wire [15:0] \parameters$191.residual ;
+  wire [65:0] \parameters$208 ;
+  wire signed [33:0] \parameters$208.bias ;
+  wire [15:0] \parameters$208.multiplier ;
+  wire [15:0] \parameters$208.residual ;
+  wire [65:0] \parameters$220 ;
+  wire signed [33:0] \parameters$220.bias ;
+  wire [15:0] \parameters$220.multiplier ;
+  wire [15:0] \parameters$220.residual ;
+  wire [65:0] \parameters$232 ;
+  wire signed [33:0] \parameters$232.bias ;
+  wire [15:0] \parameters$232.multiplier ;
+  wire [15:0] \parameters$232.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$182 ;
+  wire \pixel_ends$244 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -949,312 +1174,493 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_9 = 1'h0;
   (* init = 6'h00 *)
   wire [5:0] port__addr;
-  wire [279:0] port__data;
+  wire [263:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
+  reg record_select_of_turn_0 = 1'h0;
+  reg record_select_of_turn_1 = 1'h0;
+  reg record_select_of_turn_2 = 1'h0;
+  reg record_select_of_turn_3 = 1'h0;
+  reg record_select_of_turn_4 = 1'h0;
+  reg record_select_of_turn_5 = 1'h0;
+  reg record_select_of_turn_6 = 1'h0;
+  reg record_select_of_turn_7 = 1'h0;
+  reg record_select_of_turn_8 = 1'h0;
   wire [31:0] residual_word;
   (* init = 1'h0 *)
   wire select;
   (* init = 1'h0 *)
-  wire \select$141 ;
+  wire \select$203 ;
   (* init = 1'h0 *)
-  wire \select$153 ;
+  wire \select$215 ;
   (* init = 1'h0 *)
-  wire \select$165 ;
+  wire \select$227 ;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$130 ;
+  wire [2:0] \shift_select$192 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$147 ;
+  wire [2:0] \shift_select$209 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$159 ;
+  wire [2:0] \shift_select$221 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$171 ;
+  wire [2:0] \shift_select$233 ;
+  reg [2:0] shift_select_of_turn_0 = 3'h0;
+  reg [2:0] shift_select_of_turn_1 = 3'h0;
+  reg [2:0] shift_select_of_turn_2 = 3'h0;
+  reg [2:0] shift_select_of_turn_3 = 3'h0;
   wire [3:0] skip_0;
-  wire [3:0] \skip_0$148 ;
-  wire [3:0] \skip_0$160 ;
-  wire [3:0] \skip_0$172 ;
+  wire [3:0] \skip_0$210 ;
+  wire [3:0] \skip_0$222 ;
+  wire [3:0] \skip_0$234 ;
   wire [3:0] skip_1;
-  wire [3:0] \skip_1$149 ;
-  wire [3:0] \skip_1$161 ;
-  wire [3:0] \skip_1$173 ;
-  wire \start$110 ;
-  wire \sum_started$177 ;
+  wire [3:0] \skip_1$211 ;
+  wire [3:0] \skip_1$223 ;
+  wire [3:0] \skip_1$235 ;
+  wire \start$171 ;
+  reg stores = 1'h0;
+  wire \sum_started$239 ;
   wire turn_ends;
-  wire \turn_ends$112 ;
+  wire \turn_ends$174 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$184 ;
+  wire \two_digits$246 ;
   reg unit_select = 1'h0;
+  reg unit_select_of_turn_0 = 1'h0;
+  reg unit_select_of_turn_1 = 1'h0;
+  reg unit_select_of_turn_10 = 1'h0;
+  reg unit_select_of_turn_11 = 1'h0;
+  reg unit_select_of_turn_12 = 1'h0;
+  reg unit_select_of_turn_13 = 1'h0;
+  reg unit_select_of_turn_14 = 1'h0;
+  reg unit_select_of_turn_15 = 1'h0;
+  reg unit_select_of_turn_16 = 1'h0;
+  reg unit_select_of_turn_17 = 1'h0;
+  reg unit_select_of_turn_2 = 1'h0;
+  reg unit_select_of_turn_3 = 1'h0;
+  reg unit_select_of_turn_4 = 1'h0;
+  reg unit_select_of_turn_5 = 1'h0;
+  reg unit_select_of_turn_6 = 1'h0;
+  reg unit_select_of_turn_7 = 1'h0;
+  reg unit_select_of_turn_8 = 1'h0;
+  reg unit_select_of_turn_9 = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$180 ;
-  wire signed [20:0] value;
-  wire signed [20:0] \value$123 ;
-  wire signed [20:0] \value$125 ;
-  wire signed [20:0] \value$139 ;
-  wire signed [20:0] \value$140 ;
-  wire signed [20:0] \value$142 ;
-  wire signed [20:0] \value$151 ;
-  wire signed [20:0] \value$152 ;
-  wire signed [20:0] \value$154 ;
-  wire signed [20:0] \value$163 ;
-  wire signed [20:0] \value$164 ;
-  wire signed [20:0] \value$166 ;
-  reg [279:0] parameter_memory [44:0];
+  wire \valid$242 ;
+  wire signed [21:0] value;
+  wire signed [21:0] \value$185 ;
+  wire signed [21:0] \value$187 ;
+  wire signed [21:0] \value$201 ;
+  wire signed [21:0] \value$202 ;
+  wire signed [21:0] \value$204 ;
+  wire signed [21:0] \value$213 ;
+  wire signed [21:0] \value$214 ;
+  wire signed [21:0] \value$216 ;
+  wire signed [21:0] \value$225 ;
+  wire signed [21:0] \value$226 ;
+  wire signed [21:0] \value$228 ;
+  (* init = 1'h0 *)
+  wire walking;
+  (* init = 1'h0 *)
+  wire word_start;
+  reg word_start_0 = 1'h0;
+  reg word_start_1 = 1'h0;
+  reg word_start_10 = 1'h0;
+  reg word_start_11 = 1'h0;
+  reg word_start_12 = 1'h0;
+  reg word_start_13 = 1'h0;
+  reg word_start_14 = 1'h0;
+  reg word_start_15 = 1'h0;
+  reg word_start_16 = 1'h0;
+  reg word_start_2 = 1'h0;
+  reg word_start_3 = 1'h0;
+  reg word_start_4 = 1'h0;
+  reg word_start_5 = 1'h0;
+  reg word_start_6 = 1'h0;
+  reg word_start_7 = 1'h0;
+  reg word_start_8 = 1'h0;
+  reg word_start_9 = 1'h0;
+  reg [263:0] parameter_memory [52:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [279:0] _263_;
+  reg [263:0] _396_;
   always @(posedge clk) begin
-    _263_ <= parameter_memory[address];
+    _396_ <= parameter_memory[address];
   end
-  assign port__data = _263_;
-  assign _000_ = 9'h1ff >> layer;
-  assign _044_ = 10'h3f8 >> layer;
-  assign _055_ = 9'h1c0 >> layer;
-  assign _066_ = 9'h124 >> layer;
-  assign _077_ = ~ \$signal$8 ;
-  assign _088_ = chunk == last_chunk;
-  assign _121_ = _077_ & _110_;
-  assign _001_ = chunk == last_chunk;
-  assign _012_ = chunk + 1'h1;
-  assign _023_ = _001_ ? 4'h0 : _012_;
-  assign _038_ = chunk == last_chunk;
-  assign _041_ = 1'h0 >> layer;
-  assign _042_ = 10'h3fa >> layer;
-  assign _043_ = 6'h2c >> layer;
-  assign _045_ = 10'h2b0 >> layer;
-  assign _046_ = 8'hc0 >> layer;
-  assign _047_ = 10'h300 >> layer;
-  assign _048_ = chunk == last_chunk;
-  assign _049_ = turn_ends & _048_;
-  assign _050_ = fields_loaded | _049_;
-  assign _051_ = address + 1'h1;
-  assign _052_ = 8'hfd >> layer;
-  assign _053_ = 9'h101 >> layer;
-  assign _054_ = 10'h200 >> layer;
-  assign _056_ = 7'h6e >> layer;
-  assign _057_ = 9'h100 >> layer;
-  assign _058_ = 10'h200 >> layer;
-  assign _059_ = ~ is_last;
-  assign _060_ = has_value_8 & _059_;
-  assign _061_ = ! chunk;
-  assign _062_ = chunk == last_chunk;
-  assign _063_ = chunk == last_chunk;
-  assign _067_ = ~ _065_;
-  assign _068_ = \$signal$8  | _067_;
-  assign turn_ends = \$signal  & _068_;
+  assign port__data = _396_;
+  assign _000_ = layer == 4'ha;
+  assign _111_ = layer + 1'h1;
+  assign _122_ = _000_ ? 5'h00 : _111_;
+  assign _133_ = 10'h3ff >> layer;
+  assign _144_ = 11'h7f8 >> layer;
+  assign _155_ = 10'h3c0 >> layer;
+  assign _166_ = 9'h124 >> layer;
+  assign _177_ = ~ \$signal$8 ;
+  assign _188_ = chunk == last_chunk;
+  assign _023_ = _177_ & _012_;
+  assign _034_ = chunk == last_chunk;
+  assign _045_ = chunk + 1'h1;
+  assign _056_ = _034_ ? 4'h0 : _045_;
+  assign _078_ = chunk == last_chunk;
+  assign _112_ = 1'h0 >> layer;
+  assign _113_ = 11'h7fa >> layer;
+  assign _114_ = 6'h2c >> layer;
+  assign _115_ = 10'h2b0 >> layer;
+  assign _116_ = 11'h4c0 >> layer;
+  assign _117_ = 11'h700 >> layer;
+  assign _118_ = chunk == last_chunk;
+  assign _119_ = turn_ends & _118_;
+  assign _120_ = fields_loaded | _119_;
+  assign _121_ = address + 1'h1;
+  assign _123_ = 10'h2fd >> layer;
+  assign _124_ = 9'h101 >> layer;
+  assign _125_ = 11'h600 >> layer;
+  assign _126_ = 7'h6e >> layer;
+  assign _127_ = 10'h300 >> layer;
+  assign _128_ = 11'h400 >> layer;
+  assign _129_ = 10'h3ff >> layer;
+  assign _130_ = turn_ends & is_last;
+  assign _131_ = turn_ends & stores;
+  assign _132_ = ! chunk;
+  assign _134_ = chunk == last_chunk;
+  assign _135_ = fields_loaded & stores;
+  assign _136_ = chunk == last_chunk;
+  assign _139_ = ~ _138_;
+  assign _140_ = \$signal$8  | _139_;
+  assign turn_ends = \$signal  & _140_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$175  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _069_;
+    layer <= _141_;
   always @(posedge clk)
-    last_chunk <= _070_;
+    fields_loaded <= _142_;
   always @(posedge clk)
-    two_cycles <= _071_;
+    last_chunk <= _143_;
   always @(posedge clk)
-    \$signal$8  <= _072_;
+    two_cycles <= _145_;
   always @(posedge clk)
-    chunk <= _073_;
+    \$signal$8  <= _146_;
   always @(posedge clk)
-    \$signal  <= _074_;
+    chunk <= _147_;
   always @(posedge clk)
-    held <= _075_;
+    \$signal  <= _148_;
   always @(posedge clk)
-    front_0 <= _076_;
+    held <= _149_;
   always @(posedge clk)
-    front_1 <= _078_;
+    front_0 <= _150_;
   always @(posedge clk)
-    front_2 <= _079_;
+    front_1 <= _151_;
   always @(posedge clk)
-    front_3 <= _080_;
+    front_2 <= _152_;
   always @(posedge clk)
-    parameter_base <= _081_;
+    front_3 <= _153_;
   always @(posedge clk)
-    parameter_turn_0 <= _082_;
+    parameter_base <= _154_;
   always @(posedge clk)
-    parameter_turn_1 <= _083_;
+    parameter_base_before_0 <= _156_;
   always @(posedge clk)
-    parameter_restart_0 <= _084_;
+    parameter_base_of_turn_0 <= _157_;
   always @(posedge clk)
-    parameter_restart_1 <= _085_;
+    parameter_turn_0 <= _158_;
   always @(posedge clk)
-    address <= _086_;
+    parameter_turn_1 <= _159_;
+  always @(posedge clk)
+    parameter_restart_0 <= _160_;
+  always @(posedge clk)
+    parameter_restart_1 <= _161_;
+  always @(posedge clk)
+    address <= _162_;
   always @(posedge clk)
     parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _087_;
+    shift_select <= _163_;
   always @(posedge clk)
-    unit_select <= _089_;
+    shift_select_of_turn_0 <= _164_;
   always @(posedge clk)
-    record_select <= _090_;
+    shift_select_of_turn_1 <= _165_;
   always @(posedge clk)
-    is_last <= _091_;
+    shift_select_of_turn_2 <= _167_;
   always @(posedge clk)
-    code_1_0_0 <= _092_;
+    shift_select_of_turn_3 <= _168_;
   always @(posedge clk)
-    code_1_0_1 <= _093_;
+    unit_select <= _169_;
   always @(posedge clk)
-    code_1_0_2 <= _094_;
+    unit_select_of_turn_0 <= _170_;
   always @(posedge clk)
-    code_1_0_3 <= _095_;
+    unit_select_of_turn_1 <= _171_;
   always @(posedge clk)
-    code_1_1_0 <= _096_;
+    unit_select_of_turn_2 <= _172_;
   always @(posedge clk)
-    code_1_1_1 <= _097_;
+    unit_select_of_turn_3 <= _173_;
   always @(posedge clk)
-    code_1_1_2 <= _098_;
+    unit_select_of_turn_4 <= _174_;
   always @(posedge clk)
-    code_1_1_3 <= _100_;
+    unit_select_of_turn_5 <= _175_;
   always @(posedge clk)
-    code_1_2_0 <= _101_;
+    unit_select_of_turn_6 <= _176_;
   always @(posedge clk)
-    code_1_2_1 <= _102_;
+    unit_select_of_turn_7 <= _178_;
   always @(posedge clk)
-    code_1_2_2 <= _103_;
+    unit_select_of_turn_8 <= _179_;
   always @(posedge clk)
-    code_1_2_3 <= _104_;
+    unit_select_of_turn_9 <= _180_;
   always @(posedge clk)
-    code_1_3_0 <= _105_;
+    unit_select_of_turn_10 <= _181_;
   always @(posedge clk)
-    code_1_3_1 <= _106_;
+    unit_select_of_turn_11 <= _182_;
   always @(posedge clk)
-    code_1_3_2 <= _107_;
+    unit_select_of_turn_12 <= _183_;
   always @(posedge clk)
-    code_1_3_3 <= _108_;
+    unit_select_of_turn_13 <= _184_;
   always @(posedge clk)
-    has_value_0 <= _109_;
+    unit_select_of_turn_14 <= _185_;
   always @(posedge clk)
-    has_value_1 <= _111_;
+    unit_select_of_turn_15 <= _186_;
   always @(posedge clk)
-    has_value_2 <= _112_;
+    unit_select_of_turn_16 <= _187_;
   always @(posedge clk)
-    has_value_3 <= _113_;
+    unit_select_of_turn_17 <= _189_;
   always @(posedge clk)
-    has_value_4 <= _114_;
+    record_select <= _190_;
   always @(posedge clk)
-    has_value_5 <= _115_;
+    record_select_of_turn_0 <= _191_;
   always @(posedge clk)
-    has_value_6 <= _116_;
+    record_select_of_turn_1 <= _192_;
   always @(posedge clk)
-    has_value_7 <= _117_;
+    record_select_of_turn_2 <= _193_;
   always @(posedge clk)
-    has_value_8 <= _118_;
+    record_select_of_turn_3 <= _194_;
   always @(posedge clk)
-    has_code_0 <= _119_;
+    record_select_of_turn_4 <= _195_;
   always @(posedge clk)
-    has_code_1 <= _120_;
+    record_select_of_turn_5 <= _196_;
   always @(posedge clk)
-    has_code_2 <= _122_;
+    record_select_of_turn_6 <= _197_;
   always @(posedge clk)
-    has_code_3 <= _123_;
+    record_select_of_turn_7 <= _198_;
   always @(posedge clk)
-    has_code_4 <= _124_;
+    record_select_of_turn_8 <= _002_;
   always @(posedge clk)
-    has_code_5 <= _125_;
+    is_last <= _003_;
   always @(posedge clk)
-    has_code_6 <= _126_;
+    stores <= _004_;
   always @(posedge clk)
-    has_code_7 <= _127_;
+    code_1_0_0 <= _005_;
   always @(posedge clk)
-    has_code_8 <= _128_;
+    code_1_0_1 <= _006_;
   always @(posedge clk)
-    pixel_starts_0 <= _129_;
+    code_1_0_2 <= _007_;
   always @(posedge clk)
-    pixel_starts_1 <= _130_;
+    code_1_0_3 <= _008_;
   always @(posedge clk)
-    pixel_starts_2 <= _131_;
+    code_1_1_0 <= _009_;
   always @(posedge clk)
-    pixel_starts_3 <= _002_;
+    code_1_1_1 <= _010_;
   always @(posedge clk)
-    pixel_starts_4 <= _003_;
+    code_1_1_2 <= _011_;
   always @(posedge clk)
-    pixel_starts_5 <= _004_;
+    code_1_1_3 <= _013_;
   always @(posedge clk)
-    pixel_starts_6 <= _005_;
+    code_1_2_0 <= _014_;
   always @(posedge clk)
-    pixel_starts_7 <= _006_;
+    code_1_2_1 <= _015_;
   always @(posedge clk)
-    pixel_starts_8 <= _007_;
+    code_1_2_2 <= _016_;
   always @(posedge clk)
-    pixel_starts_9 <= _008_;
+    code_1_2_3 <= _017_;
   always @(posedge clk)
-    pixel_starts_10 <= _009_;
+    code_1_3_0 <= _018_;
   always @(posedge clk)
-    pixel_starts_11 <= _010_;
+    code_1_3_1 <= _019_;
   always @(posedge clk)
-    pixel_starts_12 <= _011_;
+    code_1_3_2 <= _020_;
   always @(posedge clk)
-    pixel_starts_13 <= _013_;
+    code_1_3_3 <= _021_;
   always @(posedge clk)
-    pixel_starts_14 <= _014_;
+    has_value_0 <= _022_;
   always @(posedge clk)
-    pixel_starts_15 <= _015_;
+    has_value_1 <= _024_;
   always @(posedge clk)
-    pixel_starts_16 <= _016_;
+    has_value_2 <= _025_;
   always @(posedge clk)
-    pixel_starts_17 <= _017_;
+    has_value_3 <= _026_;
   always @(posedge clk)
-    pixel_ends_0 <= _018_;
+    has_value_4 <= _027_;
   always @(posedge clk)
-    pixel_ends_1 <= _019_;
+    has_value_5 <= _028_;
   always @(posedge clk)
-    pixel_ends_2 <= _020_;
+    has_value_6 <= _029_;
   always @(posedge clk)
-    pixel_ends_3 <= _021_;
+    has_value_7 <= _030_;
   always @(posedge clk)
-    pixel_ends_4 <= _022_;
+    has_value_8 <= _031_;
   always @(posedge clk)
-    pixel_ends_5 <= _024_;
+    has_code_0 <= _032_;
   always @(posedge clk)
-    pixel_ends_6 <= _025_;
+    has_code_1 <= _033_;
   always @(posedge clk)
-    pixel_ends_7 <= _026_;
+    has_code_2 <= _035_;
   always @(posedge clk)
-    pixel_ends_8 <= _027_;
+    has_code_3 <= _036_;
   always @(posedge clk)
-    pixel_ends_9 <= _028_;
+    has_code_4 <= _037_;
   always @(posedge clk)
-    pixel_ends_10 <= _029_;
+    has_code_5 <= _038_;
   always @(posedge clk)
-    pixel_ends_11 <= _030_;
+    has_code_6 <= _039_;
   always @(posedge clk)
-    pixel_ends_12 <= _031_;
+    has_code_7 <= _040_;
   always @(posedge clk)
-    pixel_ends_13 <= _032_;
+    has_code_8 <= _041_;
   always @(posedge clk)
-    pixel_ends_14 <= _033_;
+    has_code_9 <= _042_;
   always @(posedge clk)
-    pixel_ends_15 <= _035_;
+    has_code_10 <= _043_;
   always @(posedge clk)
-    pixel_ends_16 <= _036_;
+    has_code_11 <= _044_;
   always @(posedge clk)
-    pixel_ends_17 <= _037_;
+    has_code_12 <= _046_;
+  always @(posedge clk)
+    has_code_13 <= _047_;
+  always @(posedge clk)
+    has_code_14 <= _048_;
+  always @(posedge clk)
+    has_code_15 <= _049_;
+  always @(posedge clk)
+    has_code_16 <= _050_;
+  always @(posedge clk)
+    has_code_17 <= _051_;
+  always @(posedge clk)
+    pixel_starts_0 <= _052_;
+  always @(posedge clk)
+    pixel_starts_1 <= _053_;
+  always @(posedge clk)
+    pixel_starts_2 <= _054_;
+  always @(posedge clk)
+    pixel_starts_3 <= _055_;
+  always @(posedge clk)
+    pixel_starts_4 <= _057_;
+  always @(posedge clk)
+    pixel_starts_5 <= _058_;
+  always @(posedge clk)
+    pixel_starts_6 <= _059_;
+  always @(posedge clk)
+    pixel_starts_7 <= _060_;
+  always @(posedge clk)
+    pixel_starts_8 <= _061_;
+  always @(posedge clk)
+    pixel_starts_9 <= _062_;
+  always @(posedge clk)
+    pixel_starts_10 <= _063_;
+  always @(posedge clk)
+    pixel_starts_11 <= _064_;
+  always @(posedge clk)
+    pixel_starts_12 <= _065_;
+  always @(posedge clk)
+    pixel_starts_13 <= _066_;
+  always @(posedge clk)
+    pixel_starts_14 <= _068_;
+  always @(posedge clk)
+    pixel_starts_15 <= _069_;
+  always @(posedge clk)
+    pixel_starts_16 <= _070_;
+  always @(posedge clk)
+    pixel_starts_17 <= _071_;
+  always @(posedge clk)
+    pixel_ends_0 <= _072_;
+  always @(posedge clk)
+    pixel_ends_1 <= _073_;
+  always @(posedge clk)
+    pixel_ends_2 <= _074_;
+  always @(posedge clk)
+    pixel_ends_3 <= _075_;
+  always @(posedge clk)
+    pixel_ends_4 <= _076_;
+  always @(posedge clk)
+    pixel_ends_5 <= _077_;
+  always @(posedge clk)
+    pixel_ends_6 <= _079_;
+  always @(posedge clk)
+    pixel_ends_7 <= _080_;
+  always @(posedge clk)
+    pixel_ends_8 <= _081_;
+  always @(posedge clk)
+    pixel_ends_9 <= _082_;
+  always @(posedge clk)
+    pixel_ends_10 <= _083_;
+  always @(posedge clk)
+    pixel_ends_11 <= _084_;
+  always @(posedge clk)
+    pixel_ends_12 <= _085_;
+  always @(posedge clk)
+    pixel_ends_13 <= _086_;
+  always @(posedge clk)
+    pixel_ends_14 <= _087_;
+  always @(posedge clk)
+    pixel_ends_15 <= _088_;
+  always @(posedge clk)
+    pixel_ends_16 <= _090_;
+  always @(posedge clk)
+    pixel_ends_17 <= _091_;
+  always @(posedge clk)
+    word_start_0 <= _092_;
+  always @(posedge clk)
+    word_start_1 <= _093_;
+  always @(posedge clk)
+    word_start_2 <= _094_;
+  always @(posedge clk)
+    word_start_3 <= _095_;
+  always @(posedge clk)
+    word_start_4 <= _096_;
+  always @(posedge clk)
+    word_start_5 <= _097_;
+  always @(posedge clk)
+    word_start_6 <= _098_;
+  always @(posedge clk)
+    word_start_7 <= _099_;
+  always @(posedge clk)
+    word_start_8 <= _101_;
+  always @(posedge clk)
+    word_start_9 <= _102_;
+  always @(posedge clk)
+    word_start_10 <= _103_;
+  always @(posedge clk)
+    word_start_11 <= _104_;
+  always @(posedge clk)
+    word_start_12 <= _105_;
+  always @(posedge clk)
+    word_start_13 <= _106_;
+  always @(posedge clk)
+    word_start_14 <= _107_;
+  always @(posedge clk)
+    word_start_15 <= _108_;
+  always @(posedge clk)
+    word_start_16 <= _109_;
+  always @(posedge clk)
+    word_start_17 <= _110_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$127 ),
+    .code(\code$189 ),
     .rst(rst),
-    .select(record_select),
+    .select(record_select_of_turn_8),
     .value(value)
   );
   power_activation_0 activation_0_lane_1 (
     .clk(clk),
-    .code(\code$144 ),
+    .code(\code$206 ),
     .rst(rst),
-    .select(record_select),
-    .value(\value$139 )
+    .select(record_select_of_turn_8),
+    .value(\value$201 )
   );
   power_activation_0 activation_0_lane_2 (
     .clk(clk),
-    .code(\code$156 ),
+    .code(\code$218 ),
     .rst(rst),
-    .select(record_select),
-    .value(\value$151 )
+    .select(record_select_of_turn_8),
+    .value(\value$213 )
   );
   power_activation_0 activation_0_lane_3 (
     .clk(clk),
-    .code(\code$168 ),
+    .code(\code$230 ),
     .rst(rst),
-    .select(record_select),
-    .value(\value$163 )
+    .select(record_select_of_turn_8),
+    .value(\value$225 )
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
@@ -1264,21 +1670,21 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   power_activation_1 activation_1_lane_1 (
     .clk(clk),
-    .code(\code$37 ),
+    .code(\code$71 ),
     .rst(rst),
-    .value(\value$139 )
+    .value(\value$201 )
   );
   power_activation_1 activation_1_lane_2 (
     .clk(clk),
-    .code(\code$42 ),
+    .code(\code$76 ),
     .rst(rst),
-    .value(\value$151 )
+    .value(\value$213 )
   );
   power_activation_1 activation_1_lane_3 (
     .clk(clk),
-    .code(\code$47 ),
+    .code(\code$81 ),
     .rst(rst),
-    .value(\value$163 )
+    .value(\value$225 )
   );
   \accelerator.drain.gatherer  gatherer (
     .clk(clk),
@@ -1290,51 +1696,51 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .pixel_starts(pixel_starts_17),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_8)
+    .valid(has_code_17)
   );
   requantize lane_0 (
-    .acc(front_3[30:0]),
+    .acc(front_3[25:0]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[69:0]),
+    .form(form),
+    .parameters(parameter_memory_word[65:0]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[3:0]),
     .skip_1(digits_1[3:0]),
     .value(value)
   );
   requantize lane_1 (
-    .acc(front_3[61:31]),
+    .acc(front_3[51:26]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[139:70]),
+    .form(form),
+    .parameters(parameter_memory_word[131:66]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[7:4]),
     .skip_1(digits_1[7:4]),
-    .value(\value$139 )
+    .value(\value$201 )
   );
   requantize lane_2 (
-    .acc(front_3[92:62]),
+    .acc(front_3[77:52]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[209:140]),
+    .form(form),
+    .parameters(parameter_memory_word[197:132]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[11:8]),
     .skip_1(digits_1[11:8]),
-    .value(\value$151 )
+    .value(\value$213 )
   );
   requantize lane_3 (
-    .acc(front_3[123:93]),
+    .acc(front_3[103:78]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[279:210]),
+    .form(form),
+    .parameters(parameter_memory_word[263:198]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[15:12]),
     .skip_1(digits_1[15:12]),
-    .value(\value$163 )
+    .value(\value$225 )
   );
   \accelerator.drain.output  \output  (
     .clk(clk),
@@ -1344,718 +1750,1160 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .r_en(o__ready),
     .rst(rst),
     .sum_started(sum_started),
-    .w_data(\i__payload$131 ),
-    .w_en(\i__valid$175 )
+    .w_data(\i__payload$193 ),
+    .w_en(has_value_8)
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
-    .bank(residual_bank),
+    .\bank$19 (residual_bank),
     .chunk(chunk),
     .clk(clk),
     .digits_0(digits_0),
     .digits_1(digits_1),
-    .exists(residual_valid),
+    .form_of_turn_3(form),
     .layer(layer),
     .pixel_ends(pixel_ends),
     .rst(rst),
     .start(start),
     .turn_ends(turn_ends),
+    .valid(residual_valid),
+    .walking(\$signal ),
     .word(word)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = start;
-    if (rst) begin
-      _069_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = last_chunk;
+    _141_ = layer;
     if (start) begin
-      _070_ = { _055_, _044_, _000_ };
+      _141_ = _122_[3:0];
     end
     if (rst) begin
-      _070_ = 3'h0;
+      _141_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _071_ = two_cycles;
+    _142_ = start;
+    if (rst) begin
+      _142_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _143_ = last_chunk;
     if (start) begin
-      _071_ = _066_;
+      _143_ = { _155_, _144_, _133_ };
     end
     if (rst) begin
-      _071_ = 1'h0;
+      _143_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = \$signal$8 ;
+    _145_ = two_cycles;
+    if (start) begin
+      _145_ = _166_;
+    end
+    if (rst) begin
+      _145_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _146_ = \$signal$8 ;
     if (\$signal ) begin
-      _072_ = _121_;
+      _146_ = _023_;
     end
     if (start) begin
-      _072_ = 1'h0;
+      _146_ = 1'h0;
     end
     if (rst) begin
-      _072_ = 1'h0;
+      _146_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = chunk;
+    _147_ = chunk;
     if (turn_ends) begin
-      _073_ = _023_[2:0];
+      _147_ = _056_[2:0];
     end
     if (start) begin
-      _073_ = 3'h0;
+      _147_ = 3'h0;
     end
     if (rst) begin
-      _073_ = 3'h0;
+      _147_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = \$signal ;
+    _148_ = \$signal ;
     if (turn_ends) begin
-      if (_039_) begin
-        _074_ = 1'h0;
+      if (_089_) begin
+        _148_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _074_ = 1'h1;
+      _148_ = 1'h1;
     end
     if (rst) begin
-      _074_ = 1'h0;
+      _148_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = held;
+    _149_ = held;
     if (i__valid) begin
-      _075_ = i__payload;
+      _149_ = i__payload;
     end else if (turn_ends) begin
-      _075_ = _040_;
+      _149_ = _100_;
     end
     if (rst) begin
-      _075_ = 124'h0000000000000000000000000000000;
+      _149_ = 104'h00000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = held;
+    _150_ = held;
     if (rst) begin
-      _076_ = 124'h0000000000000000000000000000000;
+      _150_ = 104'h00000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = front_0;
+    _151_ = front_0;
     if (rst) begin
-      _078_ = 124'h0000000000000000000000000000000;
+      _151_ = 104'h00000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = front_1;
+    _152_ = front_1;
     if (rst) begin
-      _079_ = 124'h0000000000000000000000000000000;
+      _152_ = 104'h00000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = front_2;
+    _153_ = front_2;
     if (rst) begin
-      _080_ = 124'h0000000000000000000000000000000;
+      _153_ = 104'h00000000000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = parameter_base;
+    _154_ = parameter_base;
     if (start) begin
-      _081_ = { _047_, _046_, _045_, _043_, _042_, _041_ };
+      _154_ = { _117_, _116_, _115_, _114_, _113_, _112_ };
     end
     if (rst) begin
-      _081_ = 6'h00;
+      _154_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _082_ = turn_ends;
+    _156_ = parameter_base;
     if (rst) begin
-      _082_ = 1'h0;
+      _156_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = parameter_turn_0;
+    _157_ = parameter_base_before_0;
     if (rst) begin
-      _083_ = 1'h0;
+      _157_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = _050_;
+    _158_ = turn_ends;
     if (rst) begin
-      _084_ = 1'h0;
+      _158_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = parameter_restart_0;
+    _159_ = parameter_turn_0;
     if (rst) begin
-      _085_ = 1'h0;
+      _159_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = address;
+    _160_ = _120_;
+    if (rst) begin
+      _160_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _161_ = parameter_restart_0;
+    if (rst) begin
+      _161_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _162_ = address;
     if (parameter_restart_1) begin
-      _086_ = parameter_base;
+      _162_ = parameter_base_of_turn_0;
     end else if (parameter_turn_1) begin
-      _086_ = _051_[5:0];
+      _162_ = _121_[5:0];
     end
     if (rst) begin
-      _086_ = 6'h00;
+      _162_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = shift_select;
+    _163_ = shift_select;
     if (start) begin
-      _087_ = { _054_, _053_, _052_ };
+      _163_ = { _125_, _124_, _123_ };
     end
     if (rst) begin
-      _087_ = 3'h0;
+      _163_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = unit_select;
+    _164_ = shift_select;
+    if (rst) begin
+      _164_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _165_ = shift_select_of_turn_0;
+    if (rst) begin
+      _165_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _167_ = shift_select_of_turn_1;
+    if (rst) begin
+      _167_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _168_ = shift_select_of_turn_2;
+    if (rst) begin
+      _168_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _169_ = unit_select;
     if (start) begin
-      _089_ = _056_;
+      _169_ = _126_;
     end
     if (rst) begin
-      _089_ = 1'h0;
+      _169_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = record_select;
+    _170_ = unit_select;
+    if (rst) begin
+      _170_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _171_ = unit_select_of_turn_0;
+    if (rst) begin
+      _171_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _172_ = unit_select_of_turn_1;
+    if (rst) begin
+      _172_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _173_ = unit_select_of_turn_2;
+    if (rst) begin
+      _173_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _174_ = unit_select_of_turn_3;
+    if (rst) begin
+      _174_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _175_ = unit_select_of_turn_4;
+    if (rst) begin
+      _175_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _176_ = unit_select_of_turn_5;
+    if (rst) begin
+      _176_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _178_ = unit_select_of_turn_6;
+    if (rst) begin
+      _178_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _179_ = unit_select_of_turn_7;
+    if (rst) begin
+      _179_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _180_ = unit_select_of_turn_8;
+    if (rst) begin
+      _180_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _181_ = unit_select_of_turn_9;
+    if (rst) begin
+      _181_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _182_ = unit_select_of_turn_10;
+    if (rst) begin
+      _182_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _183_ = unit_select_of_turn_11;
+    if (rst) begin
+      _183_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _184_ = unit_select_of_turn_12;
+    if (rst) begin
+      _184_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _185_ = unit_select_of_turn_13;
+    if (rst) begin
+      _185_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _186_ = unit_select_of_turn_14;
+    if (rst) begin
+      _186_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _187_ = unit_select_of_turn_15;
+    if (rst) begin
+      _187_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _189_ = unit_select_of_turn_16;
+    if (rst) begin
+      _189_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _190_ = record_select;
     if (start) begin
-      _090_ = _057_;
+      _190_ = _127_;
     end
     if (rst) begin
-      _090_ = 1'h0;
+      _190_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = is_last;
-    if (start) begin
-      _091_ = _058_;
-    end
+    _191_ = record_select;
     if (rst) begin
-      _091_ = 1'h0;
+      _191_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = code;
+    _192_ = record_select_of_turn_0;
     if (rst) begin
-      _092_ = 8'h00;
+      _192_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = code_1_0_0;
+    _193_ = record_select_of_turn_1;
     if (rst) begin
-      _093_ = 8'h00;
+      _193_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = code_1_0_1;
+    _194_ = record_select_of_turn_2;
     if (rst) begin
-      _094_ = 8'h00;
+      _194_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = code_1_0_2;
+    _195_ = record_select_of_turn_3;
     if (rst) begin
-      _095_ = 8'h00;
+      _195_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = \code$37 ;
+    _196_ = record_select_of_turn_4;
     if (rst) begin
-      _096_ = 8'h00;
+      _196_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = code_1_1_0;
+    _197_ = record_select_of_turn_5;
     if (rst) begin
-      _097_ = 8'h00;
+      _197_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = code_1_1_1;
+    _198_ = record_select_of_turn_6;
     if (rst) begin
-      _098_ = 8'h00;
+      _198_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = code_1_1_2;
-    if (rst) begin
-      _100_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = \code$42 ;
-    if (rst) begin
-      _101_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = code_1_2_0;
-    if (rst) begin
-      _102_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = code_1_2_1;
-    if (rst) begin
-      _103_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = code_1_2_2;
-    if (rst) begin
-      _104_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = \code$47 ;
-    if (rst) begin
-      _105_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = code_1_3_0;
-    if (rst) begin
-      _106_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = code_1_3_1;
-    if (rst) begin
-      _107_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = code_1_3_2;
-    if (rst) begin
-      _108_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = turn_ends;
-    if (rst) begin
-      _109_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = has_value_0;
-    if (rst) begin
-      _111_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = has_value_1;
-    if (rst) begin
-      _112_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_value_2;
-    if (rst) begin
-      _113_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = has_value_3;
-    if (rst) begin
-      _114_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = has_value_4;
-    if (rst) begin
-      _115_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_value_5;
-    if (rst) begin
-      _116_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_value_6;
-    if (rst) begin
-      _117_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_value_7;
-    if (rst) begin
-      _118_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = _060_;
-    if (rst) begin
-      _119_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = has_code_0;
-    if (rst) begin
-      _120_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = has_code_1;
-    if (rst) begin
-      _122_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = has_code_2;
-    if (rst) begin
-      _123_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = has_code_3;
-    if (rst) begin
-      _124_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = has_code_4;
-    if (rst) begin
-      _125_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = has_code_5;
-    if (rst) begin
-      _126_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = has_code_6;
-    if (rst) begin
-      _127_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = has_code_7;
-    if (rst) begin
-      _128_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = _061_;
-    if (rst) begin
-      _129_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _130_ = pixel_starts_0;
-    if (rst) begin
-      _130_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _131_ = pixel_starts_1;
-    if (rst) begin
-      _131_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_2;
+    _002_ = record_select_of_turn_7;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_3;
+    _003_ = is_last;
+    if (start) begin
+      _003_ = _128_;
+    end
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_4;
+    _004_ = stores;
+    if (start) begin
+      _004_ = _129_;
+    end
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_5;
+    _005_ = code;
     if (rst) begin
-      _005_ = 1'h0;
+      _005_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_6;
+    _006_ = code_1_0_0;
     if (rst) begin
-      _006_ = 1'h0;
+      _006_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_7;
+    _007_ = code_1_0_1;
     if (rst) begin
-      _007_ = 1'h0;
+      _007_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_8;
+    _008_ = code_1_0_2;
     if (rst) begin
-      _008_ = 1'h0;
+      _008_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_9;
+    _009_ = \code$71 ;
     if (rst) begin
-      _009_ = 1'h0;
+      _009_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_10;
+    _010_ = code_1_1_0;
     if (rst) begin
-      _010_ = 1'h0;
+      _010_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_11;
+    _011_ = code_1_1_1;
     if (rst) begin
-      _011_ = 1'h0;
+      _011_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_starts_12;
+    _013_ = code_1_1_2;
     if (rst) begin
-      _013_ = 1'h0;
+      _013_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_starts_13;
+    _014_ = \code$76 ;
     if (rst) begin
-      _014_ = 1'h0;
+      _014_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_starts_14;
+    _015_ = code_1_2_0;
     if (rst) begin
-      _015_ = 1'h0;
+      _015_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_starts_15;
+    _016_ = code_1_2_1;
     if (rst) begin
-      _016_ = 1'h0;
+      _016_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_starts_16;
+    _017_ = code_1_2_2;
     if (rst) begin
-      _017_ = 1'h0;
+      _017_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = _062_;
+    _018_ = \code$81 ;
     if (rst) begin
-      _018_ = 1'h0;
+      _018_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_0;
+    _019_ = code_1_3_0;
     if (rst) begin
-      _019_ = 1'h0;
+      _019_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_1;
+    _020_ = code_1_3_1;
     if (rst) begin
-      _020_ = 1'h0;
+      _020_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_2;
+    _021_ = code_1_3_2;
     if (rst) begin
-      _021_ = 1'h0;
+      _021_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_3;
+    _022_ = _130_;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_4;
+    _024_ = has_value_0;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_5;
+    _025_ = has_value_1;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_6;
+    _026_ = has_value_2;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_7;
+    _027_ = has_value_3;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_8;
+    _028_ = has_value_4;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_9;
+    _029_ = has_value_5;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_10;
+    _030_ = has_value_6;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_11;
+    _031_ = has_value_7;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_12;
+    _032_ = _131_;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_13;
+    _033_ = has_code_0;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_14;
+    _035_ = has_code_1;
     if (rst) begin
       _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _036_ = pixel_ends_15;
+    _036_ = has_code_2;
     if (rst) begin
       _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _037_ = pixel_ends_16;
+    _037_ = has_code_3;
     if (rst) begin
       _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _038_ = has_code_4;
+    if (rst) begin
+      _038_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _039_ = has_code_5;
+    if (rst) begin
+      _039_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _040_ = has_code_6;
+    if (rst) begin
+      _040_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _041_ = has_code_7;
+    if (rst) begin
+      _041_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _042_ = has_code_8;
+    if (rst) begin
+      _042_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _043_ = has_code_9;
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _044_ = has_code_10;
+    if (rst) begin
+      _044_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _046_ = has_code_11;
+    if (rst) begin
+      _046_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _047_ = has_code_12;
+    if (rst) begin
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _048_ = has_code_13;
+    if (rst) begin
+      _048_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _049_ = has_code_14;
+    if (rst) begin
+      _049_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _050_ = has_code_15;
+    if (rst) begin
+      _050_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _051_ = has_code_16;
+    if (rst) begin
+      _051_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _052_ = _132_;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _053_ = pixel_starts_0;
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _054_ = pixel_starts_1;
+    if (rst) begin
+      _054_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _055_ = pixel_starts_2;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _057_ = pixel_starts_3;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _058_ = pixel_starts_4;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _059_ = pixel_starts_5;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _060_ = pixel_starts_6;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _061_ = pixel_starts_7;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _062_ = pixel_starts_8;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _063_ = pixel_starts_9;
+    if (rst) begin
+      _063_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _064_ = pixel_starts_10;
+    if (rst) begin
+      _064_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _065_ = pixel_starts_11;
+    if (rst) begin
+      _065_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _066_ = pixel_starts_12;
+    if (rst) begin
+      _066_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _068_ = pixel_starts_13;
+    if (rst) begin
+      _068_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _069_ = pixel_starts_14;
+    if (rst) begin
+      _069_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _070_ = pixel_starts_15;
+    if (rst) begin
+      _070_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _071_ = pixel_starts_16;
+    if (rst) begin
+      _071_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _072_ = _134_;
+    if (rst) begin
+      _072_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _073_ = pixel_ends_0;
+    if (rst) begin
+      _073_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _074_ = pixel_ends_1;
+    if (rst) begin
+      _074_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _075_ = pixel_ends_2;
+    if (rst) begin
+      _075_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _076_ = pixel_ends_3;
+    if (rst) begin
+      _076_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _077_ = pixel_ends_4;
+    if (rst) begin
+      _077_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _079_ = pixel_ends_5;
+    if (rst) begin
+      _079_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _080_ = pixel_ends_6;
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _081_ = pixel_ends_7;
+    if (rst) begin
+      _081_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _082_ = pixel_ends_8;
+    if (rst) begin
+      _082_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _083_ = pixel_ends_9;
+    if (rst) begin
+      _083_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _084_ = pixel_ends_10;
+    if (rst) begin
+      _084_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _085_ = pixel_ends_11;
+    if (rst) begin
+      _085_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _086_ = pixel_ends_12;
+    if (rst) begin
+      _086_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _087_ = pixel_ends_13;
+    if (rst) begin
+      _087_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _088_ = pixel_ends_14;
+    if (rst) begin
+      _088_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = pixel_ends_15;
+    if (rst) begin
+      _090_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = pixel_ends_16;
+    if (rst) begin
+      _091_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _092_ = _135_;
+    if (rst) begin
+      _092_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _093_ = word_start_0;
+    if (rst) begin
+      _093_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _094_ = word_start_1;
+    if (rst) begin
+      _094_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _095_ = word_start_2;
+    if (rst) begin
+      _095_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _096_ = word_start_3;
+    if (rst) begin
+      _096_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _097_ = word_start_4;
+    if (rst) begin
+      _097_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _098_ = word_start_5;
+    if (rst) begin
+      _098_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _099_ = word_start_6;
+    if (rst) begin
+      _099_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _101_ = word_start_7;
+    if (rst) begin
+      _101_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _102_ = word_start_8;
+    if (rst) begin
+      _102_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _103_ = word_start_9;
+    if (rst) begin
+      _103_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _104_ = word_start_10;
+    if (rst) begin
+      _104_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _105_ = word_start_11;
+    if (rst) begin
+      _105_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _106_ = word_start_12;
+    if (rst) begin
+      _106_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _107_ = word_start_13;
+    if (rst) begin
+      _107_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _108_ = word_start_14;
+    if (rst) begin
+      _108_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _109_ = word_start_15;
+    if (rst) begin
+      _109_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _110_ = word_start_16;
+    if (rst) begin
+      _110_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_0 = \code$127 ;
+          code_0 = \code$189 ;
       1'h1:
           code_0 = code_1_0_3;
     endcase
@@ -2063,9 +2911,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_1 = \code$144 ;
+          code_1 = \code$206 ;
       1'h1:
           code_1 = code_1_1_3;
     endcase
@@ -2073,9 +2921,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_2 = \code$156 ;
+          code_2 = \code$218 ;
       1'h1:
           code_2 = code_1_2_3;
     endcase
@@ -2083,9 +2931,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_3 = \code$168 ;
+          code_3 = \code$230 ;
       1'h1:
           code_3 = code_1_3_3;
     endcase
@@ -2095,90 +2943,92 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign port__addr = address;
   assign port__en = 1'h1;
   assign parameters = parameter_memory_word;
-  assign \layer$109  = layer;
-  assign \start$110  = start;
-  assign \chunk$111  = chunk;
-  assign \turn_ends$112  = turn_ends;
+  assign \layer$170  = layer;
+  assign \start$171  = start;
+  assign walking = \$signal ;
+  assign \chunk$173  = chunk;
+  assign \turn_ends$174  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$119  = residual_address;
+  assign \address$181  = residual_address;
   assign residual_word = word;
-  assign \value$123  = value;
-  assign select = record_select;
-  assign \value$125  = value;
-  assign acc = front_3[30:0];
-  assign \parameters$129  = parameter_memory_word[69:0];
-  assign \shift_select$130  = shift_select;
+  assign \value$185  = value;
+  assign select = record_select_of_turn_8;
+  assign \value$187  = value;
+  assign acc = front_3[25:0];
+  assign \parameters$191  = parameter_memory_word[65:0];
+  assign \shift_select$192  = shift_select_of_turn_3;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
-  assign form = 1'h0;
-  assign \form$138  = 1'h0;
-  assign \value$140  = \value$139 ;
-  assign \select$141  = record_select;
-  assign \value$142  = \value$139 ;
-  assign \acc$145  = front_3[61:31];
-  assign \parameters$146  = parameter_memory_word[139:70];
-  assign \shift_select$147  = shift_select;
-  assign \skip_0$148  = digits_0[7:4];
-  assign \skip_1$149  = digits_1[7:4];
-  assign \form$150  = 1'h0;
-  assign \value$152  = \value$151 ;
-  assign \select$153  = record_select;
-  assign \value$154  = \value$151 ;
-  assign \acc$157  = front_3[92:62];
-  assign \parameters$158  = parameter_memory_word[209:140];
-  assign \shift_select$159  = shift_select;
-  assign \skip_0$160  = digits_0[11:8];
-  assign \skip_1$161  = digits_1[11:8];
-  assign \form$162  = 1'h0;
-  assign \value$164  = \value$163 ;
-  assign \select$165  = record_select;
-  assign \value$166  = \value$163 ;
-  assign \acc$169  = front_3[123:93];
-  assign \parameters$170  = parameter_memory_word[279:210];
-  assign \shift_select$171  = shift_select;
-  assign \skip_0$172  = digits_0[15:12];
-  assign \skip_1$173  = digits_1[15:12];
-  assign \form$174  = 1'h0;
-  assign \sum_started$177  = sum_started;
-  assign \credit$179  = credit;
-  assign \valid$180  = has_code_8;
+  assign \form$200  = form;
+  assign \value$202  = \value$201 ;
+  assign \select$203  = record_select_of_turn_8;
+  assign \value$204  = \value$201 ;
+  assign \acc$207  = front_3[51:26];
+  assign \parameters$208  = parameter_memory_word[131:66];
+  assign \shift_select$209  = shift_select_of_turn_3;
+  assign \skip_0$210  = digits_0[7:4];
+  assign \skip_1$211  = digits_1[7:4];
+  assign \form$212  = form;
+  assign \value$214  = \value$213 ;
+  assign \select$215  = record_select_of_turn_8;
+  assign \value$216  = \value$213 ;
+  assign \acc$219  = front_3[77:52];
+  assign \parameters$220  = parameter_memory_word[197:132];
+  assign \shift_select$221  = shift_select_of_turn_3;
+  assign \skip_0$222  = digits_0[11:8];
+  assign \skip_1$223  = digits_1[11:8];
+  assign \form$224  = form;
+  assign \value$226  = \value$225 ;
+  assign \select$227  = record_select_of_turn_8;
+  assign \value$228  = \value$225 ;
+  assign \acc$231  = front_3[103:78];
+  assign \parameters$232  = parameter_memory_word[263:198];
+  assign \shift_select$233  = shift_select_of_turn_3;
+  assign \skip_0$234  = digits_0[15:12];
+  assign \skip_1$235  = digits_1[15:12];
+  assign \form$236  = form;
+  assign \i__valid$237  = has_value_8;
+  assign \sum_started$239  = sum_started;
+  assign \credit$241  = credit;
+  assign \valid$242  = has_code_17;
   assign pixel_starts = pixel_starts_17;
-  assign \pixel_ends$182  = pixel_ends_17;
-  assign \two_digits$184  = two_digits;
-  assign \full$186  = full;
-  assign \high$188  = high;
-  assign \low$190  = low;
-  assign \o__payload$192  = o__payload;
-  assign \o__ready$194  = o__ready;
-  assign \o__valid$196  = o__valid;
-  assign \parameters$129.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$129.bias  = parameter_memory_word[53:16];
-  assign \parameters$129.residual  = parameter_memory_word[69:54];
-  assign \parameters$146.multiplier  = parameter_memory_word[85:70];
-  assign \parameters$146.bias  = parameter_memory_word[123:86];
-  assign \parameters$146.residual  = parameter_memory_word[139:124];
-  assign \parameters$158.multiplier  = parameter_memory_word[155:140];
-  assign \parameters$158.bias  = parameter_memory_word[193:156];
-  assign \parameters$158.residual  = parameter_memory_word[209:194];
-  assign \parameters$170.multiplier  = parameter_memory_word[225:210];
-  assign \parameters$170.bias  = parameter_memory_word[263:226];
-  assign \parameters$170.residual  = parameter_memory_word[279:264];
+  assign \pixel_ends$244  = pixel_ends_17;
+  assign \two_digits$246  = two_digits;
+  assign \full$248  = full;
+  assign \high$250  = high;
+  assign \low$252  = low;
+  assign word_start = word_start_17;
+  assign \o__payload$255  = o__payload;
+  assign \o__ready$257  = o__ready;
+  assign \o__valid$259  = o__valid;
+  assign \parameters$191.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$191.bias  = parameter_memory_word[49:16];
+  assign \parameters$191.residual  = parameter_memory_word[65:50];
+  assign \parameters$208.multiplier  = parameter_memory_word[81:66];
+  assign \parameters$208.bias  = parameter_memory_word[115:82];
+  assign \parameters$208.residual  = parameter_memory_word[131:116];
+  assign \parameters$220.multiplier  = parameter_memory_word[147:132];
+  assign \parameters$220.bias  = parameter_memory_word[181:148];
+  assign \parameters$220.residual  = parameter_memory_word[197:182];
+  assign \parameters$232.multiplier  = parameter_memory_word[213:198];
+  assign \parameters$232.bias  = parameter_memory_word[247:214];
+  assign \parameters$232.residual  = parameter_memory_word[263:248];
   assign codes[31:24] = code_3;
   assign codes[23:16] = code_2;
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$131 [83:63] = \value$163 ;
-  assign \i__payload$131 [62:42] = \value$151 ;
-  assign \i__payload$131 [41:21] = \value$139 ;
-  assign \i__payload$131 [20:0] = value;
-  assign _099_ = 1'h0;
-  assign _110_ = two_cycles;
-  assign _034_ = 1'h1;
-  assign _039_ = 1'h1;
-  assign _040_ = 124'h0000000000000000000000000000000;
-  assign _064_ = 1'h0;
-  assign _065_ = two_cycles;
+  assign \i__payload$193 [87:66] = \value$225 ;
+  assign \i__payload$193 [65:44] = \value$213 ;
+  assign \i__payload$193 [43:22] = \value$201 ;
+  assign \i__payload$193 [21:0] = value;
+  assign _001_ = 1'h0;
+  assign _012_ = two_cycles;
+  assign _067_ = 1'h1;
+  assign _089_ = 1'h1;
+  assign _100_ = 104'h00000000000000000000000000;
+  assign _137_ = 1'h0;
+  assign _138_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2285,7 +3135,7 @@ module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes,
   assign _10_ = _09_;
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.output (clk, rst, sum_started, credit, o__payload, w_en, w_data, o__valid, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
@@ -2293,14 +3143,14 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire rst;
   input sum_started;
   wire sum_started;
-  input w_en;
-  wire w_en;
   output credit;
   wire credit;
-  output [83:0] o__payload;
-  wire [83:0] o__payload;
-  input [83:0] w_data;
-  wire [83:0] w_data;
+  output [87:0] o__payload;
+  wire [87:0] o__payload;
+  input w_en;
+  wire w_en;
+  input [87:0] w_data;
+  wire [87:0] w_data;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -2317,11 +3167,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [1:0] group = 2'h0;
-  wire [83:0] i__payload;
+  wire [87:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [83:0] r_data;
+  wire [87:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1f;
   assign _00_ = group == 2'h2;
@@ -2370,18 +3220,18 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   assign _06_ = 1'h1;
 endmodule
 
-module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
+module \accelerator.drain.output.fifo (clk, rst, r_data, w_en, w_port__data, r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
   wire rst;
+  output [87:0] r_data;
+  wire [87:0] r_data;
   input w_en;
   wire w_en;
-  output [83:0] r_data;
-  wire [83:0] r_data;
-  input [83:0] w_port__data;
-  wire [83:0] w_port__data;
+  input [87:0] w_port__data;
+  wire [87:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -2428,52 +3278,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [83:0] r_port__data;
+  wire [87:0] r_port__data;
   wire r_port__en;
-  wire [83:0] w_data;
+  wire [87:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [83:0] storage [30:0];
+  reg [87:0] storage [30:0];
   initial begin
-    storage[0] = 84'h000000000000000000000;
-    storage[1] = 84'h000000000000000000000;
-    storage[2] = 84'h000000000000000000000;
-    storage[3] = 84'h000000000000000000000;
-    storage[4] = 84'h000000000000000000000;
-    storage[5] = 84'h000000000000000000000;
-    storage[6] = 84'h000000000000000000000;
-    storage[7] = 84'h000000000000000000000;
-    storage[8] = 84'h000000000000000000000;
-    storage[9] = 84'h000000000000000000000;
-    storage[10] = 84'h000000000000000000000;
-    storage[11] = 84'h000000000000000000000;
-    storage[12] = 84'h000000000000000000000;
-    storage[13] = 84'h000000000000000000000;
-    storage[14] = 84'h000000000000000000000;
-    storage[15] = 84'h000000000000000000000;
-    storage[16] = 84'h000000000000000000000;
-    storage[17] = 84'h000000000000000000000;
-    storage[18] = 84'h000000000000000000000;
-    storage[19] = 84'h000000000000000000000;
-    storage[20] = 84'h000000000000000000000;
-    storage[21] = 84'h000000000000000000000;
-    storage[22] = 84'h000000000000000000000;
-    storage[23] = 84'h000000000000000000000;
-    storage[24] = 84'h000000000000000000000;
-    storage[25] = 84'h000000000000000000000;
-    storage[26] = 84'h000000000000000000000;
-    storage[27] = 84'h000000000000000000000;
-    storage[28] = 84'h000000000000000000000;
-    storage[29] = 84'h000000000000000000000;
-    storage[30] = 84'h000000000000000000000;
+    storage[0] = 88'h0000000000000000000000;
+    storage[1] = 88'h0000000000000000000000;
+    storage[2] = 88'h0000000000000000000000;
+    storage[3] = 88'h0000000000000000000000;
+    storage[4] = 88'h0000000000000000000000;
+    storage[5] = 88'h0000000000000000000000;
+    storage[6] = 88'h0000000000000000000000;
+    storage[7] = 88'h0000000000000000000000;
+    storage[8] = 88'h0000000000000000000000;
+    storage[9] = 88'h0000000000000000000000;
+    storage[10] = 88'h0000000000000000000000;
+    storage[11] = 88'h0000000000000000000000;
+    storage[12] = 88'h0000000000000000000000;
+    storage[13] = 88'h0000000000000000000000;
+    storage[14] = 88'h0000000000000000000000;
+    storage[15] = 88'h0000000000000000000000;
+    storage[16] = 88'h0000000000000000000000;
+    storage[17] = 88'h0000000000000000000000;
+    storage[18] = 88'h0000000000000000000000;
+    storage[19] = 88'h0000000000000000000000;
+    storage[20] = 88'h0000000000000000000000;
+    storage[21] = 88'h0000000000000000000000;
+    storage[22] = 88'h0000000000000000000000;
+    storage[23] = 88'h0000000000000000000000;
+    storage[24] = 88'h0000000000000000000000;
+    storage[25] = 88'h0000000000000000000000;
+    storage[26] = 88'h0000000000000000000000;
+    storage[27] = 88'h0000000000000000000000;
+    storage[28] = 88'h0000000000000000000000;
+    storage[29] = 88'h0000000000000000000000;
+    storage[30] = 88'h0000000000000000000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [83:0] _74_;
+  reg [87:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -2575,7 +3425,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, start, layer, chunk, walking, valid, \bank$19 , address, digits_1, form_of_turn_3, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2587,21 +3437,25 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire [15:0] digits_0;
   input [31:0] word;
   wire [31:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
+  input [3:0] layer;
+  wire [3:0] layer;
   input [2:0] chunk;
   wire [2:0] chunk;
-  output bank;
-  reg bank = 1'h0;
-  output exists;
-  reg exists = 1'h0;
+  input walking;
+  wire walking;
+  output valid;
+  reg valid = 1'h0;
+  output \bank$19 ;
+  reg \bank$19  = 1'h0;
   output [11:0] address;
   reg [11:0] address = 12'h000;
   (* init = 16'h0000 *)
   output [15:0] digits_1;
   wire [15:0] digits_1;
+  output form_of_turn_3;
+  reg form_of_turn_3 = 1'h0;
   input clk;
   wire clk;
   wire _000_;
@@ -2627,91 +3481,140 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _020_;
   wire [12:0] _021_;
   wire _022_;
-  wire [4:0] _023_;
-  wire [13:0] _024_;
-  wire _025_;
-  wire [9:0] _026_;
-  wire [14:0] _027_;
-  wire [15:0] _028_;
-  wire [3:0] _029_;
-  reg _030_;
+  wire _023_;
+  wire [4:0] _024_;
+  wire [13:0] _025_;
+  wire _026_;
+  wire [9:0] _027_;
+  wire [14:0] _028_;
+  wire [15:0] _029_;
+  wire [3:0] _030_;
   reg _031_;
-  reg [9:0] _032_;
+  reg _032_;
   wire _033_;
-  reg [2:0] _034_;
+  reg [9:0] _034_;
   reg [2:0] _035_;
-  reg _036_;
-  reg [4:0] _037_;
-  reg _038_;
-  reg [11:0] _039_;
-  reg [4:0] _040_;
-  reg [11:0] _041_;
+  reg [2:0] _036_;
+  reg _037_;
+  reg [4:0] _038_;
+  reg _039_;
+  reg [11:0] _040_;
+  reg [4:0] _041_;
   reg _042_;
   reg _043_;
   wire _044_;
-  reg _045_;
-  reg [15:0] _046_;
-  reg [15:0] _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire [5:0] _051_;
-  wire _052_;
+  reg [11:0] _045_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
+  reg [15:0] _049_;
+  reg [15:0] _050_;
+  reg _051_;
+  reg _052_;
+  reg _053_;
+  reg _054_;
+  wire _055_;
+  reg _056_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  wire _060_;
+  wire _061_;
+  wire _062_;
+  wire [5:0] _063_;
   reg [11:0] \$like  = 12'h000;
   reg [15:0] \$signal  = 16'h0000;
   wire signed [4:0] at;
-  (* init = 1'h0 *)
-  wire \bank$29 ;
+  reg bank = 1'h0;
   wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [2:0] column_step = 3'h0;
   reg [15:0] earlier = 16'h0000;
+  reg exists = 1'h0;
   reg fields_loaded = 1'h0;
+  (* init = 1'h0 *)
   wire form;
   wire form_field;
+  reg form_of_turn_0 = 1'h0;
+  reg form_of_turn_1 = 1'h0;
+  reg form_of_turn_2 = 1'h0;
   reg [4:0] last_column = 5'h00;
   reg [9:0] plane = 10'h000;
   reg [2:0] row_step = 3'h0;
   reg select_0 = 1'h0;
   reg select_1 = 1'h0;
   reg select_2 = 1'h0;
+  reg two_0 = 1'h0;
+  reg two_1 = 1'h0;
+  reg two_2 = 1'h0;
+  reg two_3 = 1'h0;
   reg two_digits_field = 1'h0;
-  (* init = 1'h0 *)
-  wire valid;
+  assign _063_ = select_2 * 5'h10;
+  assign _029_ = word >> _063_;
+  assign _030_ = chunk - 1'h0;
+  assign digits_0 = two_3 ? earlier : \$signal ;
   always @(posedge clk)
-    row_step <= _035_;
+    fields_loaded <= _031_;
   always @(posedge clk)
-    exists <= _036_;
+    bank <= _032_;
   always @(posedge clk)
-    last_column <= _037_;
+    plane <= _034_;
   always @(posedge clk)
-    two_digits_field <= _038_;
+    column_step <= _035_;
   always @(posedge clk)
-    \$like  <= _039_;
+    row_step <= _036_;
   always @(posedge clk)
-    column <= _040_;
+    exists <= _037_;
   always @(posedge clk)
-    address <= _041_;
+    last_column <= _038_;
   always @(posedge clk)
-    select_0 <= _042_;
+    two_digits_field <= _039_;
   always @(posedge clk)
-    select_1 <= _043_;
+    \$like  <= _040_;
   always @(posedge clk)
-    select_2 <= _045_;
+    column <= _041_;
   always @(posedge clk)
-    \$signal  <= _046_;
+    valid <= _042_;
   always @(posedge clk)
-    earlier <= _047_;
+    \bank$19  <= _043_;
+  always @(posedge clk)
+    address <= _045_;
+  always @(posedge clk)
+    select_0 <= _046_;
+  always @(posedge clk)
+    select_1 <= _047_;
+  always @(posedge clk)
+    select_2 <= _048_;
+  always @(posedge clk)
+    \$signal  <= _049_;
+  always @(posedge clk)
+    earlier <= _050_;
+  always @(posedge clk)
+    two_0 <= _051_;
+  always @(posedge clk)
+    two_1 <= _052_;
+  always @(posedge clk)
+    two_2 <= _053_;
+  always @(posedge clk)
+    two_3 <= _054_;
+  always @(posedge clk)
+    form_of_turn_0 <= _056_;
+  always @(posedge clk)
+    form_of_turn_1 <= _057_;
+  always @(posedge clk)
+    form_of_turn_2 <= _058_;
+  always @(posedge clk)
+    form_of_turn_3 <= _059_;
   assign _000_ = 6'h24 >> layer;
   assign _011_ = 1'h0 >> layer;
   assign _022_ = 1'h0 >> layer;
   assign _033_ = 9'h100 >> layer;
   assign _044_ = 6'h20 >> layer;
-  assign _048_ = 3'h4 >> layer;
-  assign _049_ = 1'h0 >> layer;
-  assign _050_ = 9'h100 >> layer;
-  assign _052_ = 9'h120 >> layer;
+  assign _055_ = 3'h4 >> layer;
+  assign _060_ = 1'h0 >> layer;
+  assign _061_ = 9'h100 >> layer;
+  assign _062_ = 9'h120 >> layer;
   assign _001_ = 6'h24 >> layer;
   assign _002_ = 3'h4 >> layer;
   assign _003_ = 3'h4 >> layer;
@@ -2732,27 +3635,43 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   assign _019_ = column + 1'h1;
   assign _020_ = column == last_column;
   assign _021_ = \$like  + row_step;
-  assign _024_ = $signed({ 1'h0, \$like  }) + $signed(_023_);
-  assign _025_ = turn_ends & two_digits_field;
-  assign _026_ = _025_ ? plane : 10'h000;
-  assign _027_ = $signed(_024_) + $signed({ 1'h0, _026_ });
-  assign _051_ = select_2 * 5'h10;
-  assign _028_ = word >> _051_;
-  assign _029_ = chunk - 1'h0;
-  assign digits_0 = two_digits_field ? earlier : \$signal ;
-  always @(posedge clk)
-    fields_loaded <= _030_;
-  always @(posedge clk)
-    bank <= _031_;
-  always @(posedge clk)
-    plane <= _032_;
-  always @(posedge clk)
-    column_step <= _034_;
+  assign _023_ = walking & exists;
+  assign _025_ = $signed({ 1'h0, \$like  }) + $signed(_024_);
+  assign _026_ = turn_ends & two_digits_field;
+  assign _027_ = _026_ ? plane : 10'h000;
+  assign _028_ = $signed(_025_) + $signed({ 1'h0, _027_ });
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = row_step;
+    _031_ = start;
+    if (rst) begin
+      _031_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _032_ = bank;
     if (start) begin
-      _035_ = { _008_, _007_, _006_ };
+      _032_ = _000_;
+    end
+    if (rst) begin
+      _032_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _034_ = plane;
+    if (start) begin
+      _034_ = { _002_, _001_, _062_, _061_, _060_, _055_, _044_, _033_, _022_, _011_ };
+    end
+    if (rst) begin
+      _034_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _035_ = column_step;
+    if (start) begin
+      _035_ = { _005_, _004_, _003_ };
     end
     if (rst) begin
       _035_ = 3'h0;
@@ -2760,152 +3679,193 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = exists;
+    _036_ = row_step;
     if (start) begin
-      _036_ = _009_;
+      _036_ = { _008_, _007_, _006_ };
     end
     if (rst) begin
-      _036_ = 1'h0;
+      _036_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _037_ = last_column;
+    _037_ = exists;
     if (start) begin
-      _037_ = { _015_, _014_, _013_, _012_, _010_ };
+      _037_ = _009_;
     end
     if (rst) begin
-      _037_ = 5'h00;
+      _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _038_ = two_digits_field;
+    _038_ = last_column;
     if (start) begin
-      _038_ = _016_;
+      _038_ = { _015_, _014_, _013_, _012_, _010_ };
     end
     if (rst) begin
-      _038_ = 1'h0;
+      _038_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _039_ = \$like ;
+    _039_ = two_digits_field;
+    if (start) begin
+      _039_ = _016_;
+    end
+    if (rst) begin
+      _039_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _040_ = \$like ;
     if (fields_loaded) begin
-      _039_ = 12'h000;
+      _040_ = 12'h000;
     end else if (_017_) begin
-      _039_ = _018_[11:0];
+      _040_ = _018_[11:0];
       if (_020_) begin
-        _039_ = _021_[11:0];
+        _040_ = _021_[11:0];
       end
     end
     if (rst) begin
-      _039_ = 12'h000;
+      _040_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _040_ = column;
+    _041_ = column;
     if (fields_loaded) begin
-      _040_ = 5'h00;
+      _041_ = 5'h00;
     end else if (_017_) begin
-      _040_ = _019_[4:0];
+      _041_ = _019_[4:0];
       if (_020_) begin
-        _040_ = 5'h00;
+        _041_ = 5'h00;
       end
     end
     if (rst) begin
-      _040_ = 5'h00;
+      _041_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _041_ = _027_[11:0];
-    if (rst) begin
-      _041_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = _029_[0];
+    _042_ = _023_;
     if (rst) begin
       _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = select_0;
+    _043_ = bank;
     if (rst) begin
       _043_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = select_1;
+    _045_ = _028_[11:0];
     if (rst) begin
-      _045_ = 1'h0;
+      _045_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = _028_;
+    _046_ = _030_[0];
     if (rst) begin
-      _046_ = 16'h0000;
+      _046_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = \$signal ;
+    _047_ = select_0;
     if (rst) begin
-      _047_ = 16'h0000;
+      _047_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _030_ = start;
+    _048_ = select_1;
     if (rst) begin
-      _030_ = 1'h0;
+      _048_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _031_ = bank;
-    if (start) begin
-      _031_ = _000_;
-    end
+    _049_ = _029_;
     if (rst) begin
-      _031_ = 1'h0;
+      _049_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _032_ = plane;
-    if (start) begin
-      _032_ = { _002_, _001_, _052_, _050_, _049_, _048_, _044_, _033_, _022_, _011_ };
-    end
+    _050_ = \$signal ;
     if (rst) begin
-      _032_ = 10'h000;
+      _050_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _034_ = column_step;
-    if (start) begin
-      _034_ = { _005_, _004_, _003_ };
-    end
+    _051_ = two_digits_field;
     if (rst) begin
-      _034_ = 3'h0;
+      _051_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _052_ = two_0;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _053_ = two_1;
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _054_ = two_2;
+    if (rst) begin
+      _054_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _056_ = 1'h0;
+    if (rst) begin
+      _056_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _057_ = form_of_turn_0;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _058_ = form_of_turn_1;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _059_ = form_of_turn_2;
+    if (rst) begin
+      _059_ = 1'h0;
     end
   end
   assign base = 1'h0;
-  assign at = { _029_[3], _029_ };
-  assign chunk_offset = 1'h0;
+  assign at = { _030_[3], _030_ };
   assign form_field = 1'h0;
-  assign valid = exists;
-  assign \bank$29  = bank;
-  assign form = 1'h0;
+  assign chunk_offset = 1'h0;
+  assign form = form_of_turn_3;
   assign digits_1 = \$signal ;
-  assign _023_ = { _029_[3], _029_[3], _029_[3:1] };
+  assign _024_ = { _030_[3], _030_[3], _030_[3:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, row_ends, loading, i__ready, word, loaded, write, address, i__payload);
@@ -3520,8 +4480,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [162:0] i__payload;
   output o__valid;
   reg o__valid = 1'h0;
-  output [123:0] o__payload;
-  wire [123:0] o__payload;
+  output [103:0] o__payload;
+  wire [103:0] o__payload;
   input clk;
   wire clk;
   wire _000_;
@@ -3602,10 +4562,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   reg _075_;
   reg [3:0] _076_;
   reg [3:0] _077_;
-  wire signed [30:0] acc;
-  wire signed [30:0] \acc$114 ;
-  wire signed [30:0] \acc$121 ;
-  wire signed [30:0] \acc$128 ;
+  wire signed [25:0] acc;
+  wire signed [25:0] \acc$114 ;
+  wire signed [25:0] \acc$121 ;
+  wire signed [25:0] \acc$128 ;
   wire first;
   wire \first$111 ;
   wire \first$118 ;
@@ -4553,10 +5513,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign \i__payload.first  = i__payload[160];
   assign \i__payload.shift  = i__payload[161];
   assign \i__payload.last  = i__payload[162];
-  assign o__payload[123:93] = \acc$128 ;
-  assign o__payload[92:62] = \acc$121 ;
-  assign o__payload[61:31] = \acc$114 ;
-  assign o__payload[30:0] = acc;
+  assign o__payload[103:78] = \acc$128 ;
+  assign o__payload[77:52] = \acc$121 ;
+  assign o__payload[51:26] = \acc$114 ;
+  assign o__payload[25:0] = acc;
   assign w[127:124] = w_3_7_2;
   assign w[95:92] = w_2_7_2;
   assign w[63:60] = w_1_7_2;
@@ -4728,8 +5688,8 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _076_;
   wire _077_;
   wire _078_;
-  wire [7:0] _079_;
-  wire [7:0] _080_;
+  wire _079_;
+  wire _080_;
   wire _081_;
   wire _082_;
   wire _083_;
@@ -4740,67 +5700,67 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _088_;
   wire _089_;
   wire _090_;
-  wire _091_;
+  wire [7:0] _091_;
   wire [7:0] _092_;
   wire _093_;
-  wire [7:0] _094_;
+  wire _094_;
   wire _095_;
   wire _096_;
-  wire [7:0] _097_;
+  wire _097_;
   wire _098_;
   wire _099_;
   wire _100_;
-  wire [7:0] _101_;
+  wire _101_;
   wire _102_;
   wire _103_;
-  wire _104_;
+  wire [7:0] _104_;
   wire _105_;
-  wire [1:0] _106_;
+  wire [7:0] _106_;
   wire _107_;
-  wire [2:0] _108_;
-  wire [2:0] _109_;
+  wire _108_;
+  wire [7:0] _109_;
   wire _110_;
   wire _111_;
   wire _112_;
   wire _113_;
-  wire _114_;
-  wire [3:0] _115_;
-  wire [3:0] _116_;
+  wire [7:0] _114_;
+  wire _115_;
+  wire _116_;
   wire _117_;
   wire _118_;
-  wire _119_;
+  wire [1:0] _119_;
   wire _120_;
-  wire [3:0] _121_;
-  wire [3:0] _122_;
+  wire [2:0] _121_;
+  wire [2:0] _122_;
   wire _123_;
   wire _124_;
   wire _125_;
   wire _126_;
-  wire _127_;
-  wire _128_;
-  wire [1:0] _129_;
-  wire [1:0] _130_;
+  wire [3:0] _127_;
+  wire [3:0] _128_;
+  wire _129_;
+  wire _130_;
   wire _131_;
   wire _132_;
-  wire _133_;
+  wire [3:0] _133_;
   wire _134_;
-  wire _135_;
+  wire [3:0] _135_;
   wire _136_;
   wire _137_;
-  wire [1:0] _138_;
-  wire [1:0] _139_;
+  wire _138_;
+  wire _139_;
   wire _140_;
-  wire _141_;
-  wire _142_;
+  wire [1:0] _141_;
+  wire [1:0] _142_;
   wire _143_;
   wire _144_;
   wire _145_;
   wire _146_;
   wire _147_;
-  wire [3:0] _148_;
-  wire [3:0] _149_;
-  wire _150_;
-  wire _151_;
+  wire _148_;
+  wire _149_;
+  wire [1:0] _150_;
+  wire [1:0] _151_;
   wire _152_;
   wire _153_;
   wire _154_;
@@ -4808,9 +5768,9 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _156_;
   wire _157_;
   wire _158_;
-  wire [5:0] _159_;
-  wire [5:0] _160_;
-  wire _161_;
+  wire _159_;
+  wire [1:0] _160_;
+  wire [1:0] _161_;
   wire _162_;
   wire _163_;
   wire _164_;
@@ -4820,189 +5780,189 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _168_;
   wire _169_;
   wire _170_;
-  wire [5:0] _171_;
-  wire [5:0] _172_;
+  wire [3:0] _171_;
+  wire [3:0] _172_;
   wire _173_;
   wire _174_;
-  wire [9:0] _175_;
-  wire [9:0] _176_;
-  wire [9:0] _177_;
+  wire _175_;
+  wire _176_;
+  wire _177_;
   wire _178_;
-  wire [10:0] _179_;
-  wire [10:0] _180_;
-  wire [10:0] _181_;
-  wire [10:0] _182_;
-  wire [9:0] _183_;
-  wire [9:0] _184_;
-  wire [9:0] _185_;
-  wire [9:0] _186_;
-  wire [9:0] _187_;
-  wire [9:0] _188_;
+  wire _179_;
+  wire _180_;
+  wire _181_;
+  wire _182_;
+  wire [5:0] _183_;
+  wire [5:0] _184_;
+  wire _185_;
+  wire _186_;
+  wire _187_;
+  wire _188_;
   wire _189_;
-  wire [9:0] _190_;
+  wire _190_;
   wire _191_;
-  wire [12:0] _192_;
-  wire [12:0] _193_;
-  wire [12:0] _194_;
-  wire [12:0] _195_;
-  wire [10:0] _196_;
-  wire _197_;
-  wire [5:0] _198_;
+  wire _192_;
+  wire _193_;
+  wire _194_;
+  wire _195_;
+  wire [5:0] _196_;
+  wire [5:0] _197_;
+  wire _198_;
   wire _199_;
   wire _200_;
-  wire [4:0] _201_;
-  wire [4:0] _202_;
-  wire _203_;
-  wire _204_;
-  wire _205_;
-  wire _206_;
-  wire _207_;
-  wire _208_;
-  wire _209_;
-  wire _210_;
+  wire [9:0] _201_;
+  wire [9:0] _202_;
+  wire [9:0] _203_;
+  wire [9:0] _204_;
+  wire [10:0] _205_;
+  wire [10:0] _206_;
+  wire [10:0] _207_;
+  wire [10:0] _208_;
+  wire [9:0] _209_;
+  wire [9:0] _210_;
   wire _211_;
-  wire _212_;
-  wire _213_;
-  wire _214_;
-  wire _215_;
-  wire _216_;
-  wire _217_;
+  wire [9:0] _212_;
+  wire [9:0] _213_;
+  wire [9:0] _214_;
+  wire [9:0] _215_;
+  wire [9:0] _216_;
+  wire [9:0] _217_;
   wire _218_;
-  wire _219_;
-  wire _220_;
-  wire _221_;
+  wire [12:0] _219_;
+  wire [12:0] _220_;
+  wire [12:0] _221_;
   wire _222_;
   wire _223_;
-  wire _224_;
-  wire _225_;
-  reg _226_;
-  reg _227_;
-  reg _228_;
-  reg _229_;
-  reg _230_;
-  reg _231_;
-  reg _232_;
-  reg _233_;
+  wire [12:0] _224_;
+  wire [10:0] _225_;
+  wire _226_;
+  wire [4:0] _227_;
+  wire [4:0] _228_;
+  wire [5:0] _229_;
+  wire _230_;
+  wire [4:0] _231_;
+  wire [4:0] _232_;
+  wire _233_;
   wire _234_;
-  reg [1:0] _235_;
-  reg [2:0] _236_;
-  reg [2:0] _237_;
-  reg [2:0] _238_;
-  reg [4:0] _239_;
-  reg [4:0] _240_;
-  reg [6:0] _241_;
-  reg [9:0] _242_;
-  reg [9:0] _243_;
-  reg [9:0] _244_;
+  wire _235_;
+  wire _236_;
+  wire _237_;
+  wire _238_;
+  wire _239_;
+  wire _240_;
+  wire _241_;
+  wire _242_;
+  wire _243_;
+  wire _244_;
   wire _245_;
-  reg [9:0] _246_;
-  reg [8:0] _247_;
-  reg [2:0] _248_;
-  reg [2:0] _249_;
-  reg [6:0] _250_;
-  reg [9:0] _251_;
-  reg [9:0] _252_;
-  reg _253_;
-  reg [4:0] _254_;
-  reg [11:0] _255_;
+  wire _246_;
+  wire _247_;
+  wire _248_;
+  wire _249_;
+  wire _250_;
+  wire _251_;
+  wire _252_;
+  wire _253_;
+  wire _254_;
+  reg _255_;
   wire _256_;
   reg _257_;
-  reg [9:0] _258_;
-  reg [1:0] _259_;
-  reg [1:0] _260_;
-  reg [2:0] _261_;
-  reg [2:0] _262_;
-  reg [4:0] _263_;
-  reg [4:0] _264_;
-  reg _265_;
-  reg [6:0] _266_;
+  reg _258_;
+  reg _259_;
+  reg _260_;
+  reg _261_;
+  reg _262_;
+  reg _263_;
+  reg _264_;
+  reg [1:0] _265_;
+  reg [2:0] _266_;
   wire _267_;
-  reg [6:0] _268_;
-  reg _269_;
-  reg _270_;
-  reg _271_;
-  reg _272_;
-  reg _273_;
-  reg _274_;
-  reg _275_;
-  reg [31:0] _276_;
-  reg _277_;
+  reg [2:0] _268_;
+  reg [2:0] _269_;
+  reg [4:0] _270_;
+  reg [4:0] _271_;
+  reg [2:0] _272_;
+  reg [6:0] _273_;
+  reg [9:0] _274_;
+  reg [9:0] _275_;
+  reg [9:0] _276_;
+  reg [9:0] _277_;
   wire _278_;
-  reg _279_;
-  reg [1:0] _280_;
+  reg [9:0] _279_;
+  reg [8:0] _280_;
   reg _281_;
   reg _282_;
-  reg [2:0] _283_;
-  reg _284_;
-  reg _285_;
-  reg [2:0] _286_;
-  reg _287_;
+  reg [6:0] _283_;
+  reg [9:0] _284_;
+  reg [9:0] _285_;
+  reg _286_;
+  reg [4:0] _287_;
   reg _288_;
   wire _289_;
-  reg _290_;
+  reg [11:0] _290_;
   reg _291_;
-  reg _292_;
-  reg _293_;
-  reg _294_;
-  reg _295_;
+  reg [9:0] _292_;
+  reg [1:0] _293_;
+  reg [1:0] _294_;
+  reg [2:0] _295_;
   reg [2:0] _296_;
-  reg _297_;
-  reg _298_;
-  reg [4:0] _299_;
+  reg [4:0] _297_;
+  reg [4:0] _298_;
+  reg _299_;
   wire _300_;
-  reg _301_;
-  reg _302_;
-  reg [4:0] _303_;
+  reg [6:0] _301_;
+  reg [6:0] _302_;
+  reg _303_;
   reg _304_;
   reg _305_;
-  reg [11:0] _306_;
-  reg [9:0] _307_;
+  reg _306_;
+  reg _307_;
   reg _308_;
-  reg [11:0] _309_;
-  reg [9:0] _310_;
+  reg _309_;
+  reg [31:0] _310_;
   wire _311_;
-  reg [3:0] _312_;
-  reg [3:0] _313_;
-  reg [2:0] _314_;
-  reg [4:0] _315_;
-  wire _316_;
-  wire _317_;
-  wire _318_;
-  wire _319_;
-  wire _320_;
-  wire _321_;
+  reg _312_;
+  reg _313_;
+  reg [1:0] _314_;
+  reg _315_;
+  reg _316_;
+  reg [2:0] _317_;
+  reg _318_;
+  reg _319_;
+  reg [2:0] _320_;
+  reg _321_;
   wire _322_;
-  wire _323_;
-  wire _324_;
-  wire _325_;
-  wire _326_;
-  wire _327_;
-  wire _328_;
-  wire _329_;
-  wire _330_;
-  wire _331_;
-  wire _332_;
+  reg _323_;
+  reg _324_;
+  reg _325_;
+  reg _326_;
+  reg _327_;
+  reg _328_;
+  reg _329_;
+  reg _330_;
+  reg _331_;
+  reg _332_;
   wire _333_;
   wire _334_;
-  wire _335_;
-  wire _336_;
-  wire _337_;
-  wire _338_;
-  wire _339_;
-  wire _340_;
-  wire _341_;
-  wire _342_;
-  wire _343_;
-  wire _344_;
+  reg [2:0] _335_;
+  reg _336_;
+  reg _337_;
+  reg [4:0] _338_;
+  reg _339_;
+  reg _340_;
+  reg [4:0] _341_;
+  reg _342_;
+  reg _343_;
+  reg [11:0] _344_;
   wire _345_;
-  wire _346_;
-  wire _347_;
-  wire _348_;
-  wire _349_;
-  wire _350_;
-  wire _351_;
-  wire _352_;
-  wire _353_;
+  reg [9:0] _346_;
+  reg _347_;
+  reg [11:0] _348_;
+  reg [9:0] _349_;
+  reg [3:0] _350_;
+  reg [3:0] _351_;
+  reg [2:0] _352_;
+  reg [4:0] _353_;
   wire _354_;
   wire _355_;
   wire _356_;
@@ -5032,18 +5992,53 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _380_;
   wire _381_;
   wire _382_;
+  wire _383_;
+  wire _384_;
+  wire _385_;
+  wire _386_;
+  wire _387_;
+  wire _388_;
+  wire _389_;
+  wire _390_;
+  wire _391_;
+  wire _392_;
+  wire _393_;
+  wire _394_;
+  wire _395_;
+  wire _396_;
+  wire _397_;
+  wire _398_;
+  wire _399_;
+  wire _400_;
+  wire _401_;
+  wire _402_;
+  wire _403_;
+  wire _404_;
+  wire _405_;
+  wire _406_;
+  wire _407_;
+  wire _408_;
+  wire _409_;
+  wire _410_;
+  wire _411_;
+  wire _412_;
+  wire _413_;
+  wire _414_;
+  wire _415_;
+  wire _416_;
   reg [11:0] \$like  = 12'h000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [11:0] act_base = 12'h000;
   wire act_delta_0;
-  wire act_delta_1;
+  reg [2:0] act_delta_1 = 3'h0;
   reg [6:0] act_delta_2 = 7'h00;
   reg [9:0] act_delta_3 = 10'h000;
   reg signed [9:0] act_delta_4 = 10'h000;
   reg signed [9:0] act_delta_5 = 10'h000;
   reg signed [9:0] act_delta_6 = 10'h000;
-  reg signed [8:0] act_delta_7 = 9'h000;
+  reg signed [9:0] act_delta_7 = 10'h000;
+  reg signed [8:0] act_delta_8 = 9'h000;
   reg at_end_0 = 1'h0;
   reg at_end_1 = 1'h0;
   reg at_end_2 = 1'h0;
@@ -5052,6 +6047,7 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg at_end_5 = 1'h0;
   reg at_end_6 = 1'h0;
   reg at_end_7 = 1'h0;
+  reg at_end_8 = 1'h0;
   reg at_start_0 = 1'h1;
   reg at_start_1 = 1'h1;
   reg at_start_2 = 1'h1;
@@ -5060,17 +6056,18 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg at_start_5 = 1'h1;
   reg at_start_6 = 1'h1;
   reg at_start_7 = 1'h1;
+  reg at_start_8 = 1'h1;
   reg [1:0] counter_0 = 2'h0;
   reg [2:0] counter_1 = 3'h0;
   reg [2:0] counter_2 = 3'h0;
   reg counter_3 = 1'h0;
   reg counter_4 = 1'h0;
-  reg [2:0] counter_5 = 3'h0;
-  reg [4:0] counter_6 = 5'h00;
+  reg counter_5 = 1'h0;
+  reg [2:0] counter_6 = 3'h0;
   reg [4:0] counter_7 = 5'h00;
+  reg [4:0] counter_8 = 5'h00;
   reg fields_loaded = 1'h0;
   wire finished;
-  reg [4:0] flush = 5'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg in_ring = 1'h0;
@@ -5082,20 +6079,24 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg [2:0] nearly_2 = 3'h0;
   wire nearly_3;
   wire nearly_4;
-  reg [2:0] nearly_5 = 3'h0;
-  reg [4:0] nearly_6 = 5'h00;
+  wire nearly_5;
+  reg [2:0] nearly_6 = 3'h0;
   reg [4:0] nearly_7 = 5'h00;
+  reg [4:0] nearly_8 = 5'h00;
+  reg [4:0] nearly_flushed = 5'h00;
   wire nearly_paced;
   reg once_0 = 1'h0;
   reg once_1 = 1'h0;
   reg once_2 = 1'h0;
   reg once_3 = 1'h0;
   reg once_4 = 1'h0;
-  wire once_5;
-  reg once_6 = 1'h0;
+  reg once_5 = 1'h0;
+  wire once_6;
   reg once_7 = 1'h0;
+  reg once_8 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
+  reg overlaps = 1'h0;
   reg paced = 1'h0;
   reg paces_once = 1'h0;
   wire pass_starts;
@@ -5110,758 +6111,529 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg [9:0] way_weight = 10'h000;
   reg [9:0] weight_base = 10'h000;
   wire weight_delta_0;
-  reg signed [2:0] weight_delta_1 = 3'h0;
-  reg signed [2:0] weight_delta_2 = 3'h0;
+  reg weight_delta_1 = 1'h0;
+  reg weight_delta_2 = 1'h0;
   reg signed [6:0] weight_delta_3 = 7'h00;
   wire weight_delta_4;
   wire weight_delta_5;
-  reg signed [9:0] weight_delta_6 = 10'h000;
+  wire weight_delta_6;
   reg signed [9:0] weight_delta_7 = 10'h000;
+  reg signed [9:0] weight_delta_8 = 10'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 5'h1e >> layer;
-  assign _111_ = 8'h91 >> layer;
-  assign _222_ = 8'h91 >> layer;
-  assign _317_ = 9'h1ff >> layer;
-  assign _328_ = 9'h1fe >> layer;
-  assign _339_ = 10'h200 >> layer;
-  assign _350_ = 10'h200 >> layer;
-  assign _361_ = 1'h1 >> layer;
-  assign _372_ = 10'h300 >> layer;
-  assign _001_ = 10'h36e >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _023_ = 10'h200 >> layer;
-  assign _034_ = 10'h36e >> layer;
-  assign _045_ = 1'h0 >> layer;
-  assign _056_ = 10'h200 >> layer;
+  assign _000_ = 10'h21e >> layer;
+  assign _111_ = 11'h491 >> layer;
+  assign _222_ = 11'h491 >> layer;
+  assign _333_ = 9'h1ff >> layer;
+  assign _362_ = 10'h3fe >> layer;
+  assign _373_ = 11'h5ff >> layer;
+  assign _384_ = 11'h600 >> layer;
+  assign _395_ = 11'h600 >> layer;
+  assign _406_ = 1'h1 >> layer;
+  assign _001_ = 11'h500 >> layer;
+  assign _012_ = 10'h36e >> layer;
+  assign _023_ = 1'h0 >> layer;
+  assign _034_ = 10'h200 >> layer;
+  assign _045_ = 10'h36e >> layer;
+  assign _056_ = 1'h0 >> layer;
   assign _067_ = 10'h200 >> layer;
-  assign _078_ = 9'h1f8 >> layer;
-  assign _089_ = 9'h1c0 >> layer;
+  assign _078_ = 11'h400 >> layer;
+  assign _089_ = 10'h3f8 >> layer;
   assign _100_ = 9'h1c0 >> layer;
-  assign _112_ = 3'h7 >> layer;
-  assign _123_ = 9'h1f8 >> layer;
-  assign _134_ = 6'h3f >> layer;
-  assign _145_ = 3'h7 >> layer;
-  assign _156_ = 9'h1c0 >> layer;
-  assign _167_ = 3'h7 >> layer;
-  assign _178_ = 9'h1f8 >> layer;
-  assign _189_ = 6'h3f >> layer;
-  assign _200_ = 3'h7 >> layer;
-  assign _211_ = 10'h3e0 >> layer;
-  assign _223_ = 8'hef >> layer;
-  assign _234_ = 7'h70 >> layer;
-  assign _245_ = 8'h9e >> layer;
-  assign _256_ = 9'h1ff >> layer;
-  assign _267_ = 1'h0 >> layer;
-  assign _278_ = 1'h1 >> layer;
-  assign _289_ = 10'h3e1 >> layer;
-  assign _300_ = 8'hee >> layer;
-  assign _311_ = 8'h8e >> layer;
-  assign _316_ = 7'h60 >> layer;
-  assign _318_ = 5'h1e >> layer;
-  assign _319_ = 1'h0 >> layer;
-  assign _320_ = 7'h6e >> layer;
-  assign _321_ = 9'h18e >> layer;
-  assign _322_ = 8'hf0 >> layer;
-  assign _323_ = 5'h1e >> layer;
-  assign _324_ = 10'h3e0 >> layer;
-  assign _325_ = 8'hef >> layer;
-  assign _326_ = 9'h18f >> layer;
-  assign _327_ = 10'h381 >> layer;
-  assign _329_ = 10'h381 >> layer;
-  assign _330_ = 10'h381 >> layer;
-  assign _331_ = 10'h2ef >> layer;
-  assign _332_ = 9'h1ef >> layer;
-  assign _333_ = 9'h1ef >> layer;
-  assign _334_ = 10'h3ef >> layer;
-  assign _335_ = 10'h3e0 >> layer;
-  assign _336_ = 8'hef >> layer;
-  assign _337_ = 9'h18f >> layer;
-  assign _338_ = 10'h381 >> layer;
-  assign _340_ = 10'h381 >> layer;
-  assign _341_ = 10'h381 >> layer;
-  assign _342_ = 10'h2ef >> layer;
-  assign _343_ = 9'h1ef >> layer;
-  assign _344_ = 9'h1ef >> layer;
-  assign _345_ = 10'h3ef >> layer;
-  assign _346_ = 10'h3e7 >> layer;
-  assign _347_ = 8'hd6 >> layer;
-  assign _348_ = 10'h266 >> layer;
-  assign _349_ = 4'h8 >> layer;
-  assign _351_ = 10'h200 >> layer;
-  assign _352_ = 1'h0 >> layer;
-  assign _353_ = 9'h16e >> layer;
-  assign _354_ = 10'h36e >> layer;
-  assign _355_ = 9'h16e >> layer;
-  assign _356_ = 10'h36e >> layer;
-  assign _357_ = 10'h3e7 >> layer;
-  assign _358_ = 8'hd6 >> layer;
-  assign _359_ = 10'h2be >> layer;
-  assign _360_ = 10'h290 >> layer;
-  assign _362_ = 10'h290 >> layer;
-  assign _363_ = 10'h248 >> layer;
-  assign _364_ = 9'h16e >> layer;
-  assign _365_ = 9'h16e >> layer;
-  assign _366_ = 10'h36e >> layer;
-  assign _367_ = 10'h3ff >> layer;
-  assign _368_ = 1'h0 >> layer;
-  assign _369_ = 10'h200 >> layer;
-  assign _370_ = 10'h3ff >> layer;
-  assign _371_ = 1'h0 >> layer;
-  assign _373_ = 10'h200 >> layer;
-  assign _374_ = 10'h3e0 >> layer;
-  assign _375_ = 8'he1 >> layer;
-  assign _376_ = 10'h3e1 >> layer;
-  assign _377_ = 10'h3ef >> layer;
-  assign _378_ = 10'h38f >> layer;
-  assign _379_ = 10'h2ef >> layer;
-  assign _380_ = 10'h3ef >> layer;
-  assign _381_ = 10'h3ff >> layer;
-  assign _382_ = 3'h6 >> layer;
-  assign _002_ = 5'h1f >> layer;
-  assign _003_ = 10'h23e >> layer;
-  assign _004_ = 8'hf9 >> layer;
-  assign _005_ = 10'h3f7 >> layer;
-  assign _006_ = 10'h3df >> layer;
-  assign _007_ = 10'h3bf >> layer;
-  assign _008_ = 10'h2ff >> layer;
-  assign _009_ = 10'h3ff >> layer;
-  assign _010_ = 10'h3ff >> layer;
+  assign _112_ = 9'h1c0 >> layer;
+  assign _123_ = 3'h7 >> layer;
+  assign _134_ = 9'h1f8 >> layer;
+  assign _145_ = 6'h3f >> layer;
+  assign _156_ = 3'h7 >> layer;
+  assign _167_ = 9'h1c0 >> layer;
+  assign _178_ = 3'h7 >> layer;
+  assign _189_ = 9'h1f8 >> layer;
+  assign _200_ = 6'h3f >> layer;
+  assign _211_ = 3'h7 >> layer;
+  assign _223_ = 11'h5ff >> layer;
+  assign _234_ = 1'h0 >> layer;
+  assign _245_ = 10'h200 >> layer;
+  assign _256_ = 11'h5e0 >> layer;
+  assign _267_ = 8'hef >> layer;
+  assign _278_ = 10'h270 >> layer;
+  assign _289_ = 8'h9e >> layer;
+  assign _300_ = 9'h1ff >> layer;
+  assign _311_ = 1'h0 >> layer;
+  assign _322_ = 1'h1 >> layer;
+  assign _334_ = 11'h5e1 >> layer;
+  assign _345_ = 8'hee >> layer;
+  assign _354_ = 10'h28e >> layer;
+  assign _355_ = 7'h60 >> layer;
+  assign _356_ = 5'h1e >> layer;
+  assign _357_ = 1'h0 >> layer;
+  assign _358_ = 7'h6e >> layer;
+  assign _359_ = 9'h18e >> layer;
+  assign _360_ = 8'hf0 >> layer;
+  assign _361_ = 5'h1e >> layer;
+  assign _363_ = 11'h5e0 >> layer;
+  assign _364_ = 8'hef >> layer;
+  assign _365_ = 10'h38f >> layer;
+  assign _366_ = 11'h781 >> layer;
+  assign _367_ = 11'h781 >> layer;
+  assign _368_ = 11'h781 >> layer;
+  assign _369_ = 11'h6ef >> layer;
+  assign _370_ = 11'h5ef >> layer;
+  assign _371_ = 11'h5ef >> layer;
+  assign _372_ = 11'h7ef >> layer;
+  assign _374_ = 11'h5e0 >> layer;
+  assign _375_ = 8'hef >> layer;
+  assign _376_ = 10'h38f >> layer;
+  assign _377_ = 11'h781 >> layer;
+  assign _378_ = 11'h781 >> layer;
+  assign _379_ = 11'h781 >> layer;
+  assign _380_ = 11'h6ef >> layer;
+  assign _381_ = 11'h5ef >> layer;
+  assign _382_ = 11'h5ef >> layer;
+  assign _383_ = 11'h7ef >> layer;
+  assign _385_ = 11'h7e0 >> layer;
+  assign _386_ = 8'hef >> layer;
+  assign _387_ = 10'h38f >> layer;
+  assign _388_ = 11'h781 >> layer;
+  assign _389_ = 11'h781 >> layer;
+  assign _390_ = 11'h781 >> layer;
+  assign _391_ = 11'h6ef >> layer;
+  assign _392_ = 11'h5ef >> layer;
+  assign _393_ = 11'h5ef >> layer;
+  assign _394_ = 11'h7ef >> layer;
+  assign _396_ = 11'h7e7 >> layer;
+  assign _397_ = 8'hd6 >> layer;
+  assign _398_ = 11'h666 >> layer;
+  assign _399_ = 11'h408 >> layer;
+  assign _400_ = 11'h600 >> layer;
+  assign _401_ = 11'h400 >> layer;
+  assign _402_ = 11'h56e >> layer;
+  assign _403_ = 11'h76e >> layer;
+  assign _404_ = 11'h56e >> layer;
+  assign _405_ = 11'h76e >> layer;
+  assign _407_ = 11'h7e7 >> layer;
+  assign _408_ = 8'hd6 >> layer;
+  assign _409_ = 11'h6be >> layer;
+  assign _410_ = 11'h690 >> layer;
+  assign _411_ = 11'h690 >> layer;
+  assign _412_ = 11'h648 >> layer;
+  assign _413_ = 11'h56e >> layer;
+  assign _414_ = 11'h56e >> layer;
+  assign _415_ = 11'h76e >> layer;
+  assign _416_ = 11'h5ff >> layer;
+  assign _002_ = 11'h5ff >> layer;
+  assign _003_ = 11'h5e0 >> layer;
+  assign _004_ = 8'he1 >> layer;
+  assign _005_ = 11'h5e1 >> layer;
+  assign _006_ = 11'h5ef >> layer;
+  assign _007_ = 11'h58f >> layer;
+  assign _008_ = 11'h4ef >> layer;
+  assign _009_ = 11'h5ef >> layer;
+  assign _010_ = 11'h7ff >> layer;
   assign _011_ = 3'h6 >> layer;
   assign _013_ = 5'h1f >> layer;
-  assign _014_ = 10'h23e >> layer;
-  assign _015_ = 8'hf9 >> layer;
-  assign _016_ = 10'h3f7 >> layer;
-  assign _017_ = 10'h3df >> layer;
-  assign _018_ = 10'h3bf >> layer;
-  assign _019_ = 10'h2ff >> layer;
-  assign _020_ = 10'h3ff >> layer;
-  assign _021_ = 10'h2db >> layer;
-  assign _022_ = 8'hdb >> layer;
-  assign _024_ = 10'h324 >> layer;
-  assign _025_ = 10'h3ff >> layer;
-  assign _026_ = 9'h1ff >> layer;
-  assign _027_ = 10'h3ff >> layer;
-  assign _028_ = 4'he >> layer;
-  assign _029_ = 7'h6e >> layer;
-  assign _030_ = 10'h200 >> layer;
-  assign _031_ = 8'hc0 >> layer;
-  assign _032_ = 1'h0 >> layer;
-  assign _033_ = 9'h176 >> layer;
-  assign _035_ = 10'h366 >> layer;
-  assign _036_ = 10'h3a6 >> layer;
-  assign _037_ = 9'h1e6 >> layer;
-  assign _038_ = 9'h13e >> layer;
-  assign _039_ = 9'h13e >> layer;
-  assign _040_ = 9'h126 >> layer;
-  assign _041_ = 10'h31a >> layer;
-  assign _042_ = 1'h0 >> layer;
-  assign _043_ = 3'h4 >> layer;
-  assign _044_ = 5'h16 >> layer;
-  assign _046_ = 6'h26 >> layer;
-  assign _047_ = 8'hbc >> layer;
-  assign _048_ = 10'h2c8 >> layer;
-  assign _049_ = 10'h330 >> layer;
-  assign _050_ = 7'h40 >> layer;
-  assign _051_ = 9'h180 >> layer;
-  assign _052_ = 10'h200 >> layer;
-  assign _053_ = 9'h16e >> layer;
-  assign _054_ = 9'h16e >> layer;
-  assign _055_ = 9'h16e >> layer;
-  assign _057_ = 9'h16e >> layer;
-  assign _058_ = 10'h327 >> layer;
-  assign _059_ = 10'h2d8 >> layer;
-  assign _060_ = 10'h200 >> layer;
-  assign _061_ = 10'h327 >> layer;
-  assign _062_ = 10'h2d8 >> layer;
-  assign _063_ = 10'h200 >> layer;
-  assign _064_ = 10'h300 >> layer;
-  assign _065_ = 10'h3e0 >> layer;
-  assign _066_ = 10'h3ff >> layer;
-  assign _068_ = 8'hff >> layer;
-  assign _069_ = 5'h1f >> layer;
-  assign _070_ = 10'h300 >> layer;
-  assign _071_ = 10'h3e0 >> layer;
-  assign _072_ = 10'h3ff >> layer;
-  assign _073_ = 8'hff >> layer;
-  assign _074_ = 5'h1f >> layer;
+  assign _014_ = 11'h63e >> layer;
+  assign _015_ = 10'h2f9 >> layer;
+  assign _016_ = 11'h7f7 >> layer;
+  assign _017_ = 11'h7df >> layer;
+  assign _018_ = 11'h7bf >> layer;
+  assign _019_ = 11'h6ff >> layer;
+  assign _020_ = 11'h7ff >> layer;
+  assign _021_ = 11'h7ff >> layer;
+  assign _022_ = 3'h6 >> layer;
+  assign _024_ = 5'h1f >> layer;
+  assign _025_ = 11'h63e >> layer;
+  assign _026_ = 10'h2f9 >> layer;
+  assign _027_ = 11'h7f7 >> layer;
+  assign _028_ = 11'h7df >> layer;
+  assign _029_ = 11'h7bf >> layer;
+  assign _030_ = 11'h6ff >> layer;
+  assign _031_ = 11'h7ff >> layer;
+  assign _032_ = 11'h6db >> layer;
+  assign _033_ = 1'h0 >> layer;
+  assign _035_ = 11'h404 >> layer;
+  assign _036_ = 11'h404 >> layer;
+  assign _037_ = 10'h200 >> layer;
+  assign _038_ = 11'h600 >> layer;
+  assign _039_ = 9'h1fb >> layer;
+  assign _040_ = 4'he >> layer;
+  assign _041_ = 7'h6e >> layer;
+  assign _042_ = 10'h200 >> layer;
+  assign _043_ = 8'hc0 >> layer;
+  assign _044_ = 1'h0 >> layer;
+  assign _046_ = 9'h176 >> layer;
+  assign _047_ = 10'h366 >> layer;
+  assign _048_ = 10'h3a6 >> layer;
+  assign _049_ = 9'h1e6 >> layer;
+  assign _050_ = 9'h13e >> layer;
+  assign _051_ = 9'h13e >> layer;
+  assign _052_ = 9'h126 >> layer;
+  assign _053_ = 10'h31a >> layer;
+  assign _054_ = 1'h0 >> layer;
+  assign _055_ = 3'h4 >> layer;
+  assign _057_ = 5'h16 >> layer;
+  assign _058_ = 11'h426 >> layer;
+  assign _059_ = 8'hbc >> layer;
+  assign _060_ = 11'h6c8 >> layer;
+  assign _061_ = 11'h730 >> layer;
+  assign _062_ = 7'h40 >> layer;
+  assign _063_ = 9'h180 >> layer;
+  assign _064_ = 11'h600 >> layer;
+  assign _065_ = 9'h16e >> layer;
+  assign _066_ = 9'h16e >> layer;
+  assign _068_ = 9'h16e >> layer;
+  assign _069_ = 9'h16e >> layer;
+  assign _070_ = 11'h727 >> layer;
+  assign _071_ = 10'h2d8 >> layer;
+  assign _072_ = 10'h200 >> layer;
+  assign _073_ = 11'h727 >> layer;
+  assign _074_ = 10'h2d8 >> layer;
   assign _075_ = 10'h200 >> layer;
-  assign _076_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _077_ = step & _076_;
-  assign _079_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _080_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _081_ = at_start_1 & at_start_2;
-  assign _083_ = ~ at_start_3;
-  assign _084_ = ~ at_start_4;
-  assign _085_ = once_3 & _084_;
-  assign _086_ = _083_ | _085_;
-  assign _087_ = pass_starts & _086_;
-  assign _092_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _093_ = $signed(_092_) < $signed(1'h0);
-  assign _094_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _095_ = $signed(_094_) >= $signed({ 1'h0, height });
-  assign _096_ = _093_ | _095_;
-  assign _097_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _098_ = $signed(_097_) < $signed(1'h0);
-  assign _099_ = _096_ | _098_;
-  assign _101_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _102_ = $signed(_101_) >= $signed({ 1'h0, width });
-  assign _103_ = _099_ | _102_;
-  assign _104_ = ~ is_paced;
-  assign _105_ = running & _104_;
-  assign _106_ = paced + 1'h1;
-  assign _107_ = ! paced;
-  assign _108_ = counter_0 + 1'h1;
-  assign _109_ = at_end_0 ? 3'h0 : _108_;
-  assign _110_ = counter_0 == nearly_0;
-  assign _113_ = at_end_0 ? once_0 : _110_;
-  assign _115_ = counter_1 + 1'h1;
-  assign _116_ = at_end_1 ? 4'h0 : _115_;
-  assign _117_ = counter_1 == nearly_1;
-  assign _118_ = at_end_1 ? once_1 : _117_;
-  assign _120_ = _119_ & at_end_1;
-  assign _121_ = counter_2 + 1'h1;
-  assign _122_ = at_end_2 ? 4'h0 : _121_;
-  assign _124_ = counter_2 == nearly_2;
-  assign _125_ = at_end_2 ? once_2 : _124_;
-  assign _127_ = _126_ & at_end_1;
-  assign _128_ = _127_ & at_end_2;
-  assign _129_ = counter_3 + 1'h1;
-  assign _130_ = at_end_3 ? 2'h0 : _129_;
-  assign _131_ = ! counter_3;
-  assign _132_ = at_end_3 ? once_3 : _131_;
-  assign _135_ = _133_ & at_end_1;
-  assign _136_ = _135_ & at_end_2;
-  assign _137_ = _136_ & at_end_3;
-  assign _138_ = counter_4 + 1'h1;
-  assign _139_ = at_end_4 ? 2'h0 : _138_;
-  assign _140_ = ! counter_4;
-  assign _141_ = at_end_4 ? once_4 : _140_;
-  assign _143_ = _142_ & at_end_1;
-  assign _144_ = _143_ & at_end_2;
-  assign _146_ = _144_ & at_end_3;
-  assign _147_ = _146_ & at_end_4;
-  assign _148_ = counter_5 + 1'h1;
-  assign _149_ = at_end_5 ? 4'h0 : _148_;
-  assign _150_ = counter_5 == nearly_5;
-  assign _151_ = at_end_5 ? 1'h0 : _150_;
-  assign _153_ = _152_ & at_end_1;
-  assign _154_ = _153_ & at_end_2;
-  assign _155_ = _154_ & at_end_3;
-  assign _157_ = _155_ & at_end_4;
-  assign _158_ = _157_ & at_end_5;
-  assign _159_ = counter_6 + 1'h1;
-  assign _160_ = at_end_6 ? 6'h00 : _159_;
-  assign _161_ = counter_6 == nearly_6;
-  assign _162_ = at_end_6 ? once_6 : _161_;
-  assign _164_ = _163_ & at_end_1;
-  assign _165_ = _164_ & at_end_2;
-  assign _166_ = _165_ & at_end_3;
-  assign _168_ = _166_ & at_end_4;
-  assign _169_ = _168_ & at_end_5;
-  assign _170_ = _169_ & at_end_6;
-  assign _171_ = counter_7 + 1'h1;
-  assign _172_ = at_end_7 ? 6'h00 : _171_;
-  assign _173_ = counter_7 == nearly_7;
-  assign _174_ = at_end_7 ? once_7 : _173_;
-  assign _175_ = at_end_6 ? { act_delta_7[8], act_delta_7 } : act_delta_6;
-  assign _176_ = at_end_5 ? _175_ : act_delta_5;
-  assign _177_ = at_end_4 ? _176_ : act_delta_4;
-  assign _179_ = at_end_3 ? { _177_[9], _177_ } : { 1'h0, act_delta_3 };
-  assign _180_ = at_end_2 ? _179_ : { 4'h0, act_delta_2 };
-  assign _181_ = at_end_1 ? _180_ : 11'h001;
-  assign _182_ = at_end_0 ? _181_ : 11'h001;
-  assign _183_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _184_ = at_end_5 ? _183_ : 10'h001;
-  assign _185_ = at_end_4 ? _184_ : 10'h001;
-  assign _186_ = at_end_3 ? _185_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
-  assign _187_ = at_end_2 ? _186_ : { weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2[2], weight_delta_2 };
-  assign _188_ = at_end_1 ? _187_ : { weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1[2], weight_delta_1 };
-  assign _190_ = at_end_0 ? _188_ : 10'h001;
-  assign _191_ = 1'h1 >> layer;
-  assign _192_ = walk__act_address + \$like ;
-  assign _194_ = walk__act_address + \$like ;
-  assign _195_ = in_ring ? _193_ : _194_;
-  assign _196_ = walk__weight_address + way_weight;
-  assign _197_ = step & finished;
-  assign _198_ = \wait  - 1'h1;
-  assign _199_ = ! \wait ;
-  assign _201_ = layer + 1'h1;
-  assign _202_ = status + 1'h1;
+  assign _076_ = 11'h700 >> layer;
+  assign _077_ = 10'h3e0 >> layer;
+  assign _079_ = 10'h3ff >> layer;
+  assign _080_ = 8'hff >> layer;
+  assign _081_ = 5'h1f >> layer;
+  assign _082_ = 11'h700 >> layer;
+  assign _083_ = 10'h3e0 >> layer;
+  assign _084_ = 10'h3ff >> layer;
+  assign _085_ = 8'hff >> layer;
+  assign _086_ = 5'h1f >> layer;
+  assign _087_ = 11'h400 >> layer;
+  assign _088_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _090_ = step & _088_;
+  assign _091_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _092_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _093_ = at_start_1 & at_start_2;
+  assign _095_ = ~ at_start_3;
+  assign _096_ = ~ at_start_4;
+  assign _097_ = once_3 & _096_;
+  assign _098_ = _095_ | _097_;
+  assign _099_ = pass_starts & _098_;
+  assign _104_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _105_ = $signed(_104_) < $signed(1'h0);
+  assign _106_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _107_ = $signed(_106_) >= $signed({ 1'h0, height });
+  assign _108_ = _105_ | _107_;
+  assign _109_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _110_ = $signed(_109_) < $signed(1'h0);
+  assign _113_ = _108_ | _110_;
+  assign _114_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _115_ = $signed(_114_) >= $signed({ 1'h0, width });
+  assign _116_ = _113_ | _115_;
+  assign _117_ = ~ is_paced;
+  assign _118_ = running & _117_;
+  assign _119_ = paced + 1'h1;
+  assign _120_ = ! paced;
+  assign _121_ = counter_0 + 1'h1;
+  assign _122_ = at_end_0 ? 3'h0 : _121_;
+  assign _124_ = counter_0 == nearly_0;
+  assign _125_ = at_end_0 ? once_0 : _124_;
+  assign _127_ = counter_1 + 1'h1;
+  assign _128_ = at_end_1 ? 4'h0 : _127_;
+  assign _129_ = counter_1 == nearly_1;
+  assign _130_ = at_end_1 ? once_1 : _129_;
+  assign _132_ = _131_ & at_end_1;
+  assign _133_ = counter_2 + 1'h1;
+  assign _135_ = at_end_2 ? 4'h0 : _133_;
+  assign _136_ = counter_2 == nearly_2;
+  assign _137_ = at_end_2 ? once_2 : _136_;
+  assign _139_ = _138_ & at_end_1;
+  assign _140_ = _139_ & at_end_2;
+  assign _141_ = counter_3 + 1'h1;
+  assign _142_ = at_end_3 ? 2'h0 : _141_;
+  assign _143_ = ! counter_3;
+  assign _144_ = at_end_3 ? once_3 : _143_;
+  assign _147_ = _146_ & at_end_1;
+  assign _148_ = _147_ & at_end_2;
+  assign _149_ = _148_ & at_end_3;
+  assign _150_ = counter_4 + 1'h1;
+  assign _151_ = at_end_4 ? 2'h0 : _150_;
+  assign _152_ = ! counter_4;
+  assign _153_ = at_end_4 ? once_4 : _152_;
+  assign _155_ = _154_ & at_end_1;
+  assign _157_ = _155_ & at_end_2;
+  assign _158_ = _157_ & at_end_3;
+  assign _159_ = _158_ & at_end_4;
+  assign _160_ = counter_5 + 1'h1;
+  assign _161_ = at_end_5 ? 2'h0 : _160_;
+  assign _162_ = ! counter_5;
+  assign _163_ = at_end_5 ? once_5 : _162_;
+  assign _165_ = _164_ & at_end_1;
+  assign _166_ = _165_ & at_end_2;
+  assign _168_ = _166_ & at_end_3;
+  assign _169_ = _168_ & at_end_4;
+  assign _170_ = _169_ & at_end_5;
+  assign _171_ = counter_6 + 1'h1;
+  assign _172_ = at_end_6 ? 4'h0 : _171_;
+  assign _173_ = counter_6 == nearly_6;
+  assign _174_ = at_end_6 ? 1'h0 : _173_;
+  assign _176_ = _175_ & at_end_1;
+  assign _177_ = _176_ & at_end_2;
+  assign _179_ = _177_ & at_end_3;
+  assign _180_ = _179_ & at_end_4;
+  assign _181_ = _180_ & at_end_5;
+  assign _182_ = _181_ & at_end_6;
+  assign _183_ = counter_7 + 1'h1;
+  assign _184_ = at_end_7 ? 6'h00 : _183_;
+  assign _185_ = counter_7 == nearly_7;
+  assign _186_ = at_end_7 ? once_7 : _185_;
+  assign _188_ = _187_ & at_end_1;
+  assign _190_ = _188_ & at_end_2;
+  assign _191_ = _190_ & at_end_3;
+  assign _192_ = _191_ & at_end_4;
+  assign _193_ = _192_ & at_end_5;
+  assign _194_ = _193_ & at_end_6;
+  assign _195_ = _194_ & at_end_7;
+  assign _196_ = counter_8 + 1'h1;
+  assign _197_ = at_end_8 ? 6'h00 : _196_;
+  assign _198_ = counter_8 == nearly_8;
+  assign _199_ = at_end_8 ? once_8 : _198_;
+  assign _201_ = at_end_7 ? { act_delta_8[8], act_delta_8 } : act_delta_7;
+  assign _202_ = at_end_6 ? _201_ : act_delta_6;
+  assign _203_ = at_end_5 ? _202_ : act_delta_5;
+  assign _204_ = at_end_4 ? _203_ : act_delta_4;
+  assign _205_ = at_end_3 ? { _204_[9], _204_ } : { 1'h0, act_delta_3 };
+  assign _206_ = at_end_2 ? _205_ : { 4'h0, act_delta_2 };
+  assign _207_ = at_end_1 ? _206_ : { 8'h00, act_delta_1 };
+  assign _208_ = at_end_0 ? _207_ : 11'h001;
+  assign _209_ = at_end_7 ? weight_delta_8 : weight_delta_7;
+  assign _210_ = at_end_6 ? _209_ : 10'h001;
+  assign _212_ = at_end_5 ? _210_ : 10'h001;
+  assign _213_ = at_end_4 ? _212_ : 10'h001;
+  assign _214_ = at_end_3 ? _213_ : { weight_delta_3[6], weight_delta_3[6], weight_delta_3[6], weight_delta_3 };
+  assign _215_ = at_end_2 ? _214_ : { 9'h000, weight_delta_2 };
+  assign _216_ = at_end_1 ? _215_ : { 9'h000, weight_delta_1 };
+  assign _217_ = at_end_0 ? _216_ : 10'h001;
+  assign _218_ = 1'h1 >> layer;
+  assign _219_ = walk__act_address + \$like ;
+  assign _221_ = walk__act_address + \$like ;
+  assign _224_ = in_ring ? _220_ : _221_;
+  assign _225_ = walk__weight_address + way_weight;
+  assign _226_ = step & finished;
+  assign _227_ = layer + 1'h1;
+  assign _228_ = status + 1'h1;
+  assign _229_ = \wait  - 1'h1;
+  assign _230_ = ! \wait ;
+  assign _231_ = layer + 1'h1;
+  assign _232_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign finished = & { at_end_8, at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _203_ = ~ is_paced;
-  assign _204_ = sum_ends & _203_;
-  assign _205_ = ~ _204_;
-  assign _206_ = running & _205_;
-  assign _207_ = sum_starts & is_last;
-  assign _208_ = ~ credit;
-  assign _209_ = _207_ & _208_;
-  assign _210_ = ~ _209_;
-  assign step = _206_ & _210_;
-  assign _212_ = step & sum_starts;
-  assign sum_started = _212_ & is_last;
-  assign _213_ = in_ring & step;
-  assign _214_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign row_ends = _213_ & _214_;
-  assign _215_ = ! status;
-  assign _216_ = status == 1'h1;
-  assign loading = _215_ | _216_;
-  assign _217_ = ~ in_ring;
-  assign _218_ = loaded | _217_;
-  assign _219_ = ! fsm_state;
-  assign _220_ = fsm_state == 1'h1;
-  assign _221_ = fsm_state == 2'h2;
-  assign _224_ = fsm_state == 2'h3;
-  assign _225_ = fsm_state == 3'h4;
+  assign _233_ = ~ is_paced;
+  assign _235_ = sum_ends & _233_;
+  assign _236_ = ~ _235_;
+  assign _237_ = running & _236_;
+  assign _238_ = sum_starts & is_last;
+  assign _239_ = ~ credit;
+  assign _240_ = _238_ & _239_;
+  assign _241_ = ~ _240_;
+  assign step = _237_ & _241_;
+  assign _242_ = step & sum_starts;
+  assign sum_started = _242_ & is_last;
+  assign _243_ = in_ring & step;
+  assign _244_ = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign row_ends = _243_ & _244_;
+  assign _246_ = ! status;
+  assign _247_ = status == 1'h1;
+  assign loading = _246_ | _247_;
+  assign _248_ = ~ in_ring;
+  assign _249_ = loaded | _248_;
+  assign _250_ = ! fsm_state;
+  assign _251_ = fsm_state == 1'h1;
+  assign _252_ = fsm_state == 2'h2;
+  assign _253_ = fsm_state == 2'h3;
+  assign _254_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _226_;
+    fields_loaded <= _255_;
   always @(posedge clk)
-    once_0 <= _227_;
+    once_0 <= _257_;
   always @(posedge clk)
-    once_1 <= _228_;
+    once_1 <= _258_;
   always @(posedge clk)
-    once_2 <= _229_;
+    once_2 <= _259_;
   always @(posedge clk)
-    once_3 <= _230_;
+    once_3 <= _260_;
   always @(posedge clk)
-    once_4 <= _231_;
+    once_4 <= _261_;
   always @(posedge clk)
-    once_6 <= _232_;
+    once_5 <= _262_;
   always @(posedge clk)
-    once_7 <= _233_;
+    once_7 <= _263_;
   always @(posedge clk)
-    nearly_0 <= _235_;
+    once_8 <= _264_;
   always @(posedge clk)
-    nearly_1 <= _236_;
+    nearly_0 <= _265_;
   always @(posedge clk)
-    nearly_2 <= _237_;
+    nearly_1 <= _266_;
   always @(posedge clk)
-    nearly_5 <= _238_;
+    nearly_2 <= _268_;
   always @(posedge clk)
-    nearly_6 <= _239_;
+    nearly_6 <= _269_;
   always @(posedge clk)
-    nearly_7 <= _240_;
+    nearly_7 <= _270_;
   always @(posedge clk)
-    act_delta_2 <= _241_;
+    nearly_8 <= _271_;
   always @(posedge clk)
-    act_delta_3 <= _242_;
+    act_delta_1 <= _272_;
   always @(posedge clk)
-    act_delta_4 <= _243_;
+    act_delta_2 <= _273_;
   always @(posedge clk)
-    act_delta_5 <= _244_;
+    act_delta_3 <= _274_;
   always @(posedge clk)
-    act_delta_6 <= _246_;
+    act_delta_4 <= _275_;
   always @(posedge clk)
-    act_delta_7 <= _247_;
+    act_delta_5 <= _276_;
   always @(posedge clk)
-    weight_delta_1 <= _248_;
+    act_delta_6 <= _277_;
   always @(posedge clk)
-    weight_delta_2 <= _249_;
+    act_delta_7 <= _279_;
   always @(posedge clk)
-    weight_delta_3 <= _250_;
+    act_delta_8 <= _280_;
   always @(posedge clk)
-    weight_delta_6 <= _251_;
+    weight_delta_1 <= _281_;
   always @(posedge clk)
-    weight_delta_7 <= _252_;
+    weight_delta_2 <= _282_;
   always @(posedge clk)
-    paces_once <= _253_;
+    weight_delta_3 <= _283_;
   always @(posedge clk)
-    flush <= _254_;
+    weight_delta_7 <= _284_;
   always @(posedge clk)
-    act_base <= _255_;
+    weight_delta_8 <= _285_;
   always @(posedge clk)
-    act_bank <= _257_;
+    paces_once <= _286_;
   always @(posedge clk)
-    weight_base <= _258_;
+    nearly_flushed <= _287_;
   always @(posedge clk)
-    origin_y <= _259_;
+    overlaps <= _288_;
   always @(posedge clk)
-    origin_x <= _260_;
+    act_base <= _290_;
   always @(posedge clk)
-    stride_y <= _261_;
+    act_bank <= _291_;
   always @(posedge clk)
-    stride_x <= _262_;
+    weight_base <= _292_;
   always @(posedge clk)
-    height <= _263_;
+    origin_y <= _293_;
   always @(posedge clk)
-    width <= _264_;
+    origin_x <= _294_;
   always @(posedge clk)
-    is_last <= _265_;
+    stride_y <= _295_;
   always @(posedge clk)
-    \$signal  <= _266_;
+    stride_x <= _296_;
   always @(posedge clk)
-    window_x <= _268_;
+    height <= _297_;
   always @(posedge clk)
-    walk__valid <= _269_;
+    width <= _298_;
   always @(posedge clk)
-    walk__first <= _270_;
+    is_last <= _299_;
   always @(posedge clk)
-    walk__shift <= _271_;
+    \$signal  <= _301_;
   always @(posedge clk)
-    walk__last <= _272_;
+    window_x <= _302_;
   always @(posedge clk)
-    walk__digit <= _273_;
+    walk__valid <= _303_;
   always @(posedge clk)
-    walk__act_bank <= _274_;
+    walk__first <= _304_;
   always @(posedge clk)
-    walk__pad <= _275_;
+    walk__shift <= _305_;
   always @(posedge clk)
-    walk__pad_word <= _276_;
+    walk__last <= _306_;
   always @(posedge clk)
-    paced <= _277_;
+    walk__digit <= _307_;
   always @(posedge clk)
-    is_paced <= _279_;
+    walk__act_bank <= _308_;
   always @(posedge clk)
-    counter_0 <= _280_;
+    walk__pad <= _309_;
   always @(posedge clk)
-    at_end_0 <= _281_;
+    walk__pad_word <= _310_;
   always @(posedge clk)
-    at_start_0 <= _282_;
+    paced <= _312_;
   always @(posedge clk)
-    counter_1 <= _283_;
+    is_paced <= _313_;
   always @(posedge clk)
-    at_end_1 <= _284_;
+    counter_0 <= _314_;
   always @(posedge clk)
-    at_start_1 <= _285_;
+    at_end_0 <= _315_;
   always @(posedge clk)
-    counter_2 <= _286_;
+    at_start_0 <= _316_;
   always @(posedge clk)
-    at_end_2 <= _287_;
+    counter_1 <= _317_;
   always @(posedge clk)
-    at_start_2 <= _288_;
+    at_end_1 <= _318_;
   always @(posedge clk)
-    counter_3 <= _290_;
+    at_start_1 <= _319_;
   always @(posedge clk)
-    at_end_3 <= _291_;
+    counter_2 <= _320_;
   always @(posedge clk)
-    at_start_3 <= _292_;
+    at_end_2 <= _321_;
   always @(posedge clk)
-    counter_4 <= _293_;
+    at_start_2 <= _323_;
   always @(posedge clk)
-    at_end_4 <= _294_;
+    counter_3 <= _324_;
   always @(posedge clk)
-    at_start_4 <= _295_;
+    at_end_3 <= _325_;
   always @(posedge clk)
-    counter_5 <= _296_;
+    at_start_3 <= _326_;
   always @(posedge clk)
-    at_end_5 <= _297_;
+    counter_4 <= _327_;
   always @(posedge clk)
-    at_start_5 <= _298_;
+    at_end_4 <= _328_;
   always @(posedge clk)
-    counter_6 <= _299_;
+    at_start_4 <= _329_;
   always @(posedge clk)
-    at_end_6 <= _301_;
+    counter_5 <= _330_;
   always @(posedge clk)
-    at_start_6 <= _302_;
+    at_end_5 <= _331_;
   always @(posedge clk)
-    counter_7 <= _303_;
+    at_start_5 <= _332_;
   always @(posedge clk)
-    at_end_7 <= _304_;
+    counter_6 <= _335_;
   always @(posedge clk)
-    at_start_7 <= _305_;
+    at_end_6 <= _336_;
   always @(posedge clk)
-    \$like  <= _306_;
+    at_start_6 <= _337_;
   always @(posedge clk)
-    way_weight <= _307_;
+    counter_7 <= _338_;
   always @(posedge clk)
-    in_ring <= _308_;
+    at_end_7 <= _339_;
   always @(posedge clk)
-    walk__act_address <= _309_;
+    at_start_7 <= _340_;
   always @(posedge clk)
-    walk__weight_address <= _310_;
+    counter_8 <= _341_;
   always @(posedge clk)
-    layer <= _312_;
+    at_end_8 <= _342_;
   always @(posedge clk)
-    status <= _313_;
+    at_start_8 <= _343_;
   always @(posedge clk)
-    fsm_state <= _314_;
+    \$like  <= _344_;
   always @(posedge clk)
-    \wait  <= _315_;
+    way_weight <= _346_;
+  always @(posedge clk)
+    in_ring <= _347_;
+  always @(posedge clk)
+    walk__act_address <= _348_;
+  always @(posedge clk)
+    walk__weight_address <= _349_;
+  always @(posedge clk)
+    layer <= _350_;
+  always @(posedge clk)
+    status <= _351_;
+  always @(posedge clk)
+    fsm_state <= _352_;
+  always @(posedge clk)
+    \wait  <= _353_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _226_ = start;
+    _255_ = start;
     if (rst) begin
-      _226_ = 1'h0;
+      _255_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _227_ = once_0;
+    _257_ = once_0;
     if (start) begin
-      _227_ = _000_;
-    end
-    if (rst) begin
-      _227_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _228_ = once_1;
-    if (start) begin
-      _228_ = _111_;
-    end
-    if (rst) begin
-      _228_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _229_ = once_2;
-    if (start) begin
-      _229_ = _222_;
-    end
-    if (rst) begin
-      _229_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _230_ = once_3;
-    if (start) begin
-      _230_ = _317_;
-    end
-    if (rst) begin
-      _230_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _231_ = once_4;
-    if (start) begin
-      _231_ = _328_;
-    end
-    if (rst) begin
-      _231_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _232_ = once_6;
-    if (start) begin
-      _232_ = _339_;
-    end
-    if (rst) begin
-      _232_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _233_ = once_7;
-    if (start) begin
-      _233_ = _350_;
-    end
-    if (rst) begin
-      _233_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _235_ = nearly_0;
-    if (start) begin
-      _235_ = { _372_, _361_ };
-    end
-    if (rst) begin
-      _235_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _236_ = nearly_1;
-    if (start) begin
-      _236_ = { _023_, _012_, _001_ };
-    end
-    if (rst) begin
-      _236_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _237_ = nearly_2;
-    if (start) begin
-      _237_ = { _056_, _045_, _034_ };
-    end
-    if (rst) begin
-      _237_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _238_ = nearly_5;
-    if (start) begin
-      _238_ = { _089_, _078_, _067_ };
-    end
-    if (rst) begin
-      _238_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _239_ = nearly_6;
-    if (start) begin
-      _239_ = { _145_, _134_, _123_, _112_, _100_ };
-    end
-    if (rst) begin
-      _239_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _240_ = nearly_7;
-    if (start) begin
-      _240_ = { _200_, _189_, _178_, _167_, _156_ };
-    end
-    if (rst) begin
-      _240_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _241_ = act_delta_2;
-    if (start) begin
-      _241_ = { _278_, _267_, _256_, _245_, _234_, _223_, _211_ };
-    end
-    if (rst) begin
-      _241_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _242_ = act_delta_3;
-    if (start) begin
-      _242_ = { _323_, _322_, _321_, _320_, _319_, _318_, _316_, _311_, _300_, _289_ };
-    end
-    if (rst) begin
-      _242_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _243_ = act_delta_4;
-    if (start) begin
-      _243_ = { _334_, _333_, _332_, _331_, _330_, _329_, _327_, _326_, _325_, _324_ };
-    end
-    if (rst) begin
-      _243_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = act_delta_5;
-    if (start) begin
-      _244_ = { _345_, _344_, _343_, _342_, _341_, _340_, _338_, _337_, _336_, _335_ };
-    end
-    if (rst) begin
-      _244_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = act_delta_6;
-    if (start) begin
-      _246_ = { _356_, _355_, _354_, _353_, _352_, _351_, _349_, _348_, _347_, _346_ };
-    end
-    if (rst) begin
-      _246_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = act_delta_7;
-    if (start) begin
-      _247_ = { _366_, _365_, _364_, _363_, _362_, _360_, _359_, _358_, _357_ };
-    end
-    if (rst) begin
-      _247_ = 9'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = weight_delta_1;
-    if (start) begin
-      _248_ = { _369_, _368_, _367_ };
-    end
-    if (rst) begin
-      _248_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = weight_delta_2;
-    if (start) begin
-      _249_ = { _373_, _371_, _370_ };
-    end
-    if (rst) begin
-      _249_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = weight_delta_3;
-    if (start) begin
-      _250_ = { _380_, _379_, _378_, _377_, _376_, _375_, _374_ };
-    end
-    if (rst) begin
-      _250_ = 7'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = weight_delta_6;
-    if (start) begin
-      _251_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _382_, _381_ };
-    end
-    if (rst) begin
-      _251_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = weight_delta_7;
-    if (start) begin
-      _252_ = { _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
-    end
-    if (rst) begin
-      _252_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = paces_once;
-    if (start) begin
-      _253_ = _021_;
-    end
-    if (rst) begin
-      _253_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = flush;
-    if (start) begin
-      _254_ = { _027_, _026_, _025_, _024_, _022_ };
-    end
-    if (rst) begin
-      _254_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = act_base;
-    if (start) begin
-      _255_ = { _040_, _039_, _038_, _037_, _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_ };
-    end
-    if (rst) begin
-      _255_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = act_bank;
-    if (start) begin
-      _257_ = _041_;
+      _257_ = _000_;
     end
     if (rst) begin
       _257_ = 1'h0;
@@ -5869,436 +6641,359 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = weight_base;
+    _258_ = once_1;
     if (start) begin
-      _258_ = { _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_ };
+      _258_ = _111_;
     end
     if (rst) begin
-      _258_ = 10'h000;
+      _258_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = origin_y;
+    _259_ = once_2;
     if (start) begin
-      _259_ = { _054_, _053_ };
+      _259_ = _222_;
     end
     if (rst) begin
-      _259_ = 2'h0;
+      _259_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = origin_x;
+    _260_ = once_3;
     if (start) begin
-      _260_ = { _057_, _055_ };
+      _260_ = _333_;
     end
     if (rst) begin
-      _260_ = 2'h0;
+      _260_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = stride_y;
+    _261_ = once_4;
     if (start) begin
-      _261_ = { _060_, _059_, _058_ };
+      _261_ = _362_;
     end
     if (rst) begin
-      _261_ = 3'h0;
+      _261_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = stride_x;
+    _262_ = once_5;
     if (start) begin
-      _262_ = { _063_, _062_, _061_ };
+      _262_ = _373_;
     end
     if (rst) begin
-      _262_ = 3'h0;
+      _262_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = height;
+    _263_ = once_7;
     if (start) begin
-      _263_ = { _069_, _068_, _066_, _065_, _064_ };
+      _263_ = _384_;
     end
     if (rst) begin
-      _263_ = 5'h00;
+      _263_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = width;
+    _264_ = once_8;
     if (start) begin
-      _264_ = { _074_, _073_, _072_, _071_, _070_ };
+      _264_ = _395_;
     end
     if (rst) begin
-      _264_ = 5'h00;
+      _264_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = is_last;
+    _265_ = nearly_0;
     if (start) begin
-      _265_ = _075_;
+      _265_ = { _001_, _406_ };
     end
     if (rst) begin
-      _265_ = 1'h0;
+      _265_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = \$signal ;
-    if (fields_loaded) begin
-      _266_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_077_) begin
-      if (at_end_6) begin
-        _266_ = _080_[6:0];
-      end
+    _266_ = nearly_1;
+    if (start) begin
+      _266_ = { _034_, _023_, _012_ };
     end
     if (rst) begin
-      _266_ = 7'h00;
+      _266_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = window_x;
-    if (fields_loaded) begin
-      _268_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_077_) begin
-      _268_ = _079_[6:0];
-      if (at_end_6) begin
-        _268_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _268_ = nearly_2;
+    if (start) begin
+      _268_ = { _067_, _056_, _045_ };
     end
     if (rst) begin
-      _268_ = 7'h00;
+      _268_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = step;
+    _269_ = nearly_6;
+    if (start) begin
+      _269_ = { _100_, _089_, _078_ };
+    end
     if (rst) begin
-      _269_ = 1'h0;
+      _269_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = _082_;
+    _270_ = nearly_7;
+    if (start) begin
+      _270_ = { _156_, _145_, _134_, _123_, _112_ };
+    end
     if (rst) begin
-      _270_ = 1'h0;
+      _270_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = _087_;
+    _271_ = nearly_8;
+    if (start) begin
+      _271_ = { _211_, _200_, _189_, _178_, _167_ };
+    end
     if (rst) begin
-      _271_ = 1'h0;
+      _271_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = sum_ends;
+    _272_ = act_delta_1;
+    if (start) begin
+      _272_ = { _245_, _234_, _223_ };
+    end
     if (rst) begin
-      _272_ = 1'h0;
+      _272_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = _088_;
+    _273_ = act_delta_2;
+    if (start) begin
+      _273_ = { _322_, _311_, _300_, _289_, _278_, _267_, _256_ };
+    end
     if (rst) begin
-      _273_ = 1'h0;
+      _273_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = _091_;
+    _274_ = act_delta_3;
+    if (start) begin
+      _274_ = { _361_, _360_, _359_, _358_, _357_, _356_, _355_, _354_, _345_, _334_ };
+    end
     if (rst) begin
-      _274_ = 1'h0;
+      _274_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = _103_;
+    _275_ = act_delta_4;
+    if (start) begin
+      _275_ = { _372_, _371_, _370_, _369_, _368_, _367_, _366_, _365_, _364_, _363_ };
+    end
     if (rst) begin
-      _275_ = 1'h0;
+      _275_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = 32'd0;
+    _276_ = act_delta_5;
+    if (start) begin
+      _276_ = { _383_, _382_, _381_, _380_, _379_, _378_, _377_, _376_, _375_, _374_ };
+    end
     if (rst) begin
-      _276_ = 32'd0;
+      _276_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = paced;
-    if (_105_) begin
-      _277_ = _106_[0];
+    _277_ = act_delta_6;
+    if (start) begin
+      _277_ = { _394_, _393_, _392_, _391_, _390_, _389_, _388_, _387_, _386_, _385_ };
     end
-    if (step) begin
-      if (sum_ends) begin
-        _277_ = 1'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _277_ = 1'h0;
-    endcase
     if (rst) begin
-      _277_ = 1'h0;
+      _277_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = is_paced;
-    if (_105_) begin
-      _279_ = _107_;
+    _279_ = act_delta_7;
+    if (start) begin
+      _279_ = { _405_, _404_, _403_, _402_, _401_, _400_, _399_, _398_, _397_, _396_ };
     end
-    if (step) begin
-      if (sum_ends) begin
-        _279_ = paces_once;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _279_ = paces_once;
-    endcase
     if (rst) begin
-      _279_ = 1'h0;
+      _279_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = counter_0;
-    if (step) begin
-      _280_ = _109_[1:0];
+    _280_ = act_delta_8;
+    if (start) begin
+      _280_ = { _415_, _414_, _413_, _412_, _411_, _410_, _409_, _408_, _407_ };
     end
     if (rst) begin
-      _280_ = 2'h0;
+      _280_ = 9'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = at_end_0;
-    if (step) begin
-      _281_ = _113_;
+    _281_ = weight_delta_1;
+    if (start) begin
+      _281_ = _416_;
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _281_ = once_0;
-    endcase
     if (rst) begin
       _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = at_start_0;
-    if (step) begin
-      _282_ = at_end_0;
+    _282_ = weight_delta_2;
+    if (start) begin
+      _282_ = _002_;
     end
     if (rst) begin
-      _282_ = 1'h1;
+      _282_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = counter_1;
-    if (step) begin
-      if (_114_) begin
-        _283_ = _116_[2:0];
-      end
+    _283_ = weight_delta_3;
+    if (start) begin
+      _283_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_ };
     end
     if (rst) begin
-      _283_ = 3'h0;
+      _283_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = at_end_1;
-    if (step) begin
-      if (_114_) begin
-        _284_ = _118_;
-      end
+    _284_ = weight_delta_7;
+    if (start) begin
+      _284_ = { _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _284_ = once_1;
-    endcase
     if (rst) begin
-      _284_ = 1'h0;
+      _284_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = at_start_1;
-    if (step) begin
-      if (_114_) begin
-        _285_ = at_end_1;
-      end
+    _285_ = weight_delta_8;
+    if (start) begin
+      _285_ = { _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_ };
     end
     if (rst) begin
-      _285_ = 1'h1;
+      _285_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = counter_2;
-    if (step) begin
-      if (_120_) begin
-        _286_ = _122_[2:0];
-      end
+    _286_ = paces_once;
+    if (start) begin
+      _286_ = _032_;
     end
     if (rst) begin
-      _286_ = 3'h0;
+      _286_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = at_end_2;
-    if (step) begin
-      if (_120_) begin
-        _287_ = _125_;
-      end
+    _287_ = nearly_flushed;
+    if (start) begin
+      _287_ = { _038_, _037_, _036_, _035_, _033_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _287_ = once_2;
-    endcase
     if (rst) begin
-      _287_ = 1'h0;
+      _287_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = at_start_2;
-    if (step) begin
-      if (_120_) begin
-        _288_ = at_end_2;
-      end
+    _288_ = overlaps;
+    if (start) begin
+      _288_ = _039_;
     end
     if (rst) begin
-      _288_ = 1'h1;
+      _288_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = counter_3;
-    if (step) begin
-      if (_128_) begin
-        _290_ = _130_[0];
-      end
+    _290_ = act_base;
+    if (start) begin
+      _290_ = { _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_ };
     end
     if (rst) begin
-      _290_ = 1'h0;
+      _290_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = at_end_3;
-    if (step) begin
-      if (_128_) begin
-        _291_ = _132_;
-      end
+    _291_ = act_bank;
+    if (start) begin
+      _291_ = _053_;
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _291_ = once_3;
-    endcase
     if (rst) begin
       _291_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = at_start_3;
-    if (step) begin
-      if (_128_) begin
-        _292_ = at_end_3;
-      end
+    _292_ = weight_base;
+    if (start) begin
+      _292_ = { _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_ };
     end
     if (rst) begin
-      _292_ = 1'h1;
+      _292_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = counter_4;
-    if (step) begin
-      if (_137_) begin
-        _293_ = _139_[0];
-      end
+    _293_ = origin_y;
+    if (start) begin
+      _293_ = { _066_, _065_ };
     end
     if (rst) begin
-      _293_ = 1'h0;
+      _293_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = at_end_4;
-    if (step) begin
-      if (_137_) begin
-        _294_ = _141_;
-      end
+    _294_ = origin_x;
+    if (start) begin
+      _294_ = { _069_, _068_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _294_ = once_4;
-    endcase
     if (rst) begin
-      _294_ = 1'h0;
+      _294_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = at_start_4;
-    if (step) begin
-      if (_137_) begin
-        _295_ = at_end_4;
-      end
+    _295_ = stride_y;
+    if (start) begin
+      _295_ = { _072_, _071_, _070_ };
     end
     if (rst) begin
-      _295_ = 1'h1;
+      _295_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = counter_5;
-    if (step) begin
-      if (_147_) begin
-        _296_ = _149_[2:0];
-      end
+    _296_ = stride_x;
+    if (start) begin
+      _296_ = { _075_, _074_, _073_ };
     end
     if (rst) begin
       _296_ = 3'h0;
@@ -6306,153 +7001,584 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = at_end_5;
-    if (step) begin
-      if (_147_) begin
-        _297_ = _151_;
-      end
+    _297_ = height;
+    if (start) begin
+      _297_ = { _081_, _080_, _079_, _077_, _076_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _297_ = 1'h0;
-    endcase
     if (rst) begin
-      _297_ = 1'h0;
+      _297_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = at_start_5;
-    if (step) begin
-      if (_147_) begin
-        _298_ = at_end_5;
-      end
+    _298_ = width;
+    if (start) begin
+      _298_ = { _086_, _085_, _084_, _083_, _082_ };
     end
     if (rst) begin
-      _298_ = 1'h1;
+      _298_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = counter_6;
-    if (step) begin
-      if (_158_) begin
-        _299_ = _160_[4:0];
-      end
+    _299_ = is_last;
+    if (start) begin
+      _299_ = _087_;
     end
     if (rst) begin
-      _299_ = 5'h00;
+      _299_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = at_end_6;
-    if (step) begin
-      if (_158_) begin
-        _301_ = _162_;
+    _301_ = \$signal ;
+    if (fields_loaded) begin
+      _301_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_090_) begin
+      if (at_end_7) begin
+        _301_ = _092_[6:0];
       end
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _301_ = once_6;
-    endcase
     if (rst) begin
-      _301_ = 1'h0;
+      _301_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_start_6;
-    if (step) begin
-      if (_158_) begin
-        _302_ = at_end_6;
+    _302_ = window_x;
+    if (fields_loaded) begin
+      _302_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_090_) begin
+      _302_ = _091_[6:0];
+      if (at_end_7) begin
+        _302_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
       end
     end
     if (rst) begin
-      _302_ = 1'h1;
+      _302_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = counter_7;
-    if (step) begin
-      if (_170_) begin
-        _303_ = _172_[4:0];
-      end
-    end
+    _303_ = step;
     if (rst) begin
-      _303_ = 5'h00;
+      _303_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = at_end_7;
-    if (step) begin
-      if (_170_) begin
-        _304_ = _174_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _304_ = once_7;
-    endcase
+    _304_ = _094_;
     if (rst) begin
       _304_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = at_start_7;
-    if (step) begin
-      if (_170_) begin
-        _305_ = at_end_7;
-      end
-    end
+    _305_ = _099_;
     if (rst) begin
-      _305_ = 1'h1;
+      _305_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = { _182_[10], _182_ };
+    _306_ = sum_ends;
     if (rst) begin
-      _306_ = 12'h000;
+      _306_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = _190_;
+    _307_ = _101_;
     if (rst) begin
-      _307_ = 10'h000;
+      _307_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = in_ring;
-    if (start) begin
-      _308_ = _191_;
-    end
+    _308_ = _103_;
     if (rst) begin
       _308_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = walk__act_address;
+    _309_ = _116_;
+    if (rst) begin
+      _309_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _310_ = 32'd0;
+    if (rst) begin
+      _310_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _312_ = paced;
+    if (_118_) begin
+      _312_ = _119_[0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _312_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _312_ = 1'h0;
+    endcase
+    if (rst) begin
+      _312_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _313_ = is_paced;
+    if (_118_) begin
+      _313_ = _120_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _313_ = paces_once;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _313_ = paces_once;
+    endcase
+    if (rst) begin
+      _313_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _314_ = counter_0;
+    if (step) begin
+      _314_ = _122_[1:0];
+    end
+    if (rst) begin
+      _314_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _315_ = at_end_0;
+    if (step) begin
+      _315_ = _125_;
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _315_ = once_0;
+    endcase
+    if (rst) begin
+      _315_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _316_ = at_start_0;
+    if (step) begin
+      _316_ = at_end_0;
+    end
+    if (rst) begin
+      _316_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _317_ = counter_1;
+    if (step) begin
+      if (_126_) begin
+        _317_ = _128_[2:0];
+      end
+    end
+    if (rst) begin
+      _317_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _318_ = at_end_1;
+    if (step) begin
+      if (_126_) begin
+        _318_ = _130_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _318_ = once_1;
+    endcase
+    if (rst) begin
+      _318_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _319_ = at_start_1;
+    if (step) begin
+      if (_126_) begin
+        _319_ = at_end_1;
+      end
+    end
+    if (rst) begin
+      _319_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _320_ = counter_2;
+    if (step) begin
+      if (_132_) begin
+        _320_ = _135_[2:0];
+      end
+    end
+    if (rst) begin
+      _320_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _321_ = at_end_2;
+    if (step) begin
+      if (_132_) begin
+        _321_ = _137_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _321_ = once_2;
+    endcase
+    if (rst) begin
+      _321_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _323_ = at_start_2;
+    if (step) begin
+      if (_132_) begin
+        _323_ = at_end_2;
+      end
+    end
+    if (rst) begin
+      _323_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _324_ = counter_3;
+    if (step) begin
+      if (_140_) begin
+        _324_ = _142_[0];
+      end
+    end
+    if (rst) begin
+      _324_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _325_ = at_end_3;
+    if (step) begin
+      if (_140_) begin
+        _325_ = _144_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _325_ = once_3;
+    endcase
+    if (rst) begin
+      _325_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _326_ = at_start_3;
+    if (step) begin
+      if (_140_) begin
+        _326_ = at_end_3;
+      end
+    end
+    if (rst) begin
+      _326_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _327_ = counter_4;
+    if (step) begin
+      if (_149_) begin
+        _327_ = _151_[0];
+      end
+    end
+    if (rst) begin
+      _327_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _328_ = at_end_4;
+    if (step) begin
+      if (_149_) begin
+        _328_ = _153_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _328_ = once_4;
+    endcase
+    if (rst) begin
+      _328_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _329_ = at_start_4;
+    if (step) begin
+      if (_149_) begin
+        _329_ = at_end_4;
+      end
+    end
+    if (rst) begin
+      _329_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _330_ = counter_5;
+    if (step) begin
+      if (_159_) begin
+        _330_ = _161_[0];
+      end
+    end
+    if (rst) begin
+      _330_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _331_ = at_end_5;
+    if (step) begin
+      if (_159_) begin
+        _331_ = _163_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _331_ = once_5;
+    endcase
+    if (rst) begin
+      _331_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _332_ = at_start_5;
+    if (step) begin
+      if (_159_) begin
+        _332_ = at_end_5;
+      end
+    end
+    if (rst) begin
+      _332_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _335_ = counter_6;
+    if (step) begin
+      if (_170_) begin
+        _335_ = _172_[2:0];
+      end
+    end
+    if (rst) begin
+      _335_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _336_ = at_end_6;
+    if (step) begin
+      if (_170_) begin
+        _336_ = _174_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _336_ = 1'h0;
+    endcase
+    if (rst) begin
+      _336_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _337_ = at_start_6;
+    if (step) begin
+      if (_170_) begin
+        _337_ = at_end_6;
+      end
+    end
+    if (rst) begin
+      _337_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _338_ = counter_7;
+    if (step) begin
+      if (_182_) begin
+        _338_ = _184_[4:0];
+      end
+    end
+    if (rst) begin
+      _338_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _339_ = at_end_7;
+    if (step) begin
+      if (_182_) begin
+        _339_ = _186_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _339_ = once_7;
+    endcase
+    if (rst) begin
+      _339_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _340_ = at_start_7;
+    if (step) begin
+      if (_182_) begin
+        _340_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _340_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _341_ = counter_8;
+    if (step) begin
+      if (_195_) begin
+        _341_ = _197_[4:0];
+      end
+    end
+    if (rst) begin
+      _341_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _342_ = at_end_8;
+    if (step) begin
+      if (_195_) begin
+        _342_ = _199_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _342_ = once_8;
+    endcase
+    if (rst) begin
+      _342_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _343_ = at_start_8;
+    if (step) begin
+      if (_195_) begin
+        _343_ = at_end_8;
+      end
+    end
+    if (rst) begin
+      _343_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _344_ = { _208_[10], _208_ };
+    if (rst) begin
+      _344_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _346_ = _217_;
+    if (rst) begin
+      _346_ = 10'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _347_ = in_ring;
+    if (start) begin
+      _347_ = _218_;
+    end
+    if (rst) begin
+      _347_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _348_ = walk__act_address;
     if (walk__valid) begin
-      _309_ = _195_[11:0];
+      _348_ = _224_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -6460,17 +7586,17 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h1:
           /* empty */;
       3'h2:
-          _309_ = act_base;
+          _348_ = act_base;
     endcase
     if (rst) begin
-      _309_ = 12'h000;
+      _348_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = walk__weight_address;
+    _349_ = walk__weight_address;
     if (walk__valid) begin
-      _310_ = _196_[9:0];
+      _349_ = _225_[9:0];
     end
     casez (fsm_state)
       3'h0:
@@ -6478,100 +7604,111 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h1:
           /* empty */;
       3'h2:
-          _310_ = weight_base;
+          _349_ = weight_base;
     endcase
     if (rst) begin
-      _310_ = 10'h000;
+      _349_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = layer;
+    _350_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _312_ = 4'h0;
+            _350_ = 4'h0;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_226_) begin
+            if (overlaps) begin
+              _350_ = _227_[3:0];
+            end
+          end
       3'h4:
-          if (_199_) begin
+          if (_230_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _312_ = _201_[3:0];
+              _350_ = _231_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _312_ = 4'h0;
+      _350_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = status;
+    _351_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _313_ = 4'h1;
+            _351_ = 4'h1;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_226_) begin
+            if (overlaps) begin
+              _351_ = _228_[3:0];
+            end
+          end
       3'h4:
-          if (_199_) begin
+          if (_230_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _313_ = 4'h0;
+              _351_ = 4'h0;
             end else begin
-              _313_ = _202_[3:0];
+              _351_ = _232_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _313_ = 4'h0;
+      _351_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = fsm_state;
+    _352_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _314_ = 3'h1;
+            _352_ = 3'h1;
           end
       3'h1:
-          _314_ = 3'h2;
+          _352_ = 3'h2;
       3'h2:
-          _314_ = 3'h3;
+          _352_ = 3'h3;
       3'h3:
-          if (_197_) begin
-            _314_ = 3'h4;
+          if (_226_) begin
+            _352_ = 3'h4;
+            if (overlaps) begin
+              _352_ = 3'h1;
+            end
           end
       3'h4:
-          if (_199_) begin
+          if (_230_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _314_ = 3'h0;
+              _352_ = 3'h0;
             end else begin
-              _314_ = 3'h1;
+              _352_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _314_ = 3'h0;
+      _352_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = \wait ;
+    _353_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -6580,14 +7717,14 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h2:
           /* empty */;
       3'h3:
-          if (_197_) begin
-            _315_ = flush;
+          if (_226_) begin
+            _353_ = nearly_flushed;
           end
       3'h4:
-          _315_ = _198_[4:0];
+          _353_ = _229_[4:0];
     endcase
     if (rst) begin
-      _315_ = 5'h00;
+      _353_ = 5'h00;
     end
   end
   always @* begin
@@ -6611,7 +7748,7 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h2:
           /* empty */;
       3'h3:
-          running = _218_;
+          running = _249_;
     endcase
   end
   assign is_pool = 1'h0;
@@ -6619,31 +7756,35 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   assign nearly_paced = 1'h0;
   assign nearly_3 = 1'h0;
   assign nearly_4 = 1'h0;
-  assign once_5 = 1'h0;
+  assign nearly_5 = 1'h0;
+  assign once_6 = 1'h0;
   assign act_delta_0 = 1'h1;
-  assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _082_ = sum_starts;
-  assign _088_ = counter_3;
-  assign _090_ = 1'h0;
-  assign _091_ = act_bank;
-  assign _114_ = at_end_0;
-  assign _119_ = at_end_0;
+  assign weight_delta_6 = 1'h1;
+  assign _094_ = sum_starts;
+  assign _101_ = counter_3;
+  assign _102_ = 1'h0;
+  assign _103_ = act_bank;
   assign _126_ = at_end_0;
-  assign _133_ = at_end_0;
-  assign _142_ = at_end_0;
-  assign _152_ = at_end_0;
-  assign _163_ = at_end_0;
-  assign _193_[12:8] = 5'h00;
-  assign _193_[7:0] = _192_[7:0];
+  assign _131_ = at_end_0;
+  assign _138_ = at_end_0;
+  assign _146_ = at_end_0;
+  assign _154_ = at_end_0;
+  assign _164_ = at_end_0;
+  assign _175_ = at_end_0;
+  assign _187_ = at_end_0;
+  assign _220_[12:8] = 5'h00;
+  assign _220_[7:0] = _219_[7:0];
 endmodule
 
-module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+module \accelerator.writer (rst, start, write, bank, address, word, high, low, full, two, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
   input rst;
   wire rst;
+  input start;
+  wire start;
   output write;
   wire write;
   output bank;
@@ -6652,10 +7793,6 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire [11:0] address;
   output [31:0] word;
   wire [31:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
   input [31:0] high;
   wire [31:0] high;
   input [31:0] low;
@@ -6677,177 +7814,197 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _08_;
   wire _09_;
   wire _10_;
-  wire _11_;
+  wire [4:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
-  wire [12:0] _17_;
-  wire [12:0] _18_;
-  reg _19_;
-  reg [10:0] _20_;
-  reg [9:0] _21_;
-  wire _22_;
-  reg _23_;
+  wire _17_;
+  wire _18_;
+  wire _19_;
+  wire [12:0] _20_;
+  wire [12:0] _21_;
+  wire [4:0] _22_;
+  reg [3:0] _23_;
   reg _24_;
-  reg _25_;
-  reg _26_;
-  reg [11:0] _27_;
-  reg [31:0] _28_;
-  reg [11:0] _29_;
-  wire _30_;
-  wire _31_;
-  wire _32_;
+  reg [10:0] _25_;
+  reg [9:0] _26_;
+  reg _27_;
+  reg _28_;
+  reg _29_;
+  reg _30_;
+  reg [11:0] _31_;
+  reg [31:0] _32_;
   wire _33_;
-  wire _34_;
+  reg [11:0] _34_;
   wire _35_;
+  wire _36_;
+  wire _37_;
+  wire _38_;
+  wire _39_;
   reg [11:0] \$like  = 12'h000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
   reg [10:0] base = 11'h000;
   reg fields_loaded = 1'h0;
+  reg [3:0] layer = 4'h0;
   reg [9:0] plane = 10'h000;
   reg [11:0] second_address = 12'h000;
   reg second_bank = 1'h0;
   reg [31:0] second_word = 32'd0;
   (* init = 1'h0 *)
   wire two_digits;
-  assign _00_ = 1'h0 >> layer;
-  assign _11_ = 1'h0 >> layer;
-  assign _22_ = 9'h100 >> layer;
-  assign _30_ = 6'h20 >> layer;
-  assign _31_ = 1'h0 >> layer;
-  assign _32_ = 3'h4 >> layer;
-  assign _33_ = 9'h100 >> layer;
-  assign _34_ = 9'h120 >> layer;
-  assign _35_ = 6'h20 >> layer;
-  assign _01_ = 3'h4 >> layer;
-  assign _02_ = 3'h4 >> layer;
-  assign _03_ = 1'h0 >> layer;
-  assign _04_ = 1'h0 >> layer;
-  assign _05_ = 9'h1c0 >> layer;
-  assign _06_ = 6'h38 >> layer;
-  assign _07_ = 3'h7 >> layer;
-  assign _08_ = 1'h0 >> layer;
-  assign _09_ = 9'h1c0 >> layer;
-  assign _10_ = 9'h1f8 >> layer;
-  assign _12_ = 6'h3f >> layer;
-  assign _13_ = 3'h7 >> layer;
-  assign _14_ = 9'h155 >> layer;
-  assign _15_ = 9'h191 >> layer;
-  assign _16_ = full & two;
-  assign _17_ = \$like  + plane;
-  assign _18_ = \$like  + 1'h1;
+  assign _00_ = layer == 4'h9;
+  assign _11_ = layer + 1'h1;
+  assign _22_ = _00_ ? 5'h00 : _11_;
+  assign _33_ = 1'h0 >> layer;
+  assign _35_ = 1'h0 >> layer;
+  assign _36_ = 9'h100 >> layer;
+  assign _37_ = 6'h20 >> layer;
+  assign _38_ = 1'h0 >> layer;
+  assign _39_ = 3'h4 >> layer;
+  assign _01_ = 9'h100 >> layer;
+  assign _02_ = 9'h120 >> layer;
+  assign _03_ = 6'h20 >> layer;
+  assign _04_ = 3'h4 >> layer;
+  assign _05_ = 3'h4 >> layer;
+  assign _06_ = 1'h0 >> layer;
+  assign _07_ = 1'h0 >> layer;
+  assign _08_ = 10'h3c0 >> layer;
+  assign _09_ = 6'h38 >> layer;
+  assign _10_ = 3'h7 >> layer;
+  assign _12_ = 1'h0 >> layer;
+  assign _13_ = 9'h1c0 >> layer;
+  assign _14_ = 9'h1f8 >> layer;
+  assign _15_ = 6'h3f >> layer;
+  assign _16_ = 3'h7 >> layer;
+  assign _17_ = 9'h155 >> layer;
+  assign _18_ = 10'h391 >> layer;
+  assign _19_ = full & two;
+  assign _20_ = \$like  + plane;
+  assign _21_ = \$like  + 1'h1;
   assign write = full | \$signal ;
   assign bank = \$signal  ? second_bank : bank_field;
   assign address = \$signal  ? second_address : \$like ;
   assign word = \$signal  ? second_word : high;
   always @(posedge clk)
-    fields_loaded <= _19_;
+    layer <= _23_;
   always @(posedge clk)
-    base <= _20_;
+    fields_loaded <= _24_;
   always @(posedge clk)
-    plane <= _21_;
+    base <= _25_;
   always @(posedge clk)
-    bank_field <= _23_;
+    plane <= _26_;
   always @(posedge clk)
-    two <= _24_;
+    bank_field <= _27_;
   always @(posedge clk)
-    \$signal  <= _25_;
+    two <= _28_;
   always @(posedge clk)
-    second_bank <= _26_;
+    \$signal  <= _29_;
   always @(posedge clk)
-    second_address <= _27_;
+    second_bank <= _30_;
   always @(posedge clk)
-    second_word <= _28_;
+    second_address <= _31_;
   always @(posedge clk)
-    \$like  <= _29_;
+    second_word <= _32_;
+  always @(posedge clk)
+    \$like  <= _34_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _19_ = start;
+    _23_ = layer;
+    if (start) begin
+      _23_ = _22_[3:0];
+    end
     if (rst) begin
-      _19_ = 1'h0;
+      _23_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _20_ = base;
-    if (start) begin
-      _20_ = { _02_, _01_, _35_, _34_, _33_, _32_, _31_, _30_, _22_, _11_, _00_ };
-    end
-    if (rst) begin
-      _20_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _21_ = plane;
-    if (start) begin
-      _21_ = { _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_ };
-    end
-    if (rst) begin
-      _21_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _23_ = bank_field;
-    if (start) begin
-      _23_ = _14_;
-    end
-    if (rst) begin
-      _23_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _24_ = two;
-    if (start) begin
-      _24_ = _15_;
-    end
+    _24_ = start;
     if (rst) begin
       _24_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _25_ = _16_;
+    _25_ = base;
+    if (start) begin
+      _25_ = { _05_, _04_, _03_, _02_, _01_, _39_, _38_, _37_, _36_, _35_, _33_ };
+    end
     if (rst) begin
-      _25_ = 1'h0;
+      _25_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _26_ = bank_field;
+    _26_ = plane;
+    if (start) begin
+      _26_ = { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_ };
+    end
     if (rst) begin
-      _26_ = 1'h0;
+      _26_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _27_ = _17_[11:0];
+    _27_ = bank_field;
+    if (start) begin
+      _27_ = _17_;
+    end
     if (rst) begin
-      _27_ = 12'h000;
+      _27_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _28_ = low;
+    _28_ = two;
+    if (start) begin
+      _28_ = _18_;
+    end
     if (rst) begin
-      _28_ = 32'd0;
+      _28_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _29_ = \$like ;
+    _29_ = _19_;
+    if (rst) begin
+      _29_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _30_ = bank_field;
+    if (rst) begin
+      _30_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _31_ = _20_[11:0];
+    if (rst) begin
+      _31_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _32_ = low;
+    if (rst) begin
+      _32_ = 32'd0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _34_ = \$like ;
     if (fields_loaded) begin
-      _29_ = { 1'h0, base };
+      _34_ = { 1'h0, base };
     end else if (full) begin
-      _29_ = _18_[11:0];
+      _34_ = _21_[11:0];
     end
     if (rst) begin
-      _29_ = 12'h000;
+      _34_ = 12'h000;
     end
   end
   assign two_digits = two;
@@ -6909,72 +8066,67 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire clk;
   input rst;
   wire rst;
-  output signed [30:0] acc;
-  reg signed [30:0] acc = 31'h00000000;
+  output signed [25:0] acc;
+  reg signed [25:0] acc = 26'h0000000;
   input [63:0] x;
   wire [63:0] x;
-  wire [16:0] _000_;
-  wire [19:0] _001_;
-  wire [17:0] _002_;
-  wire [19:0] _003_;
-  wire [19:0] _004_;
-  wire _005_;
-  wire _006_;
-  wire _007_;
-  wire _008_;
-  wire _009_;
-  wire _010_;
-  wire [18:0] _011_;
-  wire _012_;
-  wire _013_;
-  wire _014_;
-  wire _015_;
-  wire _016_;
-  wire _017_;
-  wire _018_;
-  wire [33:0] _019_;
-  wire [33:0] _020_;
-  wire [33:0] _021_;
-  wire [17:0] _022_;
-  wire [30:0] _023_;
-  wire [32:0] _024_;
-  reg [16:0] _025_;
-  reg [17:0] _026_;
-  reg [17:0] _027_;
-  reg _028_;
-  reg _029_;
-  reg _030_;
-  reg [16:0] _031_;
-  reg [17:0] _032_;
-  wire [19:0] _033_;
-  reg [17:0] _034_;
-  reg _035_;
-  reg _036_;
-  reg _037_;
-  reg [18:0] _038_;
-  reg _039_;
-  reg [30:0] _040_;
-  wire [14:0] _041_;
-  wire _042_;
-  wire [14:0] _043_;
-  wire [17:0] _044_;
-  wire _045_;
-  wire [14:0] _046_;
-  wire _047_;
-  wire [14:0] _048_;
-  wire _049_;
-  wire [14:0] _050_;
-  wire _051_;
-  wire [14:0] _052_;
-  wire _053_;
-  wire [14:0] _054_;
-  wire [19:0] _055_;
-  wire _056_;
-  wire [14:0] _057_;
-  wire _058_;
-  wire [16:0] _059_;
-  wire [18:0] _060_;
-  wire [17:0] _061_;
+  wire [16:0] _00_;
+  wire [19:0] _01_;
+  wire [17:0] _02_;
+  wire [19:0] _03_;
+  wire [19:0] _04_;
+  wire _05_;
+  wire _06_;
+  wire _07_;
+  wire _08_;
+  wire _09_;
+  wire _10_;
+  wire [18:0] _11_;
+  wire _12_;
+  wire _13_;
+  wire [28:0] _14_;
+  wire [28:0] _15_;
+  wire [28:0] _16_;
+  wire [25:0] _17_;
+  wire [27:0] _18_;
+  reg [16:0] _19_;
+  reg [17:0] _20_;
+  reg [17:0] _21_;
+  wire [17:0] _22_;
+  reg _23_;
+  reg _24_;
+  reg _25_;
+  reg [16:0] _26_;
+  reg [17:0] _27_;
+  reg [17:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg [18:0] _32_;
+  wire [19:0] _33_;
+  reg _34_;
+  reg [25:0] _35_;
+  wire [14:0] _36_;
+  wire _37_;
+  wire [14:0] _38_;
+  wire _39_;
+  wire [14:0] _40_;
+  wire _41_;
+  wire [14:0] _42_;
+  wire _43_;
+  wire [17:0] _44_;
+  wire [14:0] _45_;
+  wire _46_;
+  wire [14:0] _47_;
+  wire _48_;
+  wire [14:0] _49_;
+  wire _50_;
+  wire [14:0] _51_;
+  wire _52_;
+  wire [19:0] _53_;
+  wire [16:0] _54_;
+  wire [18:0] _55_;
+  wire [17:0] _56_;
   reg [16:0] chain_1 = 17'h00000;
   reg [17:0] chain_2 = 18'h00000;
   reg [17:0] chain_3 = 18'h00000;
@@ -7046,70 +8198,65 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire [7:0] \x_late$28 ;
   wire [7:0] \x_late$31 ;
   always @(posedge clk)
-    negative_0_0 <= _028_;
+    chain_7 <= _28_;
   always @(posedge clk)
-    negative_0_1 <= _029_;
+    negative_4_0 <= _29_;
   always @(posedge clk)
-    negative_0_2 <= _030_;
+    negative_4_1 <= _30_;
   always @(posedge clk)
-    chain_5 <= _031_;
+    negative_4_2 <= _31_;
   always @(posedge clk)
-    chain_6 <= _032_;
+    sum_4_0 <= _32_;
   always @(posedge clk)
-    chain_7 <= _034_;
+    sum_negative_4_0_0 <= _34_;
   always @(posedge clk)
-    negative_4_0 <= _035_;
+    acc <= _35_;
+  assign _00_ = ~ { 1'h0, _39_, _38_ };
+  assign _11_ = { _37_, _36_, negative } - { _00_, 1'h1 };
+  assign _22_ = ~ { 2'h0, _41_, _40_ };
+  assign _33_ = { chain_1, \negative$38  } - { _22_, 1'h1 };
+  assign _44_ = ~ { 2'h0, _43_, _42_ };
+  assign _53_ = { chain_2, \negative$41  } - { _44_, 1'h1 };
+  assign _54_ = ~ { 1'h0, _48_, _47_ };
+  assign _55_ = { _46_, _45_, \negative$48  } - { _54_, 1'h1 };
+  assign _56_ = ~ { 2'h0, _50_, _49_ };
+  assign _01_ = { chain_5, \negative$52  } - { _56_, 1'h1 };
+  assign _02_ = ~ { 2'h0, _52_, _51_ };
+  assign _03_ = { chain_6, \negative$55  } - { _02_, 1'h1 };
+  assign _04_ = { chain_3, negative_0_2 } + { chain_7, negative_0_2 };
+  assign _05_ = ~ sum_4_0[18];
+  assign _06_ = ~ sum_4_0[18];
+  assign _07_ = ~ sum_4_0[18];
+  assign _08_ = ~ sum_4_0[18];
+  assign _09_ = ~ sum_4_0[18];
+  assign _10_ = ~ sum_4_0[18];
+  assign _12_ = ~ sum_4_0[18];
+  assign _13_ = ~ sum_4_0[18];
+  assign _15_ = shift ? _14_ : { acc[25], acc[25], acc[25], acc };
+  assign _16_ = first ? 29'h00000000 : _15_;
+  assign _17_ = ~ _16_[25:0];
+  assign _18_ = { _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, sum_4_0[17:0], sum_negative_4_0_0 } - { _17_, 1'h1 };
   always @(posedge clk)
-    negative_4_1 <= _036_;
+    chain_1 <= _19_;
   always @(posedge clk)
-    negative_4_2 <= _037_;
+    chain_2 <= _20_;
   always @(posedge clk)
-    sum_4_0 <= _038_;
+    chain_3 <= _21_;
   always @(posedge clk)
-    sum_negative_4_0_0 <= _039_;
+    negative_0_0 <= _23_;
   always @(posedge clk)
-    acc <= _040_;
-  assign _000_ = ~ { 1'h0, _045_, _043_ };
-  assign _011_ = { _042_, _041_, negative } - { _000_, 1'h1 };
-  assign _022_ = ~ { 2'h0, _047_, _046_ };
-  assign _033_ = { chain_1, \negative$38  } - { _022_, 1'h1 };
-  assign _044_ = ~ { 2'h0, _049_, _048_ };
-  assign _055_ = { chain_2, \negative$41  } - { _044_, 1'h1 };
-  assign _059_ = ~ { 1'h0, _053_, _052_ };
-  assign _060_ = { _051_, _050_, \negative$48  } - { _059_, 1'h1 };
-  assign _061_ = ~ { 2'h0, _056_, _054_ };
-  assign _001_ = { chain_5, \negative$52  } - { _061_, 1'h1 };
-  assign _002_ = ~ { 2'h0, _058_, _057_ };
-  assign _003_ = { chain_6, \negative$55  } - { _002_, 1'h1 };
-  assign _004_ = { chain_3, negative_0_2 } + { chain_7, negative_0_2 };
-  assign _005_ = ~ sum_4_0[18];
-  assign _006_ = ~ sum_4_0[18];
-  assign _007_ = ~ sum_4_0[18];
-  assign _008_ = ~ sum_4_0[18];
-  assign _009_ = ~ sum_4_0[18];
-  assign _010_ = ~ sum_4_0[18];
-  assign _012_ = ~ sum_4_0[18];
-  assign _013_ = ~ sum_4_0[18];
-  assign _014_ = ~ sum_4_0[18];
-  assign _015_ = ~ sum_4_0[18];
-  assign _016_ = ~ sum_4_0[18];
-  assign _017_ = ~ sum_4_0[18];
-  assign _018_ = ~ sum_4_0[18];
-  assign _020_ = shift ? _019_ : { acc[30], acc[30], acc[30], acc };
-  assign _021_ = first ? 34'h000000000 : _020_;
-  assign _023_ = ~ _021_[30:0];
-  assign _024_ = { _018_, _017_, _016_, _015_, _014_, _013_, _012_, _010_, _009_, _008_, _007_, _006_, _005_, sum_4_0[17:0], sum_negative_4_0_0 } - { _023_, 1'h1 };
+    negative_0_1 <= _24_;
   always @(posedge clk)
-    chain_1 <= _025_;
+    negative_0_2 <= _25_;
   always @(posedge clk)
-    chain_2 <= _026_;
+    chain_5 <= _26_;
   always @(posedge clk)
-    chain_3 <= _027_;
+    chain_6 <= _27_;
   \mac_row.product_0  product_0 (
     .clk(clk),
     .negative(\negative$44 ),
-    .\port$42$0 (_041_),
-    .\port$43$0 (_042_),
+    .\port$37$0 (_36_),
+    .\port$38$0 (_37_),
     .rst(rst),
     .w(w[3:0]),
     .x(x[7:0])
@@ -7117,8 +8264,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_1  product_1 (
     .clk(clk),
     .negative(negative),
-    .\port$52$0 (_043_),
-    .\port$53$0 (_045_),
+    .\port$47$0 (_38_),
+    .\port$48$0 (_39_),
     .rst(rst),
     .w(w[7:4]),
     .x(x[15:8])
@@ -7126,8 +8273,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_2  product_2 (
     .clk(clk),
     .negative(\negative$38 ),
-    .\port$62$0 (_046_),
-    .\port$63$0 (_047_),
+    .\port$57$0 (_40_),
+    .\port$58$0 (_41_),
     .rst(rst),
     .w(w[11:8]),
     .x(x[23:16])
@@ -7135,8 +8282,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_3  product_3 (
     .clk(clk),
     .negative(\negative$41 ),
-    .\port$72$0 (_048_),
-    .\port$73$0 (_049_),
+    .\port$67$0 (_42_),
+    .\port$68$0 (_43_),
     .rst(rst),
     .w(w[15:12]),
     .x(x[31:24])
@@ -7144,8 +8291,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_4  product_4 (
     .clk(clk),
     .negative(\negative$58 ),
-    .\port$82$0 (_050_),
-    .\port$83$0 (_051_),
+    .\port$77$0 (_45_),
+    .\port$78$0 (_46_),
     .rst(rst),
     .w(w[19:16]),
     .x(x[39:32])
@@ -7153,8 +8300,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_5  product_5 (
     .clk(clk),
     .negative(\negative$48 ),
-    .\port$92$0 (_052_),
-    .\port$93$0 (_053_),
+    .\port$87$0 (_47_),
+    .\port$88$0 (_48_),
     .rst(rst),
     .w(w[23:20]),
     .x(x[47:40])
@@ -7162,8 +8309,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_6  product_6 (
     .clk(clk),
     .negative(\negative$52 ),
-    .\port$102$0 (_054_),
-    .\port$103$0 (_056_),
+    .\port$97$0 (_49_),
+    .\port$98$0 (_50_),
     .rst(rst),
     .w(w[27:24]),
     .x(x[55:48])
@@ -7171,118 +8318,118 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   \mac_row.product_7  product_7 (
     .clk(clk),
     .negative(\negative$55 ),
-    .\port$112$0 (_057_),
-    .\port$113$0 (_058_),
+    .\port$107$0 (_51_),
+    .\port$108$0 (_52_),
     .rst(rst),
     .w(w[31:28]),
     .x(x[63:56])
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _028_ = \negative$44 ;
+    _28_ = _03_[18:1];
     if (rst) begin
-      _028_ = 1'h0;
+      _28_ = 18'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _029_ = negative_0_0;
+    _29_ = \negative$58 ;
     if (rst) begin
-      _029_ = 1'h0;
+      _29_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _030_ = negative_0_1;
+    _30_ = negative_4_0;
     if (rst) begin
-      _030_ = 1'h0;
+      _30_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _031_ = _060_[17:1];
+    _31_ = negative_4_1;
     if (rst) begin
-      _031_ = 17'h00000;
+      _31_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _032_ = _001_[18:1];
+    _32_ = _04_[19:1];
     if (rst) begin
-      _032_ = 18'h00000;
+      _32_ = 19'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _034_ = _003_[18:1];
+    _34_ = negative_4_2;
     if (rst) begin
-      _034_ = 18'h00000;
+      _34_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _035_ = \negative$58 ;
-    if (rst) begin
-      _035_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _036_ = negative_4_0;
-    if (rst) begin
-      _036_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _037_ = negative_4_1;
-    if (rst) begin
-      _037_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _038_ = _004_[19:1];
-    if (rst) begin
-      _038_ = 19'h00000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _039_ = negative_4_2;
-    if (rst) begin
-      _039_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _040_ = acc;
+    _35_ = acc;
     if (valid) begin
-      _040_ = _024_[31:1];
+      _35_ = _18_[26:1];
     end
     if (rst) begin
-      _040_ = 31'h00000000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _025_ = _011_[17:1];
-    if (rst) begin
-      _025_ = 17'h00000;
+      _35_ = 26'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _026_ = _033_[18:1];
+    _19_ = _11_[17:1];
     if (rst) begin
-      _026_ = 18'h00000;
+      _19_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _027_ = _055_[18:1];
+    _20_ = _33_[18:1];
     if (rst) begin
-      _027_ = 18'h00000;
+      _20_ = 18'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _21_ = _53_[18:1];
+    if (rst) begin
+      _21_ = 18'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _23_ = \negative$44 ;
+    if (rst) begin
+      _23_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _24_ = negative_0_0;
+    if (rst) begin
+      _24_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _25_ = negative_0_1;
+    if (rst) begin
+      _25_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _26_ = _55_[17:1];
+    if (rst) begin
+      _26_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
+    _27_ = _01_[18:1];
+    if (rst) begin
+      _27_ = 18'h00000;
     end
   end
   assign \x$9  = x[7:0];
@@ -7309,14 +8456,14 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   assign \x$30  = x[63:56];
   assign \x_late$31  = x_late[63:56];
   assign \w$32  = w[31:28];
-  assign value = { _042_, _041_ };
-  assign \value$36  = { _045_, _043_ };
-  assign \value$39  = { _047_, _046_ };
-  assign \value$42  = { _049_, _048_ };
-  assign \value$49  = { _051_, _050_ };
-  assign \value$50  = { _053_, _052_ };
-  assign \value$53  = { _056_, _054_ };
-  assign \value$56  = { _058_, _057_ };
+  assign value = { _37_, _36_ };
+  assign \value$36  = { _39_, _38_ };
+  assign \value$39  = { _41_, _40_ };
+  assign \value$42  = { _43_, _42_ };
+  assign \value$49  = { _46_, _45_ };
+  assign \value$50  = { _48_, _47_ };
+  assign \value$53  = { _50_, _49_ };
+  assign \value$56  = { _52_, _51_ };
   assign \w$11.magnitude  = w[2:0];
   assign \w$11.negative  = w[3];
   assign \w$14.magnitude  = w[6:4];
@@ -7333,10 +8480,10 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   assign \w$29.negative  = w[27];
   assign \w$32.magnitude  = w[30:28];
   assign \w$32.negative  = w[31];
-  assign _019_ = { acc, 3'h0 };
+  assign _14_ = { acc, 3'h0 };
 endmodule
 
-module \mac_row.product_0 (w, clk, rst, \port$42$0 , \port$43$0 , negative, x);
+module \mac_row.product_0 (w, clk, rst, \port$37$0 , \port$38$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$14  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7344,10 +8491,10 @@ module \mac_row.product_0 (w, clk, rst, \port$42$0 , \port$43$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$42$0 ;
-  wire [14:0] \port$42$0 ;
-  output \port$43$0 ;
-  wire \port$43$0 ;
+  output [14:0] \port$37$0 ;
+  wire [14:0] \port$37$0 ;
+  output \port$38$0 ;
+  wire \port$38$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7397,13 +8544,13 @@ module \mac_row.product_0 (w, clk, rst, \port$42$0 , \port$43$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$42$0  = _11_;
-  assign \port$43$0  = _01_;
+  assign \port$37$0  = _11_;
+  assign \port$38$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_1 (w, clk, rst, \port$52$0 , \port$53$0 , negative, x);
+module \mac_row.product_1 (w, clk, rst, \port$47$0 , \port$48$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$15  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7411,10 +8558,10 @@ module \mac_row.product_1 (w, clk, rst, \port$52$0 , \port$53$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$52$0 ;
-  wire [14:0] \port$52$0 ;
-  output \port$53$0 ;
-  wire \port$53$0 ;
+  output [14:0] \port$47$0 ;
+  wire [14:0] \port$47$0 ;
+  output \port$48$0 ;
+  wire \port$48$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7464,13 +8611,13 @@ module \mac_row.product_1 (w, clk, rst, \port$52$0 , \port$53$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$52$0  = _11_;
-  assign \port$53$0  = _01_;
+  assign \port$47$0  = _11_;
+  assign \port$48$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_2 (w, clk, rst, \port$62$0 , \port$63$0 , negative, x);
+module \mac_row.product_2 (w, clk, rst, \port$57$0 , \port$58$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$16  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7478,10 +8625,10 @@ module \mac_row.product_2 (w, clk, rst, \port$62$0 , \port$63$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$62$0 ;
-  wire [14:0] \port$62$0 ;
-  output \port$63$0 ;
-  wire \port$63$0 ;
+  output [14:0] \port$57$0 ;
+  wire [14:0] \port$57$0 ;
+  output \port$58$0 ;
+  wire \port$58$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7531,13 +8678,13 @@ module \mac_row.product_2 (w, clk, rst, \port$62$0 , \port$63$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$62$0  = _11_;
-  assign \port$63$0  = _01_;
+  assign \port$57$0  = _11_;
+  assign \port$58$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_3 (w, clk, rst, \port$72$0 , \port$73$0 , negative, x);
+module \mac_row.product_3 (w, clk, rst, \port$67$0 , \port$68$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$17  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7545,10 +8692,10 @@ module \mac_row.product_3 (w, clk, rst, \port$72$0 , \port$73$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$72$0 ;
-  wire [14:0] \port$72$0 ;
-  output \port$73$0 ;
-  wire \port$73$0 ;
+  output [14:0] \port$67$0 ;
+  wire [14:0] \port$67$0 ;
+  output \port$68$0 ;
+  wire \port$68$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7598,13 +8745,13 @@ module \mac_row.product_3 (w, clk, rst, \port$72$0 , \port$73$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$72$0  = _11_;
-  assign \port$73$0  = _01_;
+  assign \port$67$0  = _11_;
+  assign \port$68$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_4 (w, clk, rst, \port$82$0 , \port$83$0 , negative, x);
+module \mac_row.product_4 (w, clk, rst, \port$77$0 , \port$78$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$18  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7612,10 +8759,10 @@ module \mac_row.product_4 (w, clk, rst, \port$82$0 , \port$83$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$82$0 ;
-  wire [14:0] \port$82$0 ;
-  output \port$83$0 ;
-  wire \port$83$0 ;
+  output [14:0] \port$77$0 ;
+  wire [14:0] \port$77$0 ;
+  output \port$78$0 ;
+  wire \port$78$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7665,13 +8812,13 @@ module \mac_row.product_4 (w, clk, rst, \port$82$0 , \port$83$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$82$0  = _11_;
-  assign \port$83$0  = _01_;
+  assign \port$77$0  = _11_;
+  assign \port$78$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_5 (w, clk, rst, \port$92$0 , \port$93$0 , negative, x);
+module \mac_row.product_5 (w, clk, rst, \port$87$0 , \port$88$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$19  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7679,10 +8826,10 @@ module \mac_row.product_5 (w, clk, rst, \port$92$0 , \port$93$0 , negative, x);
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$92$0 ;
-  wire [14:0] \port$92$0 ;
-  output \port$93$0 ;
-  wire \port$93$0 ;
+  output [14:0] \port$87$0 ;
+  wire [14:0] \port$87$0 ;
+  output \port$88$0 ;
+  wire \port$88$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7732,13 +8879,13 @@ module \mac_row.product_5 (w, clk, rst, \port$92$0 , \port$93$0 , negative, x);
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$92$0  = _11_;
-  assign \port$93$0  = _01_;
+  assign \port$87$0  = _11_;
+  assign \port$88$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_6 (w, clk, rst, \port$102$0 , \port$103$0 , negative, x);
+module \mac_row.product_6 (w, clk, rst, \port$97$0 , \port$98$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7746,10 +8893,10 @@ module \mac_row.product_6 (w, clk, rst, \port$102$0 , \port$103$0 , negative, x)
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$102$0 ;
-  wire [14:0] \port$102$0 ;
-  output \port$103$0 ;
-  wire \port$103$0 ;
+  output [14:0] \port$97$0 ;
+  wire [14:0] \port$97$0 ;
+  output \port$98$0 ;
+  wire \port$98$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7799,13 +8946,13 @@ module \mac_row.product_6 (w, clk, rst, \port$102$0 , \port$103$0 , negative, x)
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$102$0  = _11_;
-  assign \port$103$0  = _01_;
+  assign \port$97$0  = _11_;
+  assign \port$98$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
 
-module \mac_row.product_7 (w, clk, rst, \port$112$0 , \port$113$0 , negative, x);
+module \mac_row.product_7 (w, clk, rst, \port$107$0 , \port$108$0 , negative, x);
   reg \$auto$verilog_backend.cc:2505:dump_module$21  = 0;
   input [3:0] w;
   wire [3:0] w;
@@ -7813,10 +8960,10 @@ module \mac_row.product_7 (w, clk, rst, \port$112$0 , \port$113$0 , negative, x)
   wire clk;
   input rst;
   wire rst;
-  output [14:0] \port$112$0 ;
-  wire [14:0] \port$112$0 ;
-  output \port$113$0 ;
-  wire \port$113$0 ;
+  output [14:0] \port$107$0 ;
+  wire [14:0] \port$107$0 ;
+  output \port$108$0 ;
+  wire \port$108$0 ;
   output negative;
   reg negative = 1'h0;
   input [7:0] x;
@@ -7866,8 +9013,8 @@ module \mac_row.product_7 (w, clk, rst, \port$112$0 , \port$113$0 , negative, x)
     end
   end
   assign value = { _01_, _11_ };
-  assign \port$112$0  = _11_;
-  assign \port$113$0  = _01_;
+  assign \port$107$0  = _11_;
+  assign \port$108$0  = _01_;
   assign \w.magnitude  = w[2:0];
   assign \w.negative  = w[3];
 endmodule
@@ -7883,8 +9030,8 @@ module power_activation_0(select, clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _0000_;
   wire _0001_;
   wire _0002_;
@@ -8353,44 +9500,44 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] _0465_;
   reg _0466_;
   wire _0467_;
-  reg [16:0] _0468_;
+  reg _0468_;
   reg [16:0] _0469_;
-  reg [1:0] _0470_;
-  reg [16:0] _0471_;
-  reg [16:0] _0472_;
-  reg [2:0] _0473_;
+  reg [16:0] _0470_;
+  reg _0471_;
+  reg [1:0] _0472_;
+  reg [16:0] _0473_;
   reg [16:0] _0474_;
-  reg [16:0] _0475_;
-  reg [3:0] _0476_;
+  reg _0475_;
+  reg [2:0] _0476_;
   reg [16:0] _0477_;
   wire _0478_;
   reg [16:0] _0479_;
-  reg [4:0] _0480_;
-  reg [16:0] _0481_;
+  reg _0480_;
+  reg [3:0] _0481_;
   reg [16:0] _0482_;
-  reg [5:0] _0483_;
-  reg [16:0] _0484_;
-  reg [16:0] _0485_;
-  reg [6:0] _0486_;
+  reg [16:0] _0483_;
+  reg _0484_;
+  reg [4:0] _0485_;
+  reg [16:0] _0486_;
   reg [16:0] _0487_;
-  reg [16:0] _0488_;
+  reg _0488_;
   wire _0489_;
-  reg [7:0] _0490_;
+  reg [5:0] _0490_;
   reg [16:0] _0491_;
-  wire _0492_;
-  wire _0493_;
-  wire [18:0] _0494_;
-  wire _0495_;
-  wire _0496_;
-  wire _0497_;
-  wire _0498_;
-  wire _0499_;
+  reg [16:0] _0492_;
+  reg _0493_;
+  reg [6:0] _0494_;
+  reg [16:0] _0495_;
+  reg [16:0] _0496_;
+  reg _0497_;
+  reg [7:0] _0498_;
+  reg [16:0] _0499_;
   wire _0500_;
-  wire _0501_;
+  reg _0501_;
   wire _0502_;
-  wire _0503_;
+  wire [18:0] _0503_;
   wire _0504_;
-  wire [21:0] _0505_;
+  wire _0505_;
   wire _0506_;
   wire _0507_;
   wire _0508_;
@@ -8399,7 +9546,7 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0511_;
   wire _0512_;
   wire _0513_;
-  wire _0514_;
+  wire [22:0] _0514_;
   wire _0515_;
   wire _0516_;
   wire _0517_;
@@ -8426,6 +9573,15 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0538_;
   wire _0539_;
   wire _0540_;
+  wire _0541_;
+  wire _0542_;
+  wire _0543_;
+  wire _0544_;
+  wire _0545_;
+  wire _0546_;
+  wire _0547_;
+  wire _0548_;
+  wire _0549_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -8442,6 +9598,15 @@ module power_activation_0(select, clk, rst, code, value);
   wire reached_5;
   wire reached_6;
   wire reached_7;
+  reg select_0_0 = 1'h0;
+  reg select_1_0 = 1'h0;
+  reg select_2_0 = 1'h0;
+  reg select_3_0 = 1'h0;
+  reg select_4_0 = 1'h0;
+  reg select_5_0 = 1'h0;
+  reg select_6_0 = 1'h0;
+  reg select_7_0 = 1'h0;
+  reg select_8_0 = 1'h0;
   reg [16:0] threshold_1 = 17'h00000;
   reg [16:0] threshold_2 = 17'h00000;
   reg [16:0] threshold_3 = 17'h00000;
@@ -8458,13 +9623,22 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
+  assign _0381_ = select_8_0 ? _0372_ : _0380_;
+  assign _0382_ = 1'h0 >> index_8[5:0];
+  assign _0383_ = 37'h1fe01e01e0 >> index_8[5:0];
+  assign _0384_ = index_8[6] ? _0382_ : _0383_;
+  assign _0385_ = 61'h1e01e01c0380700c >> index_8[5:0];
+  assign _0386_ = 58'h300c02010000000 >> index_8[5:0];
+  assign _0387_ = index_8[6] ? _0385_ : _0386_;
+  assign _0388_ = index_8[7] ? _0384_ : _0387_;
+  assign _0390_ = 1'h0 >> index_8[5:0];
   assign _0391_ = 26'h3fc0fe0 >> index_8[5:0];
   assign _0392_ = index_8[6] ? _0390_ : _0391_;
   assign _0393_ = 63'h7f03f81fc1f83f07 >> index_8[5:0];
   assign _0394_ = 64'he0fc3e1f0f8f1e73 >> index_8[5:0];
   assign _0395_ = index_8[6] ? _0393_ : _0394_;
   assign _0396_ = index_8[7] ? _0392_ : _0395_;
-  assign _0397_ = select ? _0388_ : _0396_;
+  assign _0397_ = select_8_0 ? _0388_ : _0396_;
   assign _0398_ = 1'h0 >> index_8[5:0];
   assign _0399_ = 37'h1fffe001ff >> index_8[5:0];
   assign _0401_ = index_8[6] ? _0398_ : _0399_;
@@ -8479,7 +9653,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0410_ = 56'hffc01ff00fe07c >> index_8[5:0];
   assign _0412_ = index_8[6] ? _0409_ : _0410_;
   assign _0413_ = index_8[7] ? _0408_ : _0412_;
-  assign _0414_ = select ? _0405_ : _0413_;
+  assign _0414_ = select_8_0 ? _0405_ : _0413_;
   assign _0415_ = 1'h0 >> index_8[5:0];
   assign _0416_ = 37'h1ffffffe00 >> index_8[5:0];
   assign _0417_ = index_8[6] ? _0415_ : _0416_;
@@ -8494,7 +9668,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0427_ = 56'hffffe0000fff80 >> index_8[5:0];
   assign _0428_ = index_8[6] ? _0426_ : _0427_;
   assign _0429_ = index_8[7] ? _0425_ : _0428_;
-  assign _0430_ = select ? _0421_ : _0429_;
+  assign _0430_ = select_8_0 ? _0421_ : _0429_;
   assign _0431_ = 1'h0 >> index_8[5:0];
   assign _0432_ = 37'h1fffffffff >> index_8[5:0];
   assign _0434_ = index_8[6] ? _0431_ : _0432_;
@@ -8509,7 +9683,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0443_ = 56'hfffffffff00000 >> index_8[5:0];
   assign _0446_ = index_8[6] ? _0442_ : _0443_;
   assign _0447_ = index_8[7] ? _0441_ : _0446_;
-  assign _0448_ = select ? _0438_ : _0447_;
+  assign _0448_ = select_8_0 ? _0438_ : _0447_;
   assign _0449_ = 1'h0 >> index_8[5:0];
   assign _0450_ = 37'h1fffffffff >> index_8[5:0];
   assign _0451_ = index_8[6] ? _0449_ : _0450_;
@@ -8524,65 +9698,83 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0461_ = 64'hff00000000000000 >> index_8[5:0];
   assign _0462_ = index_8[6] ? _0460_ : _0461_;
   assign _0463_ = index_8[7] ? _0459_ : _0462_;
-  assign _0464_ = select ? _0455_ : _0463_;
+  assign _0464_ = select_8_0 ? _0455_ : _0463_;
   always @(posedge clk)
     value_0 <= _0465_;
   always @(posedge clk)
-    index_1 <= _0466_;
+    select_0_0 <= _0466_;
   always @(posedge clk)
-    value_1 <= _0468_;
+    index_1 <= _0468_;
   always @(posedge clk)
-    threshold_1 <= _0469_;
+    value_1 <= _0469_;
   always @(posedge clk)
-    index_2 <= _0470_;
+    threshold_1 <= _0470_;
   always @(posedge clk)
-    value_2 <= _0471_;
+    select_1_0 <= _0471_;
   always @(posedge clk)
-    threshold_2 <= _0472_;
+    index_2 <= _0472_;
   always @(posedge clk)
-    index_3 <= _0473_;
+    value_2 <= _0473_;
   always @(posedge clk)
-    value_3 <= _0474_;
+    threshold_2 <= _0474_;
   always @(posedge clk)
-    threshold_3 <= _0475_;
+    select_2_0 <= _0475_;
   always @(posedge clk)
-    index_4 <= _0476_;
+    index_3 <= _0476_;
   always @(posedge clk)
-    value_4 <= _0477_;
+    value_3 <= _0477_;
   always @(posedge clk)
-    threshold_4 <= _0479_;
+    threshold_3 <= _0479_;
   always @(posedge clk)
-    index_5 <= _0480_;
+    select_3_0 <= _0480_;
   always @(posedge clk)
-    value_5 <= _0481_;
+    index_4 <= _0481_;
   always @(posedge clk)
-    threshold_5 <= _0482_;
+    value_4 <= _0482_;
   always @(posedge clk)
-    index_6 <= _0483_;
+    threshold_4 <= _0483_;
   always @(posedge clk)
-    value_6 <= _0484_;
+    select_4_0 <= _0484_;
   always @(posedge clk)
-    threshold_6 <= _0485_;
+    index_5 <= _0485_;
   always @(posedge clk)
-    index_7 <= _0486_;
+    value_5 <= _0486_;
   always @(posedge clk)
-    value_7 <= _0487_;
+    threshold_5 <= _0487_;
   always @(posedge clk)
-    threshold_7 <= _0488_;
+    select_5_0 <= _0488_;
   always @(posedge clk)
-    index_8 <= _0490_;
+    index_6 <= _0490_;
   always @(posedge clk)
-    value_8 <= _0491_;
+    value_6 <= _0491_;
+  always @(posedge clk)
+    threshold_6 <= _0492_;
+  always @(posedge clk)
+    select_6_0 <= _0493_;
+  always @(posedge clk)
+    index_7 <= _0494_;
+  always @(posedge clk)
+    value_7 <= _0495_;
+  always @(posedge clk)
+    threshold_7 <= _0496_;
+  always @(posedge clk)
+    select_7_0 <= _0497_;
+  always @(posedge clk)
+    index_8 <= _0498_;
+  always @(posedge clk)
+    value_8 <= _0499_;
+  always @(posedge clk)
+    select_8_0 <= _0501_;
   assign _0000_ = 1'h0 >> select;
   assign _0111_ = 2'h2 >> select;
   assign _0222_ = 2'h2 >> select;
   assign _0333_ = 1'h0 >> select;
   assign _0444_ = 2'h2 >> select;
-  assign _0497_ = 1'h1 >> select;
-  assign _0508_ = 2'h3 >> select;
-  assign _0519_ = 1'h1 >> select;
-  assign _0530_ = 1'h0 >> select;
-  assign _0001_ = $signed(value) <= $signed({ _0530_, _0519_, _0508_, _0497_, _0444_, _0333_, _0222_, _0111_, _0000_ });
+  assign _0506_ = 1'h1 >> select;
+  assign _0517_ = 2'h3 >> select;
+  assign _0528_ = 1'h1 >> select;
+  assign _0539_ = 1'h0 >> select;
+  assign _0001_ = $signed(value) <= $signed({ _0539_, _0528_, _0517_, _0506_, _0444_, _0333_, _0222_, _0111_, _0000_ });
   assign _0012_ = 2'h3 >> select;
   assign _0023_ = 1'h1 >> select;
   assign _0034_ = 2'h2 >> select;
@@ -8627,349 +9819,349 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0467_ = 2'h2 >> select;
   assign _0478_ = 1'h1 >> select;
   assign _0489_ = 2'h3 >> select;
-  assign _0492_ = 1'h1 >> select;
-  assign _0493_ = 1'h0 >> select;
-  assign _0494_ = $signed({ _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_, _0223_ }) - $signed({ _0493_, _0492_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_, _0422_ });
-  assign _0495_ = 1'h0 >> select;
-  assign _0496_ = 2'h2 >> select;
-  assign _0498_ = 2'h2 >> select;
-  assign _0499_ = 1'h0 >> select;
-  assign _0500_ = 2'h2 >> select;
-  assign _0501_ = 1'h1 >> select;
-  assign _0502_ = 2'h3 >> select;
-  assign _0503_ = 1'h1 >> select;
+  assign _0500_ = 1'h1 >> select;
+  assign _0502_ = 1'h0 >> select;
+  assign _0503_ = $signed({ _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_, _0223_ }) - $signed({ _0502_, _0500_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_, _0422_ });
   assign _0504_ = 1'h0 >> select;
-  assign _0505_ = $signed(value) - $signed({ _0504_, _0503_, _0502_, _0501_, _0500_, _0499_, _0498_, _0496_, _0495_ });
-  assign _0506_ = 1'h0 >> select;
-  assign _0507_ = 1'h0 >> select;
-  assign _0509_ = 2'h3 >> select;
-  assign _0510_ = 1'h0 >> select;
-  assign _0511_ = 1'h0 >> select;
-  assign _0512_ = 1'h0 >> select;
+  assign _0505_ = 2'h2 >> select;
+  assign _0507_ = 2'h2 >> select;
+  assign _0508_ = 1'h0 >> select;
+  assign _0509_ = 2'h2 >> select;
+  assign _0510_ = 1'h1 >> select;
+  assign _0511_ = 2'h3 >> select;
+  assign _0512_ = 1'h1 >> select;
   assign _0513_ = 1'h0 >> select;
-  assign _0514_ = 2'h3 >> select;
-  assign _0515_ = 1'h0 >> select;
-  assign _0516_ = 2'h3 >> select;
-  assign _0517_ = 1'h0 >> select;
-  assign _0518_ = 2'h3 >> select;
-  assign _0520_ = 1'h0 >> select;
-  assign _0521_ = 1'h0 >> select;
-  assign _0522_ = 1'h0 >> select;
-  assign _0523_ = 1'h0 >> select;
-  assign _0524_ = 2'h3 >> select;
-  assign _0525_ = 2'h2 >> select;
-  assign _0526_ = 2'h3 >> select;
-  assign _0527_ = 1'h1 >> select;
-  assign _0528_ = 2'h2 >> select;
-  assign _0529_ = 1'h0 >> select;
-  assign _0531_ = 2'h3 >> select;
-  assign _0532_ = 1'h1 >> select;
-  assign _0533_ = 1'h1 >> select;
-  assign _0534_ = 1'h0 >> select;
-  assign _0535_ = 2'h3 >> select;
-  assign _0536_ = 2'h3 >> select;
-  assign _0537_ = 1'h1 >> select;
-  assign _0538_ = 2'h2 >> select;
-  assign _0539_ = 1'h1 >> select;
-  assign _0540_ = 2'h3 >> select;
-  assign _0002_ = 1'h0 >> select;
-  assign _0003_ = 1'h0 >> select;
-  assign _0004_ = reached_0 ? { _0524_, _0523_, _0522_, _0521_, _0520_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_, _0512_, _0511_, _0510_, _0509_, _0507_, _0506_ } : { _0003_, _0002_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0533_, _0532_, _0531_, _0529_, _0528_, _0527_, _0526_, _0525_ };
-  assign _0005_ = 3'h4 >> { select, index_1 };
-  assign _0006_ = 3'h4 >> { select, index_1 };
-  assign _0007_ = 4'hb >> { select, index_1 };
-  assign _0008_ = 3'h4 >> { select, index_1 };
-  assign _0009_ = 3'h4 >> { select, index_1 };
-  assign _0010_ = 3'h4 >> { select, index_1 };
-  assign _0011_ = 1'h0 >> { select, index_1 };
-  assign _0013_ = 4'hf >> { select, index_1 };
-  assign _0014_ = 1'h0 >> { select, index_1 };
-  assign _0015_ = 4'ha >> { select, index_1 };
-  assign _0016_ = 1'h0 >> { select, index_1 };
-  assign _0017_ = 4'hf >> { select, index_1 };
-  assign _0018_ = 1'h0 >> { select, index_1 };
-  assign _0019_ = 1'h1 >> { select, index_1 };
-  assign _0020_ = 1'h0 >> { select, index_1 };
-  assign _0021_ = 3'h5 >> { select, index_1 };
-  assign _0022_ = 4'ha >> { select, index_1 };
-  assign _0024_ = 4'h8 >> { select, index_1 };
-  assign _0025_ = 4'hc >> { select, index_1 };
-  assign _0026_ = 3'h6 >> { select, index_1 };
-  assign _0027_ = 4'h9 >> { select, index_1 };
-  assign _0028_ = 4'hd >> { select, index_1 };
-  assign _0029_ = 3'h4 >> { select, index_1 };
-  assign _0030_ = 1'h1 >> { select, index_1 };
-  assign _0031_ = 4'he >> { select, index_1 };
-  assign _0032_ = 1'h0 >> { select, index_1 };
-  assign _0033_ = 3'h7 >> { select, index_1 };
-  assign _0035_ = 4'hd >> { select, index_1 };
-  assign _0036_ = 2'h2 >> { select, index_1 };
-  assign _0037_ = 4'h9 >> { select, index_1 };
-  assign _0038_ = 4'hd >> { select, index_1 };
-  assign _0039_ = 4'h8 >> { select, index_1 };
-  assign _0040_ = 4'h8 >> { select, index_1 };
-  assign _0041_ = 2'h2 >> { select, index_1 };
+  assign _0514_ = $signed(value) - $signed({ _0513_, _0512_, _0511_, _0510_, _0509_, _0508_, _0507_, _0505_, _0504_ });
+  assign _0515_ = 1'h0 >> select_0_0;
+  assign _0516_ = 1'h0 >> select_0_0;
+  assign _0518_ = 2'h3 >> select_0_0;
+  assign _0519_ = 1'h0 >> select_0_0;
+  assign _0520_ = 1'h0 >> select_0_0;
+  assign _0521_ = 1'h0 >> select_0_0;
+  assign _0522_ = 1'h0 >> select_0_0;
+  assign _0523_ = 2'h3 >> select_0_0;
+  assign _0524_ = 1'h0 >> select_0_0;
+  assign _0525_ = 2'h3 >> select_0_0;
+  assign _0526_ = 1'h0 >> select_0_0;
+  assign _0527_ = 2'h3 >> select_0_0;
+  assign _0529_ = 1'h0 >> select_0_0;
+  assign _0530_ = 1'h0 >> select_0_0;
+  assign _0531_ = 1'h0 >> select_0_0;
+  assign _0532_ = 1'h0 >> select_0_0;
+  assign _0533_ = 2'h3 >> select_0_0;
+  assign _0534_ = 2'h2 >> select_0_0;
+  assign _0535_ = 2'h3 >> select_0_0;
+  assign _0536_ = 1'h1 >> select_0_0;
+  assign _0537_ = 2'h2 >> select_0_0;
+  assign _0538_ = 1'h0 >> select_0_0;
+  assign _0540_ = 2'h3 >> select_0_0;
+  assign _0541_ = 1'h1 >> select_0_0;
+  assign _0542_ = 1'h1 >> select_0_0;
+  assign _0543_ = 1'h0 >> select_0_0;
+  assign _0544_ = 2'h3 >> select_0_0;
+  assign _0545_ = 2'h3 >> select_0_0;
+  assign _0546_ = 1'h1 >> select_0_0;
+  assign _0547_ = 2'h2 >> select_0_0;
+  assign _0548_ = 1'h1 >> select_0_0;
+  assign _0549_ = 2'h3 >> select_0_0;
+  assign _0002_ = 1'h0 >> select_0_0;
+  assign _0003_ = 1'h0 >> select_0_0;
+  assign _0004_ = reached_0 ? { _0533_, _0532_, _0531_, _0530_, _0529_, _0527_, _0526_, _0525_, _0524_, _0523_, _0522_, _0521_, _0520_, _0519_, _0518_, _0516_, _0515_ } : { _0003_, _0002_, _0549_, _0548_, _0547_, _0546_, _0545_, _0544_, _0543_, _0542_, _0541_, _0540_, _0538_, _0537_, _0536_, _0535_, _0534_ };
+  assign _0005_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0006_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0007_ = 4'hb >> { select_1_0, index_1 };
+  assign _0008_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0009_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0010_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0011_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0013_ = 4'hf >> { select_1_0, index_1 };
+  assign _0014_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0015_ = 4'ha >> { select_1_0, index_1 };
+  assign _0016_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0017_ = 4'hf >> { select_1_0, index_1 };
+  assign _0018_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0019_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0020_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0021_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0022_ = 4'ha >> { select_1_0, index_1 };
+  assign _0024_ = 4'h8 >> { select_1_0, index_1 };
+  assign _0025_ = 4'hc >> { select_1_0, index_1 };
+  assign _0026_ = 3'h6 >> { select_1_0, index_1 };
+  assign _0027_ = 4'h9 >> { select_1_0, index_1 };
+  assign _0028_ = 4'hd >> { select_1_0, index_1 };
+  assign _0029_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0030_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0031_ = 4'he >> { select_1_0, index_1 };
+  assign _0032_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0033_ = 3'h7 >> { select_1_0, index_1 };
+  assign _0035_ = 4'hd >> { select_1_0, index_1 };
+  assign _0036_ = 2'h2 >> { select_1_0, index_1 };
+  assign _0037_ = 4'h9 >> { select_1_0, index_1 };
+  assign _0038_ = 4'hd >> { select_1_0, index_1 };
+  assign _0039_ = 4'h8 >> { select_1_0, index_1 };
+  assign _0040_ = 4'h8 >> { select_1_0, index_1 };
+  assign _0041_ = 2'h2 >> { select_1_0, index_1 };
   assign _0042_ = reached_1 ? { _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_, _0007_, _0006_, _0005_ } : { _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_, _0026_, _0025_, _0024_ };
-  assign _0043_ = 6'h21 >> { select, index_2 };
-  assign _0044_ = 1'h1 >> { select, index_2 };
-  assign _0046_ = 8'hce >> { select, index_2 };
-  assign _0047_ = 6'h21 >> { select, index_2 };
-  assign _0048_ = 5'h12 >> { select, index_2 };
-  assign _0049_ = 5'h10 >> { select, index_2 };
-  assign _0050_ = 6'h20 >> { select, index_2 };
-  assign _0051_ = 8'hdc >> { select, index_2 };
-  assign _0052_ = 6'h32 >> { select, index_2 };
-  assign _0053_ = 8'hde >> { select, index_2 };
-  assign _0054_ = 6'h31 >> { select, index_2 };
-  assign _0055_ = 8'hdc >> { select, index_2 };
-  assign _0057_ = 5'h11 >> { select, index_2 };
-  assign _0058_ = 6'h30 >> { select, index_2 };
-  assign _0059_ = 2'h3 >> { select, index_2 };
-  assign _0060_ = 6'h22 >> { select, index_2 };
-  assign _0061_ = 8'hcc >> { select, index_2 };
-  assign _0062_ = 3'h5 >> { select, index_2 };
-  assign _0063_ = 6'h26 >> { select, index_2 };
-  assign _0064_ = 8'hbe >> { select, index_2 };
-  assign _0065_ = 5'h16 >> { select, index_2 };
-  assign _0066_ = 6'h25 >> { select, index_2 };
-  assign _0068_ = 3'h7 >> { select, index_2 };
-  assign _0069_ = 6'h21 >> { select, index_2 };
-  assign _0070_ = 8'hdd >> { select, index_2 };
-  assign _0071_ = 7'h53 >> { select, index_2 };
-  assign _0072_ = 8'hce >> { select, index_2 };
-  assign _0073_ = 7'h40 >> { select, index_2 };
-  assign _0074_ = 8'h8f >> { select, index_2 };
-  assign _0075_ = 7'h75 >> { select, index_2 };
-  assign _0076_ = 6'h24 >> { select, index_2 };
-  assign _0077_ = 7'h64 >> { select, index_2 };
-  assign _0079_ = 7'h46 >> { select, index_2 };
-  assign _0080_ = 8'h88 >> { select, index_2 };
+  assign _0043_ = 6'h21 >> { select_2_0, index_2 };
+  assign _0044_ = 1'h1 >> { select_2_0, index_2 };
+  assign _0046_ = 8'hce >> { select_2_0, index_2 };
+  assign _0047_ = 6'h21 >> { select_2_0, index_2 };
+  assign _0048_ = 5'h12 >> { select_2_0, index_2 };
+  assign _0049_ = 5'h10 >> { select_2_0, index_2 };
+  assign _0050_ = 6'h20 >> { select_2_0, index_2 };
+  assign _0051_ = 8'hdc >> { select_2_0, index_2 };
+  assign _0052_ = 6'h32 >> { select_2_0, index_2 };
+  assign _0053_ = 8'hde >> { select_2_0, index_2 };
+  assign _0054_ = 6'h31 >> { select_2_0, index_2 };
+  assign _0055_ = 8'hdc >> { select_2_0, index_2 };
+  assign _0057_ = 5'h11 >> { select_2_0, index_2 };
+  assign _0058_ = 6'h30 >> { select_2_0, index_2 };
+  assign _0059_ = 2'h3 >> { select_2_0, index_2 };
+  assign _0060_ = 6'h22 >> { select_2_0, index_2 };
+  assign _0061_ = 8'hcc >> { select_2_0, index_2 };
+  assign _0062_ = 3'h5 >> { select_2_0, index_2 };
+  assign _0063_ = 6'h26 >> { select_2_0, index_2 };
+  assign _0064_ = 8'hbe >> { select_2_0, index_2 };
+  assign _0065_ = 5'h16 >> { select_2_0, index_2 };
+  assign _0066_ = 6'h25 >> { select_2_0, index_2 };
+  assign _0068_ = 3'h7 >> { select_2_0, index_2 };
+  assign _0069_ = 6'h21 >> { select_2_0, index_2 };
+  assign _0070_ = 8'hdd >> { select_2_0, index_2 };
+  assign _0071_ = 7'h53 >> { select_2_0, index_2 };
+  assign _0072_ = 8'hce >> { select_2_0, index_2 };
+  assign _0073_ = 7'h40 >> { select_2_0, index_2 };
+  assign _0074_ = 8'h8f >> { select_2_0, index_2 };
+  assign _0075_ = 7'h75 >> { select_2_0, index_2 };
+  assign _0076_ = 6'h24 >> { select_2_0, index_2 };
+  assign _0077_ = 7'h64 >> { select_2_0, index_2 };
+  assign _0079_ = 7'h46 >> { select_2_0, index_2 };
+  assign _0080_ = 8'h88 >> { select_2_0, index_2 };
   assign _0081_ = reached_2 ? { _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_, _0046_, _0044_, _0043_ } : { _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_, _0064_, _0063_, _0062_ };
-  assign _0082_ = 13'h1f1e >> { select, index_3 };
-  assign _0083_ = 13'h1913 >> { select, index_3 };
-  assign _0084_ = 16'heee1 >> { select, index_3 };
-  assign _0085_ = 12'hf02 >> { select, index_3 };
-  assign _0086_ = 11'h70f >> { select, index_3 };
-  assign _0087_ = 13'h1605 >> { select, index_3 };
-  assign _0088_ = 12'hc1a >> { select, index_3 };
-  assign _0090_ = 16'hfef0 >> { select, index_3 };
-  assign _0091_ = 13'h1807 >> { select, index_3 };
-  assign _0092_ = 16'heae0 >> { select, index_3 };
-  assign _0093_ = 13'h1d00 >> { select, index_3 };
-  assign _0094_ = 16'heff5 >> { select, index_3 };
-  assign _0095_ = 11'h50c >> { select, index_3 };
-  assign _0096_ = 13'h1c03 >> { select, index_3 };
-  assign _0097_ = 13'h160a >> { select, index_3 };
-  assign _0098_ = 13'h180c >> { select, index_3 };
-  assign _0099_ = 16'he0f0 >> { select, index_3 };
-  assign _0101_ = 13'h1808 >> { select, index_3 };
-  assign _0102_ = 13'h1312 >> { select, index_3 };
-  assign _0103_ = 16'hf6e0 >> { select, index_3 };
-  assign _0104_ = 10'h312 >> { select, index_3 };
-  assign _0105_ = 12'hf19 >> { select, index_3 };
-  assign _0106_ = 11'h716 >> { select, index_3 };
-  assign _0107_ = 13'h1d01 >> { select, index_3 };
-  assign _0108_ = 16'hf6e6 >> { select, index_3 };
-  assign _0109_ = 13'h1108 >> { select, index_3 };
-  assign _0110_ = 16'hffe0 >> { select, index_3 };
-  assign _0113_ = 12'h91f >> { select, index_3 };
-  assign _0114_ = 16'hf0f5 >> { select, index_3 };
-  assign _0115_ = 12'ha0c >> { select, index_3 };
-  assign _0116_ = 11'h61c >> { select, index_3 };
-  assign _0117_ = 13'h1416 >> { select, index_3 };
-  assign _0118_ = 13'h1818 >> { select, index_3 };
-  assign _0119_ = 16'he0e0 >> { select, index_3 };
+  assign _0082_ = 13'h1f1e >> { select_3_0, index_3 };
+  assign _0083_ = 13'h1913 >> { select_3_0, index_3 };
+  assign _0084_ = 16'heee1 >> { select_3_0, index_3 };
+  assign _0085_ = 12'hf02 >> { select_3_0, index_3 };
+  assign _0086_ = 11'h70f >> { select_3_0, index_3 };
+  assign _0087_ = 13'h1605 >> { select_3_0, index_3 };
+  assign _0088_ = 12'hc1a >> { select_3_0, index_3 };
+  assign _0090_ = 16'hfef0 >> { select_3_0, index_3 };
+  assign _0091_ = 13'h1807 >> { select_3_0, index_3 };
+  assign _0092_ = 16'heae0 >> { select_3_0, index_3 };
+  assign _0093_ = 13'h1d00 >> { select_3_0, index_3 };
+  assign _0094_ = 16'heff5 >> { select_3_0, index_3 };
+  assign _0095_ = 11'h50c >> { select_3_0, index_3 };
+  assign _0096_ = 13'h1c03 >> { select_3_0, index_3 };
+  assign _0097_ = 13'h160a >> { select_3_0, index_3 };
+  assign _0098_ = 13'h180c >> { select_3_0, index_3 };
+  assign _0099_ = 16'he0f0 >> { select_3_0, index_3 };
+  assign _0101_ = 13'h1808 >> { select_3_0, index_3 };
+  assign _0102_ = 13'h1312 >> { select_3_0, index_3 };
+  assign _0103_ = 16'hf6e0 >> { select_3_0, index_3 };
+  assign _0104_ = 10'h312 >> { select_3_0, index_3 };
+  assign _0105_ = 12'hf19 >> { select_3_0, index_3 };
+  assign _0106_ = 11'h716 >> { select_3_0, index_3 };
+  assign _0107_ = 13'h1d01 >> { select_3_0, index_3 };
+  assign _0108_ = 16'hf6e6 >> { select_3_0, index_3 };
+  assign _0109_ = 13'h1108 >> { select_3_0, index_3 };
+  assign _0110_ = 16'hffe0 >> { select_3_0, index_3 };
+  assign _0113_ = 12'h91f >> { select_3_0, index_3 };
+  assign _0114_ = 16'hf0f5 >> { select_3_0, index_3 };
+  assign _0115_ = 12'ha0c >> { select_3_0, index_3 };
+  assign _0116_ = 11'h61c >> { select_3_0, index_3 };
+  assign _0117_ = 13'h1416 >> { select_3_0, index_3 };
+  assign _0118_ = 13'h1818 >> { select_3_0, index_3 };
+  assign _0119_ = 16'he0e0 >> { select_3_0, index_3 };
   assign _0120_ = reached_3 ? { _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_, _0084_, _0083_, _0082_ } : { _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_, _0103_, _0102_, _0101_ };
-  assign _0121_ = 26'h24601e1 >> { select, index_4 };
-  assign _0122_ = 25'h1fd00f2 >> { select, index_4 };
-  assign _0124_ = 32'd4233625102 >> { select, index_4 };
-  assign _0125_ = 24'hd00106 >> { select, index_4 };
-  assign _0126_ = 26'h3e200c3 >> { select, index_4 };
-  assign _0127_ = 26'h387011c >> { select, index_4 };
-  assign _0128_ = 25'h1690189 >> { select, index_4 };
-  assign _0129_ = 32'd4251254334 >> { select, index_4 };
-  assign _0130_ = 18'h301bf >> { select, index_4 };
-  assign _0131_ = 32'd4231200671 >> { select, index_4 };
-  assign _0132_ = 26'h24100ca >> { select, index_4 };
-  assign _0133_ = 32'd4275437126 >> { select, index_4 };
-  assign _0135_ = 25'h1cc01c1 >> { select, index_4 };
-  assign _0136_ = 26'h296016a >> { select, index_4 };
-  assign _0137_ = 26'h318018c >> { select, index_4 };
-  assign _0138_ = 26'h3e001f0 >> { select, index_4 };
-  assign _0139_ = 32'd4227923456 >> { select, index_4 };
-  assign _0140_ = 27'h590021d >> { select, index_4 };
-  assign _0141_ = 27'h6130050 >> { select, index_4 };
-  assign _0142_ = 32'd4245683290 >> { select, index_4 };
-  assign _0143_ = 27'h731011c >> { select, index_4 };
-  assign _0144_ = 27'h51301b5 >> { select, index_4 };
-  assign _0146_ = 26'h22b0122 >> { select, index_4 };
-  assign _0147_ = 27'h7e70287 >> { select, index_4 };
-  assign _0148_ = 32'd4199218768 >> { select, index_4 };
-  assign _0149_ = 26'h3af03de >> { select, index_4 };
-  assign _0150_ = 32'd4280024168 >> { select, index_4 };
-  assign _0151_ = 27'h6360155 >> { select, index_4 };
-  assign _0152_ = 32'd4271176908 >> { select, index_4 };
-  assign _0153_ = 27'h672003c >> { select, index_4 };
-  assign _0154_ = 27'h4a40156 >> { select, index_4 };
-  assign _0155_ = 27'h7380198 >> { select, index_4 };
-  assign _0157_ = 27'h7c001e0 >> { select, index_4 };
-  assign _0158_ = 32'd4160814592 >> { select, index_4 };
+  assign _0121_ = 26'h24601e1 >> { select_4_0, index_4 };
+  assign _0122_ = 25'h1fd00f2 >> { select_4_0, index_4 };
+  assign _0124_ = 32'd4233625102 >> { select_4_0, index_4 };
+  assign _0125_ = 24'hd00106 >> { select_4_0, index_4 };
+  assign _0126_ = 26'h3e200c3 >> { select_4_0, index_4 };
+  assign _0127_ = 26'h387011c >> { select_4_0, index_4 };
+  assign _0128_ = 25'h1690189 >> { select_4_0, index_4 };
+  assign _0129_ = 32'd4251254334 >> { select_4_0, index_4 };
+  assign _0130_ = 18'h301bf >> { select_4_0, index_4 };
+  assign _0131_ = 32'd4231200671 >> { select_4_0, index_4 };
+  assign _0132_ = 26'h24100ca >> { select_4_0, index_4 };
+  assign _0133_ = 32'd4275437126 >> { select_4_0, index_4 };
+  assign _0135_ = 25'h1cc01c1 >> { select_4_0, index_4 };
+  assign _0136_ = 26'h296016a >> { select_4_0, index_4 };
+  assign _0137_ = 26'h318018c >> { select_4_0, index_4 };
+  assign _0138_ = 26'h3e001f0 >> { select_4_0, index_4 };
+  assign _0139_ = 32'd4227923456 >> { select_4_0, index_4 };
+  assign _0140_ = 27'h590021d >> { select_4_0, index_4 };
+  assign _0141_ = 27'h6130050 >> { select_4_0, index_4 };
+  assign _0142_ = 32'd4245683290 >> { select_4_0, index_4 };
+  assign _0143_ = 27'h731011c >> { select_4_0, index_4 };
+  assign _0144_ = 27'h51301b5 >> { select_4_0, index_4 };
+  assign _0146_ = 26'h22b0122 >> { select_4_0, index_4 };
+  assign _0147_ = 27'h7e70287 >> { select_4_0, index_4 };
+  assign _0148_ = 32'd4199218768 >> { select_4_0, index_4 };
+  assign _0149_ = 26'h3af03de >> { select_4_0, index_4 };
+  assign _0150_ = 32'd4280024168 >> { select_4_0, index_4 };
+  assign _0151_ = 27'h6360155 >> { select_4_0, index_4 };
+  assign _0152_ = 32'd4271176908 >> { select_4_0, index_4 };
+  assign _0153_ = 27'h672003c >> { select_4_0, index_4 };
+  assign _0154_ = 27'h4a40156 >> { select_4_0, index_4 };
+  assign _0155_ = 27'h7380198 >> { select_4_0, index_4 };
+  assign _0157_ = 27'h7c001e0 >> { select_4_0, index_4 };
+  assign _0158_ = 32'd4160814592 >> { select_4_0, index_4 };
   assign _0159_ = reached_4 ? { _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_, _0124_, _0122_, _0121_ } : { _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_, _0142_, _0141_, _0140_ };
-  assign _0160_ = 52'hfeb0500032abc >> { select, index_5 };
-  assign _0161_ = 51'h6e98c00062a69 >> { select, index_5 };
-  assign _0162_ = 64'hfffe5ba5fffa82cc >> { select, index_5 };
-  assign _0163_ = 51'h6dc8400030270 >> { select, index_5 };
-  assign _0164_ = 52'h8d5e60003f42f >> { select, index_5 };
-  assign _0165_ = 52'hbfc7f000305b6 >> { select, index_5 };
-  assign _0166_ = 50'h32ff70004c28b >> { select, index_5 };
-  assign _0168_ = 64'hfff6a4dafff9f46d >> { select, index_5 };
-  assign _0169_ = 51'h7080500063fb5 >> { select, index_5 };
-  assign _0170_ = 64'hfff782c2fffaa2eb >> { select, index_5 };
-  assign _0171_ = 49'h15a6b00066e67 >> { select, index_5 };
-  assign _0172_ = 64'hfff0c626fff9e1e0 >> { select, index_5 };
-  assign _0173_ = 52'ha94b40002b54a >> { select, index_5 };
-  assign _0174_ = 52'hce7380003398c >> { select, index_5 };
-  assign _0175_ = 52'hf07c00003c1f0 >> { select, index_5 };
-  assign _0176_ = 52'hff8000003fe00 >> { select, index_5 };
-  assign _0177_ = 64'hfff00000fffc0000 >> { select, index_5 };
-  assign _0179_ = 53'h1adc560003173a >> { select, index_5 };
-  assign _0180_ = 53'h10a4f30003ad2c >> { select, index_5 };
-  assign _0181_ = 64'hfff76842fff955c9 >> { select, index_5 };
-  assign _0182_ = 50'h37d2c00024470 >> { select, index_5 };
-  assign _0183_ = 53'h1281b60003e01f >> { select, index_5 };
-  assign _0184_ = 52'h84d9b000307ad >> { select, index_5 };
-  assign _0185_ = 53'h13afaf00048197 >> { select, index_5 };
-  assign _0186_ = 64'hffef9915fffba45a >> { select, index_5 };
-  assign _0187_ = 53'h15e17800038057 >> { select, index_5 };
-  assign _0188_ = 64'hffe7c68afffecd42 >> { select, index_5 };
-  assign _0190_ = 50'h352ac00065cce >> { select, index_5 };
-  assign _0191_ = 64'hffff319afffe3c3e >> { select, index_5 };
-  assign _0192_ = 53'h15a52c0004a954 >> { select, index_5 };
-  assign _0193_ = 53'h19c63000073198 >> { select, index_5 };
-  assign _0194_ = 53'h1e07c00007c1e0 >> { select, index_5 };
-  assign _0195_ = 53'h1ff8000007fe00 >> { select, index_5 };
-  assign _0196_ = 64'hffe00000fff80000 >> { select, index_5 };
+  assign _0160_ = 52'hfeb0500032abc >> { select_5_0, index_5 };
+  assign _0161_ = 51'h6e98c00062a69 >> { select_5_0, index_5 };
+  assign _0162_ = 64'hfffe5ba5fffa82cc >> { select_5_0, index_5 };
+  assign _0163_ = 51'h6dc8400030270 >> { select_5_0, index_5 };
+  assign _0164_ = 52'h8d5e60003f42f >> { select_5_0, index_5 };
+  assign _0165_ = 52'hbfc7f000305b6 >> { select_5_0, index_5 };
+  assign _0166_ = 50'h32ff70004c28b >> { select_5_0, index_5 };
+  assign _0168_ = 64'hfff6a4dafff9f46d >> { select_5_0, index_5 };
+  assign _0169_ = 51'h7080500063fb5 >> { select_5_0, index_5 };
+  assign _0170_ = 64'hfff782c2fffaa2eb >> { select_5_0, index_5 };
+  assign _0171_ = 49'h15a6b00066e67 >> { select_5_0, index_5 };
+  assign _0172_ = 64'hfff0c626fff9e1e0 >> { select_5_0, index_5 };
+  assign _0173_ = 52'ha94b40002b54a >> { select_5_0, index_5 };
+  assign _0174_ = 52'hce7380003398c >> { select_5_0, index_5 };
+  assign _0175_ = 52'hf07c00003c1f0 >> { select_5_0, index_5 };
+  assign _0176_ = 52'hff8000003fe00 >> { select_5_0, index_5 };
+  assign _0177_ = 64'hfff00000fffc0000 >> { select_5_0, index_5 };
+  assign _0179_ = 53'h1adc560003173a >> { select_5_0, index_5 };
+  assign _0180_ = 53'h10a4f30003ad2c >> { select_5_0, index_5 };
+  assign _0181_ = 64'hfff76842fff955c9 >> { select_5_0, index_5 };
+  assign _0182_ = 50'h37d2c00024470 >> { select_5_0, index_5 };
+  assign _0183_ = 53'h1281b60003e01f >> { select_5_0, index_5 };
+  assign _0184_ = 52'h84d9b000307ad >> { select_5_0, index_5 };
+  assign _0185_ = 53'h13afaf00048197 >> { select_5_0, index_5 };
+  assign _0186_ = 64'hffef9915fffba45a >> { select_5_0, index_5 };
+  assign _0187_ = 53'h15e17800038057 >> { select_5_0, index_5 };
+  assign _0188_ = 64'hffe7c68afffecd42 >> { select_5_0, index_5 };
+  assign _0190_ = 50'h352ac00065cce >> { select_5_0, index_5 };
+  assign _0191_ = 64'hffff319afffe3c3e >> { select_5_0, index_5 };
+  assign _0192_ = 53'h15a52c0004a954 >> { select_5_0, index_5 };
+  assign _0193_ = 53'h19c63000073198 >> { select_5_0, index_5 };
+  assign _0194_ = 53'h1e07c00007c1e0 >> { select_5_0, index_5 };
+  assign _0195_ = 53'h1ff8000007fe00 >> { select_5_0, index_5 };
+  assign _0196_ = 64'hffe00000fff80000 >> { select_5_0, index_5 };
   assign _0197_ = reached_5 ? { _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_, _0162_, _0161_, _0160_ } : { _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_, _0181_, _0180_, _0179_ };
   assign _0198_ = 40'hcaeaaf4a9d >> index_6;
   assign _0199_ = 37'h1ef0381fe5 >> index_6;
-  assign _0201_ = select ? _0198_ : _0199_;
+  assign _0201_ = select_6_0 ? _0198_ : _0199_;
   assign _0202_ = 41'h10cfccb9cae >> index_6;
   assign _0203_ = 38'h2c5554acd0 >> index_6;
-  assign _0204_ = select ? _0202_ : _0203_;
+  assign _0204_ = select_6_0 ? _0202_ : _0203_;
   assign _0205_ = 64'hfffffe9d36390707 >> index_6;
   assign _0206_ = 64'hffffffc81998f0e0 >> index_6;
-  assign _0207_ = select ? _0205_ : _0206_;
+  assign _0207_ = select_6_0 ? _0205_ : _0206_;
   assign _0208_ = 40'hd6db2e3704 >> index_6;
   assign _0209_ = 36'hf10193f00 >> index_6;
-  assign _0210_ = select ? _0208_ : _0209_;
+  assign _0210_ = select_6_0 ? _0208_ : _0209_;
   assign _0212_ = 41'h1e4e3549231 >> index_6;
   assign _0213_ = 36'hfee2001fd >> index_6;
-  assign _0214_ = select ? _0212_ : _0213_;
+  assign _0214_ = select_6_0 ? _0212_ : _0213_;
   assign _0215_ = 38'h3c6068d53c >> index_6;
   assign _0216_ = 36'hf803fc678 >> index_6;
-  assign _0217_ = select ? _0215_ : _0216_;
+  assign _0217_ = select_6_0 ? _0215_ : _0216_;
   assign _0218_ = 41'h1e06070e742 >> index_6;
   assign _0219_ = 36'hf8fff3e62 >> index_6;
-  assign _0220_ = select ? _0218_ : _0219_;
+  assign _0220_ = select_6_0 ? _0218_ : _0219_;
   assign _0221_ = 64'hffffff1fe17a2eb0 >> index_6;
   assign _0224_ = 64'hffffffc871c70787 >> index_6;
-  assign _0225_ = select ? _0221_ : _0224_;
+  assign _0225_ = select_6_0 ? _0221_ : _0224_;
   assign _0226_ = 41'h11feeda43c0 >> index_6;
   assign _0227_ = 38'h255b6d9536 >> index_6;
-  assign _0228_ = select ? _0226_ : _0227_;
+  assign _0228_ = select_6_0 ? _0226_ : _0227_;
   assign _0229_ = 64'hffffffc48db85d33 >> index_6;
   assign _0230_ = 64'hffffffe336e34b71 >> index_6;
-  assign _0231_ = select ? _0229_ : _0230_;
+  assign _0231_ = select_6_0 ? _0229_ : _0230_;
   assign _0232_ = 38'h3c6389cc96 >> index_6;
   assign _0233_ = 38'h20f1e0c0f0 >> index_6;
-  assign _0235_ = select ? _0232_ : _0233_;
+  assign _0235_ = select_6_0 ? _0232_ : _0233_;
   assign _0236_ = 64'hffffff56b52d6924 >> index_6;
   assign _0237_ = 64'hffffffcaa54a955a >> index_6;
-  assign _0238_ = select ? _0236_ : _0237_;
+  assign _0238_ = select_6_0 ? _0236_ : _0237_;
   assign _0239_ = 41'h198c6318e38 >> index_6;
   assign _0240_ = 36'hcc673199c >> index_6;
-  assign _0241_ = select ? _0239_ : _0240_;
+  assign _0241_ = select_6_0 ? _0239_ : _0240_;
   assign _0242_ = 41'h1e0f83e0fc0 >> index_6;
   assign _0243_ = 36'hf0783e1e0 >> index_6;
-  assign _0244_ = select ? _0242_ : _0243_;
+  assign _0244_ = select_6_0 ? _0242_ : _0243_;
   assign _0246_ = 41'h1ff003ff000 >> index_6;
   assign _0247_ = 36'hff803fe00 >> index_6;
-  assign _0248_ = select ? _0246_ : _0247_;
+  assign _0248_ = select_6_0 ? _0246_ : _0247_;
   assign _0249_ = 41'h1ffffc00000 >> index_6;
   assign _0250_ = 36'hffffc0000 >> index_6;
-  assign _0251_ = select ? _0249_ : _0250_;
+  assign _0251_ = select_6_0 ? _0249_ : _0250_;
   assign _0252_ = 64'hfffffe0000000000 >> index_6;
   assign _0253_ = 64'hfffffff000000000 >> index_6;
-  assign _0254_ = select ? _0252_ : _0253_;
+  assign _0254_ = select_6_0 ? _0252_ : _0253_;
   assign _0255_ = 41'h15ca01bcfcf >> index_6;
   assign _0257_ = 39'h439d8fc231 >> index_6;
-  assign _0258_ = select ? _0255_ : _0257_;
+  assign _0258_ = select_6_0 ? _0255_ : _0257_;
   assign _0259_ = 41'h18a3493196e >> index_6;
   assign _0260_ = 39'h6dc8db64ca >> index_6;
-  assign _0261_ = select ? _0259_ : _0260_;
+  assign _0261_ = select_6_0 ? _0259_ : _0260_;
   assign _0262_ = 64'hfffffff049dad96a >> index_6;
   assign _0263_ = 64'hffffff891313bae8 >> index_6;
-  assign _0264_ = select ? _0262_ : _0263_;
+  assign _0264_ = select_6_0 ? _0262_ : _0263_;
   assign _0265_ = 41'h14d240c6b68 >> index_6;
   assign _0266_ = 36'he00123f00 >> index_6;
-  assign _0268_ = select ? _0265_ : _0266_;
+  assign _0268_ = select_6_0 ? _0265_ : _0266_;
   assign _0269_ = 37'h1f0d1aaf20 >> index_6;
   assign _0270_ = 36'hffe2203f6 >> index_6;
-  assign _0271_ = select ? _0269_ : _0270_;
+  assign _0271_ = select_6_0 ? _0269_ : _0270_;
   assign _0272_ = 41'h1b5b672be56 >> index_6;
   assign _0273_ = 36'hf023dcc78 >> index_6;
-  assign _0274_ = select ? _0272_ : _0273_;
+  assign _0274_ = select_6_0 ? _0272_ : _0273_;
   assign _0275_ = 41'h11aca02cc84 >> index_6;
   assign _0276_ = 36'hf1fbe3c60 >> index_6;
-  assign _0277_ = select ? _0275_ : _0276_;
+  assign _0277_ = select_6_0 ? _0275_ : _0276_;
   assign _0279_ = 64'hffffff04ff044466 >> index_6;
   assign _0280_ = 64'hfffffff71c71f078 >> index_6;
-  assign _0281_ = select ? _0279_ : _0280_;
+  assign _0281_ = select_6_0 ? _0279_ : _0280_;
   assign _0282_ = 39'h56c472a650 >> index_6;
   assign _0283_ = 38'h2da8ea9ab0 >> index_6;
-  assign _0284_ = select ? _0282_ : _0283_;
+  assign _0284_ = select_6_0 ? _0282_ : _0283_;
   assign _0285_ = 64'hffffffe93f620e18 >> index_6;
   assign _0286_ = 64'hffffffe365e64676 >> index_6;
-  assign _0287_ = select ? _0285_ : _0286_;
+  assign _0287_ = select_6_0 ? _0285_ : _0286_;
   assign _0288_ = 41'h1c71cee62ca >> index_6;
   assign _0290_ = 37'h1f1c1e3e0e >> index_6;
-  assign _0291_ = select ? _0288_ : _0290_;
+  assign _0291_ = select_6_0 ? _0288_ : _0290_;
   assign _0292_ = 64'hfffffe95a94b4b6c >> index_6;
   assign _0293_ = 64'hffffffd5a954ab54 >> index_6;
-  assign _0294_ = select ? _0292_ : _0293_;
+  assign _0294_ = select_6_0 ? _0292_ : _0293_;
   assign _0295_ = 41'h119ce738c70 >> index_6;
   assign _0296_ = 37'h19ce673398 >> index_6;
-  assign _0297_ = select ? _0295_ : _0296_;
+  assign _0297_ = select_6_0 ? _0295_ : _0296_;
   assign _0298_ = 41'h1e1f07c0f80 >> index_6;
   assign _0299_ = 37'h1e0f87c3e0 >> index_6;
-  assign _0301_ = select ? _0298_ : _0299_;
+  assign _0301_ = select_6_0 ? _0298_ : _0299_;
   assign _0302_ = 41'h1fe007ff000 >> index_6;
   assign _0303_ = 37'h1ff007fc00 >> index_6;
-  assign _0304_ = select ? _0302_ : _0303_;
+  assign _0304_ = select_6_0 ? _0302_ : _0303_;
   assign _0305_ = 41'h1ffff800000 >> index_6;
   assign _0306_ = 37'h1ffff80000 >> index_6;
-  assign _0307_ = select ? _0305_ : _0306_;
+  assign _0307_ = select_6_0 ? _0305_ : _0306_;
   assign _0308_ = 64'hfffffe0000000000 >> index_6;
   assign _0309_ = 64'hffffffe000000000 >> index_6;
-  assign _0310_ = select ? _0308_ : _0309_;
+  assign _0310_ = select_6_0 ? _0308_ : _0309_;
   assign _0312_ = reached_6 ? { _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_, _0201_ } : { _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_, _0258_ };
-  assign _0313_ = 2'h2 >> select;
-  assign _0314_ = 2'h3 >> select;
-  assign _0315_ = 2'h3 >> select;
-  assign _0316_ = 2'h2 >> select;
-  assign _0317_ = 1'h1 >> select;
-  assign _0318_ = 1'h1 >> select;
-  assign _0319_ = 2'h2 >> select;
-  assign _0320_ = 2'h2 >> select;
-  assign _0321_ = 1'h0 >> select;
-  assign _0323_ = 1'h1 >> select;
-  assign _0324_ = 2'h3 >> select;
-  assign _0325_ = 2'h3 >> select;
-  assign _0326_ = 2'h3 >> select;
-  assign _0327_ = 2'h2 >> select;
-  assign _0328_ = 1'h1 >> select;
-  assign _0329_ = 2'h3 >> select;
-  assign _0330_ = 1'h0 >> select;
+  assign _0313_ = 2'h2 >> select_0_0;
+  assign _0314_ = 2'h3 >> select_0_0;
+  assign _0315_ = 2'h3 >> select_0_0;
+  assign _0316_ = 2'h2 >> select_0_0;
+  assign _0317_ = 1'h1 >> select_0_0;
+  assign _0318_ = 1'h1 >> select_0_0;
+  assign _0319_ = 2'h2 >> select_0_0;
+  assign _0320_ = 2'h2 >> select_0_0;
+  assign _0321_ = 1'h0 >> select_0_0;
+  assign _0323_ = 1'h1 >> select_0_0;
+  assign _0324_ = 2'h3 >> select_0_0;
+  assign _0325_ = 2'h3 >> select_0_0;
+  assign _0326_ = 2'h3 >> select_0_0;
+  assign _0327_ = 2'h2 >> select_0_0;
+  assign _0328_ = 1'h1 >> select_0_0;
+  assign _0329_ = 2'h3 >> select_0_0;
+  assign _0330_ = 1'h0 >> select_0_0;
   assign reached_0 = value_0 >= { _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_, _0315_, _0314_, _0313_ };
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
@@ -8992,7 +10184,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0344_ = 63'h55aa954aa55ab52a >> index_8[5:0];
   assign _0346_ = index_8[6] ? _0343_ : _0344_;
   assign _0347_ = index_8[7] ? _0342_ : _0346_;
-  assign _0348_ = select ? _0339_ : _0347_;
+  assign _0348_ = select_8_0 ? _0339_ : _0347_;
   assign _0349_ = 1'h0 >> index_8[5:0];
   assign _0350_ = 37'h1999999999 >> index_8[5:0];
   assign _0351_ = index_8[6] ? _0349_ : _0350_;
@@ -9007,7 +10199,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0361_ = 64'h9933198cc66cd9cc >> index_8[5:0];
   assign _0362_ = index_8[6] ? _0360_ : _0361_;
   assign _0363_ = index_8[7] ? _0359_ : _0362_;
-  assign _0364_ = select ? _0355_ : _0363_;
+  assign _0364_ = select_8_0 ? _0355_ : _0363_;
   assign _0365_ = 1'h0 >> index_8[5:0];
   assign _0366_ = 37'h1e1e01e01e >> index_8[5:0];
   assign _0368_ = index_8[6] ? _0365_ : _0366_;
@@ -9022,24 +10214,15 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0377_ = 61'h1ec3e1f0f870e18c >> index_8[5:0];
   assign _0379_ = index_8[6] ? _0376_ : _0377_;
   assign _0380_ = index_8[7] ? _0375_ : _0379_;
-  assign _0381_ = select ? _0372_ : _0380_;
-  assign _0382_ = 1'h0 >> index_8[5:0];
-  assign _0383_ = 37'h1fe01e01e0 >> index_8[5:0];
-  assign _0384_ = index_8[6] ? _0382_ : _0383_;
-  assign _0385_ = 61'h1e01e01c0380700c >> index_8[5:0];
-  assign _0386_ = 58'h300c02010000000 >> index_8[5:0];
-  assign _0387_ = index_8[6] ? _0385_ : _0386_;
-  assign _0388_ = index_8[7] ? _0384_ : _0387_;
-  assign _0390_ = 1'h0 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
     (* full_case = 32'd1 *)
     if (_0001_) begin
       _0465_ = 17'h00000;
     end else if (_0211_) begin
-      _0465_ = _0494_[16:0];
+      _0465_ = _0503_[16:0];
     end else begin
-      _0465_ = _0505_[16:0];
+      _0465_ = _0514_[16:0];
     end
     if (rst) begin
       _0465_ = 17'h00000;
@@ -9047,163 +10230,226 @@ module power_activation_0(select, clk, rst, code, value);
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0466_ = reached_0;
+    _0466_ = select;
     if (rst) begin
       _0466_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0468_ = value_0;
+    _0468_ = reached_0;
     if (rst) begin
-      _0468_ = 17'h00000;
+      _0468_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0469_ = _0004_;
+    _0469_ = value_0;
     if (rst) begin
       _0469_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0470_ = { index_1, reached_1 };
+    _0470_ = _0004_;
     if (rst) begin
-      _0470_ = 2'h0;
+      _0470_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0471_ = value_1;
+    _0471_ = select_0_0;
     if (rst) begin
-      _0471_ = 17'h00000;
+      _0471_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0472_ = _0042_;
+    _0472_ = { index_1, reached_1 };
     if (rst) begin
-      _0472_ = 17'h00000;
+      _0472_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0473_ = { index_2, reached_2 };
+    _0473_ = value_1;
     if (rst) begin
-      _0473_ = 3'h0;
+      _0473_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0474_ = value_2;
+    _0474_ = _0042_;
     if (rst) begin
       _0474_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0475_ = _0081_;
+    _0475_ = select_1_0;
     if (rst) begin
-      _0475_ = 17'h00000;
+      _0475_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0476_ = { index_3, reached_3 };
+    _0476_ = { index_2, reached_2 };
     if (rst) begin
-      _0476_ = 4'h0;
+      _0476_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0477_ = value_3;
+    _0477_ = value_2;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0479_ = _0120_;
+    _0479_ = _0081_;
     if (rst) begin
       _0479_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0480_ = { index_4, reached_4 };
+    _0480_ = select_2_0;
     if (rst) begin
-      _0480_ = 5'h00;
+      _0480_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0481_ = value_4;
+    _0481_ = { index_3, reached_3 };
     if (rst) begin
-      _0481_ = 17'h00000;
+      _0481_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0482_ = _0159_;
+    _0482_ = value_3;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0483_ = { index_5, reached_5 };
+    _0483_ = _0120_;
     if (rst) begin
-      _0483_ = 6'h00;
+      _0483_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0484_ = value_5;
+    _0484_ = select_3_0;
     if (rst) begin
-      _0484_ = 17'h00000;
+      _0484_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0485_ = _0197_;
+    _0485_ = { index_4, reached_4 };
     if (rst) begin
-      _0485_ = 17'h00000;
+      _0485_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0486_ = { index_6, reached_6 };
+    _0486_ = value_4;
     if (rst) begin
-      _0486_ = 7'h00;
+      _0486_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0487_ = value_6;
+    _0487_ = _0159_;
     if (rst) begin
       _0487_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0488_ = _0312_;
+    _0488_ = select_4_0;
     if (rst) begin
-      _0488_ = 17'h00000;
+      _0488_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0490_ = { index_7, reached_7 };
+    _0490_ = { index_5, reached_5 };
     if (rst) begin
-      _0490_ = 8'h00;
+      _0490_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
-    _0491_ = value_7;
+    _0491_ = value_5;
     if (rst) begin
       _0491_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0492_ = _0197_;
+    if (rst) begin
+      _0492_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0493_ = select_5_0;
+    if (rst) begin
+      _0493_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0494_ = { index_6, reached_6 };
+    if (rst) begin
+      _0494_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0495_ = value_6;
+    if (rst) begin
+      _0495_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0496_ = _0312_;
+    if (rst) begin
+      _0496_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0497_ = select_6_0;
+    if (rst) begin
+      _0497_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0498_ = { index_7, reached_7 };
+    if (rst) begin
+      _0498_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0499_ = value_7;
+    if (rst) begin
+      _0499_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$22 ) begin end
+    _0501_ = select_7_0;
+    if (rst) begin
+      _0501_ = 1'h0;
     end
   end
   assign code = { _0464_, _0448_, _0430_, _0414_, _0397_, _0381_, _0364_, _0348_ };
@@ -9218,8 +10464,8 @@ module power_activation_1(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -9242,7 +10488,7 @@ module power_activation_1(clk, rst, code, value);
   wire _019_;
   wire _020_;
   wire _021_;
-  wire [21:0] _022_;
+  wire [22:0] _022_;
   wire _023_;
   wire _024_;
   wire _025_;
@@ -9513,8 +10759,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$24  = 0;
-  input [69:0] parameters;
-  wire [69:0] parameters;
+  input [65:0] parameters;
+  wire [65:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -9527,10 +10773,10 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire clk;
   input rst;
   wire rst;
-  output signed [20:0] value;
-  reg signed [20:0] value = 21'h000000;
-  input signed [30:0] acc;
-  wire signed [30:0] acc;
+  output signed [21:0] value;
+  reg signed [21:0] value = 22'h000000;
+  input signed [25:0] acc;
+  wire signed [25:0] acc;
   wire [31:0] _00_;
   wire _01_;
   wire _02_;
@@ -9542,7 +10788,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [30:0] _11_;
+  wire [25:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
@@ -9553,75 +10799,78 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _19_;
   wire [11:0] _20_;
   wire [26:0] _21_;
-  wire [61:0] _22_;
+  wire [56:0] _22_;
   wire [33:0] _23_;
-  wire [46:0] _24_;
-  wire [45:0] _25_;
-  wire [45:0] _26_;
-  wire [45:0] _27_;
-  wire [45:0] _28_;
-  wire [45:0] _29_;
-  reg [46:0] _30_;
-  reg [37:0] _31_;
-  reg [37:0] _32_;
-  wire [62:0] _33_;
-  reg [45:0] _34_;
-  reg [10:0] _35_;
-  reg [15:0] _36_;
-  reg [26:0] _37_;
-  reg [45:0] _38_;
-  reg [2:0] _39_;
+  wire [41:0] _24_;
+  wire [40:0] _25_;
+  wire [40:0] _26_;
+  wire [40:0] _27_;
+  wire [40:0] _28_;
+  wire [40:0] _29_;
+  wire [40:0] _30_;
+  reg [41:0] _31_;
+  reg [33:0] _32_;
+  wire [57:0] _33_;
+  reg [33:0] _34_;
+  reg [40:0] _35_;
+  reg [10:0] _36_;
+  reg [15:0] _37_;
+  reg [26:0] _38_;
+  reg [40:0] _39_;
   reg [2:0] _40_;
   reg [2:0] _41_;
   reg [2:0] _42_;
-  reg [20:0] _43_;
-  wire [47:0] _44_;
-  wire _45_;
+  reg [2:0] _43_;
+  wire [42:0] _44_;
+  reg [21:0] _45_;
   wire _46_;
   wire _47_;
   wire _48_;
-  reg signed [45:0] \$signal  = 46'h000000000000;
+  wire _49_;
+  reg signed [40:0] \$signal  = 41'h00000000000;
   reg [15:0] \$signal$16  = 16'h0000;
   reg [26:0] \$signal$17  = 27'h0000000;
-  reg signed [37:0] bias_0 = 38'h0000000000;
-  reg signed [37:0] bias_1 = 38'h0000000000;
-  wire signed [37:0] \parameters.bias ;
+  reg signed [33:0] bias_0 = 34'h000000000;
+  reg signed [33:0] bias_1 = 34'h000000000;
+  wire signed [33:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [15:0] \parameters.residual ;
-  reg signed [46:0] product = 47'h000000000000;
+  reg signed [41:0] product = 42'h00000000000;
   reg [31:0] product_0 = 32'd0;
-  reg signed [30:0] product_1 = 31'h00000000;
+  reg signed [25:0] product_1 = 26'h0000000;
   reg [26:0] product_2 = 27'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [45:0] total = 46'h000000000000;
+  reg signed [40:0] total = 41'h00000000000;
+  always @(posedge clk)
+    \$signal$16  <= _37_;
   always @(posedge clk)
     \$signal$17  <= _21_;
   always @(posedge clk)
-    product_2 <= _37_;
+    product_2 <= _38_;
   always @(posedge clk)
-    total <= _38_;
+    total <= _39_;
   always @(posedge clk)
-    shift_select_0 <= _39_;
+    shift_select_0 <= _40_;
   always @(posedge clk)
-    shift_select_1 <= _40_;
+    shift_select_1 <= _41_;
   always @(posedge clk)
-    shift_select_2 <= _41_;
+    shift_select_2 <= _42_;
   always @(posedge clk)
-    shift_select_3 <= _42_;
+    shift_select_3 <= _43_;
   always @(posedge clk)
-    value <= _43_;
+    value <= _45_;
   assign _00_ = acc[15:0] * parameters[15:0];
-  assign _11_ = $signed(acc[30:16]) * $signed({ 1'h0, parameters[15:0] });
+  assign _11_ = $signed(acc[25:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
-  assign _45_ = 16'ha39c >> skip_0;
-  assign _46_ = 16'he80c >> skip_0;
-  assign _47_ = 16'ha19c >> skip_0;
-  assign _48_ = 16'h8f0e >> skip_0;
+  assign _46_ = 16'ha39c >> skip_0;
+  assign _47_ = 16'he80c >> skip_0;
+  assign _48_ = 16'ha19c >> skip_0;
+  assign _49_ = 16'h8f0e >> skip_0;
   assign _01_ = 16'h9a06 >> skip_0;
   assign _02_ = 16'hd3fc >> skip_0;
   assign _03_ = 16'hb6a8 >> skip_0;
@@ -9640,7 +10889,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   assign _17_ = 8'hff >> skip_1;
   assign _18_ = 8'hff >> skip_1;
   assign _19_ = 8'hff >> skip_1;
-  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _48_, _47_, _46_, _45_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
+  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _49_, _48_, _47_, _46_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
   assign _21_ = skip * \$signal$16 ;
   assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
   always @(posedge clk)
@@ -9648,128 +10897,129 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     product_1 <= _11_;
   always @(posedge clk)
-    product <= _30_;
+    product <= _31_;
   always @(posedge clk)
-    bias_0 <= _31_;
+    bias_0 <= _32_;
   always @(posedge clk)
-    bias_1 <= _32_;
+    bias_1 <= _34_;
   always @(posedge clk)
-    \$signal  <= _34_;
+    \$signal  <= _35_;
   always @(posedge clk)
-    skip <= _35_;
-  always @(posedge clk)
-    \$signal$16  <= _36_;
+    skip <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _37_ = \$signal$17 ;
+    _37_ = parameters[65:50];
     if (rst) begin
-      _37_ = 27'h0000000;
+      _37_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _38_ = _24_[45:0];
+    _38_ = \$signal$17 ;
     if (rst) begin
-      _38_ = 46'h000000000000;
+      _38_ = 27'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _39_ = shift_select;
+    _39_ = _24_[40:0];
     if (rst) begin
-      _39_ = 3'h0;
+      _39_ = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _40_ = shift_select_0;
+    _40_ = shift_select;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _41_ = shift_select_1;
+    _41_ = shift_select_0;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _42_ = shift_select_2;
+    _42_ = shift_select_1;
     if (rst) begin
       _42_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _43_ = value;
+    _43_ = shift_select_2;
+    if (rst) begin
+      _43_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
+    _45_ = value;
     casez (shift_select_3)
       3'h0:
-          _43_ = _25_[20:0];
+          _45_ = _25_[21:0];
       3'h1:
-          _43_ = _26_[20:0];
+          _45_ = _26_[21:0];
       3'h2:
-          _43_ = _27_[20:0];
+          _45_ = _27_[21:0];
       3'h3:
-          _43_ = _28_[20:0];
+          _45_ = _28_[21:0];
       3'h4:
-          _43_ = _29_[20:0];
+          _45_ = _29_[21:0];
+      3'h5:
+          _45_ = _30_[21:0];
     endcase
     if (rst) begin
-      _43_ = 21'h000000;
+      _45_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _30_ = _33_[46:0];
+    _31_ = _33_[41:0];
     if (rst) begin
-      _30_ = 47'h000000000000;
+      _31_ = 42'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _31_ = parameters[53:16];
+    _32_ = parameters[49:16];
     if (rst) begin
-      _31_ = 38'h0000000000;
+      _32_ = 34'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _32_ = bias_0;
+    _34_ = bias_0;
     if (rst) begin
-      _32_ = 38'h0000000000;
+      _34_ = 34'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _34_ = _44_[45:0];
+    _35_ = _44_[40:0];
     if (rst) begin
-      _34_ = 46'h000000000000;
+      _35_ = 41'h00000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _35_ = _20_[10:0];
+    _36_ = _20_[10:0];
     if (rst) begin
-      _35_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$24 ) begin end
-    _36_ = parameters[69:54];
-    if (rst) begin
-      _36_ = 16'h0000;
+      _36_ = 11'h000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[53:16];
-  assign \parameters.residual  = parameters[69:54];
-  assign _22_ = { product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1[30], product_1, 16'h0000 };
+  assign \parameters.bias  = parameters[49:16];
+  assign \parameters.residual  = parameters[65:50];
+  assign _22_ = { product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1[25], product_1, 16'h0000 };
   assign _23_ = { 2'h0, product_2, 5'h00 };
-  assign _25_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:13] };
-  assign _26_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:15] };
-  assign _27_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:16] };
-  assign _28_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:18] };
-  assign _29_ = { total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45], total[45:25] };
+  assign _25_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:13] };
+  assign _26_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:15] };
+  assign _27_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:16] };
+  assign _28_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:18] };
+  assign _29_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:19] };
+  assign _30_ = { total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40], total[40:21] };
 endmodule

@@ -21,30 +21,59 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   input [7:0] i__payload;
   wire [7:0] i__payload;
   wire [63:0] _00_;
-  reg _01_;
-  reg _02_;
+  wire _01_;
+  wire [15:0] _02_;
   reg _03_;
   reg _04_;
-  reg [15:0] _05_;
-  reg [15:0] _06_;
-  reg [15:0] _07_;
-  reg [5:0] _08_;
-  reg [5:0] _09_;
-  reg [5:0] _10_;
+  reg _05_;
+  reg _06_;
+  reg _07_;
+  reg _08_;
+  reg _09_;
+  reg _10_;
   wire _11_;
-  wire [11:0] _12_;
-  wire _13_;
-  wire _14_;
-  wire _15_;
-  wire _16_;
-  wire _17_;
-  wire [15:0] _18_;
-  reg [10:0] _19_;
+  reg _12_;
+  reg _13_;
+  reg _14_;
+  reg _15_;
+  reg [10:0] _16_;
+  reg _17_;
+  reg _18_;
+  reg _19_;
+  reg _20_;
+  reg _21_;
+  wire _22_;
+  reg [15:0] _23_;
+  reg [15:0] _24_;
+  reg [15:0] _25_;
+  reg [5:0] _26_;
+  reg [5:0] _27_;
+  reg [5:0] _28_;
+  wire [11:0] _29_;
+  wire _30_;
+  wire _31_;
+  wire _32_;
+  wire _33_;
+  wire _34_;
+  wire _35_;
   wire [12:0] address;
   wire [12:0] \address$77 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg drain_start_0 = 1'h0;
+  reg drain_start_1 = 1'h0;
+  reg drain_start_10 = 1'h0;
+  (* init = 1'h0 *)
+  wire drain_start_11;
+  reg drain_start_2 = 1'h0;
+  reg drain_start_3 = 1'h0;
+  reg drain_start_4 = 1'h0;
+  reg drain_start_5 = 1'h0;
+  reg drain_start_6 = 1'h0;
+  reg drain_start_7 = 1'h0;
+  reg drain_start_8 = 1'h0;
+  reg drain_start_9 = 1'h0;
   reg [5:0] flags_0 = 6'h00;
   reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
@@ -52,22 +81,19 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \full$59 ;
   wire [15:0] high;
   wire [15:0] \high$61 ;
-  wire [82:0] \i__payload$37 ;
-  wire \i__payload$37.first ;
-  wire \i__payload$37.last ;
-  wire \i__payload$37.shift ;
-  wire [63:0] \i__payload$37.w ;
-  wire [15:0] \i__payload$37.x ;
-  wire [95:0] \i__payload$44 ;
+  wire [82:0] \i__payload$35 ;
+  wire \i__payload$35.first ;
+  wire \i__payload$35.last ;
+  wire \i__payload$35.shift ;
+  wire [63:0] \i__payload$35.w ;
+  wire [15:0] \i__payload$35.x ;
+  wire [75:0] \i__payload$42 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$43 ;
-  wire \i__valid$46 ;
-  wire is_pool;
+  wire \i__valid$41 ;
+  wire \i__valid$44 ;
   wire [3:0] layer;
-  wire [3:0] \layer$25 ;
-  wire [3:0] \layer$56 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
@@ -75,34 +101,35 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [15:0] low;
   wire [15:0] \low$63 ;
   wire [41:0] \o__payload$12 ;
-  wire [95:0] \o__payload$45 ;
+  wire [75:0] \o__payload$43 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$47 ;
+  wire \o__valid$45 ;
+  reg of_pool_0 = 1'h0;
   reg pad_0 = 1'h0;
   reg pad_1 = 1'h0;
   reg [15:0] pad_word_0 = 16'h0000;
   reg [15:0] pad_word_1 = 16'h0000;
   wire [9:0] port__addr;
-  wire [7:0] \port__addr$31 ;
+  wire [8:0] \port__addr$29 ;
   wire [63:0] port__data;
-  wire [63:0] \port__data$81 ;
+  wire [63:0] \port__data$92 ;
   wire port__en;
-  wire \port__en$32 ;
+  wire \port__en$30 ;
   wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
   wire [12:0] residual_address;
-  wire [12:0] \residual_address$53 ;
+  wire [12:0] \residual_address$51 ;
   wire residual_bank;
-  wire \residual_bank$51 ;
+  wire \residual_bank$49 ;
   wire residual_valid;
-  wire \residual_valid$49 ;
+  wire \residual_valid$47 ;
   wire [15:0] residual_word;
-  wire [15:0] \residual_word$55 ;
-  wire start;
-  wire \start$27 ;
-  wire \start$57 ;
+  wire [15:0] \residual_word$53 ;
+  reg start = 1'h0;
+  wire \start$54 ;
+  wire \start$56 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
@@ -126,6 +153,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] word = 16'h0000;
   wire [15:0] \word$72 ;
   wire [15:0] word_0;
+  wire word_start;
   wire write;
   wire \write$76 ;
   reg [12:0] write_0__address;
@@ -137,51 +165,81 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   (* ram_style = "block" *)
   reg [63:0] weights [1023:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [63:0] _43_;
+  reg [63:0] _76_;
   always @(posedge clk) begin
-    _43_ <= weights[weight_address_0[9:0]];
+    _76_ <= weights[weight_address_0[9:0]];
   end
-  assign port__data = _43_;
+  assign port__data = _76_;
   (* ram_style = "block" *)
-  reg [63:0] weights_1 [251:0];
+  reg [63:0] weights_1 [259:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [63:0] _44_;
+  reg [63:0] _77_;
   always @(posedge clk) begin
-    _44_ <= weights_1[weight_address_0[7:0]];
+    _77_ <= weights_1[weight_address_0[8:0]];
   end
-  assign \port__data$81  = _44_;
+  assign \port__data$92  = _77_;
+  always @(posedge clk)
+    pad_word_0 <= _23_;
+  always @(posedge clk)
+    pad_word_1 <= _24_;
+  always @(posedge clk)
+    word <= _25_;
+  always @(posedge clk)
+    flags_0 <= _26_;
+  always @(posedge clk)
+    flags_1 <= _27_;
+  always @(posedge clk)
+    flags_2 <= _28_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
   assign _11_ = ~ flags_2[5];
-  assign \i__valid$43  = flags_2[0] & _11_;
-  assign _13_ = ! bank;
-  assign _17_ = weight_address_0[10:8] == 3'h4;
-  assign _18_ = pad_1 ? pad_word_1 : read_word;
+  assign \i__valid$41  = flags_2[0] & _11_;
+  assign _22_ = 1'h0 >> layer;
+  assign _30_ = \start$56  & _22_;
+  assign \start$54  = word_start | _30_;
+  assign _31_ = ! bank;
+  assign _35_ = weight_address_0[10:9] == 2'h2;
+  assign _01_ = 1'h0 >> layer;
+  assign _02_ = pad_1 ? pad_word_1 : read_word;
   always @(posedge clk)
-    weight_address_0 <= _19_;
+    drain_start_0 <= _03_;
+  always @(posedge clk)
+    drain_start_1 <= _04_;
+  always @(posedge clk)
+    drain_start_2 <= _05_;
+  always @(posedge clk)
+    drain_start_3 <= _06_;
+  always @(posedge clk)
+    drain_start_4 <= _07_;
+  always @(posedge clk)
+    drain_start_5 <= _08_;
+  always @(posedge clk)
+    drain_start_6 <= _09_;
+  always @(posedge clk)
+    drain_start_7 <= _10_;
+  always @(posedge clk)
+    drain_start_8 <= _12_;
+  always @(posedge clk)
+    drain_start_9 <= _13_;
+  always @(posedge clk)
+    drain_start_10 <= _14_;
+  always @(posedge clk)
+    start <= _15_;
+  always @(posedge clk)
+    weight_address_0 <= _16_;
   always @(posedge clk)
     weights_word <= port__data;
   always @(posedge clk)
-    weights_1_word <= \port__data$81 ;
+    weights_1_word <= \port__data$92 ;
   always @(posedge clk)
-    weights_1_chosen_0 <= _01_;
+    weights_1_chosen_0 <= _17_;
   always @(posedge clk)
-    weights_1_chosen_1 <= _02_;
+    weights_1_chosen_1 <= _18_;
   always @(posedge clk)
-    pad_0 <= _03_;
+    of_pool_0 <= _19_;
   always @(posedge clk)
-    pad_1 <= _04_;
+    pad_0 <= _20_;
   always @(posedge clk)
-    pad_word_0 <= _05_;
-  always @(posedge clk)
-    pad_word_1 <= _06_;
-  always @(posedge clk)
-    word <= _07_;
-  always @(posedge clk)
-    flags_0 <= _08_;
-  always @(posedge clk)
-    flags_1 <= _09_;
-  always @(posedge clk)
-    flags_2 <= _10_;
+    pad_1 <= _21_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -204,9 +262,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$44 ),
-    .i__valid(\i__valid$46 ),
-    .layer(layer),
+    .i__payload(\i__payload$42 ),
+    .i__valid(\i__valid$44 ),
     .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
@@ -218,7 +275,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .start(start),
     .sum_started(sum_started),
     .two_digits(two_digits),
-    .word(residual_word)
+    .word(residual_word),
+    .word_start_17(word_start)
   );
   \accelerator.loader  loader (
     .address(\address$77 ),
@@ -229,15 +287,15 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .window(_12_),
+    .window(_29_),
     .write(\write$76 )
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$37 ),
-    .i__valid(\i__valid$43 ),
-    .o__payload(\i__payload$44 ),
-    .o__valid(\i__valid$46 ),
+    .i__payload(\i__payload$35 ),
+    .i__valid(\i__valid$41 ),
+    .o__payload(\i__payload$42 ),
+    .o__valid(\i__valid$44 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -247,7 +305,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loaded(loaded),
     .loading(loading),
     .rst(rst),
-    .start(start),
+    .start(\start$56 ),
     .status(status__layer),
     .sum_started(sum_started),
     .walk__act_address(read_address),
@@ -267,22 +325,56 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .clk(clk),
     .full(full),
     .high(high),
-    .layer(layer),
     .low(low),
     .rst(rst),
-    .start(start),
+    .start(\start$54 ),
     .two(two_digits),
     .word(\word$72 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _24_ = pad_word_0;
+    if (rst) begin
+      _24_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _25_ = _02_;
+    if (rst) begin
+      _25_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _26_ = { of_pool_0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    if (rst) begin
+      _26_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _27_ = flags_0;
+    if (rst) begin
+      _27_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _28_ = flags_1;
+    if (rst) begin
+      _28_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _13_;
+      write_0__enable = _31_;
     end
     if (\write$76 ) begin
-      write_0__enable = _15_;
+      write_0__enable = _33_;
     end
   end
   always @* begin
@@ -302,17 +394,17 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_0__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_0__word = { 4'h0, _12_ };
+      write_0__word = { 4'h0, _29_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _14_;
+      write_1__enable = _32_;
     end
     if (\write$76 ) begin
-      write_1__enable = _16_;
+      write_1__enable = _34_;
     end
   end
   always @* begin
@@ -332,84 +424,140 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
       write_1__word = \word$72 ;
     end
     if (\write$76 ) begin
-      write_1__word = { 4'h0, _12_ };
+      write_1__word = { 4'h0, _29_ };
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _19_ = walk__weight_address;
-    if (rst) begin
-      _19_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = _17_;
-    if (rst) begin
-      _01_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = weights_1_chosen_0;
-    if (rst) begin
-      _02_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = walk__pad;
+    _03_ = \start$56 ;
     if (rst) begin
       _03_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = pad_0;
+    _04_ = drain_start_0;
     if (rst) begin
       _04_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = walk__pad_word;
+    _05_ = drain_start_1;
     if (rst) begin
-      _05_ = 16'h0000;
+      _05_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = pad_word_0;
+    _06_ = drain_start_2;
     if (rst) begin
-      _06_ = 16'h0000;
+      _06_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = _18_;
+    _07_ = drain_start_3;
     if (rst) begin
-      _07_ = 16'h0000;
+      _07_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _08_ = drain_start_4;
     if (rst) begin
-      _08_ = 6'h00;
+      _08_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _09_ = flags_0;
+    _09_ = drain_start_5;
     if (rst) begin
-      _09_ = 6'h00;
+      _09_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _10_ = flags_1;
+    _10_ = drain_start_6;
     if (rst) begin
-      _10_ = 6'h00;
+      _10_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _12_ = drain_start_7;
+    if (rst) begin
+      _12_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _13_ = drain_start_8;
+    if (rst) begin
+      _13_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _14_ = drain_start_9;
+    if (rst) begin
+      _14_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _15_ = drain_start_10;
+    if (rst) begin
+      _15_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _16_ = walk__weight_address;
+    if (rst) begin
+      _16_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _17_ = _35_;
+    if (rst) begin
+      _17_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _18_ = weights_1_chosen_0;
+    if (rst) begin
+      _18_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _19_ = _01_;
+    if (rst) begin
+      _19_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _20_ = walk__pad;
+    if (rst) begin
+      _20_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _21_ = pad_0;
+    if (rst) begin
+      _21_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _23_ = walk__pad_word;
+    if (rst) begin
+      _23_ = 16'h0000;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -423,44 +571,40 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \loaded$19  = loaded;
   assign \credit$21  = credit;
   assign \sum_started$23  = sum_started;
-  assign \layer$25  = layer;
-  assign \start$27  = start;
+  assign drain_start_11 = start;
   assign port__addr = weight_address_0[9:0];
   assign port__en = 1'h1;
-  assign \port__addr$31  = weight_address_0[7:0];
-  assign \port__en$32  = 1'h1;
+  assign \port__addr$29  = weight_address_0[8:0];
+  assign \port__en$30  = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign \o__payload$45  = \i__payload$44 ;
-  assign \o__valid$47  = \i__valid$46 ;
-  assign \residual_valid$49  = residual_valid;
-  assign \residual_bank$51  = residual_bank;
-  assign \residual_address$53  = residual_address;
-  assign \residual_word$55  = residual_word;
-  assign \layer$56  = layer;
-  assign \start$57  = start;
+  assign \o__payload$43  = \i__payload$42 ;
+  assign \o__valid$45  = \i__valid$44 ;
+  assign \residual_valid$47  = residual_valid;
+  assign \residual_bank$49  = residual_bank;
+  assign \residual_address$51  = residual_address;
+  assign \residual_word$53  = residual_word;
   assign \full$59  = full;
   assign \high$61  = high;
   assign \low$63  = low;
   assign \two_digits$65  = two_digits;
-  assign word_0 = { 4'h0, _12_ };
-  assign is_pool = 1'h0;
-  assign \i__payload$37.x  = \i__payload$37 [15:0];
-  assign \i__payload$37.w  = \i__payload$37 [79:16];
-  assign \i__payload$37.first  = \i__payload$37 [80];
-  assign \i__payload$37.shift  = \i__payload$37 [81];
-  assign \i__payload$37.last  = \i__payload$37 [82];
-  assign \i__payload$37 [82] = flags_2[3];
-  assign \i__payload$37 [81] = flags_2[2];
-  assign \i__payload$37 [80] = flags_2[1];
-  assign \i__payload$37 [79:16] = _00_;
-  assign \i__payload$37 [15:0] = word;
-  assign _14_ = bank;
-  assign _15_ = 1'h1;
-  assign _16_ = 1'h0;
+  assign word_0 = { 4'h0, _29_ };
+  assign \i__payload$35.x  = \i__payload$35 [15:0];
+  assign \i__payload$35.w  = \i__payload$35 [79:16];
+  assign \i__payload$35.first  = \i__payload$35 [80];
+  assign \i__payload$35.shift  = \i__payload$35 [81];
+  assign \i__payload$35.last  = \i__payload$35 [82];
+  assign \i__payload$35 [82] = flags_2[3];
+  assign \i__payload$35 [81] = flags_2[2];
+  assign \i__payload$35 [80] = flags_2[1];
+  assign \i__payload$35 [79:16] = _00_;
+  assign \i__payload$35 [15:0] = word;
+  assign _32_ = bank;
+  assign _33_ = 1'h1;
+  assign _34_ = 1'h0;
 endmodule
 
-module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_valid, residual_bank, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
@@ -484,10 +628,10 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire read_bank;
   input [12:0] read_address;
   wire [12:0] read_address;
-  input residual_bank;
-  wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input residual_bank;
+  wire residual_bank;
   input [12:0] residual_address;
   wire [12:0] residual_address;
   input clk;
@@ -674,7 +818,7 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _05_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, start, word_start_17, residual_valid, residual_bank, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -688,14 +832,14 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire [41:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
-  output residual_bank;
-  wire residual_bank;
+  output word_start_17;
+  reg word_start_17 = 1'h0;
   output residual_valid;
   wire residual_valid;
+  output residual_bank;
+  wire residual_bank;
   output [12:0] residual_address;
   wire [12:0] residual_address;
   output o__valid;
@@ -708,8 +852,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire full;
   input i__valid;
   wire i__valid;
-  input [95:0] i__payload;
-  wire [95:0] i__payload;
+  input [75:0] i__payload;
+  wire [75:0] i__payload;
   input two_digits;
   wire two_digits;
   input o__ready;
@@ -721,15 +865,15 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _004_;
   reg _005_;
   reg _006_;
-  reg _007_;
-  reg _008_;
-  reg _009_;
-  reg _010_;
-  reg _011_;
+  reg [7:0] _007_;
+  reg [7:0] _008_;
+  reg [7:0] _009_;
+  reg [7:0] _010_;
+  reg [7:0] _011_;
   wire _012_;
-  reg _013_;
-  reg _014_;
-  reg _015_;
+  reg [7:0] _013_;
+  reg [7:0] _014_;
+  reg [7:0] _015_;
   reg _016_;
   reg _017_;
   reg _018_;
@@ -737,7 +881,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _020_;
   reg _021_;
   reg _022_;
-  wire [4:0] _023_;
+  wire _023_;
   reg _024_;
   reg _025_;
   reg _026_;
@@ -745,117 +889,184 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _028_;
   reg _029_;
   reg _030_;
-  wire [4:0] _031_;
-  wire _032_;
-  wire _033_;
+  reg _031_;
+  reg _032_;
+  reg _033_;
   wire _034_;
-  wire [95:0] _035_;
-  wire _036_;
-  wire _037_;
-  wire _038_;
-  wire _039_;
-  wire _040_;
-  wire _041_;
-  wire _042_;
-  wire _043_;
-  wire _044_;
+  reg _035_;
+  reg _036_;
+  reg _037_;
+  reg _038_;
+  reg _039_;
+  reg _040_;
+  reg _041_;
+  reg _042_;
+  reg _043_;
+  reg _044_;
   wire _045_;
-  wire _046_;
-  wire [7:0] _047_;
-  wire _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
-  wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
+  reg _046_;
+  reg _047_;
+  reg _048_;
+  reg _049_;
+  reg _050_;
+  reg _051_;
+  reg _052_;
+  reg _053_;
+  reg _054_;
+  reg _055_;
+  wire [4:0] _056_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  reg _064_;
   reg _065_;
-  reg [3:0] _066_;
-  reg _067_;
+  reg _066_;
+  wire [4:0] _067_;
   reg _068_;
-  reg [3:0] _069_;
+  reg _069_;
   reg _070_;
-  wire _071_;
-  reg [95:0] _072_;
-  reg [47:0] _073_;
-  reg [47:0] _074_;
-  reg [47:0] _075_;
-  reg [47:0] _076_;
-  reg [6:0] _077_;
-  reg _078_;
+  reg _071_;
+  reg _072_;
+  reg _073_;
+  reg _074_;
+  reg _075_;
+  reg _076_;
+  reg _077_;
+  wire _078_;
   reg _079_;
   reg _080_;
   reg _081_;
-  wire _082_;
-  reg [6:0] _083_;
-  reg [2:0] _084_;
+  reg _082_;
+  reg _083_;
+  reg _084_;
   reg _085_;
   reg _086_;
   reg _087_;
-  reg [7:0] _088_;
-  reg [7:0] _089_;
-  reg [7:0] _090_;
-  reg [7:0] _091_;
-  reg [7:0] _092_;
-  wire _093_;
-  reg [7:0] _094_;
-  reg [7:0] _095_;
-  reg [7:0] _096_;
+  reg _088_;
+  wire _089_;
+  reg _090_;
+  reg _091_;
+  reg _092_;
+  reg _093_;
+  reg _094_;
+  reg _095_;
+  reg _096_;
   reg _097_;
   reg _098_;
   reg _099_;
-  reg _100_;
+  wire _100_;
   reg _101_;
   reg _102_;
   reg _103_;
-  wire _104_;
-  reg _105_;
-  reg _106_;
-  reg _107_;
-  reg _108_;
-  reg _109_;
-  reg _110_;
-  reg _111_;
-  reg _112_;
-  reg _113_;
-  reg _114_;
+  reg _104_;
+  wire [4:0] _105_;
+  wire [75:0] _106_;
+  wire _107_;
+  wire _108_;
+  wire _109_;
+  wire _110_;
+  wire _111_;
+  wire _112_;
+  wire _113_;
+  wire _114_;
   wire _115_;
-  reg _116_;
-  reg _117_;
-  reg _118_;
-  reg _119_;
-  reg _120_;
-  reg _121_;
-  reg _122_;
-  reg _123_;
-  reg _124_;
-  reg _125_;
+  wire [4:0] _116_;
+  wire _117_;
+  wire [7:0] _118_;
+  wire _119_;
+  wire _120_;
+  wire _121_;
+  wire _122_;
+  wire _123_;
+  wire _124_;
+  wire _125_;
+  wire _126_;
+  wire _127_;
+  wire _128_;
+  wire _129_;
+  wire _130_;
+  wire _131_;
+  wire _132_;
+  wire _133_;
+  wire _134_;
+  wire _135_;
+  wire _136_;
+  reg [3:0] _137_;
+  wire _138_;
+  reg _139_;
+  reg [3:0] _140_;
+  reg _141_;
+  reg _142_;
+  reg [3:0] _143_;
+  reg _144_;
+  reg [75:0] _145_;
+  reg [37:0] _146_;
+  reg [37:0] _147_;
+  reg [37:0] _148_;
+  wire _149_;
+  reg [37:0] _150_;
+  reg [6:0] _151_;
+  reg [6:0] _152_;
+  reg [6:0] _153_;
+  reg _154_;
+  reg _155_;
+  reg _156_;
+  reg _157_;
+  reg [6:0] _158_;
+  reg [2:0] _159_;
+  wire _160_;
+  reg [2:0] _161_;
+  reg [2:0] _162_;
+  reg [2:0] _163_;
+  reg [2:0] _164_;
+  reg _165_;
+  reg _166_;
+  reg _167_;
+  reg _168_;
+  reg _169_;
+  reg _170_;
+  wire _171_;
+  reg _172_;
+  reg _173_;
+  reg _174_;
+  reg _175_;
+  reg _176_;
+  reg _177_;
+  reg _178_;
+  reg _179_;
+  reg _180_;
+  reg _181_;
+  wire _182_;
+  reg _183_;
+  reg _184_;
+  reg _185_;
+  reg _186_;
+  reg _187_;
+  reg _188_;
+  reg _189_;
+  reg _190_;
+  reg _191_;
+  reg _192_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
-  wire signed [23:0] acc;
-  wire signed [23:0] \acc$135 ;
-  (* init = 48'h000000000000 *)
-  wire [47:0] accs;
+  wire signed [18:0] acc;
+  wire signed [18:0] \acc$197 ;
+  (* init = 38'h0000000000 *)
+  wire [37:0] accs;
   reg [6:0] address = 7'h00;
-  wire [12:0] \address$109 ;
+  wire [12:0] \address$171 ;
   wire bank;
   reg [3:0] chunk = 4'h0;
   (* init = 4'h0 *)
-  wire [3:0] \chunk$101 ;
+  wire [3:0] \chunk$163 ;
   wire [7:0] code;
-  wire [7:0] \code$117 ;
-  wire [7:0] \code$134 ;
-  wire [7:0] \code$37 ;
+  wire [7:0] \code$179 ;
+  wire [7:0] \code$196 ;
+  wire [7:0] \code$71 ;
   reg [7:0] code_0;
   reg [7:0] code_1;
   reg [7:0] code_1_0_0 = 8'h00;
@@ -867,21 +1078,29 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg [7:0] code_1_1_2 = 8'h00;
   reg [7:0] code_1_1_3 = 8'h00;
   wire [15:0] codes;
-  wire \credit$145 ;
+  wire \credit$207 ;
   wire [7:0] digits_0;
   wire [7:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$128 ;
-  wire \form$140 ;
-  reg [47:0] front_0 = 48'h000000000000;
-  reg [47:0] front_1 = 48'h000000000000;
-  reg [47:0] front_2 = 48'h000000000000;
-  reg [47:0] front_3 = 48'h000000000000;
-  wire \full$152 ;
+  wire \form$190 ;
+  wire \form$202 ;
+  reg [37:0] front_0 = 38'h0000000000;
+  reg [37:0] front_1 = 38'h0000000000;
+  reg [37:0] front_2 = 38'h0000000000;
+  reg [37:0] front_3 = 38'h0000000000;
+  wire \full$214 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
+  reg has_code_10 = 1'h0;
+  reg has_code_11 = 1'h0;
+  reg has_code_12 = 1'h0;
+  reg has_code_13 = 1'h0;
+  reg has_code_14 = 1'h0;
+  reg has_code_15 = 1'h0;
+  reg has_code_16 = 1'h0;
+  reg has_code_17 = 1'h0;
   reg has_code_2 = 1'h0;
   reg has_code_3 = 1'h0;
   reg has_code_4 = 1'h0;
@@ -889,6 +1108,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_code_6 = 1'h0;
   reg has_code_7 = 1'h0;
   reg has_code_8 = 1'h0;
+  reg has_code_9 = 1'h0;
   reg has_value_0 = 1'h0;
   reg has_value_1 = 1'h0;
   reg has_value_2 = 1'h0;
@@ -898,36 +1118,41 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_6 = 1'h0;
   reg has_value_7 = 1'h0;
   reg has_value_8 = 1'h0;
-  reg [95:0] held = 96'h000000000000000000000000;
-  wire [15:0] \high$154 ;
-  wire [41:0] \i__payload$121 ;
-  wire \i__valid$141 ;
+  reg [75:0] held = 76'h0000000000000000000;
+  wire [15:0] \high$216 ;
+  wire [41:0] \i__payload$183 ;
+  (* init = 1'h0 *)
+  wire \i__valid$203 ;
   reg is_last = 1'h0;
   reg [3:0] last_chunk = 4'h0;
-  wire [3:0] \layer$99 ;
-  wire [15:0] \low$156 ;
-  wire [41:0] \o__payload$158 ;
-  wire \o__ready$160 ;
-  wire \o__valid$162 ;
+  reg [3:0] layer = 4'h0;
+  (* init = 4'h0 *)
+  wire [3:0] \layer$160 ;
+  wire [15:0] \low$218 ;
+  wire [41:0] \o__payload$221 ;
+  wire \o__ready$223 ;
+  wire \o__valid$225 ;
   reg [6:0] parameter_base = 7'h00;
-  reg [121:0] parameter_memory_word = 122'h0000000000000000000000000000000;
+  reg [6:0] parameter_base_before_0 = 7'h00;
+  reg [6:0] parameter_base_of_turn_0 = 7'h00;
+  reg [117:0] parameter_memory_word = 118'h000000000000000000000000000000;
   reg parameter_restart_0 = 1'h0;
   reg parameter_restart_1 = 1'h0;
   reg parameter_turn_0 = 1'h0;
   reg parameter_turn_1 = 1'h0;
-  (* init = 122'h0000000000000000000000000000000 *)
-  wire [121:0] parameters;
-  wire [60:0] \parameters$119 ;
-  wire signed [29:0] \parameters$119.bias ;
-  wire [15:0] \parameters$119.multiplier ;
-  wire [14:0] \parameters$119.residual ;
-  wire [60:0] \parameters$136 ;
-  wire signed [29:0] \parameters$136.bias ;
-  wire [15:0] \parameters$136.multiplier ;
-  wire [14:0] \parameters$136.residual ;
+  (* init = 118'h000000000000000000000000000000 *)
+  wire [117:0] parameters;
+  wire [58:0] \parameters$181 ;
+  wire signed [27:0] \parameters$181.bias ;
+  wire [15:0] \parameters$181.multiplier ;
+  wire [14:0] \parameters$181.residual ;
+  wire [58:0] \parameters$198 ;
+  wire signed [27:0] \parameters$198.bias ;
+  wire [15:0] \parameters$198.multiplier ;
+  wire [14:0] \parameters$198.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$148 ;
+  wire \pixel_ends$210 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -968,268 +1193,449 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_9 = 1'h0;
   (* init = 7'h00 *)
   wire [6:0] port__addr;
-  wire [121:0] port__data;
+  wire [117:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
+  reg record_select_of_turn_0 = 1'h0;
+  reg record_select_of_turn_1 = 1'h0;
+  reg record_select_of_turn_2 = 1'h0;
+  reg record_select_of_turn_3 = 1'h0;
+  reg record_select_of_turn_4 = 1'h0;
+  reg record_select_of_turn_5 = 1'h0;
+  reg record_select_of_turn_6 = 1'h0;
+  reg record_select_of_turn_7 = 1'h0;
+  reg record_select_of_turn_8 = 1'h0;
   wire [15:0] residual_word;
   (* init = 1'h0 *)
   wire select;
   (* init = 1'h0 *)
-  wire \select$131 ;
+  wire \select$193 ;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$120 ;
+  wire [2:0] \shift_select$182 ;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$137 ;
+  wire [2:0] \shift_select$199 ;
+  reg [2:0] shift_select_of_turn_0 = 3'h0;
+  reg [2:0] shift_select_of_turn_1 = 3'h0;
+  reg [2:0] shift_select_of_turn_2 = 3'h0;
+  reg [2:0] shift_select_of_turn_3 = 3'h0;
   wire [3:0] skip_0;
-  wire [3:0] \skip_0$138 ;
+  wire [3:0] \skip_0$200 ;
   wire [3:0] skip_1;
-  wire [3:0] \skip_1$139 ;
-  wire \start$100 ;
-  wire \sum_started$143 ;
+  wire [3:0] \skip_1$201 ;
+  wire \start$161 ;
+  reg stores = 1'h0;
+  wire \sum_started$205 ;
   wire turn_ends;
-  wire \turn_ends$102 ;
+  wire \turn_ends$164 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$150 ;
+  wire \two_digits$212 ;
   reg unit_select = 1'h0;
+  reg unit_select_of_turn_0 = 1'h0;
+  reg unit_select_of_turn_1 = 1'h0;
+  reg unit_select_of_turn_10 = 1'h0;
+  reg unit_select_of_turn_11 = 1'h0;
+  reg unit_select_of_turn_12 = 1'h0;
+  reg unit_select_of_turn_13 = 1'h0;
+  reg unit_select_of_turn_14 = 1'h0;
+  reg unit_select_of_turn_15 = 1'h0;
+  reg unit_select_of_turn_16 = 1'h0;
+  reg unit_select_of_turn_17 = 1'h0;
+  reg unit_select_of_turn_2 = 1'h0;
+  reg unit_select_of_turn_3 = 1'h0;
+  reg unit_select_of_turn_4 = 1'h0;
+  reg unit_select_of_turn_5 = 1'h0;
+  reg unit_select_of_turn_6 = 1'h0;
+  reg unit_select_of_turn_7 = 1'h0;
+  reg unit_select_of_turn_8 = 1'h0;
+  reg unit_select_of_turn_9 = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$146 ;
+  wire \valid$208 ;
   wire signed [20:0] value;
-  wire signed [20:0] \value$113 ;
-  wire signed [20:0] \value$115 ;
-  wire signed [20:0] \value$129 ;
-  wire signed [20:0] \value$130 ;
-  wire signed [20:0] \value$132 ;
+  wire signed [20:0] \value$175 ;
+  wire signed [20:0] \value$177 ;
+  wire signed [20:0] \value$191 ;
+  wire signed [20:0] \value$192 ;
+  wire signed [20:0] \value$194 ;
+  (* init = 1'h0 *)
+  wire walking;
+  (* init = 1'h0 *)
+  wire word_start;
+  reg word_start_0 = 1'h0;
+  reg word_start_1 = 1'h0;
+  reg word_start_10 = 1'h0;
+  reg word_start_11 = 1'h0;
+  reg word_start_12 = 1'h0;
+  reg word_start_13 = 1'h0;
+  reg word_start_14 = 1'h0;
+  reg word_start_15 = 1'h0;
+  reg word_start_16 = 1'h0;
+  reg word_start_2 = 1'h0;
+  reg word_start_3 = 1'h0;
+  reg word_start_4 = 1'h0;
+  reg word_start_5 = 1'h0;
+  reg word_start_6 = 1'h0;
+  reg word_start_7 = 1'h0;
+  reg word_start_8 = 1'h0;
+  reg word_start_9 = 1'h0;
   (* ram_style = "block" *)
-  reg [121:0] parameter_memory [88:0];
+  reg [117:0] parameter_memory [104:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [121:0] _252_;
+  reg [117:0] _385_;
   always @(posedge clk) begin
-    _252_ <= parameter_memory[address];
+    _385_ <= parameter_memory[address];
   end
-  assign port__data = _252_;
-  assign _000_ = 9'h1ff >> layer;
-  assign _038_ = 9'h1ff >> layer;
-  assign _049_ = 10'h3f8 >> layer;
-  assign _060_ = 9'h1c0 >> layer;
-  assign _071_ = 9'h124 >> layer;
-  assign _082_ = ~ \$signal$8 ;
-  assign _093_ = chunk == last_chunk;
-  assign _001_ = _082_ & _115_;
-  assign _012_ = chunk == last_chunk;
-  assign _023_ = chunk + 1'h1;
-  assign _031_ = _012_ ? 5'h00 : _023_;
-  assign _033_ = chunk == last_chunk;
-  assign _034_ = _032_ | _033_;
-  assign _036_ = 1'h0 >> layer;
-  assign _037_ = 1'h0 >> layer;
-  assign _039_ = 10'h3fa >> layer;
-  assign _040_ = 6'h2c >> layer;
-  assign _041_ = 10'h2b0 >> layer;
-  assign _042_ = 8'hc0 >> layer;
-  assign _043_ = 10'h300 >> layer;
-  assign _044_ = chunk == last_chunk;
-  assign _045_ = turn_ends & _044_;
-  assign _046_ = fields_loaded | _045_;
-  assign _047_ = address + 1'h1;
-  assign _048_ = 10'h3dc >> layer;
-  assign _050_ = 9'h120 >> layer;
-  assign _051_ = 10'h201 >> layer;
-  assign _052_ = 7'h6e >> layer;
-  assign _053_ = 9'h100 >> layer;
-  assign _054_ = 10'h200 >> layer;
-  assign _055_ = ~ is_last;
-  assign _056_ = has_value_8 & _055_;
-  assign _057_ = ! chunk;
-  assign _058_ = chunk == last_chunk;
-  assign _059_ = chunk == last_chunk;
-  assign _063_ = ~ _062_;
-  assign _064_ = \$signal$8  | _063_;
-  assign turn_ends = \$signal  & _064_;
+  assign port__data = _385_;
+  assign _000_ = layer == 4'ha;
+  assign _105_ = layer + 1'h1;
+  assign _116_ = _000_ ? 5'h00 : _105_;
+  assign _127_ = 10'h3ff >> layer;
+  assign _138_ = 10'h3ff >> layer;
+  assign _149_ = 11'h7f8 >> layer;
+  assign _160_ = 10'h3c0 >> layer;
+  assign _171_ = 9'h124 >> layer;
+  assign _182_ = ~ \$signal$8 ;
+  assign _001_ = chunk == last_chunk;
+  assign _034_ = _182_ & _023_;
+  assign _045_ = chunk == last_chunk;
+  assign _056_ = chunk + 1'h1;
+  assign _067_ = _045_ ? 5'h00 : _056_;
+  assign _089_ = chunk == last_chunk;
+  assign _100_ = _078_ | _089_;
+  assign _107_ = 1'h0 >> layer;
+  assign _108_ = 1'h0 >> layer;
+  assign _109_ = 11'h7fa >> layer;
+  assign _110_ = 6'h2c >> layer;
+  assign _111_ = 10'h2b0 >> layer;
+  assign _112_ = 11'h4c0 >> layer;
+  assign _113_ = 11'h700 >> layer;
+  assign _114_ = chunk == last_chunk;
+  assign _115_ = turn_ends & _114_;
+  assign _117_ = fields_loaded | _115_;
+  assign _118_ = address + 1'h1;
+  assign _119_ = 10'h3dc >> layer;
+  assign _120_ = 9'h120 >> layer;
+  assign _121_ = 11'h601 >> layer;
+  assign _122_ = 7'h6e >> layer;
+  assign _123_ = 10'h300 >> layer;
+  assign _124_ = 11'h400 >> layer;
+  assign _125_ = 10'h3ff >> layer;
+  assign _126_ = turn_ends & is_last;
+  assign _128_ = turn_ends & stores;
+  assign _129_ = ! chunk;
+  assign _130_ = chunk == last_chunk;
+  assign _131_ = fields_loaded & stores;
+  assign _132_ = chunk == last_chunk;
+  assign _135_ = ~ _134_;
+  assign _136_ = \$signal$8  | _135_;
+  assign turn_ends = \$signal  & _136_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$141  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _065_;
+    layer <= _137_;
   always @(posedge clk)
-    last_chunk <= _066_;
+    fields_loaded <= _139_;
   always @(posedge clk)
-    two_cycles <= _067_;
+    last_chunk <= _140_;
   always @(posedge clk)
-    \$signal$8  <= _068_;
+    two_cycles <= _141_;
   always @(posedge clk)
-    chunk <= _069_;
+    \$signal$8  <= _142_;
   always @(posedge clk)
-    \$signal  <= _070_;
+    chunk <= _143_;
   always @(posedge clk)
-    held <= _072_;
+    \$signal  <= _144_;
   always @(posedge clk)
-    front_0 <= _073_;
+    held <= _145_;
   always @(posedge clk)
-    front_1 <= _074_;
+    front_0 <= _146_;
   always @(posedge clk)
-    front_2 <= _075_;
+    front_1 <= _147_;
   always @(posedge clk)
-    front_3 <= _076_;
+    front_2 <= _148_;
   always @(posedge clk)
-    parameter_base <= _077_;
+    front_3 <= _150_;
   always @(posedge clk)
-    parameter_turn_0 <= _078_;
+    parameter_base <= _151_;
   always @(posedge clk)
-    parameter_turn_1 <= _079_;
+    parameter_base_before_0 <= _152_;
   always @(posedge clk)
-    parameter_restart_0 <= _080_;
+    parameter_base_of_turn_0 <= _153_;
   always @(posedge clk)
-    parameter_restart_1 <= _081_;
+    parameter_turn_0 <= _154_;
   always @(posedge clk)
-    address <= _083_;
+    parameter_turn_1 <= _155_;
+  always @(posedge clk)
+    parameter_restart_0 <= _156_;
+  always @(posedge clk)
+    parameter_restart_1 <= _157_;
+  always @(posedge clk)
+    address <= _158_;
   always @(posedge clk)
     parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _084_;
+    shift_select <= _159_;
   always @(posedge clk)
-    unit_select <= _085_;
+    shift_select_of_turn_0 <= _161_;
   always @(posedge clk)
-    record_select <= _086_;
+    shift_select_of_turn_1 <= _162_;
   always @(posedge clk)
-    is_last <= _087_;
+    shift_select_of_turn_2 <= _163_;
   always @(posedge clk)
-    code_1_0_0 <= _088_;
+    shift_select_of_turn_3 <= _164_;
   always @(posedge clk)
-    code_1_0_1 <= _089_;
+    unit_select <= _165_;
   always @(posedge clk)
-    code_1_0_2 <= _090_;
+    unit_select_of_turn_0 <= _166_;
   always @(posedge clk)
-    code_1_0_3 <= _091_;
+    unit_select_of_turn_1 <= _167_;
   always @(posedge clk)
-    code_1_1_0 <= _092_;
+    unit_select_of_turn_2 <= _168_;
   always @(posedge clk)
-    code_1_1_1 <= _094_;
+    unit_select_of_turn_3 <= _169_;
   always @(posedge clk)
-    code_1_1_2 <= _095_;
+    unit_select_of_turn_4 <= _170_;
   always @(posedge clk)
-    code_1_1_3 <= _096_;
+    unit_select_of_turn_5 <= _172_;
   always @(posedge clk)
-    has_value_0 <= _097_;
+    unit_select_of_turn_6 <= _173_;
   always @(posedge clk)
-    has_value_1 <= _098_;
+    unit_select_of_turn_7 <= _174_;
   always @(posedge clk)
-    has_value_2 <= _099_;
+    unit_select_of_turn_8 <= _175_;
   always @(posedge clk)
-    has_value_3 <= _100_;
+    unit_select_of_turn_9 <= _176_;
   always @(posedge clk)
-    has_value_4 <= _101_;
+    unit_select_of_turn_10 <= _177_;
   always @(posedge clk)
-    has_value_5 <= _102_;
+    unit_select_of_turn_11 <= _178_;
   always @(posedge clk)
-    has_value_6 <= _103_;
+    unit_select_of_turn_12 <= _179_;
   always @(posedge clk)
-    has_value_7 <= _105_;
+    unit_select_of_turn_13 <= _180_;
   always @(posedge clk)
-    has_value_8 <= _106_;
+    unit_select_of_turn_14 <= _181_;
   always @(posedge clk)
-    has_code_0 <= _107_;
+    unit_select_of_turn_15 <= _183_;
   always @(posedge clk)
-    has_code_1 <= _108_;
+    unit_select_of_turn_16 <= _184_;
   always @(posedge clk)
-    has_code_2 <= _109_;
+    unit_select_of_turn_17 <= _185_;
   always @(posedge clk)
-    has_code_3 <= _110_;
+    record_select <= _186_;
   always @(posedge clk)
-    has_code_4 <= _111_;
+    record_select_of_turn_0 <= _187_;
   always @(posedge clk)
-    has_code_5 <= _112_;
+    record_select_of_turn_1 <= _188_;
   always @(posedge clk)
-    has_code_6 <= _113_;
+    record_select_of_turn_2 <= _189_;
   always @(posedge clk)
-    has_code_7 <= _114_;
+    record_select_of_turn_3 <= _190_;
   always @(posedge clk)
-    has_code_8 <= _116_;
+    record_select_of_turn_4 <= _191_;
   always @(posedge clk)
-    pixel_starts_0 <= _117_;
+    record_select_of_turn_5 <= _192_;
   always @(posedge clk)
-    pixel_starts_1 <= _118_;
+    record_select_of_turn_6 <= _002_;
   always @(posedge clk)
-    pixel_starts_2 <= _119_;
+    record_select_of_turn_7 <= _003_;
   always @(posedge clk)
-    pixel_starts_3 <= _120_;
+    record_select_of_turn_8 <= _004_;
   always @(posedge clk)
-    pixel_starts_4 <= _121_;
+    is_last <= _005_;
   always @(posedge clk)
-    pixel_starts_5 <= _122_;
+    stores <= _006_;
   always @(posedge clk)
-    pixel_starts_6 <= _123_;
+    code_1_0_0 <= _007_;
   always @(posedge clk)
-    pixel_starts_7 <= _124_;
+    code_1_0_1 <= _008_;
   always @(posedge clk)
-    pixel_starts_8 <= _125_;
+    code_1_0_2 <= _009_;
   always @(posedge clk)
-    pixel_starts_9 <= _002_;
+    code_1_0_3 <= _010_;
   always @(posedge clk)
-    pixel_starts_10 <= _003_;
+    code_1_1_0 <= _011_;
   always @(posedge clk)
-    pixel_starts_11 <= _004_;
+    code_1_1_1 <= _013_;
   always @(posedge clk)
-    pixel_starts_12 <= _005_;
+    code_1_1_2 <= _014_;
   always @(posedge clk)
-    pixel_starts_13 <= _006_;
+    code_1_1_3 <= _015_;
   always @(posedge clk)
-    pixel_starts_14 <= _007_;
+    has_value_0 <= _016_;
   always @(posedge clk)
-    pixel_starts_15 <= _008_;
+    has_value_1 <= _017_;
   always @(posedge clk)
-    pixel_starts_16 <= _009_;
+    has_value_2 <= _018_;
   always @(posedge clk)
-    pixel_starts_17 <= _010_;
+    has_value_3 <= _019_;
   always @(posedge clk)
-    pixel_ends_0 <= _011_;
+    has_value_4 <= _020_;
   always @(posedge clk)
-    pixel_ends_1 <= _013_;
+    has_value_5 <= _021_;
   always @(posedge clk)
-    pixel_ends_2 <= _014_;
+    has_value_6 <= _022_;
   always @(posedge clk)
-    pixel_ends_3 <= _015_;
+    has_value_7 <= _024_;
   always @(posedge clk)
-    pixel_ends_4 <= _016_;
+    has_value_8 <= _025_;
   always @(posedge clk)
-    pixel_ends_5 <= _017_;
+    has_code_0 <= _026_;
   always @(posedge clk)
-    pixel_ends_6 <= _018_;
+    has_code_1 <= _027_;
   always @(posedge clk)
-    pixel_ends_7 <= _019_;
+    has_code_2 <= _028_;
   always @(posedge clk)
-    pixel_ends_8 <= _020_;
+    has_code_3 <= _029_;
   always @(posedge clk)
-    pixel_ends_9 <= _021_;
+    has_code_4 <= _030_;
   always @(posedge clk)
-    pixel_ends_10 <= _022_;
+    has_code_5 <= _031_;
   always @(posedge clk)
-    pixel_ends_11 <= _024_;
+    has_code_6 <= _032_;
   always @(posedge clk)
-    pixel_ends_12 <= _025_;
+    has_code_7 <= _033_;
   always @(posedge clk)
-    pixel_ends_13 <= _026_;
+    has_code_8 <= _035_;
   always @(posedge clk)
-    pixel_ends_14 <= _027_;
+    has_code_9 <= _036_;
   always @(posedge clk)
-    pixel_ends_15 <= _028_;
+    has_code_10 <= _037_;
   always @(posedge clk)
-    pixel_ends_16 <= _029_;
+    has_code_11 <= _038_;
   always @(posedge clk)
-    pixel_ends_17 <= _030_;
+    has_code_12 <= _039_;
+  always @(posedge clk)
+    has_code_13 <= _040_;
+  always @(posedge clk)
+    has_code_14 <= _041_;
+  always @(posedge clk)
+    has_code_15 <= _042_;
+  always @(posedge clk)
+    has_code_16 <= _043_;
+  always @(posedge clk)
+    has_code_17 <= _044_;
+  always @(posedge clk)
+    pixel_starts_0 <= _046_;
+  always @(posedge clk)
+    pixel_starts_1 <= _047_;
+  always @(posedge clk)
+    pixel_starts_2 <= _048_;
+  always @(posedge clk)
+    pixel_starts_3 <= _049_;
+  always @(posedge clk)
+    pixel_starts_4 <= _050_;
+  always @(posedge clk)
+    pixel_starts_5 <= _051_;
+  always @(posedge clk)
+    pixel_starts_6 <= _052_;
+  always @(posedge clk)
+    pixel_starts_7 <= _053_;
+  always @(posedge clk)
+    pixel_starts_8 <= _054_;
+  always @(posedge clk)
+    pixel_starts_9 <= _055_;
+  always @(posedge clk)
+    pixel_starts_10 <= _057_;
+  always @(posedge clk)
+    pixel_starts_11 <= _058_;
+  always @(posedge clk)
+    pixel_starts_12 <= _059_;
+  always @(posedge clk)
+    pixel_starts_13 <= _060_;
+  always @(posedge clk)
+    pixel_starts_14 <= _061_;
+  always @(posedge clk)
+    pixel_starts_15 <= _062_;
+  always @(posedge clk)
+    pixel_starts_16 <= _063_;
+  always @(posedge clk)
+    pixel_starts_17 <= _064_;
+  always @(posedge clk)
+    pixel_ends_0 <= _065_;
+  always @(posedge clk)
+    pixel_ends_1 <= _066_;
+  always @(posedge clk)
+    pixel_ends_2 <= _068_;
+  always @(posedge clk)
+    pixel_ends_3 <= _069_;
+  always @(posedge clk)
+    pixel_ends_4 <= _070_;
+  always @(posedge clk)
+    pixel_ends_5 <= _071_;
+  always @(posedge clk)
+    pixel_ends_6 <= _072_;
+  always @(posedge clk)
+    pixel_ends_7 <= _073_;
+  always @(posedge clk)
+    pixel_ends_8 <= _074_;
+  always @(posedge clk)
+    pixel_ends_9 <= _075_;
+  always @(posedge clk)
+    pixel_ends_10 <= _076_;
+  always @(posedge clk)
+    pixel_ends_11 <= _077_;
+  always @(posedge clk)
+    pixel_ends_12 <= _079_;
+  always @(posedge clk)
+    pixel_ends_13 <= _080_;
+  always @(posedge clk)
+    pixel_ends_14 <= _081_;
+  always @(posedge clk)
+    pixel_ends_15 <= _082_;
+  always @(posedge clk)
+    pixel_ends_16 <= _083_;
+  always @(posedge clk)
+    pixel_ends_17 <= _084_;
+  always @(posedge clk)
+    word_start_0 <= _085_;
+  always @(posedge clk)
+    word_start_1 <= _086_;
+  always @(posedge clk)
+    word_start_2 <= _087_;
+  always @(posedge clk)
+    word_start_3 <= _088_;
+  always @(posedge clk)
+    word_start_4 <= _090_;
+  always @(posedge clk)
+    word_start_5 <= _091_;
+  always @(posedge clk)
+    word_start_6 <= _092_;
+  always @(posedge clk)
+    word_start_7 <= _093_;
+  always @(posedge clk)
+    word_start_8 <= _094_;
+  always @(posedge clk)
+    word_start_9 <= _095_;
+  always @(posedge clk)
+    word_start_10 <= _096_;
+  always @(posedge clk)
+    word_start_11 <= _097_;
+  always @(posedge clk)
+    word_start_12 <= _098_;
+  always @(posedge clk)
+    word_start_13 <= _099_;
+  always @(posedge clk)
+    word_start_14 <= _101_;
+  always @(posedge clk)
+    word_start_15 <= _102_;
+  always @(posedge clk)
+    word_start_16 <= _103_;
+  always @(posedge clk)
+    word_start_17 <= _104_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$117 ),
+    .code(\code$179 ),
     .rst(rst),
-    .select(record_select),
+    .select(record_select_of_turn_8),
     .value(value)
   );
   power_activation_0 activation_0_lane_1 (
     .clk(clk),
-    .code(\code$134 ),
+    .code(\code$196 ),
     .rst(rst),
-    .select(record_select),
-    .value(\value$129 )
+    .select(record_select_of_turn_8),
+    .value(\value$191 )
   );
   power_activation_1 activation_1_lane_0 (
     .clk(clk),
@@ -1239,9 +1645,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   );
   power_activation_1 activation_1_lane_1 (
     .clk(clk),
-    .code(\code$37 ),
+    .code(\code$71 ),
     .rst(rst),
-    .value(\value$129 )
+    .value(\value$191 )
   );
   \accelerator.drain.gatherer  gatherer (
     .clk(clk),
@@ -1253,29 +1659,29 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .pixel_starts(pixel_starts_17),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_8)
+    .valid(has_code_17)
   );
   requantize lane_0 (
-    .acc(front_3[23:0]),
+    .acc(front_3[18:0]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[60:0]),
+    .form(form),
+    .parameters(parameter_memory_word[58:0]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[3:0]),
     .skip_1(digits_1[3:0]),
     .value(value)
   );
   requantize lane_1 (
-    .acc(front_3[47:24]),
+    .acc(front_3[37:19]),
     .clk(clk),
-    .form(1'h0),
-    .parameters(parameter_memory_word[121:61]),
+    .form(form),
+    .parameters(parameter_memory_word[117:59]),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(digits_0[7:4]),
     .skip_1(digits_1[7:4]),
-    .value(\value$129 )
+    .value(\value$191 )
   );
   \accelerator.drain.output  \output  (
     .clk(clk),
@@ -1285,662 +1691,1104 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .r_en(o__ready),
     .rst(rst),
     .sum_started(sum_started),
-    .w_data(\i__payload$121 ),
-    .w_en(\i__valid$141 )
+    .w_data(\i__payload$183 ),
+    .w_en(has_value_8)
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
-    .bank(residual_bank),
+    .\bank$19 (residual_bank),
     .chunk(chunk),
     .clk(clk),
     .digits_0(digits_0),
     .digits_1(digits_1),
-    .exists(residual_valid),
+    .form_of_turn_3(form),
     .layer(layer),
     .pixel_ends(pixel_ends),
     .rst(rst),
     .start(start),
     .turn_ends(turn_ends),
+    .valid(residual_valid),
+    .walking(\$signal ),
     .word(word)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _065_ = start;
-    if (rst) begin
-      _065_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _066_ = last_chunk;
+    _137_ = layer;
     if (start) begin
-      _066_ = { _060_, _049_, _038_, _000_ };
+      _137_ = _116_[3:0];
     end
     if (rst) begin
-      _066_ = 4'h0;
+      _137_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _067_ = two_cycles;
+    _139_ = start;
+    if (rst) begin
+      _139_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _140_ = last_chunk;
     if (start) begin
-      _067_ = _071_;
+      _140_ = { _160_, _149_, _138_, _127_ };
     end
     if (rst) begin
-      _067_ = 1'h0;
+      _140_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _068_ = \$signal$8 ;
+    _141_ = two_cycles;
+    if (start) begin
+      _141_ = _171_;
+    end
+    if (rst) begin
+      _141_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _142_ = \$signal$8 ;
     if (\$signal ) begin
-      _068_ = _001_;
+      _142_ = _034_;
     end
     if (start) begin
-      _068_ = 1'h0;
+      _142_ = 1'h0;
     end
     if (rst) begin
-      _068_ = 1'h0;
+      _142_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _069_ = chunk;
+    _143_ = chunk;
     if (turn_ends) begin
-      _069_ = _031_[3:0];
+      _143_ = _067_[3:0];
     end
     if (start) begin
-      _069_ = 4'h0;
+      _143_ = 4'h0;
     end
     if (rst) begin
-      _069_ = 4'h0;
+      _143_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _070_ = \$signal ;
+    _144_ = \$signal ;
     if (turn_ends) begin
-      if (_034_) begin
-        _070_ = 1'h0;
+      if (_100_) begin
+        _144_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _070_ = 1'h1;
+      _144_ = 1'h1;
     end
     if (rst) begin
-      _070_ = 1'h0;
+      _144_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _072_ = held;
+    _145_ = held;
     if (i__valid) begin
-      _072_ = i__payload;
+      _145_ = i__payload;
     end else if (turn_ends) begin
-      _072_ = _035_;
+      _145_ = _106_;
     end
     if (rst) begin
-      _072_ = 96'h000000000000000000000000;
+      _145_ = 76'h0000000000000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _073_ = held[47:0];
+    _146_ = held[37:0];
     if (rst) begin
-      _073_ = 48'h000000000000;
+      _146_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _074_ = front_0;
+    _147_ = front_0;
     if (rst) begin
-      _074_ = 48'h000000000000;
+      _147_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _075_ = front_1;
+    _148_ = front_1;
     if (rst) begin
-      _075_ = 48'h000000000000;
+      _148_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _076_ = front_2;
+    _150_ = front_2;
     if (rst) begin
-      _076_ = 48'h000000000000;
+      _150_ = 38'h0000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _077_ = parameter_base;
+    _151_ = parameter_base;
     if (start) begin
-      _077_ = { _043_, _042_, _041_, _040_, _039_, _037_, _036_ };
+      _151_ = { _113_, _112_, _111_, _110_, _109_, _108_, _107_ };
     end
     if (rst) begin
-      _077_ = 7'h00;
+      _151_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _078_ = turn_ends;
+    _152_ = parameter_base;
     if (rst) begin
-      _078_ = 1'h0;
+      _152_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _079_ = parameter_turn_0;
+    _153_ = parameter_base_before_0;
     if (rst) begin
-      _079_ = 1'h0;
+      _153_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _080_ = _046_;
+    _154_ = turn_ends;
     if (rst) begin
-      _080_ = 1'h0;
+      _154_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _081_ = parameter_restart_0;
+    _155_ = parameter_turn_0;
     if (rst) begin
-      _081_ = 1'h0;
+      _155_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _083_ = address;
+    _156_ = _117_;
+    if (rst) begin
+      _156_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _157_ = parameter_restart_0;
+    if (rst) begin
+      _157_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _158_ = address;
     if (parameter_restart_1) begin
-      _083_ = parameter_base;
+      _158_ = parameter_base_of_turn_0;
     end else if (parameter_turn_1) begin
-      _083_ = _047_[6:0];
+      _158_ = _118_[6:0];
     end
     if (rst) begin
-      _083_ = 7'h00;
+      _158_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _084_ = shift_select;
+    _159_ = shift_select;
     if (start) begin
-      _084_ = { _051_, _050_, _048_ };
+      _159_ = { _121_, _120_, _119_ };
     end
     if (rst) begin
-      _084_ = 3'h0;
+      _159_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = unit_select;
+    _161_ = shift_select;
+    if (rst) begin
+      _161_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _162_ = shift_select_of_turn_0;
+    if (rst) begin
+      _162_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _163_ = shift_select_of_turn_1;
+    if (rst) begin
+      _163_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _164_ = shift_select_of_turn_2;
+    if (rst) begin
+      _164_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _165_ = unit_select;
     if (start) begin
-      _085_ = _052_;
+      _165_ = _122_;
     end
     if (rst) begin
-      _085_ = 1'h0;
+      _165_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = record_select;
+    _166_ = unit_select;
+    if (rst) begin
+      _166_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _167_ = unit_select_of_turn_0;
+    if (rst) begin
+      _167_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _168_ = unit_select_of_turn_1;
+    if (rst) begin
+      _168_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _169_ = unit_select_of_turn_2;
+    if (rst) begin
+      _169_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _170_ = unit_select_of_turn_3;
+    if (rst) begin
+      _170_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _172_ = unit_select_of_turn_4;
+    if (rst) begin
+      _172_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _173_ = unit_select_of_turn_5;
+    if (rst) begin
+      _173_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _174_ = unit_select_of_turn_6;
+    if (rst) begin
+      _174_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _175_ = unit_select_of_turn_7;
+    if (rst) begin
+      _175_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _176_ = unit_select_of_turn_8;
+    if (rst) begin
+      _176_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _177_ = unit_select_of_turn_9;
+    if (rst) begin
+      _177_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _178_ = unit_select_of_turn_10;
+    if (rst) begin
+      _178_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _179_ = unit_select_of_turn_11;
+    if (rst) begin
+      _179_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _180_ = unit_select_of_turn_12;
+    if (rst) begin
+      _180_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _181_ = unit_select_of_turn_13;
+    if (rst) begin
+      _181_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _183_ = unit_select_of_turn_14;
+    if (rst) begin
+      _183_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _184_ = unit_select_of_turn_15;
+    if (rst) begin
+      _184_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _185_ = unit_select_of_turn_16;
+    if (rst) begin
+      _185_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _186_ = record_select;
     if (start) begin
-      _086_ = _053_;
+      _186_ = _123_;
     end
     if (rst) begin
-      _086_ = 1'h0;
+      _186_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = is_last;
-    if (start) begin
-      _087_ = _054_;
-    end
+    _187_ = record_select;
     if (rst) begin
-      _087_ = 1'h0;
+      _187_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = code;
+    _188_ = record_select_of_turn_0;
     if (rst) begin
-      _088_ = 8'h00;
+      _188_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _089_ = code_1_0_0;
+    _189_ = record_select_of_turn_1;
     if (rst) begin
-      _089_ = 8'h00;
+      _189_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = code_1_0_1;
+    _190_ = record_select_of_turn_2;
     if (rst) begin
-      _090_ = 8'h00;
+      _190_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = code_1_0_2;
+    _191_ = record_select_of_turn_3;
     if (rst) begin
-      _091_ = 8'h00;
+      _191_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = \code$37 ;
+    _192_ = record_select_of_turn_4;
     if (rst) begin
-      _092_ = 8'h00;
+      _192_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = code_1_1_0;
-    if (rst) begin
-      _094_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = code_1_1_1;
-    if (rst) begin
-      _095_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = code_1_1_2;
-    if (rst) begin
-      _096_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = turn_ends;
-    if (rst) begin
-      _097_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = has_value_0;
-    if (rst) begin
-      _098_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = has_value_1;
-    if (rst) begin
-      _099_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _100_ = has_value_2;
-    if (rst) begin
-      _100_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = has_value_3;
-    if (rst) begin
-      _101_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = has_value_4;
-    if (rst) begin
-      _102_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = has_value_5;
-    if (rst) begin
-      _103_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = has_value_6;
-    if (rst) begin
-      _105_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = has_value_7;
-    if (rst) begin
-      _106_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = _056_;
-    if (rst) begin
-      _107_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = has_code_0;
-    if (rst) begin
-      _108_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = has_code_1;
-    if (rst) begin
-      _109_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = has_code_2;
-    if (rst) begin
-      _110_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _111_ = has_code_3;
-    if (rst) begin
-      _111_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = has_code_4;
-    if (rst) begin
-      _112_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = has_code_5;
-    if (rst) begin
-      _113_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = has_code_6;
-    if (rst) begin
-      _114_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_code_7;
-    if (rst) begin
-      _116_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = _057_;
-    if (rst) begin
-      _117_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = pixel_starts_0;
-    if (rst) begin
-      _118_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = pixel_starts_1;
-    if (rst) begin
-      _119_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = pixel_starts_2;
-    if (rst) begin
-      _120_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = pixel_starts_3;
-    if (rst) begin
-      _121_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _122_ = pixel_starts_4;
-    if (rst) begin
-      _122_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = pixel_starts_5;
-    if (rst) begin
-      _123_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = pixel_starts_6;
-    if (rst) begin
-      _124_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = pixel_starts_7;
-    if (rst) begin
-      _125_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_8;
+    _002_ = record_select_of_turn_5;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_9;
+    _003_ = record_select_of_turn_6;
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_10;
+    _004_ = record_select_of_turn_7;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_11;
+    _005_ = is_last;
+    if (start) begin
+      _005_ = _124_;
+    end
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_12;
+    _006_ = stores;
+    if (start) begin
+      _006_ = _125_;
+    end
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_13;
+    _007_ = code;
     if (rst) begin
-      _007_ = 1'h0;
+      _007_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_14;
+    _008_ = code_1_0_0;
     if (rst) begin
-      _008_ = 1'h0;
+      _008_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_15;
+    _009_ = code_1_0_1;
     if (rst) begin
-      _009_ = 1'h0;
+      _009_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_16;
+    _010_ = code_1_0_2;
     if (rst) begin
-      _010_ = 1'h0;
+      _010_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = _058_;
+    _011_ = \code$71 ;
     if (rst) begin
-      _011_ = 1'h0;
+      _011_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_ends_0;
+    _013_ = code_1_1_0;
     if (rst) begin
-      _013_ = 1'h0;
+      _013_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_ends_1;
+    _014_ = code_1_1_1;
     if (rst) begin
-      _014_ = 1'h0;
+      _014_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_ends_2;
+    _015_ = code_1_1_2;
     if (rst) begin
-      _015_ = 1'h0;
+      _015_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_ends_3;
+    _016_ = _126_;
     if (rst) begin
       _016_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_ends_4;
+    _017_ = has_value_0;
     if (rst) begin
       _017_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_ends_5;
+    _018_ = has_value_1;
     if (rst) begin
       _018_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_ends_6;
+    _019_ = has_value_2;
     if (rst) begin
       _019_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_ends_7;
+    _020_ = has_value_3;
     if (rst) begin
       _020_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_ends_8;
+    _021_ = has_value_4;
     if (rst) begin
       _021_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_ends_9;
+    _022_ = has_value_5;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_ends_10;
+    _024_ = has_value_6;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = pixel_ends_11;
+    _025_ = has_value_7;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_12;
+    _026_ = _128_;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_13;
+    _027_ = has_code_0;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_14;
+    _028_ = has_code_1;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_15;
+    _029_ = has_code_2;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_16;
+    _030_ = has_code_3;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _031_ = has_code_4;
+    if (rst) begin
+      _031_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _032_ = has_code_5;
+    if (rst) begin
+      _032_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _033_ = has_code_6;
+    if (rst) begin
+      _033_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _035_ = has_code_7;
+    if (rst) begin
+      _035_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _036_ = has_code_8;
+    if (rst) begin
+      _036_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _037_ = has_code_9;
+    if (rst) begin
+      _037_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _038_ = has_code_10;
+    if (rst) begin
+      _038_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _039_ = has_code_11;
+    if (rst) begin
+      _039_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _040_ = has_code_12;
+    if (rst) begin
+      _040_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _041_ = has_code_13;
+    if (rst) begin
+      _041_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _042_ = has_code_14;
+    if (rst) begin
+      _042_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _043_ = has_code_15;
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _044_ = has_code_16;
+    if (rst) begin
+      _044_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _046_ = _129_;
+    if (rst) begin
+      _046_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _047_ = pixel_starts_0;
+    if (rst) begin
+      _047_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _048_ = pixel_starts_1;
+    if (rst) begin
+      _048_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _049_ = pixel_starts_2;
+    if (rst) begin
+      _049_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _050_ = pixel_starts_3;
+    if (rst) begin
+      _050_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _051_ = pixel_starts_4;
+    if (rst) begin
+      _051_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _052_ = pixel_starts_5;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _053_ = pixel_starts_6;
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _054_ = pixel_starts_7;
+    if (rst) begin
+      _054_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _055_ = pixel_starts_8;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _057_ = pixel_starts_9;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _058_ = pixel_starts_10;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _059_ = pixel_starts_11;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _060_ = pixel_starts_12;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _061_ = pixel_starts_13;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _062_ = pixel_starts_14;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _063_ = pixel_starts_15;
+    if (rst) begin
+      _063_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _064_ = pixel_starts_16;
+    if (rst) begin
+      _064_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _065_ = _130_;
+    if (rst) begin
+      _065_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _066_ = pixel_ends_0;
+    if (rst) begin
+      _066_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _068_ = pixel_ends_1;
+    if (rst) begin
+      _068_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _069_ = pixel_ends_2;
+    if (rst) begin
+      _069_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _070_ = pixel_ends_3;
+    if (rst) begin
+      _070_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _071_ = pixel_ends_4;
+    if (rst) begin
+      _071_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _072_ = pixel_ends_5;
+    if (rst) begin
+      _072_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _073_ = pixel_ends_6;
+    if (rst) begin
+      _073_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _074_ = pixel_ends_7;
+    if (rst) begin
+      _074_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _075_ = pixel_ends_8;
+    if (rst) begin
+      _075_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _076_ = pixel_ends_9;
+    if (rst) begin
+      _076_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _077_ = pixel_ends_10;
+    if (rst) begin
+      _077_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _079_ = pixel_ends_11;
+    if (rst) begin
+      _079_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _080_ = pixel_ends_12;
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _081_ = pixel_ends_13;
+    if (rst) begin
+      _081_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _082_ = pixel_ends_14;
+    if (rst) begin
+      _082_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _083_ = pixel_ends_15;
+    if (rst) begin
+      _083_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _084_ = pixel_ends_16;
+    if (rst) begin
+      _084_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _085_ = _131_;
+    if (rst) begin
+      _085_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _086_ = word_start_0;
+    if (rst) begin
+      _086_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _087_ = word_start_1;
+    if (rst) begin
+      _087_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _088_ = word_start_2;
+    if (rst) begin
+      _088_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = word_start_3;
+    if (rst) begin
+      _090_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = word_start_4;
+    if (rst) begin
+      _091_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _092_ = word_start_5;
+    if (rst) begin
+      _092_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _093_ = word_start_6;
+    if (rst) begin
+      _093_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _094_ = word_start_7;
+    if (rst) begin
+      _094_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _095_ = word_start_8;
+    if (rst) begin
+      _095_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _096_ = word_start_9;
+    if (rst) begin
+      _096_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _097_ = word_start_10;
+    if (rst) begin
+      _097_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _098_ = word_start_11;
+    if (rst) begin
+      _098_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _099_ = word_start_12;
+    if (rst) begin
+      _099_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _101_ = word_start_13;
+    if (rst) begin
+      _101_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _102_ = word_start_14;
+    if (rst) begin
+      _102_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _103_ = word_start_15;
+    if (rst) begin
+      _103_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _104_ = word_start_16;
+    if (rst) begin
+      _104_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_0 = \code$117 ;
+          code_0 = \code$179 ;
       1'h1:
           code_0 = code_1_0_3;
     endcase
@@ -1948,9 +2796,9 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_17)
       1'h0:
-          code_1 = \code$134 ;
+          code_1 = \code$196 ;
       1'h1:
           code_1 = code_1_1_3;
     endcase
@@ -1960,61 +2808,63 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign port__addr = address;
   assign port__en = 1'h1;
   assign parameters = parameter_memory_word;
-  assign \layer$99  = layer;
-  assign \start$100  = start;
-  assign \chunk$101  = chunk;
-  assign \turn_ends$102  = turn_ends;
+  assign \layer$160  = layer;
+  assign \start$161  = start;
+  assign walking = \$signal ;
+  assign \chunk$163  = chunk;
+  assign \turn_ends$164  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$109  = residual_address;
+  assign \address$171  = residual_address;
   assign residual_word = word;
-  assign \value$113  = value;
-  assign select = record_select;
-  assign \value$115  = value;
-  assign acc = front_3[23:0];
-  assign \parameters$119  = parameter_memory_word[60:0];
-  assign \shift_select$120  = shift_select;
+  assign \value$175  = value;
+  assign select = record_select_of_turn_8;
+  assign \value$177  = value;
+  assign acc = front_3[18:0];
+  assign \parameters$181  = parameter_memory_word[58:0];
+  assign \shift_select$182  = shift_select_of_turn_3;
   assign skip_0 = digits_0[3:0];
   assign skip_1 = digits_1[3:0];
-  assign form = 1'h0;
-  assign \form$128  = 1'h0;
-  assign \value$130  = \value$129 ;
-  assign \select$131  = record_select;
-  assign \value$132  = \value$129 ;
-  assign \acc$135  = front_3[47:24];
-  assign \parameters$136  = parameter_memory_word[121:61];
-  assign \shift_select$137  = shift_select;
-  assign \skip_0$138  = digits_0[7:4];
-  assign \skip_1$139  = digits_1[7:4];
-  assign \form$140  = 1'h0;
-  assign \sum_started$143  = sum_started;
-  assign \credit$145  = credit;
-  assign \valid$146  = has_code_8;
+  assign \form$190  = form;
+  assign \value$192  = \value$191 ;
+  assign \select$193  = record_select_of_turn_8;
+  assign \value$194  = \value$191 ;
+  assign \acc$197  = front_3[37:19];
+  assign \parameters$198  = parameter_memory_word[117:59];
+  assign \shift_select$199  = shift_select_of_turn_3;
+  assign \skip_0$200  = digits_0[7:4];
+  assign \skip_1$201  = digits_1[7:4];
+  assign \form$202  = form;
+  assign \i__valid$203  = has_value_8;
+  assign \sum_started$205  = sum_started;
+  assign \credit$207  = credit;
+  assign \valid$208  = has_code_17;
   assign pixel_starts = pixel_starts_17;
-  assign \pixel_ends$148  = pixel_ends_17;
-  assign \two_digits$150  = two_digits;
-  assign \full$152  = full;
-  assign \high$154  = high;
-  assign \low$156  = low;
-  assign \o__payload$158  = o__payload;
-  assign \o__ready$160  = o__ready;
-  assign \o__valid$162  = o__valid;
-  assign \parameters$119.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$119.bias  = parameter_memory_word[45:16];
-  assign \parameters$119.residual  = parameter_memory_word[60:46];
-  assign \parameters$136.multiplier  = parameter_memory_word[76:61];
-  assign \parameters$136.bias  = parameter_memory_word[106:77];
-  assign \parameters$136.residual  = parameter_memory_word[121:107];
+  assign \pixel_ends$210  = pixel_ends_17;
+  assign \two_digits$212  = two_digits;
+  assign \full$214  = full;
+  assign \high$216  = high;
+  assign \low$218  = low;
+  assign word_start = word_start_17;
+  assign \o__payload$221  = o__payload;
+  assign \o__ready$223  = o__ready;
+  assign \o__valid$225  = o__valid;
+  assign \parameters$181.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$181.bias  = parameter_memory_word[43:16];
+  assign \parameters$181.residual  = parameter_memory_word[58:44];
+  assign \parameters$198.multiplier  = parameter_memory_word[74:59];
+  assign \parameters$198.bias  = parameter_memory_word[102:75];
+  assign \parameters$198.residual  = parameter_memory_word[117:103];
   assign codes[15:8] = code_1;
   assign codes[7:0] = code_0;
-  assign \i__payload$121 [41:21] = \value$129 ;
-  assign \i__payload$121 [20:0] = value;
-  assign _104_ = 1'h0;
-  assign _115_ = two_cycles;
-  assign _032_ = chunk[0];
-  assign _035_ = { 48'h000000000000, held[95:48] };
-  assign _061_ = 1'h0;
-  assign _062_ = two_cycles;
+  assign \i__payload$183 [41:21] = \value$191 ;
+  assign \i__payload$183 [20:0] = value;
+  assign _012_ = 1'h0;
+  assign _023_ = two_cycles;
+  assign _078_ = chunk[0];
+  assign _106_ = { 38'h0000000000, held[75:38] };
+  assign _133_ = 1'h0;
+  assign _134_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2121,7 +2971,7 @@ module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes,
   assign _10_ = _09_;
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.output (clk, rst, sum_started, credit, o__payload, w_en, w_data, o__valid, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
@@ -2129,12 +2979,12 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire rst;
   input sum_started;
   wire sum_started;
-  input w_en;
-  wire w_en;
   output credit;
   wire credit;
   output [41:0] o__payload;
   wire [41:0] o__payload;
+  input w_en;
+  wire w_en;
   input [41:0] w_data;
   wire [41:0] w_data;
   output o__valid;
@@ -2206,16 +3056,16 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   assign o__ready = r_en;
 endmodule
 
-module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
+module \accelerator.drain.output.fifo (clk, rst, r_data, w_en, w_port__data, r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
   wire rst;
-  input w_en;
-  wire w_en;
   output [41:0] r_data;
   wire [41:0] r_data;
+  input w_en;
+  wire w_en;
   input [41:0] w_port__data;
   wire [41:0] w_port__data;
   output r_rdy;
@@ -2411,7 +3261,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, start, layer, chunk, walking, valid, \bank$19 , address, digits_1, form_of_turn_3, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2423,26 +3273,30 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire [7:0] digits_0;
   input [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
+  input [3:0] layer;
+  wire [3:0] layer;
   input [3:0] chunk;
   wire [3:0] chunk;
-  output bank;
-  reg bank = 1'h0;
-  output exists;
-  reg exists = 1'h0;
+  input walking;
+  wire walking;
+  output valid;
+  reg valid = 1'h0;
+  output \bank$19 ;
+  reg \bank$19  = 1'h0;
   output [12:0] address;
   reg [12:0] address = 13'h0000;
   (* init = 8'h00 *)
   output [7:0] digits_1;
   wire [7:0] digits_1;
+  output form_of_turn_3;
+  reg form_of_turn_3 = 1'h0;
   input clk;
   wire clk;
   wire _000_;
   wire _001_;
-  wire _002_;
+  wire [4:0] _002_;
   wire _003_;
   wire _004_;
   wire _005_;
@@ -2461,200 +3315,225 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _018_;
   wire _019_;
   wire _020_;
-  wire [13:0] _021_;
-  wire _022_;
-  wire [5:0] _023_;
-  wire _024_;
-  wire [13:0] _025_;
-  wire [5:0] _026_;
-  wire [14:0] _027_;
-  wire _028_;
-  wire [10:0] _029_;
-  wire [15:0] _030_;
-  wire [7:0] _031_;
-  wire [4:0] _032_;
-  wire _033_;
-  reg _034_;
-  reg _035_;
-  reg [10:0] _036_;
-  reg [3:0] _037_;
-  reg [3:0] _038_;
-  reg _039_;
-  reg [4:0] _040_;
+  wire _021_;
+  wire [13:0] _022_;
+  wire _023_;
+  wire [5:0] _024_;
+  wire _025_;
+  wire [13:0] _026_;
+  wire _027_;
+  wire [5:0] _028_;
+  wire [14:0] _029_;
+  wire _030_;
+  wire [10:0] _031_;
+  wire [15:0] _032_;
+  wire [7:0] _033_;
+  wire _034_;
+  wire [4:0] _035_;
+  reg _036_;
+  reg _037_;
+  reg [10:0] _038_;
+  reg [3:0] _039_;
+  reg [3:0] _040_;
   reg _041_;
-  reg [12:0] _042_;
-  reg [4:0] _043_;
-  wire _044_;
-  reg [12:0] _045_;
-  reg _046_;
+  reg [4:0] _042_;
+  reg _043_;
+  reg [12:0] _044_;
+  wire _045_;
+  reg [4:0] _046_;
   reg _047_;
   reg _048_;
-  reg [7:0] _049_;
-  reg [7:0] _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire [4:0] _055_;
+  reg [12:0] _049_;
+  reg _050_;
+  reg _051_;
+  reg _052_;
+  reg [7:0] _053_;
+  reg [7:0] _054_;
+  reg _055_;
+  wire _056_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
   reg [12:0] \$like  = 13'h0000;
   reg [7:0] \$signal  = 8'h00;
   wire signed [5:0] at;
-  (* init = 1'h0 *)
-  wire \bank$29 ;
+  reg bank = 1'h0;
   wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [3:0] column_step = 4'h0;
   reg [7:0] earlier = 8'h00;
+  reg exists = 1'h0;
   reg fields_loaded = 1'h0;
+  (* init = 1'h0 *)
   wire form;
   wire form_field;
+  reg form_of_turn_0 = 1'h0;
+  reg form_of_turn_1 = 1'h0;
+  reg form_of_turn_2 = 1'h0;
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
   reg select_0 = 1'h0;
   reg select_1 = 1'h0;
   reg select_2 = 1'h0;
+  reg two_0 = 1'h0;
+  reg two_1 = 1'h0;
+  reg two_2 = 1'h0;
+  reg two_3 = 1'h0;
   reg two_digits_field = 1'h0;
-  (* init = 1'h0 *)
-  wire valid;
+  assign _029_ = $signed({ 1'h0, \$like  }) + $signed(_028_);
+  assign _030_ = turn_ends & two_digits_field;
+  assign _031_ = _030_ ? plane : 11'h000;
+  assign _032_ = $signed(_029_) + $signed({ 1'h0, _031_ });
+  assign _002_ = select_2 * 4'h8;
+  assign _033_ = word >> _002_;
+  assign _035_ = chunk - 1'h0;
+  assign digits_0 = two_3 ? earlier : \$signal ;
   always @(posedge clk)
-    bank <= _035_;
+    fields_loaded <= _036_;
   always @(posedge clk)
-    plane <= _036_;
+    bank <= _037_;
   always @(posedge clk)
-    column_step <= _037_;
+    plane <= _038_;
   always @(posedge clk)
-    row_step <= _038_;
+    column_step <= _039_;
   always @(posedge clk)
-    exists <= _039_;
+    row_step <= _040_;
   always @(posedge clk)
-    last_column <= _040_;
+    exists <= _041_;
   always @(posedge clk)
-    two_digits_field <= _041_;
+    last_column <= _042_;
   always @(posedge clk)
-    \$like  <= _042_;
+    two_digits_field <= _043_;
   always @(posedge clk)
-    column <= _043_;
+    \$like  <= _044_;
   always @(posedge clk)
-    address <= _045_;
+    column <= _046_;
   always @(posedge clk)
-    select_0 <= _046_;
+    valid <= _047_;
   always @(posedge clk)
-    select_1 <= _047_;
+    \bank$19  <= _048_;
   always @(posedge clk)
-    select_2 <= _048_;
+    address <= _049_;
   always @(posedge clk)
-    \$signal  <= _049_;
+    select_0 <= _050_;
   always @(posedge clk)
-    earlier <= _050_;
+    select_1 <= _051_;
+  always @(posedge clk)
+    select_2 <= _052_;
+  always @(posedge clk)
+    \$signal  <= _053_;
+  always @(posedge clk)
+    earlier <= _054_;
+  always @(posedge clk)
+    two_0 <= _055_;
+  always @(posedge clk)
+    two_1 <= _057_;
+  always @(posedge clk)
+    two_2 <= _058_;
+  always @(posedge clk)
+    two_3 <= _059_;
+  always @(posedge clk)
+    form_of_turn_0 <= _060_;
+  always @(posedge clk)
+    form_of_turn_1 <= _061_;
+  always @(posedge clk)
+    form_of_turn_2 <= _062_;
+  always @(posedge clk)
+    form_of_turn_3 <= _063_;
   assign _000_ = 6'h24 >> layer;
-  assign _011_ = 1'h0 >> layer;
-  assign _022_ = 1'h0 >> layer;
-  assign _033_ = 1'h0 >> layer;
-  assign _044_ = 9'h100 >> layer;
-  assign _051_ = 6'h20 >> layer;
-  assign _052_ = 3'h4 >> layer;
-  assign _053_ = 1'h0 >> layer;
-  assign _054_ = 9'h100 >> layer;
+  assign _012_ = 1'h0 >> layer;
+  assign _023_ = 1'h0 >> layer;
+  assign _034_ = 1'h0 >> layer;
+  assign _045_ = 9'h100 >> layer;
+  assign _056_ = 6'h20 >> layer;
+  assign _064_ = 3'h4 >> layer;
+  assign _065_ = 1'h0 >> layer;
+  assign _066_ = 9'h100 >> layer;
   assign _001_ = 9'h120 >> layer;
-  assign _002_ = 6'h24 >> layer;
-  assign _003_ = 3'h4 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 3'h4 >> layer;
-  assign _006_ = 6'h20 >> layer;
-  assign _007_ = 9'h100 >> layer;
-  assign _008_ = 1'h0 >> layer;
-  assign _009_ = 3'h4 >> layer;
-  assign _010_ = 6'h20 >> layer;
-  assign _012_ = 9'h100 >> layer;
-  assign _013_ = 9'h124 >> layer;
-  assign _014_ = 6'h3f >> layer;
-  assign _015_ = 9'h1c7 >> layer;
-  assign _016_ = 9'h1f8 >> layer;
-  assign _017_ = 6'h3f >> layer;
-  assign _018_ = 3'h7 >> layer;
-  assign _019_ = 9'h124 >> layer;
-  assign _020_ = turn_ends & pixel_ends;
-  assign _021_ = \$like  + column_step;
-  assign _023_ = column + 1'h1;
-  assign _024_ = column == last_column;
-  assign _025_ = \$like  + row_step;
-  assign _027_ = $signed({ 1'h0, \$like  }) + $signed(_026_);
-  assign _028_ = turn_ends & two_digits_field;
-  assign _029_ = _028_ ? plane : 11'h000;
-  assign _030_ = $signed(_027_) + $signed({ 1'h0, _029_ });
-  assign _055_ = select_2 * 4'h8;
-  assign _031_ = word >> _055_;
-  assign _032_ = chunk - 1'h0;
-  assign digits_0 = two_digits_field ? earlier : \$signal ;
-  always @(posedge clk)
-    fields_loaded <= _034_;
+  assign _003_ = 6'h24 >> layer;
+  assign _004_ = 3'h4 >> layer;
+  assign _005_ = 1'h0 >> layer;
+  assign _006_ = 3'h4 >> layer;
+  assign _007_ = 6'h20 >> layer;
+  assign _008_ = 9'h100 >> layer;
+  assign _009_ = 1'h0 >> layer;
+  assign _010_ = 3'h4 >> layer;
+  assign _011_ = 6'h20 >> layer;
+  assign _013_ = 9'h100 >> layer;
+  assign _014_ = 9'h124 >> layer;
+  assign _015_ = 6'h3f >> layer;
+  assign _016_ = 9'h1c7 >> layer;
+  assign _017_ = 9'h1f8 >> layer;
+  assign _018_ = 6'h3f >> layer;
+  assign _019_ = 3'h7 >> layer;
+  assign _020_ = 9'h124 >> layer;
+  assign _021_ = turn_ends & pixel_ends;
+  assign _022_ = \$like  + column_step;
+  assign _024_ = column + 1'h1;
+  assign _025_ = column == last_column;
+  assign _026_ = \$like  + row_step;
+  assign _027_ = walking & exists;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = bank;
-    if (start) begin
-      _035_ = _000_;
-    end
+    _036_ = start;
     if (rst) begin
-      _035_ = 1'h0;
+      _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = plane;
+    _037_ = bank;
     if (start) begin
-      _036_ = { _003_, _002_, _001_, _054_, _053_, _052_, _051_, _044_, _033_, _022_, _011_ };
+      _037_ = _000_;
     end
     if (rst) begin
-      _036_ = 11'h000;
+      _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _037_ = column_step;
+    _038_ = plane;
     if (start) begin
-      _037_ = { _007_, _006_, _005_, _004_ };
+      _038_ = { _004_, _003_, _001_, _066_, _065_, _064_, _056_, _045_, _034_, _023_, _012_ };
     end
     if (rst) begin
-      _037_ = 4'h0;
+      _038_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _038_ = row_step;
+    _039_ = column_step;
     if (start) begin
-      _038_ = { _012_, _010_, _009_, _008_ };
+      _039_ = { _008_, _007_, _006_, _005_ };
     end
     if (rst) begin
-      _038_ = 4'h0;
+      _039_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _039_ = exists;
+    _040_ = row_step;
     if (start) begin
-      _039_ = _013_;
+      _040_ = { _013_, _011_, _010_, _009_ };
     end
     if (rst) begin
-      _039_ = 1'h0;
+      _040_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _040_ = last_column;
+    _041_ = exists;
     if (start) begin
-      _040_ = { _018_, _017_, _016_, _015_, _014_ };
-    end
-    if (rst) begin
-      _040_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _041_ = two_digits_field;
-    if (start) begin
-      _041_ = _019_;
+      _041_ = _014_;
     end
     if (rst) begin
       _041_ = 1'h0;
@@ -2662,92 +3541,173 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = \$like ;
+    _042_ = last_column;
+    if (start) begin
+      _042_ = { _019_, _018_, _017_, _016_, _015_ };
+    end
+    if (rst) begin
+      _042_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _043_ = two_digits_field;
+    if (start) begin
+      _043_ = _020_;
+    end
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _044_ = \$like ;
     if (fields_loaded) begin
-      _042_ = 13'h0000;
-    end else if (_020_) begin
-      _042_ = _021_[12:0];
-      if (_024_) begin
-        _042_ = _025_[12:0];
+      _044_ = 13'h0000;
+    end else if (_021_) begin
+      _044_ = _022_[12:0];
+      if (_025_) begin
+        _044_ = _026_[12:0];
       end
     end
     if (rst) begin
-      _042_ = 13'h0000;
+      _044_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = column;
+    _046_ = column;
     if (fields_loaded) begin
-      _043_ = 5'h00;
-    end else if (_020_) begin
-      _043_ = _023_[4:0];
-      if (_024_) begin
-        _043_ = 5'h00;
+      _046_ = 5'h00;
+    end else if (_021_) begin
+      _046_ = _024_[4:0];
+      if (_025_) begin
+        _046_ = 5'h00;
       end
     end
     if (rst) begin
-      _043_ = 5'h00;
+      _046_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = _030_[12:0];
-    if (rst) begin
-      _045_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = _032_[0];
-    if (rst) begin
-      _046_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = select_0;
+    _047_ = _027_;
     if (rst) begin
       _047_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _048_ = select_1;
+    _048_ = bank;
     if (rst) begin
       _048_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _049_ = _031_;
+    _049_ = _032_[12:0];
     if (rst) begin
-      _049_ = 8'h00;
+      _049_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _050_ = \$signal ;
+    _050_ = _035_[0];
     if (rst) begin
-      _050_ = 8'h00;
+      _050_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _034_ = start;
+    _051_ = select_0;
     if (rst) begin
-      _034_ = 1'h0;
+      _051_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _052_ = select_1;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _053_ = _033_;
+    if (rst) begin
+      _053_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _054_ = \$signal ;
+    if (rst) begin
+      _054_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _055_ = two_digits_field;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _057_ = two_0;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _058_ = two_1;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _059_ = two_2;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _060_ = 1'h0;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _061_ = form_of_turn_0;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _062_ = form_of_turn_1;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _063_ = form_of_turn_2;
+    if (rst) begin
+      _063_ = 1'h0;
     end
   end
   assign base = 1'h0;
-  assign at = { _032_[4], _032_ };
-  assign chunk_offset = 1'h0;
+  assign at = { _035_[4], _035_ };
   assign form_field = 1'h0;
-  assign valid = exists;
-  assign \bank$29  = bank;
-  assign form = 1'h0;
+  assign chunk_offset = 1'h0;
+  assign form = form_of_turn_3;
   assign digits_1 = \$signal ;
-  assign _026_ = { _032_[4], _032_[4], _032_[4:1] };
+  assign _028_ = { _035_[4], _035_[4], _035_[4:1] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, loading, i__ready, window, write, loaded, address, i__payload);
@@ -3194,8 +4154,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [82:0] i__payload;
   output o__valid;
   reg o__valid = 1'h0;
-  output [95:0] o__payload;
-  wire [95:0] o__payload;
+  output [75:0] o__payload;
+  wire [75:0] o__payload;
   input clk;
   wire clk;
   wire _00_;
@@ -3240,10 +4200,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   reg [21:0] _39_;
   reg [3:0] _40_;
   reg [3:0] _41_;
-  wire signed [23:0] acc;
-  wire signed [23:0] \acc$70 ;
-  wire signed [23:0] \acc$77 ;
-  wire signed [23:0] \acc$84 ;
+  wire signed [18:0] acc;
+  wire signed [18:0] \acc$70 ;
+  wire signed [18:0] \acc$77 ;
+  wire signed [18:0] \acc$84 ;
   wire first;
   wire \first$67 ;
   wire \first$74 ;
@@ -3795,10 +4755,10 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign \i__payload.first  = i__payload[80];
   assign \i__payload.shift  = i__payload[81];
   assign \i__payload.last  = i__payload[82];
-  assign o__payload[95:72] = \acc$84 ;
-  assign o__payload[71:48] = \acc$77 ;
-  assign o__payload[47:24] = \acc$70 ;
-  assign o__payload[23:0] = acc;
+  assign o__payload[75:57] = \acc$84 ;
+  assign o__payload[56:38] = \acc$77 ;
+  assign o__payload[37:19] = \acc$70 ;
+  assign o__payload[18:0] = acc;
   assign w[63:60] = w_3_3_2;
   assign w[47:44] = w_2_3_2;
   assign w[31:28] = w_1_3_2;
@@ -3957,9 +4917,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _089_;
   wire _090_;
   wire _091_;
-  wire _092_;
+  wire [7:0] _092_;
   wire [7:0] _093_;
-  wire [7:0] _094_;
+  wire _094_;
   wire _095_;
   wire _096_;
   wire _097_;
@@ -3970,56 +4930,56 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _102_;
   wire _103_;
   wire _104_;
-  wire _105_;
-  wire [7:0] _106_;
-  wire _107_;
-  wire [7:0] _108_;
+  wire [7:0] _105_;
+  wire _106_;
+  wire [7:0] _107_;
+  wire _108_;
   wire _109_;
-  wire _110_;
+  wire [7:0] _110_;
   wire _111_;
   wire _112_;
-  wire [7:0] _113_;
+  wire _113_;
   wire _114_;
-  wire _115_;
-  wire [7:0] _116_;
+  wire [7:0] _115_;
+  wire _116_;
   wire _117_;
   wire _118_;
   wire _119_;
   wire _120_;
-  wire _121_;
-  wire [2:0] _122_;
+  wire [2:0] _121_;
+  wire _122_;
   wire _123_;
-  wire _124_;
+  wire [3:0] _124_;
   wire [3:0] _125_;
-  wire [3:0] _126_;
+  wire _126_;
   wire _127_;
   wire _128_;
-  wire _129_;
+  wire [3:0] _129_;
   wire [3:0] _130_;
-  wire [3:0] _131_;
+  wire _131_;
   wire _132_;
   wire _133_;
   wire _134_;
   wire _135_;
-  wire _136_;
+  wire [3:0] _136_;
   wire [3:0] _137_;
-  wire [3:0] _138_;
+  wire _138_;
   wire _139_;
   wire _140_;
   wire _141_;
   wire _142_;
-  wire _143_;
+  wire [1:0] _143_;
   wire [1:0] _144_;
   wire _145_;
-  wire [1:0] _146_;
+  wire _146_;
   wire _147_;
   wire _148_;
   wire _149_;
   wire _150_;
   wire _151_;
-  wire _152_;
+  wire [1:0] _152_;
   wire [1:0] _153_;
-  wire [1:0] _154_;
+  wire _154_;
   wire _155_;
   wire _156_;
   wire _157_;
@@ -4027,9 +4987,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _159_;
   wire _160_;
   wire _161_;
-  wire _162_;
+  wire [3:0] _162_;
   wire [3:0] _163_;
-  wire [3:0] _164_;
+  wire _164_;
   wire _165_;
   wire _166_;
   wire _167_;
@@ -4038,9 +4998,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _170_;
   wire _171_;
   wire _172_;
-  wire _173_;
+  wire [5:0] _173_;
   wire [5:0] _174_;
-  wire [5:0] _175_;
+  wire _175_;
   wire _176_;
   wire _177_;
   wire _178_;
@@ -4050,19 +5010,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _182_;
   wire _183_;
   wire _184_;
-  wire _185_;
+  wire [5:0] _185_;
   wire [5:0] _186_;
-  wire [5:0] _187_;
+  wire _187_;
   wire _188_;
   wire _189_;
-  wire _190_;
+  wire [10:0] _190_;
   wire [10:0] _191_;
   wire [10:0] _192_;
-  wire [10:0] _193_;
+  wire [11:0] _193_;
   wire [11:0] _194_;
   wire [11:0] _195_;
   wire [11:0] _196_;
-  wire [11:0] _197_;
+  wire [10:0] _197_;
   wire [10:0] _198_;
   wire [10:0] _199_;
   wire _200_;
@@ -4070,16 +5030,16 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire [10:0] _202_;
   wire [10:0] _203_;
   wire [10:0] _204_;
-  wire [10:0] _205_;
-  wire [13:0] _206_;
-  wire [11:0] _207_;
-  wire _208_;
-  wire [5:0] _209_;
-  wire _210_;
+  wire [13:0] _205_;
+  wire [11:0] _206_;
+  wire _207_;
+  wire [4:0] _208_;
+  wire [4:0] _209_;
+  wire [5:0] _210_;
   wire _211_;
-  wire [4:0] _212_;
+  wire _212_;
   wire [4:0] _213_;
-  wire _214_;
+  wire [4:0] _214_;
   wire _215_;
   wire _216_;
   wire _217_;
@@ -4095,7 +5055,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _227_;
   wire _228_;
   wire _229_;
-  reg _230_;
+  wire _230_;
   reg _231_;
   reg _232_;
   reg _233_;
@@ -4104,53 +5064,53 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg _236_;
   reg _237_;
   reg _238_;
-  reg [2:0] _239_;
+  reg _239_;
   reg [2:0] _240_;
   reg [2:0] _241_;
   reg [2:0] _242_;
-  reg [4:0] _243_;
+  reg [2:0] _243_;
   reg [4:0] _244_;
   wire _245_;
-  reg [5:0] _246_;
-  reg [10:0] _247_;
-  reg [10:0] _248_;
+  reg [4:0] _246_;
+  reg [3:0] _247_;
+  reg [5:0] _248_;
   reg [10:0] _249_;
   reg [10:0] _250_;
-  reg [9:0] _251_;
-  reg [3:0] _252_;
-  reg [3:0] _253_;
-  reg [7:0] _254_;
-  reg [10:0] _255_;
+  reg [10:0] _251_;
+  reg [10:0] _252_;
+  reg [9:0] _253_;
+  reg _254_;
+  reg _255_;
   wire _256_;
-  reg [10:0] _257_;
-  reg [1:0] _258_;
-  reg [4:0] _259_;
-  reg [12:0] _260_;
-  reg _261_;
-  reg [10:0] _262_;
-  reg [1:0] _263_;
-  reg [1:0] _264_;
-  reg [2:0] _265_;
-  reg [2:0] _266_;
+  reg [7:0] _257_;
+  reg [10:0] _258_;
+  reg [10:0] _259_;
+  reg [1:0] _260_;
+  reg [4:0] _261_;
+  reg _262_;
+  reg [12:0] _263_;
+  reg _264_;
+  reg [10:0] _265_;
+  reg [1:0] _266_;
   wire _267_;
-  reg [4:0] _268_;
-  reg [4:0] _269_;
-  reg _270_;
-  reg [6:0] _271_;
-  reg [6:0] _272_;
+  reg [1:0] _268_;
+  reg [2:0] _269_;
+  reg [2:0] _270_;
+  reg [4:0] _271_;
+  reg [4:0] _272_;
   reg _273_;
-  reg _274_;
-  reg _275_;
+  reg [6:0] _274_;
+  reg [6:0] _275_;
   reg _276_;
   reg _277_;
   wire _278_;
   reg _279_;
   reg _280_;
-  reg [15:0] _281_;
-  reg [1:0] _282_;
+  reg _281_;
+  reg _282_;
   reg _283_;
-  reg [2:0] _284_;
-  reg _285_;
+  reg [15:0] _284_;
+  reg [1:0] _285_;
   reg _286_;
   reg [2:0] _287_;
   reg _288_;
@@ -4159,34 +5119,34 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [2:0] _291_;
   reg _292_;
   reg _293_;
-  reg _294_;
+  reg [2:0] _294_;
   reg _295_;
   reg _296_;
   reg _297_;
   reg _298_;
   reg _299_;
   wire _300_;
-  reg [2:0] _301_;
+  reg _301_;
   reg _302_;
   reg _303_;
-  reg [4:0] _304_;
+  reg [2:0] _304_;
   reg _305_;
   reg _306_;
   reg [4:0] _307_;
   reg _308_;
   reg _309_;
-  reg [12:0] _310_;
+  reg [4:0] _310_;
   wire _311_;
-  reg [10:0] _312_;
-  reg [12:0] _313_;
-  reg [10:0] _314_;
-  reg [3:0] _315_;
-  reg [3:0] _316_;
-  reg [2:0] _317_;
-  reg [4:0] _318_;
-  wire _319_;
-  wire _320_;
-  wire _321_;
+  reg _312_;
+  reg _313_;
+  reg [12:0] _314_;
+  reg [10:0] _315_;
+  reg [12:0] _316_;
+  reg [10:0] _317_;
+  reg [3:0] _318_;
+  reg [3:0] _319_;
+  reg [2:0] _320_;
+  reg [4:0] _321_;
   wire _322_;
   wire _323_;
   wire _324_;
@@ -4251,12 +5211,15 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   wire _383_;
   wire _384_;
   wire _385_;
+  wire _386_;
+  wire _387_;
+  wire _388_;
   reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
   wire act_delta_0;
-  wire act_delta_1;
+  reg [3:0] act_delta_1 = 4'h0;
   reg [5:0] act_delta_2 = 6'h00;
   reg [10:0] act_delta_3 = 11'h000;
   reg signed [10:0] act_delta_4 = 11'h000;
@@ -4289,7 +5252,6 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [4:0] counter_7 = 5'h00;
   reg fields_loaded = 1'h0;
   wire finished;
-  reg [4:0] flush = 5'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg is_last = 1'h0;
@@ -4303,6 +5265,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [2:0] nearly_5 = 3'h0;
   reg [4:0] nearly_6 = 5'h00;
   reg [4:0] nearly_7 = 5'h00;
+  reg [4:0] nearly_flushed = 5'h00;
   reg [1:0] nearly_paced = 2'h0;
   reg once_0 = 1'h0;
   reg once_1 = 1'h0;
@@ -4314,6 +5277,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg once_7 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
+  reg overlaps = 1'h0;
   reg [1:0] paced = 2'h0;
   wire paces_once;
   wire pass_starts;
@@ -4328,8 +5292,8 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg [10:0] way_weight = 11'h000;
   reg [10:0] weight_base = 11'h000;
   wire weight_delta_0;
-  reg signed [3:0] weight_delta_1 = 4'h0;
-  reg signed [3:0] weight_delta_2 = 4'h0;
+  reg weight_delta_1 = 1'h0;
+  reg weight_delta_2 = 1'h0;
   reg signed [7:0] weight_delta_3 = 8'h00;
   wire weight_delta_4;
   wire weight_delta_5;
@@ -4337,25 +5301,25 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   reg signed [10:0] weight_delta_7 = 11'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 1'h1 >> layer;
-  assign _111_ = 8'h90 >> layer;
-  assign _222_ = 8'h90 >> layer;
-  assign _320_ = 9'h1ff >> layer;
-  assign _331_ = 9'h1fe >> layer;
-  assign _342_ = 10'h200 >> layer;
-  assign _353_ = 10'h200 >> layer;
-  assign _364_ = 1'h0 >> layer;
-  assign _375_ = 10'h3e0 >> layer;
-  assign _001_ = 10'h300 >> layer;
+  assign _000_ = 10'h201 >> layer;
+  assign _111_ = 11'h490 >> layer;
+  assign _222_ = 11'h490 >> layer;
+  assign _323_ = 9'h1ff >> layer;
+  assign _334_ = 10'h3fe >> layer;
+  assign _345_ = 11'h600 >> layer;
+  assign _356_ = 11'h600 >> layer;
+  assign _367_ = 1'h0 >> layer;
+  assign _378_ = 11'h5e0 >> layer;
+  assign _001_ = 11'h500 >> layer;
   assign _012_ = 10'h36f >> layer;
   assign _023_ = 1'h0 >> layer;
   assign _034_ = 10'h200 >> layer;
   assign _045_ = 10'h36f >> layer;
   assign _056_ = 1'h0 >> layer;
   assign _067_ = 10'h200 >> layer;
-  assign _078_ = 10'h200 >> layer;
-  assign _089_ = 9'h1f8 >> layer;
-  assign _100_ = 9'h1c0 >> layer;
+  assign _078_ = 11'h400 >> layer;
+  assign _089_ = 10'h3f8 >> layer;
+  assign _100_ = 10'h3c0 >> layer;
   assign _112_ = 9'h1c0 >> layer;
   assign _123_ = 3'h7 >> layer;
   assign _134_ = 9'h1f8 >> layer;
@@ -4366,462 +5330,457 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign _189_ = 9'h1f8 >> layer;
   assign _200_ = 6'h3f >> layer;
   assign _211_ = 3'h7 >> layer;
-  assign _223_ = 10'h3fe >> layer;
-  assign _234_ = 5'h1f >> layer;
-  assign _245_ = 8'hf0 >> layer;
-  assign _256_ = 7'h61 >> layer;
-  assign _267_ = 8'h9f >> layer;
-  assign _278_ = 9'h1fe >> layer;
-  assign _289_ = 10'h3fe >> layer;
-  assign _300_ = 5'h1f >> layer;
-  assign _311_ = 8'hf1 >> layer;
-  assign _319_ = 8'h9e >> layer;
-  assign _321_ = 7'h71 >> layer;
-  assign _322_ = 4'he >> layer;
-  assign _323_ = 1'h1 >> layer;
-  assign _324_ = 7'h6f >> layer;
-  assign _325_ = 9'h18e >> layer;
+  assign _223_ = 11'h5ff >> layer;
+  assign _234_ = 1'h0 >> layer;
+  assign _245_ = 1'h0 >> layer;
+  assign _256_ = 10'h200 >> layer;
+  assign _267_ = 11'h5fe >> layer;
+  assign _278_ = 5'h1f >> layer;
+  assign _289_ = 8'hf0 >> layer;
+  assign _300_ = 10'h261 >> layer;
+  assign _311_ = 8'h9f >> layer;
+  assign _322_ = 9'h1fe >> layer;
+  assign _324_ = 11'h5fe >> layer;
+  assign _325_ = 5'h1f >> layer;
   assign _326_ = 8'hf1 >> layer;
-  assign _327_ = 5'h1e >> layer;
-  assign _328_ = 10'h3fe >> layer;
-  assign _329_ = 5'h1f >> layer;
-  assign _330_ = 8'hf1 >> layer;
-  assign _332_ = 9'h19e >> layer;
-  assign _333_ = 10'h390 >> layer;
-  assign _334_ = 10'h390 >> layer;
-  assign _335_ = 10'h391 >> layer;
-  assign _336_ = 10'h2ff >> layer;
-  assign _337_ = 9'h1ff >> layer;
-  assign _338_ = 9'h1ff >> layer;
-  assign _339_ = 10'h3ff >> layer;
-  assign _340_ = 10'h3fe >> layer;
-  assign _341_ = 5'h1f >> layer;
-  assign _343_ = 8'hf1 >> layer;
-  assign _344_ = 9'h19e >> layer;
-  assign _345_ = 10'h390 >> layer;
-  assign _346_ = 10'h390 >> layer;
-  assign _347_ = 10'h391 >> layer;
-  assign _348_ = 10'h2ff >> layer;
-  assign _349_ = 9'h1ff >> layer;
-  assign _350_ = 9'h1ff >> layer;
-  assign _351_ = 10'h3ff >> layer;
-  assign _352_ = 10'h3ff >> layer;
-  assign _354_ = 5'h19 >> layer;
-  assign _355_ = 8'hcf >> layer;
-  assign _356_ = 10'h26e >> layer;
-  assign _357_ = 1'h0 >> layer;
-  assign _358_ = 10'h200 >> layer;
-  assign _359_ = 1'h1 >> layer;
-  assign _360_ = 9'h16f >> layer;
-  assign _361_ = 10'h36f >> layer;
-  assign _362_ = 9'h16f >> layer;
-  assign _363_ = 10'h36f >> layer;
-  assign _365_ = 10'h3ff >> layer;
-  assign _366_ = 5'h19 >> layer;
-  assign _367_ = 8'hcf >> layer;
-  assign _368_ = 10'h2b6 >> layer;
-  assign _369_ = 10'h290 >> layer;
-  assign _370_ = 10'h290 >> layer;
-  assign _371_ = 10'h249 >> layer;
-  assign _372_ = 9'h16f >> layer;
-  assign _373_ = 9'h16f >> layer;
-  assign _374_ = 10'h36f >> layer;
-  assign _376_ = 10'h3ff >> layer;
-  assign _377_ = 1'h0 >> layer;
-  assign _378_ = 1'h0 >> layer;
-  assign _379_ = 10'h200 >> layer;
-  assign _380_ = 10'h3ff >> layer;
-  assign _381_ = 1'h0 >> layer;
-  assign _382_ = 1'h0 >> layer;
-  assign _383_ = 10'h200 >> layer;
-  assign _384_ = 10'h3fe >> layer;
-  assign _385_ = 5'h1e >> layer;
-  assign _002_ = 8'hfe >> layer;
-  assign _003_ = 10'h3ff >> layer;
-  assign _004_ = 10'h3f1 >> layer;
-  assign _005_ = 10'h39f >> layer;
-  assign _006_ = 10'h2ff >> layer;
-  assign _007_ = 10'h3ff >> layer;
-  assign _008_ = 10'h3ff >> layer;
-  assign _009_ = 1'h0 >> layer;
-  assign _010_ = 3'h7 >> layer;
-  assign _011_ = 5'h1f >> layer;
-  assign _013_ = 10'h23f >> layer;
-  assign _014_ = 8'hf8 >> layer;
-  assign _015_ = 10'h3f7 >> layer;
-  assign _016_ = 10'h3df >> layer;
-  assign _017_ = 10'h3bf >> layer;
-  assign _018_ = 10'h2ff >> layer;
-  assign _019_ = 10'h3ff >> layer;
-  assign _020_ = 10'h3ff >> layer;
-  assign _021_ = 1'h0 >> layer;
-  assign _022_ = 3'h7 >> layer;
-  assign _024_ = 5'h1f >> layer;
-  assign _025_ = 10'h23f >> layer;
-  assign _026_ = 8'hf8 >> layer;
-  assign _027_ = 10'h3f7 >> layer;
-  assign _028_ = 10'h3df >> layer;
-  assign _029_ = 10'h3bf >> layer;
-  assign _030_ = 10'h2ff >> layer;
-  assign _031_ = 10'h3ff >> layer;
-  assign _032_ = 1'h0 >> layer;
-  assign _033_ = 9'h124 >> layer;
-  assign _035_ = 10'h3ff >> layer;
-  assign _036_ = 9'h124 >> layer;
-  assign _037_ = 10'h3ff >> layer;
-  assign _038_ = 9'h1ff >> layer;
-  assign _039_ = 10'h3ff >> layer;
-  assign _040_ = 1'h1 >> layer;
-  assign _041_ = 4'hf >> layer;
-  assign _042_ = 7'h6e >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _044_ = 8'hc0 >> layer;
-  assign _046_ = 1'h1 >> layer;
-  assign _047_ = 9'h177 >> layer;
-  assign _048_ = 10'h367 >> layer;
-  assign _049_ = 10'h3a7 >> layer;
-  assign _050_ = 9'h1e7 >> layer;
+  assign _327_ = 10'h29e >> layer;
+  assign _328_ = 7'h71 >> layer;
+  assign _329_ = 4'he >> layer;
+  assign _330_ = 1'h1 >> layer;
+  assign _331_ = 7'h6f >> layer;
+  assign _332_ = 9'h18e >> layer;
+  assign _333_ = 8'hf1 >> layer;
+  assign _335_ = 5'h1e >> layer;
+  assign _336_ = 11'h5fe >> layer;
+  assign _337_ = 5'h1f >> layer;
+  assign _338_ = 8'hf1 >> layer;
+  assign _339_ = 10'h39e >> layer;
+  assign _340_ = 11'h790 >> layer;
+  assign _341_ = 11'h790 >> layer;
+  assign _342_ = 11'h791 >> layer;
+  assign _343_ = 11'h6ff >> layer;
+  assign _344_ = 11'h5ff >> layer;
+  assign _346_ = 11'h5ff >> layer;
+  assign _347_ = 11'h7ff >> layer;
+  assign _348_ = 11'h7fe >> layer;
+  assign _349_ = 5'h1f >> layer;
+  assign _350_ = 8'hf1 >> layer;
+  assign _351_ = 10'h39e >> layer;
+  assign _352_ = 11'h790 >> layer;
+  assign _353_ = 11'h790 >> layer;
+  assign _354_ = 11'h791 >> layer;
+  assign _355_ = 11'h6ff >> layer;
+  assign _357_ = 11'h5ff >> layer;
+  assign _358_ = 11'h5ff >> layer;
+  assign _359_ = 11'h7ff >> layer;
+  assign _360_ = 11'h7ff >> layer;
+  assign _361_ = 5'h19 >> layer;
+  assign _362_ = 8'hcf >> layer;
+  assign _363_ = 11'h66e >> layer;
+  assign _364_ = 11'h400 >> layer;
+  assign _365_ = 11'h600 >> layer;
+  assign _366_ = 11'h401 >> layer;
+  assign _368_ = 11'h56f >> layer;
+  assign _369_ = 11'h76f >> layer;
+  assign _370_ = 11'h56f >> layer;
+  assign _371_ = 11'h76f >> layer;
+  assign _372_ = 11'h7ff >> layer;
+  assign _373_ = 5'h19 >> layer;
+  assign _374_ = 8'hcf >> layer;
+  assign _375_ = 11'h6b6 >> layer;
+  assign _376_ = 11'h690 >> layer;
+  assign _377_ = 11'h690 >> layer;
+  assign _379_ = 11'h649 >> layer;
+  assign _380_ = 11'h56f >> layer;
+  assign _381_ = 11'h56f >> layer;
+  assign _382_ = 11'h76f >> layer;
+  assign _383_ = 11'h5ff >> layer;
+  assign _384_ = 11'h5ff >> layer;
+  assign _385_ = 11'h5fe >> layer;
+  assign _386_ = 5'h1e >> layer;
+  assign _387_ = 8'hfe >> layer;
+  assign _388_ = 11'h5ff >> layer;
+  assign _002_ = 11'h5f1 >> layer;
+  assign _003_ = 11'h59f >> layer;
+  assign _004_ = 11'h4ff >> layer;
+  assign _005_ = 11'h5ff >> layer;
+  assign _006_ = 11'h7ff >> layer;
+  assign _007_ = 1'h0 >> layer;
+  assign _008_ = 3'h7 >> layer;
+  assign _009_ = 10'h21f >> layer;
+  assign _010_ = 11'h63f >> layer;
+  assign _011_ = 10'h2f8 >> layer;
+  assign _013_ = 11'h7f7 >> layer;
+  assign _014_ = 11'h7df >> layer;
+  assign _015_ = 11'h7bf >> layer;
+  assign _016_ = 11'h6ff >> layer;
+  assign _017_ = 11'h7ff >> layer;
+  assign _018_ = 11'h7ff >> layer;
+  assign _019_ = 1'h0 >> layer;
+  assign _020_ = 3'h7 >> layer;
+  assign _021_ = 10'h21f >> layer;
+  assign _022_ = 11'h63f >> layer;
+  assign _024_ = 10'h2f8 >> layer;
+  assign _025_ = 11'h7f7 >> layer;
+  assign _026_ = 11'h7df >> layer;
+  assign _027_ = 11'h7bf >> layer;
+  assign _028_ = 11'h6ff >> layer;
+  assign _029_ = 11'h7ff >> layer;
+  assign _030_ = 1'h0 >> layer;
+  assign _031_ = 9'h124 >> layer;
+  assign _032_ = 11'h404 >> layer;
+  assign _033_ = 3'h4 >> layer;
+  assign _035_ = 11'h600 >> layer;
+  assign _036_ = 1'h0 >> layer;
+  assign _037_ = 11'h600 >> layer;
+  assign _038_ = 8'hdb >> layer;
+  assign _039_ = 1'h1 >> layer;
+  assign _040_ = 4'hf >> layer;
+  assign _041_ = 7'h6e >> layer;
+  assign _042_ = 10'h200 >> layer;
+  assign _043_ = 8'hc0 >> layer;
+  assign _044_ = 1'h1 >> layer;
+  assign _046_ = 9'h177 >> layer;
+  assign _047_ = 10'h367 >> layer;
+  assign _048_ = 10'h3a7 >> layer;
+  assign _049_ = 9'h1e7 >> layer;
+  assign _050_ = 9'h13f >> layer;
   assign _051_ = 9'h13f >> layer;
-  assign _052_ = 9'h13f >> layer;
-  assign _053_ = 9'h127 >> layer;
-  assign _054_ = 10'h31a >> layer;
+  assign _052_ = 9'h127 >> layer;
+  assign _053_ = 10'h31a >> layer;
+  assign _054_ = 1'h0 >> layer;
   assign _055_ = 1'h0 >> layer;
-  assign _057_ = 1'h0 >> layer;
-  assign _058_ = 10'h3fa >> layer;
-  assign _059_ = 10'h3ec >> layer;
-  assign _060_ = 6'h30 >> layer;
-  assign _061_ = 8'hba >> layer;
-  assign _062_ = 10'h2cc >> layer;
-  assign _063_ = 10'h330 >> layer;
-  assign _064_ = 7'h40 >> layer;
-  assign _065_ = 9'h180 >> layer;
-  assign _066_ = 10'h200 >> layer;
+  assign _057_ = 11'h7fa >> layer;
+  assign _058_ = 10'h3ec >> layer;
+  assign _059_ = 11'h430 >> layer;
+  assign _060_ = 8'hba >> layer;
+  assign _061_ = 11'h6cc >> layer;
+  assign _062_ = 11'h730 >> layer;
+  assign _063_ = 7'h40 >> layer;
+  assign _064_ = 9'h180 >> layer;
+  assign _065_ = 11'h600 >> layer;
+  assign _066_ = 9'h16f >> layer;
   assign _068_ = 9'h16f >> layer;
   assign _069_ = 9'h16f >> layer;
   assign _070_ = 9'h16f >> layer;
-  assign _071_ = 9'h16f >> layer;
-  assign _072_ = 10'h327 >> layer;
-  assign _073_ = 10'h2d8 >> layer;
-  assign _074_ = 10'h200 >> layer;
-  assign _075_ = 10'h327 >> layer;
-  assign _076_ = 10'h2d8 >> layer;
-  assign _077_ = 10'h200 >> layer;
-  assign _079_ = 10'h300 >> layer;
-  assign _080_ = 10'h3e0 >> layer;
-  assign _081_ = 10'h3ff >> layer;
-  assign _082_ = 8'hff >> layer;
-  assign _083_ = 5'h1f >> layer;
-  assign _084_ = 10'h300 >> layer;
-  assign _085_ = 10'h3e0 >> layer;
-  assign _086_ = 10'h3ff >> layer;
-  assign _087_ = 8'hff >> layer;
-  assign _088_ = 5'h1f >> layer;
-  assign _090_ = 10'h200 >> layer;
-  assign _091_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _092_ = step & _091_;
-  assign _093_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _094_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _095_ = at_start_1 & at_start_2;
-  assign _097_ = ~ at_start_3;
-  assign _098_ = ~ at_start_4;
-  assign _099_ = once_3 & _098_;
-  assign _101_ = _097_ | _099_;
-  assign _102_ = pass_starts & _101_;
-  assign _106_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _107_ = $signed(_106_) < $signed(1'h0);
-  assign _108_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _109_ = $signed(_108_) >= $signed({ 1'h0, height });
-  assign _110_ = _107_ | _109_;
-  assign _113_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _114_ = $signed(_113_) < $signed(1'h0);
-  assign _115_ = _110_ | _114_;
-  assign _116_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _117_ = $signed(_116_) >= $signed({ 1'h0, width });
-  assign _118_ = _115_ | _117_;
-  assign _119_ = ! layer;
-  assign _120_ = ~ is_paced;
-  assign _121_ = running & _120_;
-  assign _122_ = paced + 1'h1;
-  assign _124_ = paced == nearly_paced;
-  assign _125_ = counter_0 + 1'h1;
-  assign _126_ = at_end_0 ? 4'h0 : _125_;
-  assign _127_ = counter_0 == nearly_0;
-  assign _128_ = at_end_0 ? once_0 : _127_;
-  assign _130_ = counter_1 + 1'h1;
-  assign _131_ = at_end_1 ? 4'h0 : _130_;
-  assign _132_ = counter_1 == nearly_1;
-  assign _133_ = at_end_1 ? once_1 : _132_;
-  assign _136_ = _135_ & at_end_1;
-  assign _137_ = counter_2 + 1'h1;
-  assign _138_ = at_end_2 ? 4'h0 : _137_;
-  assign _139_ = counter_2 == nearly_2;
-  assign _140_ = at_end_2 ? once_2 : _139_;
-  assign _142_ = _141_ & at_end_1;
-  assign _143_ = _142_ & at_end_2;
-  assign _144_ = counter_3 + 1'h1;
-  assign _146_ = at_end_3 ? 2'h0 : _144_;
-  assign _147_ = ! counter_3;
-  assign _148_ = at_end_3 ? once_3 : _147_;
-  assign _150_ = _149_ & at_end_1;
-  assign _151_ = _150_ & at_end_2;
-  assign _152_ = _151_ & at_end_3;
-  assign _153_ = counter_4 + 1'h1;
-  assign _154_ = at_end_4 ? 2'h0 : _153_;
-  assign _155_ = ! counter_4;
-  assign _157_ = at_end_4 ? once_4 : _155_;
-  assign _159_ = _158_ & at_end_1;
-  assign _160_ = _159_ & at_end_2;
-  assign _161_ = _160_ & at_end_3;
-  assign _162_ = _161_ & at_end_4;
-  assign _163_ = counter_5 + 1'h1;
-  assign _164_ = at_end_5 ? 4'h0 : _163_;
-  assign _165_ = counter_5 == nearly_5;
-  assign _166_ = at_end_5 ? 1'h0 : _165_;
-  assign _169_ = _168_ & at_end_1;
-  assign _170_ = _169_ & at_end_2;
-  assign _171_ = _170_ & at_end_3;
-  assign _172_ = _171_ & at_end_4;
-  assign _173_ = _172_ & at_end_5;
-  assign _174_ = counter_6 + 1'h1;
-  assign _175_ = at_end_6 ? 6'h00 : _174_;
-  assign _176_ = counter_6 == nearly_6;
-  assign _177_ = at_end_6 ? once_6 : _176_;
-  assign _180_ = _179_ & at_end_1;
-  assign _181_ = _180_ & at_end_2;
-  assign _182_ = _181_ & at_end_3;
-  assign _183_ = _182_ & at_end_4;
-  assign _184_ = _183_ & at_end_5;
-  assign _185_ = _184_ & at_end_6;
-  assign _186_ = counter_7 + 1'h1;
-  assign _187_ = at_end_7 ? 6'h00 : _186_;
-  assign _188_ = counter_7 == nearly_7;
-  assign _190_ = at_end_7 ? once_7 : _188_;
-  assign _191_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _192_ = at_end_5 ? _191_ : act_delta_5;
-  assign _193_ = at_end_4 ? _192_ : act_delta_4;
-  assign _194_ = at_end_3 ? { _193_[10], _193_ } : { 1'h0, act_delta_3 };
-  assign _195_ = at_end_2 ? _194_ : { 6'h00, act_delta_2 };
-  assign _196_ = at_end_1 ? _195_ : 12'h001;
-  assign _197_ = at_end_0 ? _196_ : 12'h001;
-  assign _198_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _199_ = at_end_5 ? _198_ : 11'h001;
-  assign _201_ = at_end_4 ? _199_ : 11'h001;
-  assign _202_ = at_end_3 ? _201_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _203_ = at_end_2 ? _202_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _204_ = at_end_1 ? _203_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _205_ = at_end_0 ? _204_ : 11'h001;
-  assign _206_ = walk__act_address + \$like ;
-  assign _207_ = walk__weight_address + way_weight;
-  assign _208_ = step & finished;
-  assign _209_ = \wait  - 1'h1;
-  assign _210_ = ! \wait ;
-  assign _212_ = layer + 1'h1;
-  assign _213_ = status + 1'h1;
+  assign _071_ = 11'h727 >> layer;
+  assign _072_ = 10'h2d8 >> layer;
+  assign _073_ = 10'h200 >> layer;
+  assign _074_ = 11'h727 >> layer;
+  assign _075_ = 10'h2d8 >> layer;
+  assign _076_ = 10'h200 >> layer;
+  assign _077_ = 11'h700 >> layer;
+  assign _079_ = 10'h3e0 >> layer;
+  assign _080_ = 10'h3ff >> layer;
+  assign _081_ = 8'hff >> layer;
+  assign _082_ = 5'h1f >> layer;
+  assign _083_ = 11'h700 >> layer;
+  assign _084_ = 10'h3e0 >> layer;
+  assign _085_ = 10'h3ff >> layer;
+  assign _086_ = 8'hff >> layer;
+  assign _087_ = 5'h1f >> layer;
+  assign _088_ = 11'h400 >> layer;
+  assign _090_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _091_ = step & _090_;
+  assign _092_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _093_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _094_ = at_start_1 & at_start_2;
+  assign _096_ = ~ at_start_3;
+  assign _097_ = ~ at_start_4;
+  assign _098_ = once_3 & _097_;
+  assign _099_ = _096_ | _098_;
+  assign _101_ = pass_starts & _099_;
+  assign _105_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _106_ = $signed(_105_) < $signed(1'h0);
+  assign _107_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _108_ = $signed(_107_) >= $signed({ 1'h0, height });
+  assign _109_ = _106_ | _108_;
+  assign _110_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _113_ = $signed(_110_) < $signed(1'h0);
+  assign _114_ = _109_ | _113_;
+  assign _115_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _116_ = $signed(_115_) >= $signed({ 1'h0, width });
+  assign _117_ = _114_ | _116_;
+  assign _118_ = ! layer;
+  assign _119_ = ~ is_paced;
+  assign _120_ = running & _119_;
+  assign _121_ = paced + 1'h1;
+  assign _122_ = paced == nearly_paced;
+  assign _124_ = counter_0 + 1'h1;
+  assign _125_ = at_end_0 ? 4'h0 : _124_;
+  assign _126_ = counter_0 == nearly_0;
+  assign _127_ = at_end_0 ? once_0 : _126_;
+  assign _129_ = counter_1 + 1'h1;
+  assign _130_ = at_end_1 ? 4'h0 : _129_;
+  assign _131_ = counter_1 == nearly_1;
+  assign _132_ = at_end_1 ? once_1 : _131_;
+  assign _135_ = _133_ & at_end_1;
+  assign _136_ = counter_2 + 1'h1;
+  assign _137_ = at_end_2 ? 4'h0 : _136_;
+  assign _138_ = counter_2 == nearly_2;
+  assign _139_ = at_end_2 ? once_2 : _138_;
+  assign _141_ = _140_ & at_end_1;
+  assign _142_ = _141_ & at_end_2;
+  assign _143_ = counter_3 + 1'h1;
+  assign _144_ = at_end_3 ? 2'h0 : _143_;
+  assign _146_ = ! counter_3;
+  assign _147_ = at_end_3 ? once_3 : _146_;
+  assign _149_ = _148_ & at_end_1;
+  assign _150_ = _149_ & at_end_2;
+  assign _151_ = _150_ & at_end_3;
+  assign _152_ = counter_4 + 1'h1;
+  assign _153_ = at_end_4 ? 2'h0 : _152_;
+  assign _154_ = ! counter_4;
+  assign _155_ = at_end_4 ? once_4 : _154_;
+  assign _158_ = _157_ & at_end_1;
+  assign _159_ = _158_ & at_end_2;
+  assign _160_ = _159_ & at_end_3;
+  assign _161_ = _160_ & at_end_4;
+  assign _162_ = counter_5 + 1'h1;
+  assign _163_ = at_end_5 ? 4'h0 : _162_;
+  assign _164_ = counter_5 == nearly_5;
+  assign _165_ = at_end_5 ? 1'h0 : _164_;
+  assign _168_ = _166_ & at_end_1;
+  assign _169_ = _168_ & at_end_2;
+  assign _170_ = _169_ & at_end_3;
+  assign _171_ = _170_ & at_end_4;
+  assign _172_ = _171_ & at_end_5;
+  assign _173_ = counter_6 + 1'h1;
+  assign _174_ = at_end_6 ? 6'h00 : _173_;
+  assign _175_ = counter_6 == nearly_6;
+  assign _176_ = at_end_6 ? once_6 : _175_;
+  assign _179_ = _177_ & at_end_1;
+  assign _180_ = _179_ & at_end_2;
+  assign _181_ = _180_ & at_end_3;
+  assign _182_ = _181_ & at_end_4;
+  assign _183_ = _182_ & at_end_5;
+  assign _184_ = _183_ & at_end_6;
+  assign _185_ = counter_7 + 1'h1;
+  assign _186_ = at_end_7 ? 6'h00 : _185_;
+  assign _187_ = counter_7 == nearly_7;
+  assign _188_ = at_end_7 ? once_7 : _187_;
+  assign _190_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
+  assign _191_ = at_end_5 ? _190_ : act_delta_5;
+  assign _192_ = at_end_4 ? _191_ : act_delta_4;
+  assign _193_ = at_end_3 ? { _192_[10], _192_ } : { 1'h0, act_delta_3 };
+  assign _194_ = at_end_2 ? _193_ : { 6'h00, act_delta_2 };
+  assign _195_ = at_end_1 ? _194_ : { 8'h00, act_delta_1 };
+  assign _196_ = at_end_0 ? _195_ : 12'h001;
+  assign _197_ = at_end_6 ? weight_delta_7 : weight_delta_6;
+  assign _198_ = at_end_5 ? _197_ : 11'h001;
+  assign _199_ = at_end_4 ? _198_ : 11'h001;
+  assign _201_ = at_end_3 ? _199_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _202_ = at_end_2 ? _201_ : { 10'h000, weight_delta_2 };
+  assign _203_ = at_end_1 ? _202_ : { 10'h000, weight_delta_1 };
+  assign _204_ = at_end_0 ? _203_ : 11'h001;
+  assign _205_ = walk__act_address + \$like ;
+  assign _206_ = walk__weight_address + way_weight;
+  assign _207_ = step & finished;
+  assign _208_ = layer + 1'h1;
+  assign _209_ = status + 1'h1;
+  assign _210_ = \wait  - 1'h1;
+  assign _212_ = ! \wait ;
+  assign _213_ = layer + 1'h1;
+  assign _214_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _214_ = ~ is_paced;
-  assign _215_ = sum_ends & _214_;
-  assign _216_ = ~ _215_;
-  assign _217_ = running & _216_;
-  assign _218_ = sum_starts & is_last;
-  assign _219_ = ~ credit;
-  assign _220_ = _218_ & _219_;
-  assign _221_ = ~ _220_;
-  assign step = _217_ & _221_;
-  assign _224_ = step & sum_starts;
-  assign sum_started = _224_ & is_last;
+  assign _215_ = ~ is_paced;
+  assign _216_ = sum_ends & _215_;
+  assign _217_ = ~ _216_;
+  assign _218_ = running & _217_;
+  assign _219_ = sum_starts & is_last;
+  assign _220_ = ~ credit;
+  assign _221_ = _219_ & _220_;
+  assign _224_ = ~ _221_;
+  assign step = _218_ & _224_;
+  assign _225_ = step & sum_starts;
+  assign sum_started = _225_ & is_last;
   assign loading = ! status;
-  assign _225_ = ! fsm_state;
-  assign _226_ = fsm_state == 1'h1;
-  assign _227_ = fsm_state == 2'h2;
-  assign _228_ = fsm_state == 2'h3;
-  assign _229_ = fsm_state == 3'h4;
+  assign _226_ = ! fsm_state;
+  assign _227_ = fsm_state == 1'h1;
+  assign _228_ = fsm_state == 2'h2;
+  assign _229_ = fsm_state == 2'h3;
+  assign _230_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _230_;
+    fields_loaded <= _231_;
   always @(posedge clk)
-    once_0 <= _231_;
+    once_0 <= _232_;
   always @(posedge clk)
-    once_1 <= _232_;
+    once_1 <= _233_;
   always @(posedge clk)
-    once_2 <= _233_;
+    once_2 <= _235_;
   always @(posedge clk)
-    once_3 <= _235_;
+    once_3 <= _236_;
   always @(posedge clk)
-    once_4 <= _236_;
+    once_4 <= _237_;
   always @(posedge clk)
-    once_6 <= _237_;
+    once_6 <= _238_;
   always @(posedge clk)
-    once_7 <= _238_;
+    once_7 <= _239_;
   always @(posedge clk)
-    nearly_0 <= _239_;
+    nearly_0 <= _240_;
   always @(posedge clk)
-    nearly_1 <= _240_;
+    nearly_1 <= _241_;
   always @(posedge clk)
-    nearly_2 <= _241_;
+    nearly_2 <= _242_;
   always @(posedge clk)
-    nearly_5 <= _242_;
+    nearly_5 <= _243_;
   always @(posedge clk)
-    nearly_6 <= _243_;
+    nearly_6 <= _244_;
   always @(posedge clk)
-    nearly_7 <= _244_;
+    nearly_7 <= _246_;
   always @(posedge clk)
-    act_delta_2 <= _246_;
+    act_delta_1 <= _247_;
   always @(posedge clk)
-    act_delta_3 <= _247_;
+    act_delta_2 <= _248_;
   always @(posedge clk)
-    act_delta_4 <= _248_;
+    act_delta_3 <= _249_;
   always @(posedge clk)
-    act_delta_5 <= _249_;
+    act_delta_4 <= _250_;
   always @(posedge clk)
-    act_delta_6 <= _250_;
+    act_delta_5 <= _251_;
   always @(posedge clk)
-    act_delta_7 <= _251_;
+    act_delta_6 <= _252_;
   always @(posedge clk)
-    weight_delta_1 <= _252_;
+    act_delta_7 <= _253_;
   always @(posedge clk)
-    weight_delta_2 <= _253_;
+    weight_delta_1 <= _254_;
   always @(posedge clk)
-    weight_delta_3 <= _254_;
+    weight_delta_2 <= _255_;
   always @(posedge clk)
-    weight_delta_6 <= _255_;
+    weight_delta_3 <= _257_;
   always @(posedge clk)
-    weight_delta_7 <= _257_;
+    weight_delta_6 <= _258_;
   always @(posedge clk)
-    nearly_paced <= _258_;
+    weight_delta_7 <= _259_;
   always @(posedge clk)
-    flush <= _259_;
+    nearly_paced <= _260_;
   always @(posedge clk)
-    act_base <= _260_;
+    nearly_flushed <= _261_;
   always @(posedge clk)
-    act_bank <= _261_;
+    overlaps <= _262_;
   always @(posedge clk)
-    weight_base <= _262_;
+    act_base <= _263_;
   always @(posedge clk)
-    origin_y <= _263_;
+    act_bank <= _264_;
   always @(posedge clk)
-    origin_x <= _264_;
+    weight_base <= _265_;
   always @(posedge clk)
-    stride_y <= _265_;
+    origin_y <= _266_;
   always @(posedge clk)
-    stride_x <= _266_;
+    origin_x <= _268_;
   always @(posedge clk)
-    height <= _268_;
+    stride_y <= _269_;
   always @(posedge clk)
-    width <= _269_;
+    stride_x <= _270_;
   always @(posedge clk)
-    is_last <= _270_;
+    height <= _271_;
   always @(posedge clk)
-    \$signal  <= _271_;
+    width <= _272_;
   always @(posedge clk)
-    window_x <= _272_;
+    is_last <= _273_;
   always @(posedge clk)
-    walk__valid <= _273_;
+    \$signal  <= _274_;
   always @(posedge clk)
-    walk__first <= _274_;
+    window_x <= _275_;
   always @(posedge clk)
-    walk__shift <= _275_;
+    walk__valid <= _276_;
   always @(posedge clk)
-    walk__last <= _276_;
+    walk__first <= _277_;
   always @(posedge clk)
-    walk__digit <= _277_;
+    walk__shift <= _279_;
   always @(posedge clk)
-    walk__act_bank <= _279_;
+    walk__last <= _280_;
   always @(posedge clk)
-    walk__pad <= _280_;
+    walk__digit <= _281_;
   always @(posedge clk)
-    walk__pad_word <= _281_;
+    walk__act_bank <= _282_;
   always @(posedge clk)
-    paced <= _282_;
+    walk__pad <= _283_;
   always @(posedge clk)
-    is_paced <= _283_;
+    walk__pad_word <= _284_;
   always @(posedge clk)
-    counter_0 <= _284_;
+    paced <= _285_;
   always @(posedge clk)
-    at_end_0 <= _285_;
+    is_paced <= _286_;
   always @(posedge clk)
-    at_start_0 <= _286_;
+    counter_0 <= _287_;
   always @(posedge clk)
-    counter_1 <= _287_;
+    at_end_0 <= _288_;
   always @(posedge clk)
-    at_end_1 <= _288_;
+    at_start_0 <= _290_;
   always @(posedge clk)
-    at_start_1 <= _290_;
+    counter_1 <= _291_;
   always @(posedge clk)
-    counter_2 <= _291_;
+    at_end_1 <= _292_;
   always @(posedge clk)
-    at_end_2 <= _292_;
+    at_start_1 <= _293_;
   always @(posedge clk)
-    at_start_2 <= _293_;
+    counter_2 <= _294_;
   always @(posedge clk)
-    counter_3 <= _294_;
+    at_end_2 <= _295_;
   always @(posedge clk)
-    at_end_3 <= _295_;
+    at_start_2 <= _296_;
   always @(posedge clk)
-    at_start_3 <= _296_;
+    counter_3 <= _297_;
   always @(posedge clk)
-    counter_4 <= _297_;
+    at_end_3 <= _298_;
   always @(posedge clk)
-    at_end_4 <= _298_;
+    at_start_3 <= _299_;
   always @(posedge clk)
-    at_start_4 <= _299_;
+    counter_4 <= _301_;
   always @(posedge clk)
-    counter_5 <= _301_;
+    at_end_4 <= _302_;
   always @(posedge clk)
-    at_end_5 <= _302_;
+    at_start_4 <= _303_;
   always @(posedge clk)
-    at_start_5 <= _303_;
+    counter_5 <= _304_;
   always @(posedge clk)
-    counter_6 <= _304_;
+    at_end_5 <= _305_;
   always @(posedge clk)
-    at_end_6 <= _305_;
+    at_start_5 <= _306_;
   always @(posedge clk)
-    at_start_6 <= _306_;
+    counter_6 <= _307_;
   always @(posedge clk)
-    counter_7 <= _307_;
+    at_end_6 <= _308_;
   always @(posedge clk)
-    at_end_7 <= _308_;
+    at_start_6 <= _309_;
   always @(posedge clk)
-    at_start_7 <= _309_;
+    counter_7 <= _310_;
   always @(posedge clk)
-    \$like  <= _310_;
+    at_end_7 <= _312_;
   always @(posedge clk)
-    way_weight <= _312_;
+    at_start_7 <= _313_;
   always @(posedge clk)
-    walk__act_address <= _313_;
+    \$like  <= _314_;
   always @(posedge clk)
-    walk__weight_address <= _314_;
+    way_weight <= _315_;
   always @(posedge clk)
-    layer <= _315_;
+    walk__act_address <= _316_;
   always @(posedge clk)
-    status <= _316_;
+    walk__weight_address <= _317_;
   always @(posedge clk)
-    fsm_state <= _317_;
+    layer <= _318_;
   always @(posedge clk)
-    \wait  <= _318_;
+    status <= _319_;
+  always @(posedge clk)
+    fsm_state <= _320_;
+  always @(posedge clk)
+    \wait  <= _321_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _230_ = start;
-    if (rst) begin
-      _230_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _231_ = once_0;
-    if (start) begin
-      _231_ = _000_;
-    end
+    _231_ = start;
     if (rst) begin
       _231_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _232_ = once_1;
+    _232_ = once_0;
     if (start) begin
-      _232_ = _111_;
+      _232_ = _000_;
     end
     if (rst) begin
       _232_ = 1'h0;
@@ -4829,9 +5788,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _233_ = once_2;
+    _233_ = once_1;
     if (start) begin
-      _233_ = _222_;
+      _233_ = _111_;
     end
     if (rst) begin
       _233_ = 1'h0;
@@ -4839,9 +5798,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _235_ = once_3;
+    _235_ = once_2;
     if (start) begin
-      _235_ = _320_;
+      _235_ = _222_;
     end
     if (rst) begin
       _235_ = 1'h0;
@@ -4849,9 +5808,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _236_ = once_4;
+    _236_ = once_3;
     if (start) begin
-      _236_ = _331_;
+      _236_ = _323_;
     end
     if (rst) begin
       _236_ = 1'h0;
@@ -4859,9 +5818,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _237_ = once_6;
+    _237_ = once_4;
     if (start) begin
-      _237_ = _342_;
+      _237_ = _334_;
     end
     if (rst) begin
       _237_ = 1'h0;
@@ -4869,9 +5828,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _238_ = once_7;
+    _238_ = once_6;
     if (start) begin
-      _238_ = _353_;
+      _238_ = _345_;
     end
     if (rst) begin
       _238_ = 1'h0;
@@ -4879,19 +5838,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _239_ = nearly_0;
+    _239_ = once_7;
     if (start) begin
-      _239_ = { _001_, _375_, _364_ };
+      _239_ = _356_;
     end
     if (rst) begin
-      _239_ = 3'h0;
+      _239_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _240_ = nearly_1;
+    _240_ = nearly_0;
     if (start) begin
-      _240_ = { _034_, _023_, _012_ };
+      _240_ = { _001_, _378_, _367_ };
     end
     if (rst) begin
       _240_ = 3'h0;
@@ -4899,9 +5858,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _241_ = nearly_2;
+    _241_ = nearly_1;
     if (start) begin
-      _241_ = { _067_, _056_, _045_ };
+      _241_ = { _034_, _023_, _012_ };
     end
     if (rst) begin
       _241_ = 3'h0;
@@ -4909,9 +5868,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _242_ = nearly_5;
+    _242_ = nearly_2;
     if (start) begin
-      _242_ = { _100_, _089_, _078_ };
+      _242_ = { _067_, _056_, _045_ };
     end
     if (rst) begin
       _242_ = 3'h0;
@@ -4919,19 +5878,19 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _243_ = nearly_6;
+    _243_ = nearly_5;
     if (start) begin
-      _243_ = { _156_, _145_, _134_, _123_, _112_ };
+      _243_ = { _100_, _089_, _078_ };
     end
     if (rst) begin
-      _243_ = 5'h00;
+      _243_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _244_ = nearly_7;
+    _244_ = nearly_6;
     if (start) begin
-      _244_ = { _211_, _200_, _189_, _178_, _167_ };
+      _244_ = { _156_, _145_, _134_, _123_, _112_ };
     end
     if (rst) begin
       _244_ = 5'h00;
@@ -4939,39 +5898,39 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _246_ = act_delta_2;
+    _246_ = nearly_7;
     if (start) begin
-      _246_ = { _278_, _267_, _256_, _245_, _234_, _223_ };
+      _246_ = { _211_, _200_, _189_, _178_, _167_ };
     end
     if (rst) begin
-      _246_ = 6'h00;
+      _246_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = act_delta_3;
+    _247_ = act_delta_1;
     if (start) begin
-      _247_ = { _327_, _326_, _325_, _324_, _323_, _322_, _321_, _319_, _311_, _300_, _289_ };
+      _247_ = { _256_, _245_, _234_, _223_ };
     end
     if (rst) begin
-      _247_ = 11'h000;
+      _247_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = act_delta_4;
+    _248_ = act_delta_2;
     if (start) begin
-      _248_ = { _339_, _338_, _337_, _336_, _335_, _334_, _333_, _332_, _330_, _329_, _328_ };
+      _248_ = { _322_, _311_, _300_, _289_, _278_, _267_ };
     end
     if (rst) begin
-      _248_ = 11'h000;
+      _248_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = act_delta_5;
+    _249_ = act_delta_3;
     if (start) begin
-      _249_ = { _351_, _350_, _349_, _348_, _347_, _346_, _345_, _344_, _343_, _341_, _340_ };
+      _249_ = { _335_, _333_, _332_, _331_, _330_, _329_, _328_, _327_, _326_, _325_, _324_ };
     end
     if (rst) begin
       _249_ = 11'h000;
@@ -4979,9 +5938,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = act_delta_6;
+    _250_ = act_delta_4;
     if (start) begin
-      _250_ = { _363_, _362_, _361_, _360_, _359_, _358_, _357_, _356_, _355_, _354_, _352_ };
+      _250_ = { _347_, _346_, _344_, _343_, _342_, _341_, _340_, _339_, _338_, _337_, _336_ };
     end
     if (rst) begin
       _250_ = 11'h000;
@@ -4989,333 +5948,312 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = act_delta_7;
+    _251_ = act_delta_5;
     if (start) begin
-      _251_ = { _374_, _373_, _372_, _371_, _370_, _369_, _368_, _367_, _366_, _365_ };
+      _251_ = { _359_, _358_, _357_, _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_ };
     end
     if (rst) begin
-      _251_ = 10'h000;
+      _251_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = weight_delta_1;
+    _252_ = act_delta_6;
     if (start) begin
-      _252_ = { _379_, _378_, _377_, _376_ };
+      _252_ = { _371_, _370_, _369_, _368_, _366_, _365_, _364_, _363_, _362_, _361_, _360_ };
     end
     if (rst) begin
-      _252_ = 4'h0;
+      _252_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = weight_delta_2;
+    _253_ = act_delta_7;
     if (start) begin
-      _253_ = { _383_, _382_, _381_, _380_ };
+      _253_ = { _382_, _381_, _380_, _379_, _377_, _376_, _375_, _374_, _373_, _372_ };
     end
     if (rst) begin
-      _253_ = 4'h0;
+      _253_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = weight_delta_3;
+    _254_ = weight_delta_1;
     if (start) begin
-      _254_ = { _007_, _006_, _005_, _004_, _003_, _002_, _385_, _384_ };
+      _254_ = _383_;
     end
     if (rst) begin
-      _254_ = 8'h00;
+      _254_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = weight_delta_6;
+    _255_ = weight_delta_2;
     if (start) begin
-      _255_ = { _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_ };
+      _255_ = _384_;
     end
     if (rst) begin
-      _255_ = 11'h000;
+      _255_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = weight_delta_7;
+    _257_ = weight_delta_3;
     if (start) begin
-      _257_ = { _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_, _020_ };
+      _257_ = { _005_, _004_, _003_, _002_, _388_, _387_, _386_, _385_ };
     end
     if (rst) begin
-      _257_ = 11'h000;
+      _257_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = nearly_paced;
+    _258_ = weight_delta_6;
     if (start) begin
-      _258_ = { _033_, _032_ };
+      _258_ = { _017_, _016_, _015_, _014_, _013_, _011_, _010_, _009_, _008_, _007_, _006_ };
     end
     if (rst) begin
-      _258_ = 2'h0;
+      _258_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = flush;
+    _259_ = weight_delta_7;
     if (start) begin
-      _259_ = { _039_, _038_, _037_, _036_, _035_ };
+      _259_ = { _029_, _028_, _027_, _026_, _025_, _024_, _022_, _021_, _020_, _019_, _018_ };
     end
     if (rst) begin
-      _259_ = 5'h00;
+      _259_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = act_base;
+    _260_ = nearly_paced;
     if (start) begin
-      _260_ = { _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_ };
+      _260_ = { _031_, _030_ };
     end
     if (rst) begin
-      _260_ = 13'h0000;
+      _260_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = act_bank;
+    _261_ = nearly_flushed;
     if (start) begin
-      _261_ = _054_;
+      _261_ = { _037_, _036_, _035_, _033_, _032_ };
     end
     if (rst) begin
-      _261_ = 1'h0;
+      _261_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = weight_base;
+    _262_ = overlaps;
     if (start) begin
-      _262_ = { _066_, _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_ };
+      _262_ = _038_;
     end
     if (rst) begin
-      _262_ = 11'h000;
+      _262_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = origin_y;
+    _263_ = act_base;
     if (start) begin
-      _263_ = { _069_, _068_ };
+      _263_ = { _052_, _051_, _050_, _049_, _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_ };
     end
     if (rst) begin
-      _263_ = 2'h0;
+      _263_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = origin_x;
+    _264_ = act_bank;
     if (start) begin
-      _264_ = { _071_, _070_ };
+      _264_ = _053_;
     end
     if (rst) begin
-      _264_ = 2'h0;
+      _264_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = stride_y;
+    _265_ = weight_base;
     if (start) begin
-      _265_ = { _074_, _073_, _072_ };
+      _265_ = { _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_, _054_ };
     end
     if (rst) begin
-      _265_ = 3'h0;
+      _265_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = stride_x;
+    _266_ = origin_y;
     if (start) begin
-      _266_ = { _077_, _076_, _075_ };
+      _266_ = { _068_, _066_ };
     end
     if (rst) begin
-      _266_ = 3'h0;
+      _266_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = height;
+    _268_ = origin_x;
     if (start) begin
-      _268_ = { _083_, _082_, _081_, _080_, _079_ };
+      _268_ = { _070_, _069_ };
     end
     if (rst) begin
-      _268_ = 5'h00;
+      _268_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = width;
+    _269_ = stride_y;
     if (start) begin
-      _269_ = { _088_, _087_, _086_, _085_, _084_ };
+      _269_ = { _073_, _072_, _071_ };
     end
     if (rst) begin
-      _269_ = 5'h00;
+      _269_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = is_last;
+    _270_ = stride_x;
     if (start) begin
-      _270_ = _090_;
+      _270_ = { _076_, _075_, _074_ };
     end
     if (rst) begin
-      _270_ = 1'h0;
+      _270_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = \$signal ;
-    if (fields_loaded) begin
-      _271_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_092_) begin
-      if (at_end_6) begin
-        _271_ = _094_[6:0];
-      end
+    _271_ = height;
+    if (start) begin
+      _271_ = { _082_, _081_, _080_, _079_, _077_ };
     end
     if (rst) begin
-      _271_ = 7'h00;
+      _271_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = window_x;
-    if (fields_loaded) begin
-      _272_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_092_) begin
-      _272_ = _093_[6:0];
-      if (at_end_6) begin
-        _272_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _272_ = width;
+    if (start) begin
+      _272_ = { _087_, _086_, _085_, _084_, _083_ };
     end
     if (rst) begin
-      _272_ = 7'h00;
+      _272_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = step;
+    _273_ = is_last;
+    if (start) begin
+      _273_ = _088_;
+    end
     if (rst) begin
       _273_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = _096_;
+    _274_ = \$signal ;
+    if (fields_loaded) begin
+      _274_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_091_) begin
+      if (at_end_6) begin
+        _274_ = _093_[6:0];
+      end
+    end
     if (rst) begin
-      _274_ = 1'h0;
+      _274_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = _102_;
+    _275_ = window_x;
+    if (fields_loaded) begin
+      _275_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_091_) begin
+      _275_ = _092_[6:0];
+      if (at_end_6) begin
+        _275_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+      end
+    end
     if (rst) begin
-      _275_ = 1'h0;
+      _275_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = sum_ends;
+    _276_ = step;
     if (rst) begin
       _276_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = _103_;
+    _277_ = _095_;
     if (rst) begin
       _277_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = _105_;
+    _279_ = _101_;
     if (rst) begin
       _279_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = _118_;
+    _280_ = sum_ends;
     if (rst) begin
       _280_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = 16'h0000;
-    if (_119_) begin
-      _281_ = 16'h0058;
-    end
+    _281_ = _102_;
     if (rst) begin
-      _281_ = 16'h0000;
+      _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = paced;
-    if (_121_) begin
-      _282_ = _122_[1:0];
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _282_ = 2'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _282_ = 2'h0;
-    endcase
+    _282_ = _104_;
     if (rst) begin
-      _282_ = 2'h0;
+      _282_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = is_paced;
-    if (_121_) begin
-      _283_ = _124_;
-    end
-    if (step) begin
-      if (sum_ends) begin
-        _283_ = 1'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _283_ = 1'h0;
-    endcase
+    _283_ = _117_;
     if (rst) begin
       _283_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = counter_0;
-    if (step) begin
-      _284_ = _126_[2:0];
+    _284_ = 16'h0000;
+    if (_118_) begin
+      _284_ = 16'h0058;
     end
     if (rst) begin
-      _284_ = 3'h0;
+      _284_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = at_end_0;
+    _285_ = paced;
+    if (_120_) begin
+      _285_ = _121_[1:0];
+    end
     if (step) begin
-      _285_ = _128_;
+      if (sum_ends) begin
+        _285_ = 2'h0;
+      end
     end
     casez (fsm_state)
       3'h0:
@@ -5323,29 +6261,40 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _285_ = once_0;
+          _285_ = 2'h0;
     endcase
     if (rst) begin
-      _285_ = 1'h0;
+      _285_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = at_start_0;
-    if (step) begin
-      _286_ = at_end_0;
+    _286_ = is_paced;
+    if (_120_) begin
+      _286_ = _122_;
     end
-    if (rst) begin
-      _286_ = 1'h1;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = counter_1;
     if (step) begin
-      if (_129_) begin
-        _287_ = _131_[2:0];
+      if (sum_ends) begin
+        _286_ = 1'h0;
       end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _286_ = 1'h0;
+    endcase
+    if (rst) begin
+      _286_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _287_ = counter_0;
+    if (step) begin
+      _287_ = _125_[2:0];
     end
     if (rst) begin
       _287_ = 3'h0;
@@ -5353,11 +6302,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = at_end_1;
+    _288_ = at_end_0;
     if (step) begin
-      if (_129_) begin
-        _288_ = _133_;
-      end
+      _288_ = _127_;
     end
     casez (fsm_state)
       3'h0:
@@ -5365,7 +6312,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _288_ = once_1;
+          _288_ = once_0;
     endcase
     if (rst) begin
       _288_ = 1'h0;
@@ -5373,11 +6320,9 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = at_start_1;
+    _290_ = at_start_0;
     if (step) begin
-      if (_129_) begin
-        _290_ = at_end_1;
-      end
+      _290_ = at_end_0;
     end
     if (rst) begin
       _290_ = 1'h1;
@@ -5385,10 +6330,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = counter_2;
+    _291_ = counter_1;
     if (step) begin
-      if (_136_) begin
-        _291_ = _138_[2:0];
+      if (_128_) begin
+        _291_ = _130_[2:0];
       end
     end
     if (rst) begin
@@ -5397,10 +6342,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = at_end_2;
+    _292_ = at_end_1;
     if (step) begin
-      if (_136_) begin
-        _292_ = _140_;
+      if (_128_) begin
+        _292_ = _132_;
       end
     end
     casez (fsm_state)
@@ -5409,7 +6354,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _292_ = once_2;
+          _292_ = once_1;
     endcase
     if (rst) begin
       _292_ = 1'h0;
@@ -5417,10 +6362,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = at_start_2;
+    _293_ = at_start_1;
     if (step) begin
-      if (_136_) begin
-        _293_ = at_end_2;
+      if (_128_) begin
+        _293_ = at_end_1;
       end
     end
     if (rst) begin
@@ -5429,22 +6374,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = counter_3;
+    _294_ = counter_2;
     if (step) begin
-      if (_143_) begin
-        _294_ = _146_[0];
+      if (_135_) begin
+        _294_ = _137_[2:0];
       end
     end
     if (rst) begin
-      _294_ = 1'h0;
+      _294_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = at_end_3;
+    _295_ = at_end_2;
     if (step) begin
-      if (_143_) begin
-        _295_ = _148_;
+      if (_135_) begin
+        _295_ = _139_;
       end
     end
     casez (fsm_state)
@@ -5453,7 +6398,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _295_ = once_3;
+          _295_ = once_2;
     endcase
     if (rst) begin
       _295_ = 1'h0;
@@ -5461,10 +6406,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = at_start_3;
+    _296_ = at_start_2;
     if (step) begin
-      if (_143_) begin
-        _296_ = at_end_3;
+      if (_135_) begin
+        _296_ = at_end_2;
       end
     end
     if (rst) begin
@@ -5473,10 +6418,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = counter_4;
+    _297_ = counter_3;
     if (step) begin
-      if (_152_) begin
-        _297_ = _154_[0];
+      if (_142_) begin
+        _297_ = _144_[0];
       end
     end
     if (rst) begin
@@ -5485,10 +6430,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = at_end_4;
+    _298_ = at_end_3;
     if (step) begin
-      if (_152_) begin
-        _298_ = _157_;
+      if (_142_) begin
+        _298_ = _147_;
       end
     end
     casez (fsm_state)
@@ -5497,7 +6442,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _298_ = once_4;
+          _298_ = once_3;
     endcase
     if (rst) begin
       _298_ = 1'h0;
@@ -5505,10 +6450,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = at_start_4;
+    _299_ = at_start_3;
     if (step) begin
-      if (_152_) begin
-        _299_ = at_end_4;
+      if (_142_) begin
+        _299_ = at_end_3;
       end
     end
     if (rst) begin
@@ -5517,22 +6462,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = counter_5;
+    _301_ = counter_4;
     if (step) begin
-      if (_162_) begin
-        _301_ = _164_[2:0];
+      if (_151_) begin
+        _301_ = _153_[0];
       end
     end
     if (rst) begin
-      _301_ = 3'h0;
+      _301_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_end_5;
+    _302_ = at_end_4;
     if (step) begin
-      if (_162_) begin
-        _302_ = _166_;
+      if (_151_) begin
+        _302_ = _155_;
       end
     end
     casez (fsm_state)
@@ -5541,7 +6486,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _302_ = 1'h0;
+          _302_ = once_4;
     endcase
     if (rst) begin
       _302_ = 1'h0;
@@ -5549,10 +6494,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = at_start_5;
+    _303_ = at_start_4;
     if (step) begin
-      if (_162_) begin
-        _303_ = at_end_5;
+      if (_151_) begin
+        _303_ = at_end_4;
       end
     end
     if (rst) begin
@@ -5561,22 +6506,22 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = counter_6;
+    _304_ = counter_5;
     if (step) begin
-      if (_173_) begin
-        _304_ = _175_[4:0];
+      if (_161_) begin
+        _304_ = _163_[2:0];
       end
     end
     if (rst) begin
-      _304_ = 5'h00;
+      _304_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = at_end_6;
+    _305_ = at_end_5;
     if (step) begin
-      if (_173_) begin
-        _305_ = _177_;
+      if (_161_) begin
+        _305_ = _165_;
       end
     end
     casez (fsm_state)
@@ -5585,7 +6530,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _305_ = once_6;
+          _305_ = 1'h0;
     endcase
     if (rst) begin
       _305_ = 1'h0;
@@ -5593,10 +6538,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = at_start_6;
+    _306_ = at_start_5;
     if (step) begin
-      if (_173_) begin
-        _306_ = at_end_6;
+      if (_161_) begin
+        _306_ = at_end_5;
       end
     end
     if (rst) begin
@@ -5605,10 +6550,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = counter_7;
+    _307_ = counter_6;
     if (step) begin
-      if (_185_) begin
-        _307_ = _187_[4:0];
+      if (_172_) begin
+        _307_ = _174_[4:0];
       end
     end
     if (rst) begin
@@ -5617,10 +6562,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = at_end_7;
+    _308_ = at_end_6;
     if (step) begin
-      if (_185_) begin
-        _308_ = _190_;
+      if (_172_) begin
+        _308_ = _176_;
       end
     end
     casez (fsm_state)
@@ -5629,7 +6574,7 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _308_ = once_7;
+          _308_ = once_6;
     endcase
     if (rst) begin
       _308_ = 1'h0;
@@ -5637,10 +6582,10 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = at_start_7;
+    _309_ = at_start_6;
     if (step) begin
-      if (_185_) begin
-        _309_ = at_end_7;
+      if (_172_) begin
+        _309_ = at_end_6;
       end
     end
     if (rst) begin
@@ -5649,23 +6594,67 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = { _197_[11], _197_ };
+    _310_ = counter_7;
+    if (step) begin
+      if (_184_) begin
+        _310_ = _186_[4:0];
+      end
+    end
     if (rst) begin
-      _310_ = 13'h0000;
+      _310_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = _205_;
+    _312_ = at_end_7;
+    if (step) begin
+      if (_184_) begin
+        _312_ = _188_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _312_ = once_7;
+    endcase
     if (rst) begin
-      _312_ = 11'h000;
+      _312_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = walk__act_address;
+    _313_ = at_start_7;
+    if (step) begin
+      if (_184_) begin
+        _313_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _313_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _314_ = { _196_[11], _196_ };
+    if (rst) begin
+      _314_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _315_ = _204_;
+    if (rst) begin
+      _315_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _316_ = walk__act_address;
     if (walk__valid) begin
-      _313_ = _206_[12:0];
+      _316_ = _205_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5673,17 +6662,17 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _313_ = act_base;
+          _316_ = act_base;
     endcase
     if (rst) begin
-      _313_ = 13'h0000;
+      _316_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = walk__weight_address;
+    _317_ = walk__weight_address;
     if (walk__valid) begin
-      _314_ = _207_[10:0];
+      _317_ = _206_[10:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5691,100 +6680,111 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h1:
           /* empty */;
       3'h2:
-          _314_ = weight_base;
+          _317_ = weight_base;
     endcase
     if (rst) begin
-      _314_ = 11'h000;
+      _317_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = layer;
+    _318_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _315_ = 4'h0;
+            _318_ = 4'h0;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_207_) begin
+            if (overlaps) begin
+              _318_ = _208_[3:0];
+            end
+          end
       3'h4:
-          if (_210_) begin
+          if (_212_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _315_ = _212_[3:0];
+              _318_ = _213_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _315_ = 4'h0;
+      _318_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = status;
+    _319_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _316_ = 4'h1;
+            _319_ = 4'h1;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_207_) begin
+            if (overlaps) begin
+              _319_ = _209_[3:0];
+            end
+          end
       3'h4:
-          if (_210_) begin
+          if (_212_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _316_ = 4'h0;
+              _319_ = 4'h0;
             end else begin
-              _316_ = _213_[3:0];
+              _319_ = _214_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _316_ = 4'h0;
+      _319_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = fsm_state;
+    _320_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _317_ = 3'h1;
+            _320_ = 3'h1;
           end
       3'h1:
-          _317_ = 3'h2;
+          _320_ = 3'h2;
       3'h2:
-          _317_ = 3'h3;
+          _320_ = 3'h3;
       3'h3:
-          if (_208_) begin
-            _317_ = 3'h4;
+          if (_207_) begin
+            _320_ = 3'h4;
+            if (overlaps) begin
+              _320_ = 3'h1;
+            end
           end
       3'h4:
-          if (_210_) begin
+          if (_212_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _317_ = 3'h0;
+              _320_ = 3'h0;
             end else begin
-              _317_ = 3'h1;
+              _320_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _317_ = 3'h0;
+      _320_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = \wait ;
+    _321_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -5793,14 +6793,14 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
       3'h2:
           /* empty */;
       3'h3:
-          if (_208_) begin
-            _318_ = flush;
+          if (_207_) begin
+            _321_ = nearly_flushed;
           end
       3'h4:
-          _318_ = _209_[4:0];
+          _321_ = _210_[4:0];
     endcase
     if (rst) begin
-      _318_ = 5'h00;
+      _321_ = 5'h00;
     end
   end
   always @* begin
@@ -5834,27 +6834,28 @@ module \accelerator.sequencer (rst, sum_started, loading, credit, walk__valid, w
   assign once_5 = 1'h0;
   assign paces_once = 1'h0;
   assign act_delta_0 = 1'h1;
-  assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _096_ = sum_starts;
-  assign _103_ = counter_3;
-  assign _104_ = 1'h0;
-  assign _105_ = act_bank;
-  assign _129_ = at_end_0;
-  assign _135_ = at_end_0;
-  assign _141_ = at_end_0;
-  assign _149_ = at_end_0;
-  assign _158_ = at_end_0;
-  assign _168_ = at_end_0;
-  assign _179_ = at_end_0;
+  assign _095_ = sum_starts;
+  assign _102_ = counter_3;
+  assign _103_ = 1'h0;
+  assign _104_ = act_bank;
+  assign _128_ = at_end_0;
+  assign _133_ = at_end_0;
+  assign _140_ = at_end_0;
+  assign _148_ = at_end_0;
+  assign _157_ = at_end_0;
+  assign _166_ = at_end_0;
+  assign _177_ = at_end_0;
 endmodule
 
-module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+module \accelerator.writer (rst, start, write, bank, address, word, high, low, full, two, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
   input rst;
   wire rst;
+  input start;
+  wire start;
   output write;
   wire write;
   output bank;
@@ -5863,10 +6864,6 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire [12:0] address;
   output [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
   input [15:0] high;
   wire [15:0] high;
   input [15:0] low;
@@ -5888,7 +6885,7 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _08_;
   wire _09_;
   wire _10_;
-  wire _11_;
+  wire [4:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
@@ -5896,173 +6893,193 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _16_;
   wire _17_;
   wire _18_;
-  wire [13:0] _19_;
-  wire [13:0] _20_;
-  reg _21_;
-  wire _22_;
-  reg [11:0] _23_;
-  reg [10:0] _24_;
-  reg _25_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire [4:0] _22_;
+  wire [13:0] _23_;
+  wire [13:0] _24_;
+  reg [3:0] _25_;
   reg _26_;
-  reg _27_;
-  reg _28_;
-  reg [12:0] _29_;
-  reg [15:0] _30_;
-  reg [12:0] _31_;
-  wire _32_;
+  reg [11:0] _27_;
+  reg [10:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
   wire _33_;
-  wire _34_;
-  wire _35_;
-  wire _36_;
+  reg [12:0] _34_;
+  reg [15:0] _35_;
+  reg [12:0] _36_;
   wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  wire _41_;
   reg [12:0] \$like  = 13'h0000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
   reg [11:0] base = 12'h000;
   reg fields_loaded = 1'h0;
+  reg [3:0] layer = 4'h0;
   reg [10:0] plane = 11'h000;
   reg [12:0] second_address = 13'h0000;
   reg second_bank = 1'h0;
   reg [15:0] second_word = 16'h0000;
   (* init = 1'h0 *)
   wire two_digits;
-  assign _00_ = 1'h0 >> layer;
-  assign _11_ = 1'h0 >> layer;
-  assign _22_ = 1'h0 >> layer;
-  assign _32_ = 9'h100 >> layer;
-  assign _33_ = 6'h20 >> layer;
-  assign _34_ = 1'h0 >> layer;
-  assign _35_ = 3'h4 >> layer;
-  assign _36_ = 9'h100 >> layer;
-  assign _37_ = 9'h120 >> layer;
-  assign _01_ = 6'h20 >> layer;
-  assign _02_ = 3'h4 >> layer;
-  assign _03_ = 3'h4 >> layer;
-  assign _04_ = 1'h0 >> layer;
-  assign _05_ = 1'h0 >> layer;
-  assign _06_ = 1'h0 >> layer;
-  assign _07_ = 9'h1c0 >> layer;
-  assign _08_ = 6'h38 >> layer;
-  assign _09_ = 3'h7 >> layer;
-  assign _10_ = 1'h0 >> layer;
-  assign _12_ = 9'h1c0 >> layer;
-  assign _13_ = 9'h1f8 >> layer;
-  assign _14_ = 6'h3f >> layer;
-  assign _15_ = 3'h7 >> layer;
-  assign _16_ = 9'h155 >> layer;
-  assign _17_ = 9'h191 >> layer;
-  assign _18_ = full & two;
-  assign _19_ = \$like  + plane;
-  assign _20_ = \$like  + 1'h1;
+  assign _00_ = layer == 4'h9;
+  assign _11_ = layer + 1'h1;
+  assign _22_ = _00_ ? 5'h00 : _11_;
+  assign _33_ = 1'h0 >> layer;
+  assign _37_ = 1'h0 >> layer;
+  assign _38_ = 1'h0 >> layer;
+  assign _39_ = 9'h100 >> layer;
+  assign _40_ = 6'h20 >> layer;
+  assign _41_ = 1'h0 >> layer;
+  assign _01_ = 3'h4 >> layer;
+  assign _02_ = 9'h100 >> layer;
+  assign _03_ = 9'h120 >> layer;
+  assign _04_ = 6'h20 >> layer;
+  assign _05_ = 3'h4 >> layer;
+  assign _06_ = 3'h4 >> layer;
+  assign _07_ = 1'h0 >> layer;
+  assign _08_ = 1'h0 >> layer;
+  assign _09_ = 1'h0 >> layer;
+  assign _10_ = 10'h3c0 >> layer;
+  assign _12_ = 6'h38 >> layer;
+  assign _13_ = 3'h7 >> layer;
+  assign _14_ = 1'h0 >> layer;
+  assign _15_ = 9'h1c0 >> layer;
+  assign _16_ = 9'h1f8 >> layer;
+  assign _17_ = 6'h3f >> layer;
+  assign _18_ = 3'h7 >> layer;
+  assign _19_ = 9'h155 >> layer;
+  assign _20_ = 10'h391 >> layer;
+  assign _21_ = full & two;
+  assign _23_ = \$like  + plane;
+  assign _24_ = \$like  + 1'h1;
   assign write = full | \$signal ;
   assign bank = \$signal  ? second_bank : bank_field;
   assign address = \$signal  ? second_address : \$like ;
   assign word = \$signal  ? second_word : high;
   always @(posedge clk)
-    fields_loaded <= _21_;
+    layer <= _25_;
   always @(posedge clk)
-    base <= _23_;
+    fields_loaded <= _26_;
   always @(posedge clk)
-    plane <= _24_;
+    base <= _27_;
   always @(posedge clk)
-    bank_field <= _25_;
+    plane <= _28_;
   always @(posedge clk)
-    two <= _26_;
+    bank_field <= _29_;
   always @(posedge clk)
-    \$signal  <= _27_;
+    two <= _30_;
   always @(posedge clk)
-    second_bank <= _28_;
+    \$signal  <= _31_;
   always @(posedge clk)
-    second_address <= _29_;
+    second_bank <= _32_;
   always @(posedge clk)
-    second_word <= _30_;
+    second_address <= _34_;
   always @(posedge clk)
-    \$like  <= _31_;
+    second_word <= _35_;
+  always @(posedge clk)
+    \$like  <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _21_ = start;
+    _25_ = layer;
+    if (start) begin
+      _25_ = _22_[3:0];
+    end
     if (rst) begin
-      _21_ = 1'h0;
+      _25_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _23_ = base;
-    if (start) begin
-      _23_ = { _03_, _02_, _01_, _37_, _36_, _35_, _34_, _33_, _32_, _22_, _11_, _00_ };
-    end
-    if (rst) begin
-      _23_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _24_ = plane;
-    if (start) begin
-      _24_ = { _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_ };
-    end
-    if (rst) begin
-      _24_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _25_ = bank_field;
-    if (start) begin
-      _25_ = _16_;
-    end
-    if (rst) begin
-      _25_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _26_ = two;
-    if (start) begin
-      _26_ = _17_;
-    end
+    _26_ = start;
     if (rst) begin
       _26_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _27_ = _18_;
+    _27_ = base;
+    if (start) begin
+      _27_ = { _06_, _05_, _04_, _03_, _02_, _01_, _41_, _40_, _39_, _38_, _37_, _33_ };
+    end
     if (rst) begin
-      _27_ = 1'h0;
+      _27_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _28_ = bank_field;
+    _28_ = plane;
+    if (start) begin
+      _28_ = { _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_ };
+    end
     if (rst) begin
-      _28_ = 1'h0;
+      _28_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _29_ = _19_[12:0];
+    _29_ = bank_field;
+    if (start) begin
+      _29_ = _19_;
+    end
     if (rst) begin
-      _29_ = 13'h0000;
+      _29_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _30_ = low;
+    _30_ = two;
+    if (start) begin
+      _30_ = _20_;
+    end
     if (rst) begin
-      _30_ = 16'h0000;
+      _30_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _31_ = \$like ;
+    _31_ = _21_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _32_ = bank_field;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _34_ = _23_[12:0];
+    if (rst) begin
+      _34_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _35_ = low;
+    if (rst) begin
+      _35_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _36_ = \$like ;
     if (fields_loaded) begin
-      _31_ = { 1'h0, base };
+      _36_ = { 1'h0, base };
     end else if (full) begin
-      _31_ = _20_[12:0];
+      _36_ = _24_[12:0];
     end
     if (rst) begin
-      _31_ = 13'h0000;
+      _36_ = 13'h0000;
     end
   end
   assign two_digits = two;
@@ -6152,8 +7169,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire clk;
   input rst;
   wire rst;
-  output signed [23:0] acc;
-  reg signed [23:0] acc = 24'h000000;
+  output signed [18:0] acc;
+  reg signed [18:0] acc = 19'h00000;
   input [87:0] x;
   wire [87:0] x;
   wire [9:0] _00_;
@@ -6163,31 +7180,26 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire _04_;
   wire _05_;
   wire _06_;
-  wire _07_;
-  wire _08_;
-  wire _09_;
-  wire _10_;
+  wire [21:0] _07_;
+  wire [21:0] _08_;
+  wire [21:0] _09_;
+  wire [18:0] _10_;
   wire [11:0] _11_;
-  wire _12_;
-  wire [26:0] _13_;
-  wire [26:0] _14_;
-  wire [26:0] _15_;
-  wire [23:0] _16_;
-  wire [25:0] _17_;
-  reg [9:0] _18_;
-  reg [10:0] _19_;
-  reg [10:0] _20_;
-  reg _21_;
+  wire [20:0] _12_;
+  reg [9:0] _13_;
+  reg [10:0] _14_;
+  reg [10:0] _15_;
+  reg _16_;
+  reg _17_;
+  reg _18_;
+  reg [18:0] _19_;
+  wire [10:0] _20_;
+  wire [12:0] _21_;
   wire [10:0] _22_;
-  reg _23_;
-  reg _24_;
-  reg [23:0] _25_;
-  wire [12:0] _26_;
-  wire [10:0] _27_;
-  wire [12:0] _28_;
-  wire _29_;
-  wire _30_;
-  wire _31_;
+  wire [12:0] _23_;
+  wire _24_;
+  wire _25_;
+  wire _26_;
   reg [9:0] chain_1 = 10'h000;
   reg [10:0] chain_2 = 11'h000;
   reg [10:0] chain_3 = 11'h000;
@@ -6224,42 +7236,37 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire [21:0] \x_late$19 ;
   assign _00_ = ~ { 1'h0, \value$24  };
   assign _11_ = { value, negative } - { _00_, 1'h1 };
-  assign _22_ = ~ { 2'h0, \value$27  };
-  assign _26_ = { chain_1, \negative$26  } - { _22_, 1'h1 };
-  assign _27_ = ~ { 2'h0, \value$30  };
-  assign _28_ = { chain_2, \negative$29  } - { _27_, 1'h1 };
-  assign _29_ = ~ chain_3[10];
-  assign _30_ = ~ chain_3[10];
-  assign _31_ = ~ chain_3[10];
+  assign _20_ = ~ { 2'h0, \value$27  };
+  assign _21_ = { chain_1, \negative$26  } - { _20_, 1'h1 };
+  assign _22_ = ~ { 2'h0, \value$30  };
+  assign _23_ = { chain_2, \negative$29  } - { _22_, 1'h1 };
+  assign _24_ = ~ chain_3[10];
+  assign _25_ = ~ chain_3[10];
+  assign _26_ = ~ chain_3[10];
   assign _01_ = ~ chain_3[10];
   assign _02_ = ~ chain_3[10];
   assign _03_ = ~ chain_3[10];
   assign _04_ = ~ chain_3[10];
   assign _05_ = ~ chain_3[10];
   assign _06_ = ~ chain_3[10];
-  assign _07_ = ~ chain_3[10];
-  assign _08_ = ~ chain_3[10];
-  assign _09_ = ~ chain_3[10];
-  assign _10_ = ~ chain_3[10];
-  assign _12_ = ~ chain_3[10];
-  assign _14_ = shift ? _13_ : { acc[23], acc[23], acc[23], acc };
-  assign _15_ = first ? 27'h0000000 : _14_;
-  assign _16_ = ~ _15_[23:0];
-  assign _17_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _31_, _30_, _29_, chain_3[9:0], negative_0_2 } - { _16_, 1'h1 };
+  assign _08_ = shift ? _07_ : { acc[18], acc[18], acc[18], acc };
+  assign _09_ = first ? 22'h000000 : _08_;
+  assign _10_ = ~ _09_[18:0];
+  assign _12_ = { _06_, _05_, _04_, _03_, _02_, _01_, _26_, _25_, _24_, chain_3[9:0], negative_0_2 } - { _10_, 1'h1 };
   always @(posedge clk)
-    chain_1 <= _18_;
+    chain_1 <= _13_;
   always @(posedge clk)
-    chain_2 <= _19_;
+    chain_2 <= _14_;
   always @(posedge clk)
-    chain_3 <= _20_;
+    chain_3 <= _15_;
   always @(posedge clk)
-    negative_0_0 <= _21_;
+    negative_0_0 <= _16_;
   always @(posedge clk)
-    negative_0_1 <= _23_;
+    negative_0_1 <= _17_;
   always @(posedge clk)
-    negative_0_2 <= _24_;
+    negative_0_2 <= _18_;
   always @(posedge clk)
-    acc <= _25_;
+    acc <= _19_;
   \mac_row.product_0  product_0 (
     .clk(clk),
     .negative(\negative$32 ),
@@ -6294,54 +7301,54 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _18_ = _11_[10:1];
+    _13_ = _11_[10:1];
     if (rst) begin
-      _18_ = 10'h000;
+      _13_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _19_ = _26_[11:1];
+    _14_ = _21_[11:1];
     if (rst) begin
-      _19_ = 11'h000;
+      _14_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _20_ = _28_[11:1];
+    _15_ = _23_[11:1];
     if (rst) begin
-      _20_ = 11'h000;
+      _15_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _21_ = \negative$32 ;
+    _16_ = \negative$32 ;
     if (rst) begin
-      _21_ = 1'h0;
+      _16_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _23_ = negative_0_0;
+    _17_ = negative_0_0;
     if (rst) begin
-      _23_ = 1'h0;
+      _17_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _24_ = negative_0_1;
+    _18_ = negative_0_1;
     if (rst) begin
-      _24_ = 1'h0;
+      _18_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _25_ = acc;
+    _19_ = acc;
     if (valid) begin
-      _25_ = _17_[24:1];
+      _19_ = _12_[19:1];
     end
     if (rst) begin
-      _25_ = 24'h000000;
+      _19_ = 19'h00000;
     end
   end
   assign \x$9  = x[21:0];
@@ -6364,7 +7371,7 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   assign \w$17.negative  = w[11];
   assign \w$20.magnitude  = w[14:12];
   assign \w$20.negative  = w[15];
-  assign _13_ = { acc, 3'h0 };
+  assign _07_ = { acc, 3'h0 };
 endmodule
 
 module \mac_row.product_0 (w, clk, rst, negative, value, x);
@@ -7931,48 +8938,48 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0468_;
   reg [16:0] _0469_;
   reg _0470_;
-  reg [16:0] _0471_;
+  reg _0471_;
   reg [16:0] _0472_;
-  reg [1:0] _0473_;
-  reg [16:0] _0474_;
-  reg [16:0] _0475_;
-  reg [2:0] _0476_;
+  reg [16:0] _0473_;
+  reg _0474_;
+  reg [1:0] _0475_;
+  reg [16:0] _0476_;
   reg [16:0] _0477_;
   wire _0478_;
-  reg [16:0] _0479_;
-  reg [3:0] _0480_;
+  reg _0479_;
+  reg [2:0] _0480_;
   reg [16:0] _0481_;
   reg [16:0] _0482_;
-  reg [4:0] _0483_;
-  reg [16:0] _0484_;
+  reg _0483_;
+  reg [3:0] _0484_;
   reg [16:0] _0485_;
-  reg [5:0] _0486_;
-  reg [16:0] _0487_;
-  reg [16:0] _0488_;
+  reg [16:0] _0486_;
+  reg _0487_;
+  reg [4:0] _0488_;
   wire _0489_;
-  reg [6:0] _0490_;
+  reg [16:0] _0490_;
   reg [16:0] _0491_;
-  reg [16:0] _0492_;
-  reg [7:0] _0493_;
+  reg _0492_;
+  reg [5:0] _0493_;
   reg [16:0] _0494_;
-  wire _0495_;
-  wire _0496_;
-  wire _0497_;
-  wire _0498_;
-  wire [18:0] _0499_;
+  reg [16:0] _0495_;
+  reg _0496_;
+  reg [6:0] _0497_;
+  reg [16:0] _0498_;
+  reg [16:0] _0499_;
   wire _0500_;
-  wire _0501_;
-  wire _0502_;
-  wire _0503_;
-  wire _0504_;
+  reg _0501_;
+  reg [7:0] _0502_;
+  reg [16:0] _0503_;
+  reg _0504_;
   wire _0505_;
   wire _0506_;
   wire _0507_;
-  wire _0508_;
+  wire [18:0] _0508_;
   wire _0509_;
   wire _0510_;
   wire _0511_;
-  wire [21:0] _0512_;
+  wire _0512_;
   wire _0513_;
   wire _0514_;
   wire _0515_;
@@ -7981,7 +8988,7 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0518_;
   wire _0519_;
   wire _0520_;
-  wire _0521_;
+  wire [21:0] _0521_;
   wire _0522_;
   wire _0523_;
   wire _0524_;
@@ -8004,6 +9011,15 @@ module power_activation_0(select, clk, rst, code, value);
   wire _0541_;
   wire _0542_;
   wire _0543_;
+  wire _0544_;
+  wire _0545_;
+  wire _0546_;
+  wire _0547_;
+  wire _0548_;
+  wire _0549_;
+  wire _0550_;
+  wire _0551_;
+  wire _0552_;
   reg index_1 = 1'h0;
   reg [1:0] index_2 = 2'h0;
   reg [2:0] index_3 = 3'h0;
@@ -8020,6 +9036,15 @@ module power_activation_0(select, clk, rst, code, value);
   wire reached_5;
   wire reached_6;
   wire reached_7;
+  reg select_0_0 = 1'h0;
+  reg select_1_0 = 1'h0;
+  reg select_2_0 = 1'h0;
+  reg select_3_0 = 1'h0;
+  reg select_4_0 = 1'h0;
+  reg select_5_0 = 1'h0;
+  reg select_6_0 = 1'h0;
+  reg select_7_0 = 1'h0;
+  reg select_8_0 = 1'h0;
   reg [16:0] threshold_1 = 17'h00000;
   reg [16:0] threshold_2 = 17'h00000;
   reg [16:0] threshold_3 = 17'h00000;
@@ -8036,6 +9061,15 @@ module power_activation_0(select, clk, rst, code, value);
   reg [16:0] value_6 = 17'h00000;
   reg [16:0] value_7 = 17'h00000;
   reg [16:0] value_8 = 17'h00000;
+  assign _0377_ = 7'h78 >> index_8[5:0];
+  assign _0379_ = index_8[6] ? _0376_ : _0377_;
+  assign _0380_ = 63'h79c3ce1e70f3879c >> index_8[5:0];
+  assign _0381_ = 62'h3e1f0f86318c6318 >> index_8[5:0];
+  assign _0382_ = index_8[6] ? _0380_ : _0381_;
+  assign _0383_ = index_8[7] ? _0379_ : _0382_;
+  assign _0384_ = select_8_0 ? _0375_ : _0383_;
+  assign _0385_ = 1'h0 >> index_8[5:0];
+  assign _0386_ = 47'h7f807e01f807 >> index_8[5:0];
   assign _0387_ = index_8[6] ? _0385_ : _0386_;
   assign _0388_ = 64'he01f807e01c03807 >> index_8[5:0];
   assign _0390_ = 1'h0 >> index_8[5:0];
@@ -8048,7 +9082,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0397_ = 64'hc3e1f0f9ce739ce7 >> index_8[5:0];
   assign _0398_ = index_8[6] ? _0396_ : _0397_;
   assign _0399_ = index_8[7] ? _0395_ : _0398_;
-  assign _0401_ = select ? _0392_ : _0399_;
+  assign _0401_ = select_8_0 ? _0392_ : _0399_;
   assign _0402_ = 1'h0 >> index_8[5:0];
   assign _0403_ = 47'h7fff8001fff8 >> index_8[5:0];
   assign _0404_ = index_8[6] ? _0402_ : _0403_;
@@ -8063,7 +9097,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0414_ = 58'h3fe00fe0f83e0f8 >> index_8[5:0];
   assign _0415_ = index_8[6] ? _0413_ : _0414_;
   assign _0416_ = index_8[7] ? _0412_ : _0415_;
-  assign _0417_ = select ? _0408_ : _0416_;
+  assign _0417_ = select_8_0 ? _0408_ : _0416_;
   assign _0418_ = 1'h0 >> index_8[5:0];
   assign _0419_ = 47'h7ffffffe0000 >> index_8[5:0];
   assign _0420_ = index_8[6] ? _0418_ : _0419_;
@@ -8078,7 +9112,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0430_ = 64'hfc0000fff003ff00 >> index_8[5:0];
   assign _0431_ = index_8[6] ? _0429_ : _0430_;
   assign _0432_ = index_8[7] ? _0428_ : _0431_;
-  assign _0434_ = select ? _0425_ : _0432_;
+  assign _0434_ = select_8_0 ? _0425_ : _0432_;
   assign _0435_ = 1'h0 >> index_8[5:0];
   assign _0436_ = 47'h7fffffffffff >> index_8[5:0];
   assign _0437_ = index_8[6] ? _0435_ : _0436_;
@@ -8093,7 +9127,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0448_ = 40'hfffffc0000 >> index_8[5:0];
   assign _0449_ = index_8[6] ? _0447_ : _0448_;
   assign _0450_ = index_8[7] ? _0446_ : _0449_;
-  assign _0451_ = select ? _0441_ : _0450_;
+  assign _0451_ = select_8_0 ? _0441_ : _0450_;
   assign _0452_ = 1'h0 >> index_8[5:0];
   assign _0453_ = 47'h7fffffffffff >> index_8[5:0];
   assign _0454_ = index_8[6] ? _0452_ : _0453_;
@@ -8108,66 +9142,84 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0464_ = 64'hffffff0000000000 >> index_8[5:0];
   assign _0465_ = index_8[6] ? _0463_ : _0464_;
   assign _0466_ = index_8[7] ? _0462_ : _0465_;
-  assign _0468_ = select ? _0459_ : _0466_;
+  assign _0468_ = select_8_0 ? _0459_ : _0466_;
   always @(posedge clk)
     value_0 <= _0469_;
   always @(posedge clk)
-    index_1 <= _0470_;
+    select_0_0 <= _0470_;
   always @(posedge clk)
-    value_1 <= _0471_;
+    index_1 <= _0471_;
   always @(posedge clk)
-    threshold_1 <= _0472_;
+    value_1 <= _0472_;
   always @(posedge clk)
-    index_2 <= _0473_;
+    threshold_1 <= _0473_;
   always @(posedge clk)
-    value_2 <= _0474_;
+    select_1_0 <= _0474_;
   always @(posedge clk)
-    threshold_2 <= _0475_;
+    index_2 <= _0475_;
   always @(posedge clk)
-    index_3 <= _0476_;
+    value_2 <= _0476_;
   always @(posedge clk)
-    value_3 <= _0477_;
+    threshold_2 <= _0477_;
   always @(posedge clk)
-    threshold_3 <= _0479_;
+    select_2_0 <= _0479_;
   always @(posedge clk)
-    index_4 <= _0480_;
+    index_3 <= _0480_;
   always @(posedge clk)
-    value_4 <= _0481_;
+    value_3 <= _0481_;
   always @(posedge clk)
-    threshold_4 <= _0482_;
+    threshold_3 <= _0482_;
   always @(posedge clk)
-    index_5 <= _0483_;
+    select_3_0 <= _0483_;
   always @(posedge clk)
-    value_5 <= _0484_;
+    index_4 <= _0484_;
   always @(posedge clk)
-    threshold_5 <= _0485_;
+    value_4 <= _0485_;
   always @(posedge clk)
-    index_6 <= _0486_;
+    threshold_4 <= _0486_;
   always @(posedge clk)
-    value_6 <= _0487_;
+    select_4_0 <= _0487_;
   always @(posedge clk)
-    threshold_6 <= _0488_;
+    index_5 <= _0488_;
   always @(posedge clk)
-    index_7 <= _0490_;
+    value_5 <= _0490_;
   always @(posedge clk)
-    value_7 <= _0491_;
+    threshold_5 <= _0491_;
   always @(posedge clk)
-    threshold_7 <= _0492_;
+    select_5_0 <= _0492_;
   always @(posedge clk)
-    index_8 <= _0493_;
+    index_6 <= _0493_;
   always @(posedge clk)
-    value_8 <= _0494_;
+    value_6 <= _0494_;
+  always @(posedge clk)
+    threshold_6 <= _0495_;
+  always @(posedge clk)
+    select_6_0 <= _0496_;
+  always @(posedge clk)
+    index_7 <= _0497_;
+  always @(posedge clk)
+    value_7 <= _0498_;
+  always @(posedge clk)
+    threshold_7 <= _0499_;
+  always @(posedge clk)
+    select_7_0 <= _0501_;
+  always @(posedge clk)
+    index_8 <= _0502_;
+  always @(posedge clk)
+    value_8 <= _0503_;
+  always @(posedge clk)
+    select_8_0 <= _0504_;
   assign _0000_ = 1'h0 >> select;
   assign _0111_ = 2'h2 >> select;
   assign _0222_ = 1'h0 >> select;
   assign _0333_ = 1'h0 >> select;
   assign _0444_ = 1'h0 >> select;
-  assign _0500_ = 1'h0 >> select;
-  assign _0511_ = 1'h0 >> select;
-  assign _0522_ = 2'h2 >> select;
-  assign _0533_ = 1'h1 >> select;
+  assign _0509_ = 1'h0 >> select;
+  assign _0520_ = 1'h0 >> select;
+  assign _0531_ = 2'h2 >> select;
+  assign _0542_ = 1'h1 >> select;
   assign _0001_ = 1'h0 >> select;
-  assign _0012_ = $signed(value) <= $signed({ _0001_, _0533_, _0522_, _0511_, _0500_, _0444_, _0333_, _0222_, _0111_, _0000_ });
+  assign _0012_ = $signed(value) <= $signed({ _0001_, _0542_, _0531_, _0520_, _0509_, _0444_, _0333_, _0222_, _0111_, _0000_ });
   assign _0023_ = 1'h0 >> select;
   assign _0034_ = 2'h2 >> select;
   assign _0045_ = 1'h1 >> select;
@@ -8211,352 +9263,352 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0467_ = 1'h0 >> select;
   assign _0478_ = 1'h0 >> select;
   assign _0489_ = 1'h0 >> select;
-  assign _0495_ = 1'h0 >> select;
-  assign _0496_ = 2'h2 >> select;
-  assign _0497_ = 1'h1 >> select;
-  assign _0498_ = 1'h0 >> select;
-  assign _0499_ = $signed({ _0422_, _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_ }) - $signed({ _0498_, _0497_, _0496_, _0495_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_ });
-  assign _0501_ = 1'h0 >> select;
-  assign _0502_ = 2'h2 >> select;
-  assign _0503_ = 1'h0 >> select;
-  assign _0504_ = 1'h0 >> select;
-  assign _0505_ = 1'h0 >> select;
-  assign _0506_ = 1'h0 >> select;
+  assign _0500_ = 1'h0 >> select;
+  assign _0505_ = 2'h2 >> select;
+  assign _0506_ = 1'h1 >> select;
   assign _0507_ = 1'h0 >> select;
-  assign _0508_ = 2'h2 >> select;
-  assign _0509_ = 1'h1 >> select;
+  assign _0508_ = $signed({ _0422_, _0411_, _0400_, _0389_, _0378_, _0367_, _0356_, _0345_, _0334_, _0322_, _0311_, _0300_, _0289_, _0278_, _0267_, _0256_, _0245_, _0234_ }) - $signed({ _0507_, _0506_, _0505_, _0500_, _0489_, _0478_, _0467_, _0456_, _0445_, _0433_ });
   assign _0510_ = 1'h0 >> select;
-  assign _0512_ = $signed(value) - $signed({ _0510_, _0509_, _0508_, _0507_, _0506_, _0505_, _0504_, _0503_, _0502_, _0501_ });
-  assign _0513_ = 2'h3 >> select;
+  assign _0511_ = 2'h2 >> select;
+  assign _0512_ = 1'h0 >> select;
+  assign _0513_ = 1'h0 >> select;
   assign _0514_ = 1'h0 >> select;
-  assign _0515_ = 2'h3 >> select;
+  assign _0515_ = 1'h0 >> select;
   assign _0516_ = 1'h0 >> select;
-  assign _0517_ = 1'h0 >> select;
-  assign _0518_ = 1'h0 >> select;
+  assign _0517_ = 2'h2 >> select;
+  assign _0518_ = 1'h1 >> select;
   assign _0519_ = 1'h0 >> select;
-  assign _0520_ = 1'h0 >> select;
-  assign _0521_ = 1'h0 >> select;
-  assign _0523_ = 1'h0 >> select;
-  assign _0524_ = 2'h3 >> select;
-  assign _0525_ = 2'h3 >> select;
-  assign _0526_ = 1'h0 >> select;
-  assign _0527_ = 1'h0 >> select;
-  assign _0528_ = 1'h0 >> select;
-  assign _0529_ = 1'h0 >> select;
-  assign _0530_ = 2'h3 >> select;
-  assign _0531_ = 2'h3 >> select;
-  assign _0532_ = 2'h2 >> select;
-  assign _0534_ = 1'h1 >> select;
-  assign _0535_ = 1'h1 >> select;
-  assign _0536_ = 1'h1 >> select;
-  assign _0537_ = 1'h0 >> select;
-  assign _0538_ = 1'h1 >> select;
-  assign _0539_ = 2'h3 >> select;
-  assign _0540_ = 1'h0 >> select;
-  assign _0541_ = 1'h0 >> select;
-  assign _0542_ = 1'h0 >> select;
-  assign _0543_ = 1'h1 >> select;
-  assign _0002_ = 1'h1 >> select;
-  assign _0003_ = 1'h1 >> select;
-  assign _0004_ = 2'h3 >> select;
-  assign _0005_ = 1'h0 >> select;
-  assign _0006_ = 1'h0 >> select;
-  assign _0007_ = reached_0 ? { _0530_, _0529_, _0528_, _0527_, _0526_, _0525_, _0524_, _0523_, _0521_, _0520_, _0519_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_ } : { _0006_, _0005_, _0004_, _0003_, _0002_, _0543_, _0542_, _0541_, _0540_, _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0532_, _0531_ };
-  assign _0008_ = 4'ha >> { select, index_1 };
-  assign _0009_ = 1'h1 >> { select, index_1 };
-  assign _0010_ = 4'ha >> { select, index_1 };
-  assign _0011_ = 1'h0 >> { select, index_1 };
-  assign _0013_ = 1'h0 >> { select, index_1 };
-  assign _0014_ = 1'h1 >> { select, index_1 };
-  assign _0015_ = 3'h4 >> { select, index_1 };
-  assign _0016_ = 3'h4 >> { select, index_1 };
-  assign _0017_ = 3'h5 >> { select, index_1 };
-  assign _0018_ = 3'h4 >> { select, index_1 };
-  assign _0019_ = 4'hf >> { select, index_1 };
-  assign _0020_ = 4'hf >> { select, index_1 };
-  assign _0021_ = 1'h1 >> { select, index_1 };
-  assign _0022_ = 3'h5 >> { select, index_1 };
-  assign _0024_ = 3'h4 >> { select, index_1 };
-  assign _0025_ = 1'h1 >> { select, index_1 };
-  assign _0026_ = 4'ha >> { select, index_1 };
-  assign _0027_ = 4'hb >> { select, index_1 };
-  assign _0028_ = 4'hc >> { select, index_1 };
-  assign _0029_ = 4'hf >> { select, index_1 };
-  assign _0030_ = 4'hd >> { select, index_1 };
-  assign _0031_ = 3'h5 >> { select, index_1 };
-  assign _0032_ = 3'h4 >> { select, index_1 };
-  assign _0033_ = 3'h5 >> { select, index_1 };
-  assign _0035_ = 4'h9 >> { select, index_1 };
-  assign _0036_ = 4'hc >> { select, index_1 };
-  assign _0037_ = 4'hc >> { select, index_1 };
-  assign _0038_ = 3'h6 >> { select, index_1 };
-  assign _0039_ = 3'h7 >> { select, index_1 };
-  assign _0040_ = 3'h5 >> { select, index_1 };
-  assign _0041_ = 4'h9 >> { select, index_1 };
-  assign _0042_ = 4'h8 >> { select, index_1 };
-  assign _0043_ = 4'h8 >> { select, index_1 };
-  assign _0044_ = 2'h2 >> { select, index_1 };
+  assign _0521_ = $signed(value) - $signed({ _0519_, _0518_, _0517_, _0516_, _0515_, _0514_, _0513_, _0512_, _0511_, _0510_ });
+  assign _0522_ = 2'h3 >> select_0_0;
+  assign _0523_ = 1'h0 >> select_0_0;
+  assign _0524_ = 2'h3 >> select_0_0;
+  assign _0525_ = 1'h0 >> select_0_0;
+  assign _0526_ = 1'h0 >> select_0_0;
+  assign _0527_ = 1'h0 >> select_0_0;
+  assign _0528_ = 1'h0 >> select_0_0;
+  assign _0529_ = 1'h0 >> select_0_0;
+  assign _0530_ = 1'h0 >> select_0_0;
+  assign _0532_ = 1'h0 >> select_0_0;
+  assign _0533_ = 2'h3 >> select_0_0;
+  assign _0534_ = 2'h3 >> select_0_0;
+  assign _0535_ = 1'h0 >> select_0_0;
+  assign _0536_ = 1'h0 >> select_0_0;
+  assign _0537_ = 1'h0 >> select_0_0;
+  assign _0538_ = 1'h0 >> select_0_0;
+  assign _0539_ = 2'h3 >> select_0_0;
+  assign _0540_ = 2'h3 >> select_0_0;
+  assign _0541_ = 2'h2 >> select_0_0;
+  assign _0543_ = 1'h1 >> select_0_0;
+  assign _0544_ = 1'h1 >> select_0_0;
+  assign _0545_ = 1'h1 >> select_0_0;
+  assign _0546_ = 1'h0 >> select_0_0;
+  assign _0547_ = 1'h1 >> select_0_0;
+  assign _0548_ = 2'h3 >> select_0_0;
+  assign _0549_ = 1'h0 >> select_0_0;
+  assign _0550_ = 1'h0 >> select_0_0;
+  assign _0551_ = 1'h0 >> select_0_0;
+  assign _0552_ = 1'h1 >> select_0_0;
+  assign _0002_ = 1'h1 >> select_0_0;
+  assign _0003_ = 1'h1 >> select_0_0;
+  assign _0004_ = 2'h3 >> select_0_0;
+  assign _0005_ = 1'h0 >> select_0_0;
+  assign _0006_ = 1'h0 >> select_0_0;
+  assign _0007_ = reached_0 ? { _0539_, _0538_, _0537_, _0536_, _0535_, _0534_, _0533_, _0532_, _0530_, _0529_, _0528_, _0527_, _0526_, _0525_, _0524_, _0523_, _0522_ } : { _0006_, _0005_, _0004_, _0003_, _0002_, _0552_, _0551_, _0550_, _0549_, _0548_, _0547_, _0546_, _0545_, _0544_, _0543_, _0541_, _0540_ };
+  assign _0008_ = 4'ha >> { select_1_0, index_1 };
+  assign _0009_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0010_ = 4'ha >> { select_1_0, index_1 };
+  assign _0011_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0013_ = 1'h0 >> { select_1_0, index_1 };
+  assign _0014_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0015_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0016_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0017_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0018_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0019_ = 4'hf >> { select_1_0, index_1 };
+  assign _0020_ = 4'hf >> { select_1_0, index_1 };
+  assign _0021_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0022_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0024_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0025_ = 1'h1 >> { select_1_0, index_1 };
+  assign _0026_ = 4'ha >> { select_1_0, index_1 };
+  assign _0027_ = 4'hb >> { select_1_0, index_1 };
+  assign _0028_ = 4'hc >> { select_1_0, index_1 };
+  assign _0029_ = 4'hf >> { select_1_0, index_1 };
+  assign _0030_ = 4'hd >> { select_1_0, index_1 };
+  assign _0031_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0032_ = 3'h4 >> { select_1_0, index_1 };
+  assign _0033_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0035_ = 4'h9 >> { select_1_0, index_1 };
+  assign _0036_ = 4'hc >> { select_1_0, index_1 };
+  assign _0037_ = 4'hc >> { select_1_0, index_1 };
+  assign _0038_ = 3'h6 >> { select_1_0, index_1 };
+  assign _0039_ = 3'h7 >> { select_1_0, index_1 };
+  assign _0040_ = 3'h5 >> { select_1_0, index_1 };
+  assign _0041_ = 4'h9 >> { select_1_0, index_1 };
+  assign _0042_ = 4'h8 >> { select_1_0, index_1 };
+  assign _0043_ = 4'h8 >> { select_1_0, index_1 };
+  assign _0044_ = 2'h2 >> { select_1_0, index_1 };
   assign _0046_ = reached_1 ? { _0026_, _0025_, _0024_, _0022_, _0021_, _0020_, _0019_, _0018_, _0017_, _0016_, _0015_, _0014_, _0013_, _0011_, _0010_, _0009_, _0008_ } : { _0044_, _0043_, _0042_, _0041_, _0040_, _0039_, _0038_, _0037_, _0036_, _0035_, _0033_, _0032_, _0031_, _0030_, _0029_, _0028_, _0027_ };
-  assign _0047_ = 8'hed >> { select, index_2 };
-  assign _0048_ = 6'h23 >> { select, index_2 };
-  assign _0049_ = 8'hec >> { select, index_2 };
-  assign _0050_ = 6'h21 >> { select, index_2 };
-  assign _0051_ = 2'h2 >> { select, index_2 };
-  assign _0052_ = 6'h20 >> { select, index_2 };
-  assign _0053_ = 5'h11 >> { select, index_2 };
-  assign _0054_ = 6'h32 >> { select, index_2 };
-  assign _0055_ = 6'h30 >> { select, index_2 };
-  assign _0057_ = 6'h32 >> { select, index_2 };
-  assign _0058_ = 8'hde >> { select, index_2 };
-  assign _0059_ = 8'hff >> { select, index_2 };
-  assign _0060_ = 2'h3 >> { select, index_2 };
-  assign _0061_ = 5'h10 >> { select, index_2 };
-  assign _0062_ = 2'h3 >> { select, index_2 };
-  assign _0063_ = 6'h22 >> { select, index_2 };
-  assign _0064_ = 8'hcc >> { select, index_2 };
-  assign _0065_ = 8'hdc >> { select, index_2 };
-  assign _0066_ = 6'h21 >> { select, index_2 };
-  assign _0068_ = 8'hdf >> { select, index_2 };
-  assign _0069_ = 7'h73 >> { select, index_2 };
-  assign _0070_ = 7'h50 >> { select, index_2 };
-  assign _0071_ = 6'h31 >> { select, index_2 };
-  assign _0072_ = 6'h23 >> { select, index_2 };
-  assign _0073_ = 1'h0 >> { select, index_2 };
-  assign _0074_ = 7'h51 >> { select, index_2 };
-  assign _0075_ = 7'h73 >> { select, index_2 };
-  assign _0076_ = 8'hdc >> { select, index_2 };
-  assign _0077_ = 8'hbf >> { select, index_2 };
-  assign _0079_ = 6'h23 >> { select, index_2 };
-  assign _0080_ = 1'h0 >> { select, index_2 };
-  assign _0081_ = 7'h60 >> { select, index_2 };
-  assign _0082_ = 7'h42 >> { select, index_2 };
-  assign _0083_ = 8'h8c >> { select, index_2 };
+  assign _0047_ = 8'hed >> { select_2_0, index_2 };
+  assign _0048_ = 6'h23 >> { select_2_0, index_2 };
+  assign _0049_ = 8'hec >> { select_2_0, index_2 };
+  assign _0050_ = 6'h21 >> { select_2_0, index_2 };
+  assign _0051_ = 2'h2 >> { select_2_0, index_2 };
+  assign _0052_ = 6'h20 >> { select_2_0, index_2 };
+  assign _0053_ = 5'h11 >> { select_2_0, index_2 };
+  assign _0054_ = 6'h32 >> { select_2_0, index_2 };
+  assign _0055_ = 6'h30 >> { select_2_0, index_2 };
+  assign _0057_ = 6'h32 >> { select_2_0, index_2 };
+  assign _0058_ = 8'hde >> { select_2_0, index_2 };
+  assign _0059_ = 8'hff >> { select_2_0, index_2 };
+  assign _0060_ = 2'h3 >> { select_2_0, index_2 };
+  assign _0061_ = 5'h10 >> { select_2_0, index_2 };
+  assign _0062_ = 2'h3 >> { select_2_0, index_2 };
+  assign _0063_ = 6'h22 >> { select_2_0, index_2 };
+  assign _0064_ = 8'hcc >> { select_2_0, index_2 };
+  assign _0065_ = 8'hdc >> { select_2_0, index_2 };
+  assign _0066_ = 6'h21 >> { select_2_0, index_2 };
+  assign _0068_ = 8'hdf >> { select_2_0, index_2 };
+  assign _0069_ = 7'h73 >> { select_2_0, index_2 };
+  assign _0070_ = 7'h50 >> { select_2_0, index_2 };
+  assign _0071_ = 6'h31 >> { select_2_0, index_2 };
+  assign _0072_ = 6'h23 >> { select_2_0, index_2 };
+  assign _0073_ = 1'h0 >> { select_2_0, index_2 };
+  assign _0074_ = 7'h51 >> { select_2_0, index_2 };
+  assign _0075_ = 7'h73 >> { select_2_0, index_2 };
+  assign _0076_ = 8'hdc >> { select_2_0, index_2 };
+  assign _0077_ = 8'hbf >> { select_2_0, index_2 };
+  assign _0079_ = 6'h23 >> { select_2_0, index_2 };
+  assign _0080_ = 1'h0 >> { select_2_0, index_2 };
+  assign _0081_ = 7'h60 >> { select_2_0, index_2 };
+  assign _0082_ = 7'h42 >> { select_2_0, index_2 };
+  assign _0083_ = 8'h8c >> { select_2_0, index_2 };
   assign _0084_ = reached_2 ? { _0064_, _0063_, _0062_, _0061_, _0060_, _0059_, _0058_, _0057_, _0055_, _0054_, _0053_, _0052_, _0051_, _0050_, _0049_, _0048_, _0047_ } : { _0083_, _0082_, _0081_, _0080_, _0079_, _0077_, _0076_, _0075_, _0074_, _0073_, _0072_, _0071_, _0070_, _0069_, _0068_, _0066_, _0065_ };
-  assign _0085_ = 16'he4f5 >> { select, index_3 };
-  assign _0086_ = 13'h190d >> { select, index_3 };
-  assign _0087_ = 16'hf5ff >> { select, index_3 };
-  assign _0088_ = 9'h100 >> { select, index_3 };
-  assign _0090_ = 12'hd0f >> { select, index_3 };
-  assign _0091_ = 12'ha05 >> { select, index_3 };
-  assign _0092_ = 13'h1b00 >> { select, index_3 };
-  assign _0093_ = 10'h20f >> { select, index_3 };
-  assign _0094_ = 13'h1705 >> { select, index_3 };
-  assign _0095_ = 10'h30c >> { select, index_3 };
-  assign _0096_ = 16'heff8 >> { select, index_3 };
-  assign _0097_ = 16'he8ff >> { select, index_3 };
-  assign _0098_ = 13'h1b00 >> { select, index_3 };
-  assign _0099_ = 11'h60f >> { select, index_3 };
-  assign _0101_ = 13'h140a >> { select, index_3 };
-  assign _0102_ = 13'h180c >> { select, index_3 };
-  assign _0103_ = 16'he0f0 >> { select, index_3 };
-  assign _0104_ = 16'heff3 >> { select, index_3 };
-  assign _0105_ = 10'h209 >> { select, index_3 };
-  assign _0106_ = 16'hf7fb >> { select, index_3 };
-  assign _0107_ = 13'h1b04 >> { select, index_3 };
-  assign _0108_ = 14'h3701 >> { select, index_3 };
-  assign _0109_ = 14'h240b >> { select, index_3 };
-  assign _0110_ = 13'h1004 >> { select, index_3 };
-  assign _0113_ = 13'h1201 >> { select, index_3 };
-  assign _0114_ = 14'h2708 >> { select, index_3 };
-  assign _0115_ = 13'h1b04 >> { select, index_3 };
-  assign _0116_ = 16'hf7f9 >> { select, index_3 };
-  assign _0117_ = 16'he4ff >> { select, index_3 };
-  assign _0118_ = 13'h1000 >> { select, index_3 };
-  assign _0119_ = 14'h3200 >> { select, index_3 };
-  assign _0120_ = 14'h240a >> { select, index_3 };
-  assign _0121_ = 14'h380c >> { select, index_3 };
-  assign _0122_ = 16'hc0f0 >> { select, index_3 };
+  assign _0085_ = 16'he4f5 >> { select_3_0, index_3 };
+  assign _0086_ = 13'h190d >> { select_3_0, index_3 };
+  assign _0087_ = 16'hf5ff >> { select_3_0, index_3 };
+  assign _0088_ = 9'h100 >> { select_3_0, index_3 };
+  assign _0090_ = 12'hd0f >> { select_3_0, index_3 };
+  assign _0091_ = 12'ha05 >> { select_3_0, index_3 };
+  assign _0092_ = 13'h1b00 >> { select_3_0, index_3 };
+  assign _0093_ = 10'h20f >> { select_3_0, index_3 };
+  assign _0094_ = 13'h1705 >> { select_3_0, index_3 };
+  assign _0095_ = 10'h30c >> { select_3_0, index_3 };
+  assign _0096_ = 16'heff8 >> { select_3_0, index_3 };
+  assign _0097_ = 16'he8ff >> { select_3_0, index_3 };
+  assign _0098_ = 13'h1b00 >> { select_3_0, index_3 };
+  assign _0099_ = 11'h60f >> { select_3_0, index_3 };
+  assign _0101_ = 13'h140a >> { select_3_0, index_3 };
+  assign _0102_ = 13'h180c >> { select_3_0, index_3 };
+  assign _0103_ = 16'he0f0 >> { select_3_0, index_3 };
+  assign _0104_ = 16'heff3 >> { select_3_0, index_3 };
+  assign _0105_ = 10'h209 >> { select_3_0, index_3 };
+  assign _0106_ = 16'hf7fb >> { select_3_0, index_3 };
+  assign _0107_ = 13'h1b04 >> { select_3_0, index_3 };
+  assign _0108_ = 14'h3701 >> { select_3_0, index_3 };
+  assign _0109_ = 14'h240b >> { select_3_0, index_3 };
+  assign _0110_ = 13'h1004 >> { select_3_0, index_3 };
+  assign _0113_ = 13'h1201 >> { select_3_0, index_3 };
+  assign _0114_ = 14'h2708 >> { select_3_0, index_3 };
+  assign _0115_ = 13'h1b04 >> { select_3_0, index_3 };
+  assign _0116_ = 16'hf7f9 >> { select_3_0, index_3 };
+  assign _0117_ = 16'he4ff >> { select_3_0, index_3 };
+  assign _0118_ = 13'h1000 >> { select_3_0, index_3 };
+  assign _0119_ = 14'h3200 >> { select_3_0, index_3 };
+  assign _0120_ = 14'h240a >> { select_3_0, index_3 };
+  assign _0121_ = 14'h380c >> { select_3_0, index_3 };
+  assign _0122_ = 16'hc0f0 >> { select_3_0, index_3 };
   assign _0124_ = reached_3 ? { _0103_, _0102_, _0101_, _0099_, _0098_, _0097_, _0096_, _0095_, _0094_, _0093_, _0092_, _0091_, _0090_, _0088_, _0087_, _0086_, _0085_ } : { _0122_, _0121_, _0120_, _0119_, _0118_, _0117_, _0116_, _0115_, _0114_, _0113_, _0110_, _0109_, _0108_, _0107_, _0106_, _0105_, _0104_ };
-  assign _0125_ = 32'd4175822764 >> { select, index_4 };
-  assign _0126_ = 26'h3a6009b >> { select, index_4 };
-  assign _0127_ = 32'd4197973952 >> { select, index_4 };
-  assign _0128_ = 23'h7700ff >> { select, index_4 };
-  assign _0129_ = 25'h14800e8 >> { select, index_4 };
-  assign _0130_ = 27'h72f00a0 >> { select, index_4 };
-  assign _0131_ = 27'h71a00df >> { select, index_4 };
-  assign _0132_ = 27'h4bc00e8 >> { select, index_4 };
-  assign _0133_ = 27'h62f00e2 >> { select, index_4 };
-  assign _0135_ = 27'h47f00b0 >> { select, index_4 };
-  assign _0136_ = 32'd4248895425 >> { select, index_4 };
-  assign _0137_ = 32'd4214226688 >> { select, index_4 };
-  assign _0138_ = 27'h71a00ff >> { select, index_4 };
-  assign _0139_ = 27'h5ac00aa >> { select, index_4 };
-  assign _0140_ = 27'h63000cc >> { select, index_4 };
-  assign _0141_ = 27'h7c000f0 >> { select, index_4 };
-  assign _0142_ = 32'd4160814848 >> { select, index_4 };
-  assign _0143_ = 32'd4262854454 >> { select, index_4 };
-  assign _0144_ = 27'h4a6011a >> { select, index_4 };
-  assign _0146_ = 32'd4279762673 >> { select, index_4 };
-  assign _0147_ = 27'h5a70010 >> { select, index_4 };
-  assign _0148_ = 27'h6a800ba >> { select, index_4 };
-  assign _0149_ = 26'h2700061 >> { select, index_4 };
-  assign _0150_ = 25'h1ea0010 >> { select, index_4 };
-  assign _0151_ = 27'h54c00ba >> { select, index_4 };
-  assign _0152_ = 27'h65f0061 >> { select, index_4 };
-  assign _0153_ = 27'h5ef00a2 >> { select, index_4 };
-  assign _0154_ = 32'd4276158145 >> { select, index_4 };
-  assign _0155_ = 32'd4197515008 >> { select, index_4 };
-  assign _0157_ = 25'h1ea0000 >> { select, index_4 };
-  assign _0158_ = 27'h54c00aa >> { select, index_4 };
-  assign _0159_ = 27'h67000cc >> { select, index_4 };
-  assign _0160_ = 27'h78000f0 >> { select, index_4 };
-  assign _0161_ = 32'd4160814848 >> { select, index_4 };
+  assign _0125_ = 32'd4175822764 >> { select_4_0, index_4 };
+  assign _0126_ = 26'h3a6009b >> { select_4_0, index_4 };
+  assign _0127_ = 32'd4197973952 >> { select_4_0, index_4 };
+  assign _0128_ = 23'h7700ff >> { select_4_0, index_4 };
+  assign _0129_ = 25'h14800e8 >> { select_4_0, index_4 };
+  assign _0130_ = 27'h72f00a0 >> { select_4_0, index_4 };
+  assign _0131_ = 27'h71a00df >> { select_4_0, index_4 };
+  assign _0132_ = 27'h4bc00e8 >> { select_4_0, index_4 };
+  assign _0133_ = 27'h62f00e2 >> { select_4_0, index_4 };
+  assign _0135_ = 27'h47f00b0 >> { select_4_0, index_4 };
+  assign _0136_ = 32'd4248895425 >> { select_4_0, index_4 };
+  assign _0137_ = 32'd4214226688 >> { select_4_0, index_4 };
+  assign _0138_ = 27'h71a00ff >> { select_4_0, index_4 };
+  assign _0139_ = 27'h5ac00aa >> { select_4_0, index_4 };
+  assign _0140_ = 27'h63000cc >> { select_4_0, index_4 };
+  assign _0141_ = 27'h7c000f0 >> { select_4_0, index_4 };
+  assign _0142_ = 32'd4160814848 >> { select_4_0, index_4 };
+  assign _0143_ = 32'd4262854454 >> { select_4_0, index_4 };
+  assign _0144_ = 27'h4a6011a >> { select_4_0, index_4 };
+  assign _0146_ = 32'd4279762673 >> { select_4_0, index_4 };
+  assign _0147_ = 27'h5a70010 >> { select_4_0, index_4 };
+  assign _0148_ = 27'h6a800ba >> { select_4_0, index_4 };
+  assign _0149_ = 26'h2700061 >> { select_4_0, index_4 };
+  assign _0150_ = 25'h1ea0010 >> { select_4_0, index_4 };
+  assign _0151_ = 27'h54c00ba >> { select_4_0, index_4 };
+  assign _0152_ = 27'h65f0061 >> { select_4_0, index_4 };
+  assign _0153_ = 27'h5ef00a2 >> { select_4_0, index_4 };
+  assign _0154_ = 32'd4276158145 >> { select_4_0, index_4 };
+  assign _0155_ = 32'd4197515008 >> { select_4_0, index_4 };
+  assign _0157_ = 25'h1ea0000 >> { select_4_0, index_4 };
+  assign _0158_ = 27'h54c00aa >> { select_4_0, index_4 };
+  assign _0159_ = 27'h67000cc >> { select_4_0, index_4 };
+  assign _0160_ = 27'h78000f0 >> { select_4_0, index_4 };
+  assign _0161_ = 32'd4160814848 >> { select_4_0, index_4 };
   assign _0162_ = reached_4 ? { _0142_, _0141_, _0140_, _0139_, _0138_, _0137_, _0136_, _0135_, _0133_, _0132_, _0131_, _0130_, _0129_, _0128_, _0127_, _0126_, _0125_ } : { _0161_, _0160_, _0159_, _0158_, _0157_, _0155_, _0154_, _0153_, _0152_, _0151_, _0150_, _0149_, _0148_, _0147_, _0146_, _0144_, _0143_ };
-  assign _0163_ = 64'hffd6ad33fffe7343 >> { select, index_5 };
-  assign _0164_ = 53'h184a3c00000f70 >> { select, index_5 };
-  assign _0165_ = 64'hffdf0f3fffff558f >> { select, index_5 };
-  assign _0166_ = 54'h2c53c000000aaa >> { select, index_5 };
-  assign _0168_ = 54'h2d9aff00006ccc >> { select, index_5 };
-  assign _0169_ = 54'h3c79aa00001c03 >> { select, index_5 };
-  assign _0170_ = 54'h2952cc000003aa >> { select, index_5 };
-  assign _0171_ = 54'h3118f000006ccc >> { select, index_5 };
-  assign _0172_ = 54'h3e1fff00001c03 >> { select, index_5 };
-  assign _0173_ = 52'hc430000006f06 >> { select, index_5 };
-  assign _0174_ = 64'hffed9affffff8ffe >> { select, index_5 };
-  assign _0175_ = 64'hfffc79aafffff001 >> { select, index_5 };
-  assign _0176_ = 54'h2952cc0000aaaa >> { select, index_5 };
-  assign _0177_ = 54'h319cf00000cccc >> { select, index_5 };
-  assign _0179_ = 54'h3e1f000000f0f0 >> { select, index_5 };
-  assign _0180_ = 54'h3fe0000000ff00 >> { select, index_5 };
-  assign _0181_ = 64'hffc00000ffff0000 >> { select, index_5 };
-  assign _0182_ = 64'hffd52b33fffe72c3 >> { select, index_5 };
-  assign _0183_ = 53'h11dd3c0001f180 >> { select, index_5 };
-  assign _0184_ = 64'hffde1a3ffffea180 >> { select, index_5 };
-  assign _0185_ = 54'h2592c000008b2a >> { select, index_5 };
-  assign _0186_ = 53'h19a7000000c9c8 >> { select, index_5 };
-  assign _0187_ = 51'h78eaa0000b888 >> { select, index_5 };
-  assign _0188_ = 54'h2ad4cc00008322 >> { select, index_5 };
-  assign _0190_ = 54'h3b09f00000c9c8 >> { select, index_5 };
-  assign _0191_ = 54'h341aff0000bc0c >> { select, index_5 };
-  assign _0192_ = 51'h592000000ce05 >> { select, index_5 };
-  assign _0193_ = 64'hffd9a700ffff0ffc >> { select, index_5 };
-  assign _0194_ = 64'hffc78eaafffe0ffc >> { select, index_5 };
-  assign _0195_ = 54'h2ad4cc0000a556 >> { select, index_5 };
-  assign _0196_ = 54'h3318f00000c998 >> { select, index_5 };
-  assign _0197_ = 54'h3c1f000000f1e0 >> { select, index_5 };
-  assign _0198_ = 54'h3fe0000000fe00 >> { select, index_5 };
-  assign _0199_ = 64'hffc00000ffff0000 >> { select, index_5 };
+  assign _0163_ = 64'hffd6ad33fffe7343 >> { select_5_0, index_5 };
+  assign _0164_ = 53'h184a3c00000f70 >> { select_5_0, index_5 };
+  assign _0165_ = 64'hffdf0f3fffff558f >> { select_5_0, index_5 };
+  assign _0166_ = 54'h2c53c000000aaa >> { select_5_0, index_5 };
+  assign _0168_ = 54'h2d9aff00006ccc >> { select_5_0, index_5 };
+  assign _0169_ = 54'h3c79aa00001c03 >> { select_5_0, index_5 };
+  assign _0170_ = 54'h2952cc000003aa >> { select_5_0, index_5 };
+  assign _0171_ = 54'h3118f000006ccc >> { select_5_0, index_5 };
+  assign _0172_ = 54'h3e1fff00001c03 >> { select_5_0, index_5 };
+  assign _0173_ = 52'hc430000006f06 >> { select_5_0, index_5 };
+  assign _0174_ = 64'hffed9affffff8ffe >> { select_5_0, index_5 };
+  assign _0175_ = 64'hfffc79aafffff001 >> { select_5_0, index_5 };
+  assign _0176_ = 54'h2952cc0000aaaa >> { select_5_0, index_5 };
+  assign _0177_ = 54'h319cf00000cccc >> { select_5_0, index_5 };
+  assign _0179_ = 54'h3e1f000000f0f0 >> { select_5_0, index_5 };
+  assign _0180_ = 54'h3fe0000000ff00 >> { select_5_0, index_5 };
+  assign _0181_ = 64'hffc00000ffff0000 >> { select_5_0, index_5 };
+  assign _0182_ = 64'hffd52b33fffe72c3 >> { select_5_0, index_5 };
+  assign _0183_ = 53'h11dd3c0001f180 >> { select_5_0, index_5 };
+  assign _0184_ = 64'hffde1a3ffffea180 >> { select_5_0, index_5 };
+  assign _0185_ = 54'h2592c000008b2a >> { select_5_0, index_5 };
+  assign _0186_ = 53'h19a7000000c9c8 >> { select_5_0, index_5 };
+  assign _0187_ = 51'h78eaa0000b888 >> { select_5_0, index_5 };
+  assign _0188_ = 54'h2ad4cc00008322 >> { select_5_0, index_5 };
+  assign _0190_ = 54'h3b09f00000c9c8 >> { select_5_0, index_5 };
+  assign _0191_ = 54'h341aff0000bc0c >> { select_5_0, index_5 };
+  assign _0192_ = 51'h592000000ce05 >> { select_5_0, index_5 };
+  assign _0193_ = 64'hffd9a700ffff0ffc >> { select_5_0, index_5 };
+  assign _0194_ = 64'hffc78eaafffe0ffc >> { select_5_0, index_5 };
+  assign _0195_ = 54'h2ad4cc0000a556 >> { select_5_0, index_5 };
+  assign _0196_ = 54'h3318f00000c998 >> { select_5_0, index_5 };
+  assign _0197_ = 54'h3c1f000000f1e0 >> { select_5_0, index_5 };
+  assign _0198_ = 54'h3fe0000000fe00 >> { select_5_0, index_5 };
+  assign _0199_ = 64'hffc00000ffff0000 >> { select_5_0, index_5 };
   assign _0201_ = reached_5 ? { _0181_, _0180_, _0179_, _0177_, _0176_, _0175_, _0174_, _0173_, _0172_, _0171_, _0170_, _0169_, _0168_, _0166_, _0165_, _0164_, _0163_ } : { _0199_, _0198_, _0197_, _0196_, _0195_, _0194_, _0193_, _0192_, _0191_, _0190_, _0188_, _0187_, _0186_, _0185_, _0184_, _0183_, _0182_ };
   assign _0202_ = 64'hfffffb988ee30f0f >> index_6;
   assign _0203_ = 64'hfffffffe387e0c21 >> index_6;
-  assign _0204_ = select ? _0202_ : _0203_;
+  assign _0204_ = select_6_0 ? _0202_ : _0203_;
   assign _0205_ = 41'h1257bd80ff0 >> index_6;
   assign _0206_ = 33'h152ab5a1f >> index_6;
-  assign _0207_ = select ? _0205_ : _0206_;
+  assign _0207_ = select_6_0 ? _0205_ : _0206_;
   assign _0208_ = 64'hfffffe417d3df000 >> index_6;
   assign _0209_ = 64'hfffffffe63b3a0aa >> index_6;
-  assign _0210_ = select ? _0208_ : _0209_;
+  assign _0210_ = select_6_0 ? _0208_ : _0209_;
   assign _0212_ = 42'h3c6f0e1ffff >> index_6;
   assign _0213_ = 31'h44cdcccc >> index_6;
-  assign _0214_ = select ? _0212_ : _0213_;
+  assign _0214_ = select_6_0 ? _0212_ : _0213_;
   assign _0215_ = 43'h55ac593aaaa >> index_6;
   assign _0216_ = 31'h7871f0d1 >> index_6;
-  assign _0217_ = select ? _0215_ : _0216_;
+  assign _0217_ = select_6_0 ? _0215_ : _0216_;
   assign _0218_ = 42'h21468dacccc >> index_6;
   assign _0219_ = 31'h47f0006a >> index_6;
-  assign _0220_ = select ? _0218_ : _0219_;
+  assign _0220_ = select_6_0 ? _0218_ : _0219_;
   assign _0221_ = 43'h467711cf0f0 >> index_6;
   assign _0224_ = 31'h408fcc8c >> index_6;
-  assign _0225_ = select ? _0221_ : _0224_;
+  assign _0225_ = select_6_0 ? _0221_ : _0224_;
   assign _0226_ = 43'h5420ac4ff00 >> index_6;
   assign _0227_ = 31'h7871f0d1 >> index_6;
-  assign _0228_ = select ? _0226_ : _0227_;
+  assign _0228_ = select_6_0 ? _0226_ : _0227_;
   assign _0229_ = 42'h2037d390000 >> index_6;
   assign _0230_ = 31'h4770004b >> index_6;
-  assign _0231_ = select ? _0229_ : _0230_;
+  assign _0231_ = select_6_0 ? _0229_ : _0230_;
   assign _0232_ = 42'h3c4f0e1ffff >> index_6;
   assign _0233_ = 33'h18781ffc7 >> index_6;
-  assign _0235_ = select ? _0232_ : _0233_;
+  assign _0235_ = select_6_0 ? _0232_ : _0233_;
   assign _0236_ = 64'hfffffd5ac593aaaa >> index_6;
   assign _0237_ = 64'hfffffffff801ffc0 >> index_6;
-  assign _0238_ = select ? _0236_ : _0237_;
+  assign _0238_ = select_6_0 ? _0236_ : _0237_;
   assign _0239_ = 64'hfffffa1468dacccc >> index_6;
   assign _0240_ = 64'hfffffffeaaab556a >> index_6;
-  assign _0241_ = select ? _0239_ : _0240_;
+  assign _0241_ = select_6_0 ? _0239_ : _0240_;
   assign _0242_ = 43'h467711cf0f0 >> index_6;
   assign _0243_ = 32'd3436026252 >> index_6;
-  assign _0244_ = select ? _0242_ : _0243_;
+  assign _0244_ = select_6_0 ? _0242_ : _0243_;
   assign _0246_ = 43'h78781e0ff00 >> index_6;
   assign _0247_ = 32'd4042383856 >> index_6;
-  assign _0248_ = select ? _0246_ : _0247_;
+  assign _0248_ = select_6_0 ? _0246_ : _0247_;
   assign _0249_ = 43'h7f801ff0000 >> index_6;
   assign _0250_ = 32'd4278320640 >> index_6;
-  assign _0251_ = select ? _0249_ : _0250_;
+  assign _0251_ = select_6_0 ? _0249_ : _0250_;
   assign _0252_ = 43'h7fffe000000 >> index_6;
   assign _0253_ = 32'd4294836224 >> index_6;
-  assign _0254_ = select ? _0252_ : _0253_;
+  assign _0254_ = select_6_0 ? _0252_ : _0253_;
   assign _0255_ = 64'hfffff80000000000 >> index_6;
   assign _0257_ = 64'hffffffff00000000 >> index_6;
-  assign _0258_ = select ? _0255_ : _0257_;
+  assign _0258_ = select_6_0 ? _0255_ : _0257_;
   assign _0259_ = 64'hfffff7319cc70f0f >> index_6;
   assign _0260_ = 64'hffffffff8703e2f7 >> index_6;
-  assign _0261_ = select ? _0259_ : _0260_;
+  assign _0261_ = select_6_0 ? _0259_ : _0260_;
   assign _0262_ = 42'h39951f10ff0 >> index_6;
   assign _0263_ = 34'h2d5aab9f0 >> index_6;
-  assign _0264_ = select ? _0262_ : _0263_;
+  assign _0264_ = select_6_0 ? _0262_ : _0263_;
   assign _0265_ = 64'hfffffc517f78f000 >> index_6;
   assign _0266_ = 64'hfffffffca631515a >> index_6;
-  assign _0268_ = select ? _0265_ : _0266_;
+  assign _0268_ = select_6_0 ? _0265_ : _0266_;
   assign _0269_ = 44'hc698e770000 >> index_6;
   assign _0270_ = 32'd3235749276 >> index_6;
-  assign _0271_ = select ? _0269_ : _0270_;
+  assign _0271_ = select_6_0 ? _0269_ : _0270_;
   assign _0272_ = 43'h5aa58ecaaaa >> index_6;
   assign _0273_ = 32'd3101941992 >> index_6;
-  assign _0274_ = select ? _0272_ : _0273_;
+  assign _0274_ = select_6_0 ? _0272_ : _0273_;
   assign _0275_ = 44'hebd72b6cccc >> index_6;
   assign _0276_ = 32'd2279608658 >> index_6;
-  assign _0277_ = select ? _0275_ : _0276_;
+  assign _0277_ = select_6_0 ? _0275_ : _0276_;
   assign _0279_ = 44'h8ce6338f0f0 >> index_6;
   assign _0280_ = 32'd3223166364 >> index_6;
-  assign _0281_ = select ? _0279_ : _0280_;
+  assign _0281_ = select_6_0 ? _0279_ : _0280_;
   assign _0282_ = 44'hb5732c9ff00 >> index_6;
   assign _0283_ = 32'd3101941992 >> index_6;
-  assign _0284_ = select ? _0282_ : _0283_;
+  assign _0284_ = select_6_0 ? _0282_ : _0283_;
   assign _0285_ = 43'h4175d700000 >> index_6;
   assign _0286_ = 32'd3353477210 >> index_6;
-  assign _0287_ = select ? _0285_ : _0286_;
+  assign _0287_ = select_6_0 ? _0285_ : _0286_;
   assign _0288_ = 44'hc6f8e770000 >> index_6;
   assign _0290_ = 34'h30703ffc6 >> index_6;
-  assign _0291_ = select ? _0288_ : _0290_;
+  assign _0291_ = select_6_0 ? _0288_ : _0290_;
   assign _0292_ = 64'hfffff5ac58ecaaaa >> index_6;
   assign _0293_ = 64'hfffffffc07fc003e >> index_6;
-  assign _0294_ = select ? _0292_ : _0293_;
+  assign _0294_ = select_6_0 ? _0292_ : _0293_;
   assign _0295_ = 64'hfffffeb972b6cccc >> index_6;
   assign _0296_ = 64'hfffffffead555554 >> index_6;
-  assign _0297_ = select ? _0295_ : _0296_;
+  assign _0297_ = select_6_0 ? _0295_ : _0296_;
   assign _0298_ = 44'h8ce6338f0f0 >> index_6;
   assign _0299_ = 32'd3382286744 >> index_6;
-  assign _0301_ = select ? _0298_ : _0299_;
+  assign _0301_ = select_6_0 ? _0298_ : _0299_;
   assign _0302_ = 44'hf0f83c0ff00 >> index_6;
   assign _0303_ = 32'd4058112480 >> index_6;
-  assign _0304_ = select ? _0302_ : _0303_;
+  assign _0304_ = select_6_0 ? _0302_ : _0303_;
   assign _0305_ = 44'hff003ff0000 >> index_6;
   assign _0306_ = 32'd4261543424 >> index_6;
-  assign _0307_ = select ? _0305_ : _0306_;
+  assign _0307_ = select_6_0 ? _0305_ : _0306_;
   assign _0308_ = 44'hffffc000000 >> index_6;
   assign _0309_ = 32'd4294836224 >> index_6;
-  assign _0310_ = select ? _0308_ : _0309_;
+  assign _0310_ = select_6_0 ? _0308_ : _0309_;
   assign _0312_ = 64'hfffff00000000000 >> index_6;
   assign _0313_ = 64'hffffffff00000000 >> index_6;
-  assign _0314_ = select ? _0312_ : _0313_;
+  assign _0314_ = select_6_0 ? _0312_ : _0313_;
   assign _0315_ = reached_6 ? { _0258_, _0254_, _0251_, _0248_, _0244_, _0241_, _0238_, _0235_, _0231_, _0228_, _0225_, _0220_, _0217_, _0214_, _0210_, _0207_, _0204_ } : { _0314_, _0310_, _0307_, _0304_, _0301_, _0297_, _0294_, _0291_, _0287_, _0284_, _0281_, _0277_, _0274_, _0271_, _0268_, _0264_, _0261_ };
-  assign _0316_ = 2'h3 >> select;
-  assign _0317_ = 2'h2 >> select;
-  assign _0318_ = 1'h0 >> select;
-  assign _0319_ = 1'h0 >> select;
-  assign _0320_ = 1'h0 >> select;
-  assign _0321_ = 2'h2 >> select;
-  assign _0323_ = 1'h0 >> select;
-  assign _0324_ = 2'h2 >> select;
-  assign _0325_ = 1'h0 >> select;
-  assign _0326_ = 1'h0 >> select;
-  assign _0327_ = 1'h0 >> select;
-  assign _0328_ = 2'h2 >> select;
-  assign _0329_ = 1'h0 >> select;
-  assign _0330_ = 2'h2 >> select;
-  assign _0331_ = 1'h0 >> select;
-  assign _0332_ = 2'h2 >> select;
-  assign _0335_ = 1'h1 >> select;
+  assign _0316_ = 2'h3 >> select_0_0;
+  assign _0317_ = 2'h2 >> select_0_0;
+  assign _0318_ = 1'h0 >> select_0_0;
+  assign _0319_ = 1'h0 >> select_0_0;
+  assign _0320_ = 1'h0 >> select_0_0;
+  assign _0321_ = 2'h2 >> select_0_0;
+  assign _0323_ = 1'h0 >> select_0_0;
+  assign _0324_ = 2'h2 >> select_0_0;
+  assign _0325_ = 1'h0 >> select_0_0;
+  assign _0326_ = 1'h0 >> select_0_0;
+  assign _0327_ = 1'h0 >> select_0_0;
+  assign _0328_ = 2'h2 >> select_0_0;
+  assign _0329_ = 1'h0 >> select_0_0;
+  assign _0330_ = 2'h2 >> select_0_0;
+  assign _0331_ = 1'h0 >> select_0_0;
+  assign _0332_ = 2'h2 >> select_0_0;
+  assign _0335_ = 1'h1 >> select_0_0;
   assign reached_0 = value_0 >= { _0335_, _0332_, _0331_, _0330_, _0329_, _0328_, _0327_, _0326_, _0325_, _0324_, _0323_, _0321_, _0320_, _0319_, _0318_, _0317_, _0316_ };
   assign reached_1 = value_1 >= threshold_1;
   assign reached_2 = value_2 >= threshold_2;
@@ -8579,7 +9631,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0348_ = 64'ha954aa54a5294a52 >> index_8[5:0];
   assign _0349_ = index_8[6] ? _0347_ : _0348_;
   assign _0350_ = index_8[7] ? _0346_ : _0349_;
-  assign _0351_ = select ? _0342_ : _0350_;
+  assign _0351_ = select_8_0 ? _0342_ : _0350_;
   assign _0352_ = 1'h0 >> index_8[5:0];
   assign _0353_ = 47'h666619986661 >> index_8[5:0];
   assign _0354_ = index_8[6] ? _0352_ : _0353_;
@@ -8594,7 +9646,7 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0364_ = 62'h3198cc6739ce739c >> index_8[5:0];
   assign _0365_ = index_8[6] ? _0363_ : _0364_;
   assign _0366_ = index_8[7] ? _0362_ : _0365_;
-  assign _0368_ = select ? _0359_ : _0366_;
+  assign _0368_ = select_8_0 ? _0359_ : _0366_;
   assign _0369_ = 1'h0 >> index_8[5:0];
   assign _0370_ = 47'h787861e18786 >> index_8[5:0];
   assign _0371_ = index_8[6] ? _0369_ : _0370_;
@@ -8603,24 +9655,15 @@ module power_activation_0(select, clk, rst, code, value);
   assign _0374_ = index_8[6] ? _0372_ : _0373_;
   assign _0375_ = index_8[7] ? _0371_ : _0374_;
   assign _0376_ = 1'h0 >> index_8[5:0];
-  assign _0377_ = 7'h78 >> index_8[5:0];
-  assign _0379_ = index_8[6] ? _0376_ : _0377_;
-  assign _0380_ = 63'h79c3ce1e70f3879c >> index_8[5:0];
-  assign _0381_ = 62'h3e1f0f86318c6318 >> index_8[5:0];
-  assign _0382_ = index_8[6] ? _0380_ : _0381_;
-  assign _0383_ = index_8[7] ? _0379_ : _0382_;
-  assign _0384_ = select ? _0375_ : _0383_;
-  assign _0385_ = 1'h0 >> index_8[5:0];
-  assign _0386_ = 47'h7f807e01f807 >> index_8[5:0];
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     (* full_case = 32'd1 *)
     if (_0012_) begin
       _0469_ = 17'h00000;
     end else if (_0223_) begin
-      _0469_ = _0499_[16:0];
+      _0469_ = _0508_[16:0];
     end else begin
-      _0469_ = _0512_[16:0];
+      _0469_ = _0521_[16:0];
     end
     if (rst) begin
       _0469_ = 17'h00000;
@@ -8628,163 +9671,226 @@ module power_activation_0(select, clk, rst, code, value);
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0470_ = reached_0;
+    _0470_ = select;
     if (rst) begin
       _0470_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0471_ = value_0;
+    _0471_ = reached_0;
     if (rst) begin
-      _0471_ = 17'h00000;
+      _0471_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0472_ = _0007_;
+    _0472_ = value_0;
     if (rst) begin
       _0472_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0473_ = { index_1, reached_1 };
+    _0473_ = _0007_;
     if (rst) begin
-      _0473_ = 2'h0;
+      _0473_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0474_ = value_1;
+    _0474_ = select_0_0;
     if (rst) begin
-      _0474_ = 17'h00000;
+      _0474_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0475_ = _0046_;
+    _0475_ = { index_1, reached_1 };
     if (rst) begin
-      _0475_ = 17'h00000;
+      _0475_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0476_ = { index_2, reached_2 };
+    _0476_ = value_1;
     if (rst) begin
-      _0476_ = 3'h0;
+      _0476_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0477_ = value_2;
+    _0477_ = _0046_;
     if (rst) begin
       _0477_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0479_ = _0084_;
+    _0479_ = select_1_0;
     if (rst) begin
-      _0479_ = 17'h00000;
+      _0479_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0480_ = { index_3, reached_3 };
+    _0480_ = { index_2, reached_2 };
     if (rst) begin
-      _0480_ = 4'h0;
+      _0480_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0481_ = value_3;
+    _0481_ = value_2;
     if (rst) begin
       _0481_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0482_ = _0124_;
+    _0482_ = _0084_;
     if (rst) begin
       _0482_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0483_ = { index_4, reached_4 };
+    _0483_ = select_2_0;
     if (rst) begin
-      _0483_ = 5'h00;
+      _0483_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0484_ = value_4;
+    _0484_ = { index_3, reached_3 };
     if (rst) begin
-      _0484_ = 17'h00000;
+      _0484_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0485_ = _0162_;
+    _0485_ = value_3;
     if (rst) begin
       _0485_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0486_ = { index_5, reached_5 };
+    _0486_ = _0124_;
     if (rst) begin
-      _0486_ = 6'h00;
+      _0486_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0487_ = value_5;
+    _0487_ = select_3_0;
     if (rst) begin
-      _0487_ = 17'h00000;
+      _0487_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0488_ = _0201_;
+    _0488_ = { index_4, reached_4 };
     if (rst) begin
-      _0488_ = 17'h00000;
+      _0488_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0490_ = { index_6, reached_6 };
+    _0490_ = value_4;
     if (rst) begin
-      _0490_ = 7'h00;
+      _0490_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0491_ = value_6;
+    _0491_ = _0162_;
     if (rst) begin
       _0491_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0492_ = _0315_;
+    _0492_ = select_4_0;
     if (rst) begin
-      _0492_ = 17'h00000;
+      _0492_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0493_ = { index_7, reached_7 };
+    _0493_ = { index_5, reached_5 };
     if (rst) begin
-      _0493_ = 8'h00;
+      _0493_ = 6'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _0494_ = value_7;
+    _0494_ = value_5;
     if (rst) begin
       _0494_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0495_ = _0201_;
+    if (rst) begin
+      _0495_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0496_ = select_5_0;
+    if (rst) begin
+      _0496_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0497_ = { index_6, reached_6 };
+    if (rst) begin
+      _0497_ = 7'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0498_ = value_6;
+    if (rst) begin
+      _0498_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0499_ = _0315_;
+    if (rst) begin
+      _0499_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0501_ = select_6_0;
+    if (rst) begin
+      _0501_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0502_ = { index_7, reached_7 };
+    if (rst) begin
+      _0502_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0503_ = value_7;
+    if (rst) begin
+      _0503_ = 17'h00000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _0504_ = select_7_0;
+    if (rst) begin
+      _0504_ = 1'h0;
     end
   end
   assign code = { _0468_, _0451_, _0434_, _0417_, _0401_, _0384_, _0368_, _0351_ };
@@ -9094,8 +10200,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
-  input [60:0] parameters;
-  wire [60:0] parameters;
+  input [58:0] parameters;
+  wire [58:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -9110,8 +10216,8 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire rst;
   output signed [20:0] value;
   reg signed [20:0] value = 21'h000000;
-  input signed [23:0] acc;
-  wire signed [23:0] acc;
+  input signed [18:0] acc;
+  wire signed [18:0] acc;
   wire [31:0] _00_;
   wire _01_;
   wire _02_;
@@ -9123,7 +10229,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [23:0] _11_;
+  wire [18:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
@@ -9134,52 +10240,52 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _19_;
   wire [11:0] _20_;
   wire [25:0] _21_;
-  wire [54:0] _22_;
+  wire [49:0] _22_;
   wire [26:0] _23_;
-  wire [39:0] _24_;
-  wire [38:0] _25_;
-  wire [38:0] _26_;
-  wire [38:0] _27_;
-  wire [38:0] _28_;
-  wire [38:0] _29_;
-  wire [38:0] _30_;
-  reg [39:0] _31_;
-  reg [29:0] _32_;
-  wire [55:0] _33_;
-  reg [29:0] _34_;
-  reg [38:0] _35_;
+  wire [33:0] _24_;
+  wire [32:0] _25_;
+  wire [32:0] _26_;
+  wire [32:0] _27_;
+  wire [32:0] _28_;
+  wire [32:0] _29_;
+  wire [32:0] _30_;
+  reg [34:0] _31_;
+  reg [27:0] _32_;
+  wire [50:0] _33_;
+  reg [27:0] _34_;
+  reg [32:0] _35_;
   reg [10:0] _36_;
   reg [14:0] _37_;
   reg [25:0] _38_;
-  reg [38:0] _39_;
+  reg [32:0] _39_;
   reg [2:0] _40_;
   reg [2:0] _41_;
   reg [2:0] _42_;
   reg [2:0] _43_;
-  wire [40:0] _44_;
+  wire [35:0] _44_;
   reg [20:0] _45_;
   wire _46_;
   wire _47_;
   wire _48_;
   wire _49_;
-  reg signed [38:0] \$signal  = 39'h0000000000;
+  reg signed [32:0] \$signal  = 33'h000000000;
   reg [14:0] \$signal$16  = 15'h0000;
   reg [25:0] \$signal$17  = 26'h0000000;
-  reg signed [29:0] bias_0 = 30'h00000000;
-  reg signed [29:0] bias_1 = 30'h00000000;
-  wire signed [29:0] \parameters.bias ;
+  reg signed [27:0] bias_0 = 28'h0000000;
+  reg signed [27:0] bias_1 = 28'h0000000;
+  wire signed [27:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [14:0] \parameters.residual ;
-  reg signed [39:0] product = 40'h0000000000;
+  reg signed [34:0] product = 35'h000000000;
   reg [31:0] product_0 = 32'd0;
-  reg signed [23:0] product_1 = 24'h000000;
+  reg signed [18:0] product_1 = 19'h00000;
   reg [25:0] product_2 = 26'h0000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [38:0] total = 39'h0000000000;
+  reg signed [32:0] total = 33'h000000000;
   always @(posedge clk)
     \$signal$16  <= _37_;
   always @(posedge clk)
@@ -9199,7 +10305,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   always @(posedge clk)
     value <= _45_;
   assign _00_ = acc[15:0] * parameters[15:0];
-  assign _11_ = $signed(acc[23:16]) * $signed({ 1'h0, parameters[15:0] });
+  assign _11_ = $signed(acc[18:16]) * $signed({ 1'h0, parameters[15:0] });
   assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
   assign _44_ = $signed(product) + $signed(bias_1);
   assign _46_ = 16'hcd66 >> skip_0;
@@ -9243,7 +10349,7 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     skip <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _37_ = parameters[60:46];
+    _37_ = parameters[58:44];
     if (rst) begin
       _37_ = 15'h0000;
     end
@@ -9257,9 +10363,9 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _39_ = _24_[38:0];
+    _39_ = _24_[32:0];
     if (rst) begin
-      _39_ = 39'h0000000000;
+      _39_ = 33'h000000000;
     end
   end
   always @* begin
@@ -9313,30 +10419,30 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _31_ = _33_[39:0];
+    _31_ = _33_[34:0];
     if (rst) begin
-      _31_ = 40'h0000000000;
+      _31_ = 35'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _32_ = parameters[45:16];
+    _32_ = parameters[43:16];
     if (rst) begin
-      _32_ = 30'h00000000;
+      _32_ = 28'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
     _34_ = bias_0;
     if (rst) begin
-      _34_ = 30'h00000000;
+      _34_ = 28'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _35_ = _44_[38:0];
+    _35_ = _44_[32:0];
     if (rst) begin
-      _35_ = 39'h0000000000;
+      _35_ = 33'h000000000;
     end
   end
   always @* begin
@@ -9347,14 +10453,14 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[45:16];
-  assign \parameters.residual  = parameters[60:46];
-  assign _22_ = { product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1[23], product_1, 16'h0000 };
+  assign \parameters.bias  = parameters[43:16];
+  assign \parameters.residual  = parameters[58:44];
+  assign _22_ = { product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1[18], product_1, 16'h0000 };
   assign _23_ = { 1'h0, product_2 };
-  assign _25_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:7] };
-  assign _26_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:8] };
-  assign _27_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:9] };
-  assign _28_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:10] };
-  assign _29_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:12] };
-  assign _30_ = { total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38], total[38:18] };
+  assign _25_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:7] };
+  assign _26_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:8] };
+  assign _27_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:9] };
+  assign _28_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:10] };
+  assign _29_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:12] };
+  assign _30_ = { total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32], total[32:14] };
 endmodule

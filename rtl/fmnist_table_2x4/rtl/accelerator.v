@@ -12,8 +12,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire rst;
   output i__ready;
   wire i__ready;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
   output o__valid;
   wire o__valid;
   output [3:0] status__layer;
@@ -23,25 +23,54 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire [31:0] _00_;
   reg _01_;
   reg _02_;
-  reg [15:0] _03_;
-  reg [15:0] _04_;
-  reg [15:0] _05_;
-  reg [5:0] _06_;
-  reg [5:0] _07_;
-  reg [5:0] _08_;
-  wire _09_;
-  wire _10_;
+  reg _03_;
+  reg _04_;
+  reg _05_;
+  reg _06_;
+  reg _07_;
+  reg _08_;
+  reg _09_;
+  reg _10_;
   wire _11_;
-  wire _12_;
-  wire [15:0] _13_;
+  reg _12_;
+  reg _13_;
   reg [11:0] _14_;
   reg _15_;
   reg _16_;
+  reg _17_;
+  reg _18_;
+  reg _19_;
+  reg [15:0] _20_;
+  reg [15:0] _21_;
+  wire _22_;
+  reg [15:0] _23_;
+  reg [5:0] _24_;
+  reg [5:0] _25_;
+  reg [5:0] _26_;
+  wire _27_;
+  wire _28_;
+  wire _29_;
+  wire _30_;
+  wire _31_;
+  wire [15:0] _32_;
   wire [12:0] address;
   wire [8:0] \address$79 ;
   wire bank;
   wire credit;
   wire \credit$21 ;
+  reg drain_start_0 = 1'h0;
+  reg drain_start_1 = 1'h0;
+  reg drain_start_10 = 1'h0;
+  (* init = 1'h0 *)
+  wire drain_start_11;
+  reg drain_start_2 = 1'h0;
+  reg drain_start_3 = 1'h0;
+  reg drain_start_4 = 1'h0;
+  reg drain_start_5 = 1'h0;
+  reg drain_start_6 = 1'h0;
+  reg drain_start_7 = 1'h0;
+  reg drain_start_8 = 1'h0;
+  reg drain_start_9 = 1'h0;
   reg [5:0] flags_0 = 6'h00;
   reg [5:0] flags_1 = 6'h00;
   reg [5:0] flags_2 = 6'h00;
@@ -49,59 +78,57 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   wire \full$61 ;
   wire [15:0] high;
   wire [15:0] \high$63 ;
-  wire [50:0] \i__payload$39 ;
-  wire \i__payload$39.first ;
-  wire \i__payload$39.last ;
-  wire \i__payload$39.shift ;
-  wire [31:0] \i__payload$39.w ;
-  wire [15:0] \i__payload$39.x ;
-  wire [43:0] \i__payload$46 ;
+  wire [50:0] \i__payload$37 ;
+  wire \i__payload$37.first ;
+  wire \i__payload$37.last ;
+  wire \i__payload$37.shift ;
+  wire [31:0] \i__payload$37.w ;
+  wire [15:0] \i__payload$37.x ;
+  wire [33:0] \i__payload$44 ;
   wire [7:0] \i__payload$9 ;
   wire \i__ready$10 ;
   wire \i__valid$11 ;
-  wire \i__valid$45 ;
-  wire \i__valid$48 ;
-  wire is_pool;
+  wire \i__valid$43 ;
+  wire \i__valid$46 ;
   wire [3:0] layer;
-  wire [3:0] \layer$25 ;
-  wire [3:0] \layer$58 ;
   wire loaded;
   wire \loaded$19 ;
   wire loading;
   wire \loading$17 ;
   wire [15:0] low;
   wire [15:0] \low$65 ;
-  wire [20:0] \o__payload$12 ;
-  wire [43:0] \o__payload$47 ;
+  wire [21:0] \o__payload$12 ;
+  wire [33:0] \o__payload$45 ;
   wire \o__ready$13 ;
   wire \o__valid$14 ;
-  wire \o__valid$49 ;
+  wire \o__valid$47 ;
+  reg of_pool_0 = 1'h0;
   reg pad_0 = 1'h0;
   reg pad_1 = 1'h0;
   reg [15:0] pad_word_0 = 16'h0000;
   reg [15:0] pad_word_1 = 16'h0000;
   wire [10:0] port__addr;
-  wire [8:0] \port__addr$33 ;
+  wire [8:0] \port__addr$31 ;
   wire [31:0] port__data;
-  wire [31:0] \port__data$83 ;
+  wire [31:0] \port__data$94 ;
   wire port__en;
-  wire \port__en$34 ;
+  wire \port__en$32 ;
   wire [12:0] read_address;
   wire read_bank;
   wire [15:0] read_word;
   wire [12:0] residual_address;
-  wire [12:0] \residual_address$55 ;
+  wire [12:0] \residual_address$53 ;
   wire residual_bank;
-  wire \residual_bank$53 ;
+  wire \residual_bank$51 ;
   wire residual_valid;
-  wire \residual_valid$51 ;
+  wire \residual_valid$49 ;
   wire [15:0] residual_word;
-  wire [15:0] \residual_word$57 ;
+  wire [15:0] \residual_word$55 ;
   wire row_ends;
-  wire \row_ends$29 ;
-  wire start;
-  wire \start$27 ;
-  wire \start$59 ;
+  wire \row_ends$27 ;
+  reg start = 1'h0;
+  wire \start$56 ;
+  wire \start$58 ;
   wire [3:0] status;
   wire sum_started;
   wire \sum_started$23 ;
@@ -125,6 +152,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   reg [15:0] word = 16'h0000;
   wire [15:0] \word$74 ;
   wire [15:0] \word$80 ;
+  wire word_start;
   wire write;
   wire \write$78 ;
   reg [12:0] write_0__address;
@@ -136,51 +164,81 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   (* ram_style = "block" *)
   reg [31:0] weights [2047:0];
   initial $readmemh("mem/accelerator.weights.mem", weights );
-  reg [31:0] _40_;
+  reg [31:0] _73_;
   always @(posedge clk) begin
-    _40_ <= weights[weight_address_0[10:0]];
+    _73_ <= weights[weight_address_0[10:0]];
   end
-  assign port__data = _40_;
+  assign port__data = _73_;
   (* ram_style = "block" *)
-  reg [31:0] weights_1 [455:0];
+  reg [31:0] weights_1 [471:0];
   initial $readmemh("mem/accelerator.weights_1.mem", weights_1 );
-  reg [31:0] _41_;
+  reg [31:0] _74_;
   always @(posedge clk) begin
-    _41_ <= weights_1[weight_address_0[8:0]];
+    _74_ <= weights_1[weight_address_0[8:0]];
   end
-  assign \port__data$83  = _41_;
+  assign \port__data$94  = _74_;
+  always @(posedge clk)
+    flags_0 <= _24_;
+  always @(posedge clk)
+    flags_1 <= _25_;
+  always @(posedge clk)
+    flags_2 <= _26_;
   assign _00_ = weights_1_chosen_1 ? weights_1_word : weights_word;
-  assign _09_ = ~ flags_2[5];
-  assign \i__valid$45  = flags_2[0] & _09_;
-  assign _10_ = ! bank;
-  assign _12_ = weight_address_0[11:9] == 3'h4;
-  assign _13_ = pad_1 ? pad_word_1 : read_word;
+  assign _11_ = ~ flags_2[5];
+  assign \i__valid$43  = flags_2[0] & _11_;
+  assign _22_ = 1'h0 >> layer;
+  assign _27_ = \start$58  & _22_;
+  assign \start$56  = word_start | _27_;
+  assign _28_ = ! bank;
+  assign _30_ = weight_address_0[11:9] == 3'h4;
+  assign _31_ = 1'h0 >> layer;
+  assign _32_ = pad_1 ? pad_word_1 : read_word;
+  always @(posedge clk)
+    drain_start_0 <= _01_;
+  always @(posedge clk)
+    drain_start_1 <= _02_;
+  always @(posedge clk)
+    drain_start_2 <= _03_;
+  always @(posedge clk)
+    drain_start_3 <= _04_;
+  always @(posedge clk)
+    drain_start_4 <= _05_;
+  always @(posedge clk)
+    drain_start_5 <= _06_;
+  always @(posedge clk)
+    drain_start_6 <= _07_;
+  always @(posedge clk)
+    drain_start_7 <= _08_;
+  always @(posedge clk)
+    drain_start_8 <= _09_;
+  always @(posedge clk)
+    drain_start_9 <= _10_;
+  always @(posedge clk)
+    drain_start_10 <= _12_;
+  always @(posedge clk)
+    start <= _13_;
   always @(posedge clk)
     weight_address_0 <= _14_;
   always @(posedge clk)
     weights_word <= port__data;
   always @(posedge clk)
-    weights_1_word <= \port__data$83 ;
+    weights_1_word <= \port__data$94 ;
   always @(posedge clk)
     weights_1_chosen_0 <= _15_;
   always @(posedge clk)
     weights_1_chosen_1 <= _16_;
   always @(posedge clk)
-    pad_0 <= _01_;
+    of_pool_0 <= _17_;
   always @(posedge clk)
-    pad_1 <= _02_;
+    pad_0 <= _18_;
   always @(posedge clk)
-    pad_word_0 <= _03_;
+    pad_1 <= _19_;
   always @(posedge clk)
-    pad_word_1 <= _04_;
+    pad_word_0 <= _20_;
   always @(posedge clk)
-    word <= _05_;
+    pad_word_1 <= _21_;
   always @(posedge clk)
-    flags_0 <= _06_;
-  always @(posedge clk)
-    flags_1 <= _07_;
-  always @(posedge clk)
-    flags_2 <= _08_;
+    word <= _23_;
   \accelerator.activations  activations (
     .clk(clk),
     .read_address(read_address),
@@ -203,9 +261,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .credit(credit),
     .full(full),
     .high(high),
-    .i__payload(\i__payload$46 ),
-    .i__valid(\i__valid$48 ),
-    .layer(layer),
+    .i__payload(\i__payload$44 ),
+    .i__valid(\i__valid$46 ),
     .low(low),
     .o__payload(o__payload),
     .o__ready(o__ready),
@@ -217,7 +274,8 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .start(start),
     .sum_started(sum_started),
     .two_digits(two_digits),
-    .word(residual_word)
+    .word(residual_word),
+    .word_start_23(word_start)
   );
   \accelerator.loader  loader (
     .address(\address$79 ),
@@ -234,10 +292,10 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   );
   \accelerator.mac_array  mac_array (
     .clk(clk),
-    .i__payload(\i__payload$39 ),
-    .i__valid(\i__valid$45 ),
-    .o__payload(\i__payload$46 ),
-    .o__valid(\i__valid$48 ),
+    .i__payload(\i__payload$37 ),
+    .i__valid(\i__valid$43 ),
+    .o__payload(\i__payload$44 ),
+    .o__valid(\i__valid$46 ),
     .rst(rst)
   );
   \accelerator.sequencer  sequencer (
@@ -248,7 +306,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .loading(loading),
     .row_ends(row_ends),
     .rst(rst),
-    .start(start),
+    .start(\start$58 ),
     .status(status__layer),
     .sum_started(sum_started),
     .walk__act_address(read_address),
@@ -268,19 +326,39 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     .clk(clk),
     .full(full),
     .high(high),
-    .layer(layer),
     .low(low),
     .rst(rst),
-    .start(start),
+    .start(\start$56 ),
     .two(two_digits),
     .word(\word$74 ),
     .write(write)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _24_ = { of_pool_0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    if (rst) begin
+      _24_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _25_ = flags_0;
+    if (rst) begin
+      _25_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _26_ = flags_1;
+    if (rst) begin
+      _26_ = 6'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_0__enable = 1'h0;
     if (write) begin
-      write_0__enable = _10_;
+      write_0__enable = _28_;
     end
     if (\write$78 ) begin
       write_0__enable = 1'h1;
@@ -310,7 +388,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     write_1__enable = 1'h0;
     if (write) begin
-      write_1__enable = _11_;
+      write_1__enable = _29_;
     end
   end
   always @* begin
@@ -329,6 +407,90 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _01_ = \start$58 ;
+    if (rst) begin
+      _01_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _02_ = drain_start_0;
+    if (rst) begin
+      _02_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _03_ = drain_start_1;
+    if (rst) begin
+      _03_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _04_ = drain_start_2;
+    if (rst) begin
+      _04_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _05_ = drain_start_3;
+    if (rst) begin
+      _05_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _06_ = drain_start_4;
+    if (rst) begin
+      _06_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _07_ = drain_start_5;
+    if (rst) begin
+      _07_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _08_ = drain_start_6;
+    if (rst) begin
+      _08_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _09_ = drain_start_7;
+    if (rst) begin
+      _09_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _10_ = drain_start_8;
+    if (rst) begin
+      _10_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _12_ = drain_start_9;
+    if (rst) begin
+      _12_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
+    _13_ = drain_start_10;
+    if (rst) begin
+      _13_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
     _14_ = walk__weight_address;
     if (rst) begin
       _14_ = 12'h000;
@@ -336,7 +498,7 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _15_ = _12_;
+    _15_ = _30_;
     if (rst) begin
       _15_ = 1'h0;
     end
@@ -350,58 +512,44 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _01_ = walk__pad;
+    _17_ = _31_;
     if (rst) begin
-      _01_ = 1'h0;
+      _17_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _02_ = pad_0;
+    _18_ = walk__pad;
     if (rst) begin
-      _02_ = 1'h0;
+      _18_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _03_ = walk__pad_word;
+    _19_ = pad_0;
     if (rst) begin
-      _03_ = 16'h0000;
+      _19_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _04_ = pad_word_0;
+    _20_ = walk__pad_word;
     if (rst) begin
-      _04_ = 16'h0000;
+      _20_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _05_ = _13_;
+    _21_ = pad_word_0;
     if (rst) begin
-      _05_ = 16'h0000;
+      _21_ = 16'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _06_ = { 1'h0, walk__digit, walk__last, walk__shift, walk__first, walk__valid };
+    _23_ = _32_;
     if (rst) begin
-      _06_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _07_ = flags_0;
-    if (rst) begin
-      _07_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$1 ) begin end
-    _08_ = flags_1;
-    if (rst) begin
-      _08_ = 6'h00;
+      _23_ = 16'h0000;
     end
   end
   assign \i__payload$9  = i__payload;
@@ -415,42 +563,38 @@ module accelerator(i__valid, o__ready, clk, rst, i__ready, o__payload, o__valid,
   assign \loaded$19  = loaded;
   assign \credit$21  = credit;
   assign \sum_started$23  = sum_started;
-  assign \layer$25  = layer;
-  assign \start$27  = start;
-  assign \row_ends$29  = row_ends;
+  assign drain_start_11 = start;
+  assign \row_ends$27  = row_ends;
   assign port__addr = weight_address_0[10:0];
   assign port__en = 1'h1;
-  assign \port__addr$33  = weight_address_0[8:0];
-  assign \port__en$34  = 1'h1;
+  assign \port__addr$31  = weight_address_0[8:0];
+  assign \port__en$32  = 1'h1;
   assign walk__act_address = read_address;
   assign walk__act_bank = read_bank;
-  assign \o__payload$47  = \i__payload$46 ;
-  assign \o__valid$49  = \i__valid$48 ;
-  assign \residual_valid$51  = residual_valid;
-  assign \residual_bank$53  = residual_bank;
-  assign \residual_address$55  = residual_address;
-  assign \residual_word$57  = residual_word;
-  assign \layer$58  = layer;
-  assign \start$59  = start;
+  assign \o__payload$45  = \i__payload$44 ;
+  assign \o__valid$47  = \i__valid$46 ;
+  assign \residual_valid$49  = residual_valid;
+  assign \residual_bank$51  = residual_bank;
+  assign \residual_address$53  = residual_address;
+  assign \residual_word$55  = residual_word;
   assign \full$61  = full;
   assign \high$63  = high;
   assign \low$65  = low;
   assign \two_digits$67  = two_digits;
-  assign is_pool = 1'h0;
-  assign \i__payload$39.x  = \i__payload$39 [15:0];
-  assign \i__payload$39.w  = \i__payload$39 [47:16];
-  assign \i__payload$39.first  = \i__payload$39 [48];
-  assign \i__payload$39.shift  = \i__payload$39 [49];
-  assign \i__payload$39.last  = \i__payload$39 [50];
-  assign \i__payload$39 [50] = flags_2[3];
-  assign \i__payload$39 [49] = flags_2[2];
-  assign \i__payload$39 [48] = flags_2[1];
-  assign \i__payload$39 [47:16] = _00_;
-  assign \i__payload$39 [15:0] = word;
-  assign _11_ = bank;
+  assign \i__payload$37.x  = \i__payload$37 [15:0];
+  assign \i__payload$37.w  = \i__payload$37 [47:16];
+  assign \i__payload$37.first  = \i__payload$37 [48];
+  assign \i__payload$37.shift  = \i__payload$37 [49];
+  assign \i__payload$37.last  = \i__payload$37 [50];
+  assign \i__payload$37 [50] = flags_2[3];
+  assign \i__payload$37 [49] = flags_2[2];
+  assign \i__payload$37 [48] = flags_2[1];
+  assign \i__payload$37 [47:16] = _00_;
+  assign \i__payload$37 [15:0] = word;
+  assign _29_ = bank;
 endmodule
 
-module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_bank, residual_valid, residual_address, clk);
+module \accelerator.activations (rst, read_word, residual_word, write_port__en, write_0__address, write_port__data, write_1__enable, write_1__address, \write_port__data$18 , read_bank, read_address, residual_valid, residual_bank, residual_address, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$2  = 0;
   input rst;
   wire rst;
@@ -474,10 +618,10 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   wire read_bank;
   input [12:0] read_address;
   wire [12:0] read_address;
-  input residual_bank;
-  wire residual_bank;
   input residual_valid;
   wire residual_valid;
+  input residual_bank;
+  wire residual_bank;
   input [12:0] residual_address;
   wire [12:0] residual_address;
   input clk;
@@ -664,7 +808,7 @@ module \accelerator.activations (rst, read_word, residual_word, write_port__en, 
   assign _05_ = residual_bank;
 endmodule
 
-module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, layer, start, residual_bank, residual_valid, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
+module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, start, word_start_23, residual_valid, residual_bank, residual_address, o__valid, high, low, full, i__valid, i__payload, two_digits, o__ready);
   reg \$auto$verilog_backend.cc:2505:dump_module$3  = 0;
   input clk;
   wire clk;
@@ -674,18 +818,18 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire sum_started;
   output credit;
   wire credit;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
   input [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
-  output residual_bank;
-  wire residual_bank;
+  output word_start_23;
+  reg word_start_23 = 1'h0;
   output residual_valid;
   wire residual_valid;
+  output residual_bank;
+  wire residual_bank;
   output [12:0] residual_address;
   wire [12:0] residual_address;
   output o__valid;
@@ -698,8 +842,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   wire full;
   input i__valid;
   wire i__valid;
-  input [43:0] i__payload;
-  wire [43:0] i__payload;
+  input [33:0] i__payload;
+  wire [33:0] i__payload;
   input two_digits;
   wire two_digits;
   input o__ready;
@@ -720,12 +864,12 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _013_;
   reg _014_;
   reg _015_;
-  reg _016_;
-  reg _017_;
-  reg _018_;
-  reg _019_;
-  reg _020_;
-  reg _021_;
+  reg [7:0] _016_;
+  reg [7:0] _017_;
+  reg [7:0] _018_;
+  reg [7:0] _019_;
+  reg [7:0] _020_;
+  reg [7:0] _021_;
   reg _022_;
   wire _023_;
   reg _024_;
@@ -738,7 +882,7 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _031_;
   reg _032_;
   reg _033_;
-  wire [5:0] _034_;
+  wire _034_;
   reg _035_;
   reg _036_;
   reg _037_;
@@ -749,76 +893,76 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _042_;
   reg _043_;
   reg _044_;
-  wire [5:0] _045_;
+  wire _045_;
   reg _046_;
   reg _047_;
   reg _048_;
   reg _049_;
   reg _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire [43:0] _054_;
-  wire _055_;
+  reg _051_;
+  reg _052_;
+  reg _053_;
+  reg _054_;
+  reg _055_;
   wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
-  wire _065_;
-  wire _066_;
-  wire _067_;
-  wire [8:0] _068_;
-  wire _069_;
-  wire _070_;
-  wire _071_;
-  wire _072_;
-  wire _073_;
-  wire _074_;
-  wire _075_;
-  wire _076_;
-  wire _077_;
-  wire _078_;
-  wire _079_;
-  wire _080_;
-  wire _081_;
-  wire _082_;
-  wire _083_;
-  wire _084_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  reg _064_;
+  reg _065_;
+  reg _066_;
+  wire [5:0] _067_;
+  reg _068_;
+  reg _069_;
+  reg _070_;
+  reg _071_;
+  reg _072_;
+  reg _073_;
+  reg _074_;
+  reg _075_;
+  reg _076_;
+  reg _077_;
+  wire [5:0] _078_;
+  reg _079_;
+  reg _080_;
+  reg _081_;
+  reg _082_;
+  reg _083_;
+  reg _084_;
   reg _085_;
-  reg [4:0] _086_;
+  reg _086_;
   reg _087_;
   reg _088_;
   wire _089_;
-  reg [4:0] _090_;
+  reg _090_;
   reg _091_;
-  reg [43:0] _092_;
-  reg [21:0] _093_;
-  reg [21:0] _094_;
-  reg [21:0] _095_;
-  reg [21:0] _096_;
-  reg [7:0] _097_;
+  reg _092_;
+  reg _093_;
+  reg _094_;
+  reg _095_;
+  reg _096_;
+  reg _097_;
   reg _098_;
   reg _099_;
   wire _100_;
   reg _101_;
   reg _102_;
-  reg [7:0] _103_;
-  reg [2:0] _104_;
+  reg _103_;
+  reg _104_;
   reg _105_;
   reg _106_;
   reg _107_;
-  reg [7:0] _108_;
-  reg [7:0] _109_;
-  reg [7:0] _110_;
-  wire _111_;
-  reg [7:0] _112_;
-  reg [7:0] _113_;
-  reg [7:0] _114_;
+  reg _108_;
+  reg _109_;
+  reg _110_;
+  wire [4:0] _111_;
+  wire _112_;
+  reg _113_;
+  reg _114_;
   reg _115_;
   reg _116_;
   reg _117_;
@@ -826,8 +970,8 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _119_;
   reg _120_;
   reg _121_;
-  wire _122_;
-  reg _123_;
+  reg _122_;
+  wire [33:0] _123_;
   reg _124_;
   reg _125_;
   reg _126_;
@@ -837,31 +981,110 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg _130_;
   reg _131_;
   reg _132_;
-  wire _133_;
-  reg _134_;
+  reg _133_;
+  wire _134_;
   reg _135_;
   reg _136_;
   reg _137_;
   reg _138_;
-  reg _139_;
-  reg _140_;
-  reg _141_;
-  reg _142_;
-  reg _143_;
+  wire _139_;
+  wire _140_;
+  wire _141_;
+  wire _142_;
+  wire _143_;
+  wire _144_;
+  wire _145_;
+  wire [4:0] _146_;
+  wire _147_;
+  wire _148_;
+  wire _149_;
+  wire [8:0] _150_;
+  wire _151_;
+  wire _152_;
+  wire _153_;
+  wire _154_;
+  wire _155_;
+  wire _156_;
+  wire _157_;
+  wire _158_;
+  wire _159_;
+  wire _160_;
+  wire _161_;
+  wire _162_;
+  wire _163_;
+  wire _164_;
+  wire _165_;
+  wire _166_;
+  wire _167_;
+  wire _168_;
+  wire _169_;
+  reg [3:0] _170_;
+  reg _171_;
+  reg [4:0] _172_;
+  reg _173_;
+  reg _174_;
+  reg [4:0] _175_;
+  reg _176_;
+  reg [33:0] _177_;
+  reg [16:0] _178_;
+  wire _179_;
+  reg [16:0] _180_;
+  reg [16:0] _181_;
+  reg [16:0] _182_;
+  reg [7:0] _183_;
+  reg [7:0] _184_;
+  reg [7:0] _185_;
+  reg _186_;
+  reg _187_;
+  reg _188_;
+  reg _189_;
+  wire _190_;
+  reg [7:0] _191_;
+  reg [2:0] _192_;
+  reg [2:0] _193_;
+  reg [2:0] _194_;
+  reg [2:0] _195_;
+  reg [2:0] _196_;
+  reg _197_;
+  reg _198_;
+  reg _199_;
+  reg _200_;
+  wire _201_;
+  reg _202_;
+  reg _203_;
+  reg _204_;
+  reg _205_;
+  reg _206_;
+  reg _207_;
+  reg _208_;
+  reg _209_;
+  reg _210_;
+  reg _211_;
+  wire _212_;
+  reg _213_;
+  reg _214_;
+  reg _215_;
+  reg _216_;
+  reg _217_;
+  reg _218_;
+  reg _219_;
+  reg _220_;
+  reg _221_;
+  reg _222_;
   reg \$signal  = 1'h0;
   reg \$signal$8  = 1'h0;
-  (* init = 22'h000000 *)
-  wire signed [21:0] acc;
-  (* init = 22'h000000 *)
-  wire [21:0] accs;
+  (* init = 17'h00000 *)
+  wire signed [16:0] acc;
+  (* init = 17'h00000 *)
+  wire [16:0] accs;
   reg [7:0] address = 8'h00;
-  wire [12:0] \address$124 ;
+  wire [12:0] \address$198 ;
   wire bank;
   reg [4:0] chunk = 5'h00;
   (* init = 5'h00 *)
-  wire [4:0] \chunk$116 ;
+  wire [4:0] \chunk$190 ;
   wire [7:0] code;
-  wire [7:0] \code$132 ;
+  wire [7:0] \code$206 ;
   reg [7:0] code_0;
   reg [7:0] code_1_0_0 = 8'h00;
   reg [7:0] code_1_0_1 = 8'h00;
@@ -870,18 +1093,18 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg [7:0] code_1_0_4 = 8'h00;
   reg [7:0] code_1_0_5 = 8'h00;
   wire [7:0] codes;
-  wire \credit$148 ;
+  wire \credit$222 ;
   wire [3:0] digits_0;
   wire [3:0] digits_1;
   wire extra_turn;
   reg fields_loaded = 1'h0;
   wire form;
-  wire \form$143 ;
-  reg [21:0] front_0 = 22'h000000;
-  reg [21:0] front_1 = 22'h000000;
-  reg [21:0] front_2 = 22'h000000;
-  reg [21:0] front_3 = 22'h000000;
-  wire \full$155 ;
+  wire \form$217 ;
+  reg [16:0] front_0 = 17'h00000;
+  reg [16:0] front_1 = 17'h00000;
+  reg [16:0] front_2 = 17'h00000;
+  reg [16:0] front_3 = 17'h00000;
+  wire \full$229 ;
   reg has_code_0 = 1'h0;
   reg has_code_1 = 1'h0;
   reg has_code_10 = 1'h0;
@@ -889,7 +1112,16 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_code_12 = 1'h0;
   reg has_code_13 = 1'h0;
   reg has_code_14 = 1'h0;
+  reg has_code_15 = 1'h0;
+  reg has_code_16 = 1'h0;
+  reg has_code_17 = 1'h0;
+  reg has_code_18 = 1'h0;
+  reg has_code_19 = 1'h0;
   reg has_code_2 = 1'h0;
+  reg has_code_20 = 1'h0;
+  reg has_code_21 = 1'h0;
+  reg has_code_22 = 1'h0;
+  reg has_code_23 = 1'h0;
   reg has_code_3 = 1'h0;
   reg has_code_4 = 1'h0;
   reg has_code_5 = 1'h0;
@@ -906,33 +1138,38 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg has_value_6 = 1'h0;
   reg has_value_7 = 1'h0;
   reg has_value_8 = 1'h0;
-  reg [43:0] held = 44'h00000000000;
-  wire [15:0] \high$157 ;
-  wire [20:0] \i__payload$136 ;
-  wire \i__valid$144 ;
+  reg [33:0] held = 34'h000000000;
+  wire [15:0] \high$231 ;
+  wire [21:0] \i__payload$210 ;
+  (* init = 1'h0 *)
+  wire \i__valid$218 ;
   reg is_last = 1'h0;
   reg [4:0] last_chunk = 5'h00;
-  wire [3:0] \layer$114 ;
-  wire [15:0] \low$159 ;
-  wire [20:0] \o__payload$161 ;
-  wire \o__ready$163 ;
-  wire \o__valid$165 ;
+  reg [3:0] layer = 4'h0;
+  (* init = 4'h0 *)
+  wire [3:0] \layer$187 ;
+  wire [15:0] \low$233 ;
+  wire [21:0] \o__payload$236 ;
+  wire \o__ready$238 ;
+  wire \o__valid$240 ;
   reg [7:0] parameter_base = 8'h00;
-  reg [57:0] parameter_memory_word = 58'h000000000000000;
+  reg [7:0] parameter_base_before_0 = 8'h00;
+  reg [7:0] parameter_base_of_turn_0 = 8'h00;
+  reg [53:0] parameter_memory_word = 54'h00000000000000;
   reg parameter_restart_0 = 1'h0;
   reg parameter_restart_1 = 1'h0;
   reg parameter_turn_0 = 1'h0;
   reg parameter_turn_1 = 1'h0;
-  (* init = 58'h000000000000000 *)
-  wire [57:0] parameters;
-  (* init = 58'h000000000000000 *)
-  wire [57:0] \parameters$134 ;
-  wire signed [28:0] \parameters$134.bias ;
-  wire [15:0] \parameters$134.multiplier ;
-  wire [12:0] \parameters$134.residual ;
+  (* init = 54'h00000000000000 *)
+  wire [53:0] parameters;
+  (* init = 54'h00000000000000 *)
+  wire [53:0] \parameters$208 ;
+  wire signed [24:0] \parameters$208.bias ;
+  wire [15:0] \parameters$208.multiplier ;
+  wire [12:0] \parameters$208.residual ;
   wire pixel_ends;
   (* init = 1'h0 *)
-  wire \pixel_ends$151 ;
+  wire \pixel_ends$225 ;
   reg pixel_ends_0 = 1'h0;
   reg pixel_ends_1 = 1'h0;
   reg pixel_ends_10 = 1'h0;
@@ -985,285 +1222,502 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   reg pixel_starts_9 = 1'h0;
   (* init = 8'h00 *)
   wire [7:0] port__addr;
-  wire [57:0] port__data;
+  wire [53:0] port__data;
   wire port__en;
   reg record_select = 1'h0;
+  reg record_select_of_turn_0 = 1'h0;
+  reg record_select_of_turn_1 = 1'h0;
+  reg record_select_of_turn_2 = 1'h0;
+  reg record_select_of_turn_3 = 1'h0;
+  reg record_select_of_turn_4 = 1'h0;
+  reg record_select_of_turn_5 = 1'h0;
+  reg record_select_of_turn_6 = 1'h0;
+  reg record_select_of_turn_7 = 1'h0;
+  reg record_select_of_turn_8 = 1'h0;
   wire [15:0] residual_word;
   (* init = 1'h0 *)
   wire select;
   reg [2:0] shift_select = 3'h0;
   (* init = 3'h0 *)
-  wire [2:0] \shift_select$135 ;
+  wire [2:0] \shift_select$209 ;
+  reg [2:0] shift_select_of_turn_0 = 3'h0;
+  reg [2:0] shift_select_of_turn_1 = 3'h0;
+  reg [2:0] shift_select_of_turn_2 = 3'h0;
+  reg [2:0] shift_select_of_turn_3 = 3'h0;
   wire [3:0] skip_0;
   wire [3:0] skip_1;
-  wire \start$115 ;
-  wire \sum_started$146 ;
+  wire \start$188 ;
+  reg stores = 1'h0;
+  wire \sum_started$220 ;
   wire turn_ends;
-  wire \turn_ends$117 ;
+  wire \turn_ends$191 ;
   reg two_cycles = 1'h0;
-  wire \two_digits$153 ;
+  wire \two_digits$227 ;
   reg unit_select = 1'h0;
+  reg unit_select_of_turn_0 = 1'h0;
+  reg unit_select_of_turn_1 = 1'h0;
+  reg unit_select_of_turn_10 = 1'h0;
+  reg unit_select_of_turn_11 = 1'h0;
+  reg unit_select_of_turn_12 = 1'h0;
+  reg unit_select_of_turn_13 = 1'h0;
+  reg unit_select_of_turn_14 = 1'h0;
+  reg unit_select_of_turn_15 = 1'h0;
+  reg unit_select_of_turn_16 = 1'h0;
+  reg unit_select_of_turn_17 = 1'h0;
+  reg unit_select_of_turn_18 = 1'h0;
+  reg unit_select_of_turn_19 = 1'h0;
+  reg unit_select_of_turn_2 = 1'h0;
+  reg unit_select_of_turn_20 = 1'h0;
+  reg unit_select_of_turn_21 = 1'h0;
+  reg unit_select_of_turn_22 = 1'h0;
+  reg unit_select_of_turn_23 = 1'h0;
+  reg unit_select_of_turn_3 = 1'h0;
+  reg unit_select_of_turn_4 = 1'h0;
+  reg unit_select_of_turn_5 = 1'h0;
+  reg unit_select_of_turn_6 = 1'h0;
+  reg unit_select_of_turn_7 = 1'h0;
+  reg unit_select_of_turn_8 = 1'h0;
+  reg unit_select_of_turn_9 = 1'h0;
   wire valid;
   (* init = 1'h0 *)
-  wire \valid$149 ;
-  wire signed [20:0] value;
-  wire signed [20:0] \value$128 ;
-  wire signed [20:0] \value$130 ;
+  wire \valid$223 ;
+  wire signed [21:0] value;
+  wire signed [21:0] \value$202 ;
+  wire signed [21:0] \value$204 ;
+  (* init = 1'h0 *)
+  wire walking;
+  (* init = 1'h0 *)
+  wire word_start;
+  reg word_start_0 = 1'h0;
+  reg word_start_1 = 1'h0;
+  reg word_start_10 = 1'h0;
+  reg word_start_11 = 1'h0;
+  reg word_start_12 = 1'h0;
+  reg word_start_13 = 1'h0;
+  reg word_start_14 = 1'h0;
+  reg word_start_15 = 1'h0;
+  reg word_start_16 = 1'h0;
+  reg word_start_17 = 1'h0;
+  reg word_start_18 = 1'h0;
+  reg word_start_19 = 1'h0;
+  reg word_start_2 = 1'h0;
+  reg word_start_20 = 1'h0;
+  reg word_start_21 = 1'h0;
+  reg word_start_22 = 1'h0;
+  reg word_start_3 = 1'h0;
+  reg word_start_4 = 1'h0;
+  reg word_start_5 = 1'h0;
+  reg word_start_6 = 1'h0;
+  reg word_start_7 = 1'h0;
+  reg word_start_8 = 1'h0;
+  reg word_start_9 = 1'h0;
   (* ram_style = "block" *)
-  reg [57:0] parameter_memory [177:0];
+  reg [53:0] parameter_memory [209:0];
   initial $readmemh("mem/accelerator.drain.parameter_memory.mem", parameter_memory );
-  reg [57:0] _288_;
+  reg [53:0] _445_;
   always @(posedge clk) begin
-    _288_ <= parameter_memory[address];
+    _445_ <= parameter_memory[address];
   end
-  assign port__data = _288_;
-  assign _000_ = 10'h3ff >> layer;
-  assign _056_ = 9'h1ff >> layer;
-  assign _067_ = 9'h1ff >> layer;
-  assign _078_ = 10'h3f8 >> layer;
-  assign _089_ = 9'h1c0 >> layer;
-  assign _100_ = 9'h124 >> layer;
-  assign _111_ = ~ \$signal$8 ;
-  assign _122_ = chunk == last_chunk;
-  assign _012_ = _111_ & _001_;
-  assign _023_ = chunk == last_chunk;
-  assign _034_ = chunk + 1'h1;
-  assign _045_ = _023_ ? 6'h00 : _034_;
-  assign _052_ = chunk == last_chunk;
-  assign _053_ = _051_ | _052_;
-  assign _055_ = 1'h0 >> layer;
-  assign _057_ = 1'h0 >> layer;
-  assign _058_ = 1'h0 >> layer;
-  assign _059_ = 10'h3fa >> layer;
-  assign _060_ = 6'h2c >> layer;
-  assign _061_ = 10'h2b0 >> layer;
-  assign _062_ = 8'hc0 >> layer;
-  assign _063_ = 10'h300 >> layer;
-  assign _064_ = chunk == last_chunk;
-  assign _065_ = turn_ends & _064_;
-  assign _066_ = fields_loaded | _065_;
-  assign _068_ = address + 1'h1;
-  assign _069_ = 10'h3dc >> layer;
-  assign _070_ = 9'h120 >> layer;
-  assign _071_ = 10'h201 >> layer;
-  assign _072_ = 7'h6e >> layer;
-  assign _073_ = 9'h100 >> layer;
-  assign _074_ = 10'h200 >> layer;
-  assign _075_ = ~ is_last;
-  assign _076_ = has_value_8 & _075_;
-  assign _077_ = ! chunk;
-  assign _079_ = chunk == last_chunk;
-  assign _080_ = chunk == last_chunk;
-  assign _083_ = ~ _082_;
-  assign _084_ = \$signal$8  | _083_;
-  assign turn_ends = \$signal  & _084_;
+  assign port__data = _445_;
+  assign _000_ = layer == 4'ha;
+  assign _111_ = layer + 1'h1;
+  assign _146_ = _000_ ? 5'h00 : _111_;
+  assign _157_ = 11'h7ff >> layer;
+  assign _168_ = 10'h3ff >> layer;
+  assign _179_ = 10'h3ff >> layer;
+  assign _190_ = 11'h7f8 >> layer;
+  assign _201_ = 10'h3c0 >> layer;
+  assign _212_ = 9'h124 >> layer;
+  assign _001_ = ~ \$signal$8 ;
+  assign _012_ = chunk == last_chunk;
+  assign _045_ = _001_ & _034_;
+  assign _056_ = chunk == last_chunk;
+  assign _067_ = chunk + 1'h1;
+  assign _078_ = _056_ ? 6'h00 : _067_;
+  assign _100_ = chunk == last_chunk;
+  assign _112_ = _089_ | _100_;
+  assign _134_ = 1'h0 >> layer;
+  assign _139_ = 1'h0 >> layer;
+  assign _140_ = 1'h0 >> layer;
+  assign _141_ = 11'h7fa >> layer;
+  assign _142_ = 6'h2c >> layer;
+  assign _143_ = 10'h2b0 >> layer;
+  assign _144_ = 11'h4c0 >> layer;
+  assign _145_ = 11'h700 >> layer;
+  assign _147_ = chunk == last_chunk;
+  assign _148_ = turn_ends & _147_;
+  assign _149_ = fields_loaded | _148_;
+  assign _150_ = address + 1'h1;
+  assign _151_ = 11'h5dc >> layer;
+  assign _152_ = 10'h320 >> layer;
+  assign _153_ = 11'h601 >> layer;
+  assign _154_ = 7'h6e >> layer;
+  assign _155_ = 10'h300 >> layer;
+  assign _156_ = 11'h400 >> layer;
+  assign _158_ = 10'h3ff >> layer;
+  assign _159_ = turn_ends & is_last;
+  assign _160_ = turn_ends & stores;
+  assign _161_ = ! chunk;
+  assign _162_ = chunk == last_chunk;
+  assign _163_ = fields_loaded & stores;
+  assign _164_ = chunk == last_chunk;
+  assign _167_ = ~ _166_;
+  assign _169_ = \$signal$8  | _167_;
+  assign turn_ends = \$signal  & _169_;
   assign pixel_ends = chunk == last_chunk;
-  assign \i__valid$144  = has_value_8 & is_last;
   always @(posedge clk)
-    fields_loaded <= _085_;
+    layer <= _170_;
   always @(posedge clk)
-    last_chunk <= _086_;
+    fields_loaded <= _171_;
   always @(posedge clk)
-    two_cycles <= _087_;
+    last_chunk <= _172_;
   always @(posedge clk)
-    \$signal$8  <= _088_;
+    two_cycles <= _173_;
   always @(posedge clk)
-    chunk <= _090_;
+    \$signal$8  <= _174_;
   always @(posedge clk)
-    \$signal  <= _091_;
+    chunk <= _175_;
   always @(posedge clk)
-    held <= _092_;
+    \$signal  <= _176_;
   always @(posedge clk)
-    front_0 <= _093_;
+    held <= _177_;
   always @(posedge clk)
-    front_1 <= _094_;
+    front_0 <= _178_;
   always @(posedge clk)
-    front_2 <= _095_;
+    front_1 <= _180_;
   always @(posedge clk)
-    front_3 <= _096_;
+    front_2 <= _181_;
   always @(posedge clk)
-    parameter_base <= _097_;
+    front_3 <= _182_;
   always @(posedge clk)
-    parameter_turn_0 <= _098_;
+    parameter_base <= _183_;
   always @(posedge clk)
-    parameter_turn_1 <= _099_;
+    parameter_base_before_0 <= _184_;
   always @(posedge clk)
-    parameter_restart_0 <= _101_;
+    parameter_base_of_turn_0 <= _185_;
   always @(posedge clk)
-    parameter_restart_1 <= _102_;
+    parameter_turn_0 <= _186_;
   always @(posedge clk)
-    address <= _103_;
+    parameter_turn_1 <= _187_;
+  always @(posedge clk)
+    parameter_restart_0 <= _188_;
+  always @(posedge clk)
+    parameter_restart_1 <= _189_;
+  always @(posedge clk)
+    address <= _191_;
   always @(posedge clk)
     parameter_memory_word <= port__data;
   always @(posedge clk)
-    shift_select <= _104_;
+    shift_select <= _192_;
   always @(posedge clk)
-    unit_select <= _105_;
+    shift_select_of_turn_0 <= _193_;
   always @(posedge clk)
-    record_select <= _106_;
+    shift_select_of_turn_1 <= _194_;
   always @(posedge clk)
-    is_last <= _107_;
+    shift_select_of_turn_2 <= _195_;
   always @(posedge clk)
-    code_1_0_0 <= _108_;
+    shift_select_of_turn_3 <= _196_;
   always @(posedge clk)
-    code_1_0_1 <= _109_;
+    unit_select <= _197_;
   always @(posedge clk)
-    code_1_0_2 <= _110_;
+    unit_select_of_turn_0 <= _198_;
   always @(posedge clk)
-    code_1_0_3 <= _112_;
+    unit_select_of_turn_1 <= _199_;
   always @(posedge clk)
-    code_1_0_4 <= _113_;
+    unit_select_of_turn_2 <= _200_;
   always @(posedge clk)
-    code_1_0_5 <= _114_;
+    unit_select_of_turn_3 <= _202_;
   always @(posedge clk)
-    has_value_0 <= _115_;
+    unit_select_of_turn_4 <= _203_;
   always @(posedge clk)
-    has_value_1 <= _116_;
+    unit_select_of_turn_5 <= _204_;
   always @(posedge clk)
-    has_value_2 <= _117_;
+    unit_select_of_turn_6 <= _205_;
   always @(posedge clk)
-    has_value_3 <= _118_;
+    unit_select_of_turn_7 <= _206_;
   always @(posedge clk)
-    has_value_4 <= _119_;
+    unit_select_of_turn_8 <= _207_;
   always @(posedge clk)
-    has_value_5 <= _120_;
+    unit_select_of_turn_9 <= _208_;
   always @(posedge clk)
-    has_value_6 <= _121_;
+    unit_select_of_turn_10 <= _209_;
   always @(posedge clk)
-    has_value_7 <= _123_;
+    unit_select_of_turn_11 <= _210_;
   always @(posedge clk)
-    has_value_8 <= _124_;
+    unit_select_of_turn_12 <= _211_;
   always @(posedge clk)
-    has_code_0 <= _125_;
+    unit_select_of_turn_13 <= _213_;
   always @(posedge clk)
-    has_code_1 <= _126_;
+    unit_select_of_turn_14 <= _214_;
   always @(posedge clk)
-    has_code_2 <= _127_;
+    unit_select_of_turn_15 <= _215_;
   always @(posedge clk)
-    has_code_3 <= _128_;
+    unit_select_of_turn_16 <= _216_;
   always @(posedge clk)
-    has_code_4 <= _129_;
+    unit_select_of_turn_17 <= _217_;
   always @(posedge clk)
-    has_code_5 <= _130_;
+    unit_select_of_turn_18 <= _218_;
   always @(posedge clk)
-    has_code_6 <= _131_;
+    unit_select_of_turn_19 <= _219_;
   always @(posedge clk)
-    has_code_7 <= _132_;
+    unit_select_of_turn_20 <= _220_;
   always @(posedge clk)
-    has_code_8 <= _134_;
+    unit_select_of_turn_21 <= _221_;
   always @(posedge clk)
-    has_code_9 <= _135_;
+    unit_select_of_turn_22 <= _222_;
   always @(posedge clk)
-    has_code_10 <= _136_;
+    unit_select_of_turn_23 <= _002_;
   always @(posedge clk)
-    has_code_11 <= _137_;
+    record_select <= _003_;
   always @(posedge clk)
-    has_code_12 <= _138_;
+    record_select_of_turn_0 <= _004_;
   always @(posedge clk)
-    has_code_13 <= _139_;
+    record_select_of_turn_1 <= _005_;
   always @(posedge clk)
-    has_code_14 <= _140_;
+    record_select_of_turn_2 <= _006_;
   always @(posedge clk)
-    pixel_starts_0 <= _141_;
+    record_select_of_turn_3 <= _007_;
   always @(posedge clk)
-    pixel_starts_1 <= _142_;
+    record_select_of_turn_4 <= _008_;
   always @(posedge clk)
-    pixel_starts_2 <= _143_;
+    record_select_of_turn_5 <= _009_;
   always @(posedge clk)
-    pixel_starts_3 <= _002_;
+    record_select_of_turn_6 <= _010_;
   always @(posedge clk)
-    pixel_starts_4 <= _003_;
+    record_select_of_turn_7 <= _011_;
   always @(posedge clk)
-    pixel_starts_5 <= _004_;
+    record_select_of_turn_8 <= _013_;
   always @(posedge clk)
-    pixel_starts_6 <= _005_;
+    is_last <= _014_;
   always @(posedge clk)
-    pixel_starts_7 <= _006_;
+    stores <= _015_;
   always @(posedge clk)
-    pixel_starts_8 <= _007_;
+    code_1_0_0 <= _016_;
   always @(posedge clk)
-    pixel_starts_9 <= _008_;
+    code_1_0_1 <= _017_;
   always @(posedge clk)
-    pixel_starts_10 <= _009_;
+    code_1_0_2 <= _018_;
   always @(posedge clk)
-    pixel_starts_11 <= _010_;
+    code_1_0_3 <= _019_;
   always @(posedge clk)
-    pixel_starts_12 <= _011_;
+    code_1_0_4 <= _020_;
   always @(posedge clk)
-    pixel_starts_13 <= _013_;
+    code_1_0_5 <= _021_;
   always @(posedge clk)
-    pixel_starts_14 <= _014_;
+    has_value_0 <= _022_;
   always @(posedge clk)
-    pixel_starts_15 <= _015_;
+    has_value_1 <= _024_;
   always @(posedge clk)
-    pixel_starts_16 <= _016_;
+    has_value_2 <= _025_;
   always @(posedge clk)
-    pixel_starts_17 <= _017_;
+    has_value_3 <= _026_;
   always @(posedge clk)
-    pixel_starts_18 <= _018_;
+    has_value_4 <= _027_;
   always @(posedge clk)
-    pixel_starts_19 <= _019_;
+    has_value_5 <= _028_;
   always @(posedge clk)
-    pixel_starts_20 <= _020_;
+    has_value_6 <= _029_;
   always @(posedge clk)
-    pixel_starts_21 <= _021_;
+    has_value_7 <= _030_;
   always @(posedge clk)
-    pixel_starts_22 <= _022_;
+    has_value_8 <= _031_;
   always @(posedge clk)
-    pixel_starts_23 <= _024_;
+    has_code_0 <= _032_;
   always @(posedge clk)
-    pixel_ends_0 <= _025_;
+    has_code_1 <= _033_;
   always @(posedge clk)
-    pixel_ends_1 <= _026_;
+    has_code_2 <= _035_;
   always @(posedge clk)
-    pixel_ends_2 <= _027_;
+    has_code_3 <= _036_;
   always @(posedge clk)
-    pixel_ends_3 <= _028_;
+    has_code_4 <= _037_;
   always @(posedge clk)
-    pixel_ends_4 <= _029_;
+    has_code_5 <= _038_;
   always @(posedge clk)
-    pixel_ends_5 <= _030_;
+    has_code_6 <= _039_;
   always @(posedge clk)
-    pixel_ends_6 <= _031_;
+    has_code_7 <= _040_;
   always @(posedge clk)
-    pixel_ends_7 <= _032_;
+    has_code_8 <= _041_;
   always @(posedge clk)
-    pixel_ends_8 <= _033_;
+    has_code_9 <= _042_;
   always @(posedge clk)
-    pixel_ends_9 <= _035_;
+    has_code_10 <= _043_;
   always @(posedge clk)
-    pixel_ends_10 <= _036_;
+    has_code_11 <= _044_;
   always @(posedge clk)
-    pixel_ends_11 <= _037_;
+    has_code_12 <= _046_;
   always @(posedge clk)
-    pixel_ends_12 <= _038_;
+    has_code_13 <= _047_;
   always @(posedge clk)
-    pixel_ends_13 <= _039_;
+    has_code_14 <= _048_;
   always @(posedge clk)
-    pixel_ends_14 <= _040_;
+    has_code_15 <= _049_;
   always @(posedge clk)
-    pixel_ends_15 <= _041_;
+    has_code_16 <= _050_;
   always @(posedge clk)
-    pixel_ends_16 <= _042_;
+    has_code_17 <= _051_;
   always @(posedge clk)
-    pixel_ends_17 <= _043_;
+    has_code_18 <= _052_;
   always @(posedge clk)
-    pixel_ends_18 <= _044_;
+    has_code_19 <= _053_;
   always @(posedge clk)
-    pixel_ends_19 <= _046_;
+    has_code_20 <= _054_;
   always @(posedge clk)
-    pixel_ends_20 <= _047_;
+    has_code_21 <= _055_;
   always @(posedge clk)
-    pixel_ends_21 <= _048_;
+    has_code_22 <= _057_;
   always @(posedge clk)
-    pixel_ends_22 <= _049_;
+    has_code_23 <= _058_;
   always @(posedge clk)
-    pixel_ends_23 <= _050_;
+    pixel_starts_0 <= _059_;
+  always @(posedge clk)
+    pixel_starts_1 <= _060_;
+  always @(posedge clk)
+    pixel_starts_2 <= _061_;
+  always @(posedge clk)
+    pixel_starts_3 <= _062_;
+  always @(posedge clk)
+    pixel_starts_4 <= _063_;
+  always @(posedge clk)
+    pixel_starts_5 <= _064_;
+  always @(posedge clk)
+    pixel_starts_6 <= _065_;
+  always @(posedge clk)
+    pixel_starts_7 <= _066_;
+  always @(posedge clk)
+    pixel_starts_8 <= _068_;
+  always @(posedge clk)
+    pixel_starts_9 <= _069_;
+  always @(posedge clk)
+    pixel_starts_10 <= _070_;
+  always @(posedge clk)
+    pixel_starts_11 <= _071_;
+  always @(posedge clk)
+    pixel_starts_12 <= _072_;
+  always @(posedge clk)
+    pixel_starts_13 <= _073_;
+  always @(posedge clk)
+    pixel_starts_14 <= _074_;
+  always @(posedge clk)
+    pixel_starts_15 <= _075_;
+  always @(posedge clk)
+    pixel_starts_16 <= _076_;
+  always @(posedge clk)
+    pixel_starts_17 <= _077_;
+  always @(posedge clk)
+    pixel_starts_18 <= _079_;
+  always @(posedge clk)
+    pixel_starts_19 <= _080_;
+  always @(posedge clk)
+    pixel_starts_20 <= _081_;
+  always @(posedge clk)
+    pixel_starts_21 <= _082_;
+  always @(posedge clk)
+    pixel_starts_22 <= _083_;
+  always @(posedge clk)
+    pixel_starts_23 <= _084_;
+  always @(posedge clk)
+    pixel_ends_0 <= _085_;
+  always @(posedge clk)
+    pixel_ends_1 <= _086_;
+  always @(posedge clk)
+    pixel_ends_2 <= _087_;
+  always @(posedge clk)
+    pixel_ends_3 <= _088_;
+  always @(posedge clk)
+    pixel_ends_4 <= _090_;
+  always @(posedge clk)
+    pixel_ends_5 <= _091_;
+  always @(posedge clk)
+    pixel_ends_6 <= _092_;
+  always @(posedge clk)
+    pixel_ends_7 <= _093_;
+  always @(posedge clk)
+    pixel_ends_8 <= _094_;
+  always @(posedge clk)
+    pixel_ends_9 <= _095_;
+  always @(posedge clk)
+    pixel_ends_10 <= _096_;
+  always @(posedge clk)
+    pixel_ends_11 <= _097_;
+  always @(posedge clk)
+    pixel_ends_12 <= _098_;
+  always @(posedge clk)
+    pixel_ends_13 <= _099_;
+  always @(posedge clk)
+    pixel_ends_14 <= _101_;
+  always @(posedge clk)
+    pixel_ends_15 <= _102_;
+  always @(posedge clk)
+    pixel_ends_16 <= _103_;
+  always @(posedge clk)
+    pixel_ends_17 <= _104_;
+  always @(posedge clk)
+    pixel_ends_18 <= _105_;
+  always @(posedge clk)
+    pixel_ends_19 <= _106_;
+  always @(posedge clk)
+    pixel_ends_20 <= _107_;
+  always @(posedge clk)
+    pixel_ends_21 <= _108_;
+  always @(posedge clk)
+    pixel_ends_22 <= _109_;
+  always @(posedge clk)
+    pixel_ends_23 <= _110_;
+  always @(posedge clk)
+    word_start_0 <= _113_;
+  always @(posedge clk)
+    word_start_1 <= _114_;
+  always @(posedge clk)
+    word_start_2 <= _115_;
+  always @(posedge clk)
+    word_start_3 <= _116_;
+  always @(posedge clk)
+    word_start_4 <= _117_;
+  always @(posedge clk)
+    word_start_5 <= _118_;
+  always @(posedge clk)
+    word_start_6 <= _119_;
+  always @(posedge clk)
+    word_start_7 <= _120_;
+  always @(posedge clk)
+    word_start_8 <= _121_;
+  always @(posedge clk)
+    word_start_9 <= _122_;
+  always @(posedge clk)
+    word_start_10 <= _124_;
+  always @(posedge clk)
+    word_start_11 <= _125_;
+  always @(posedge clk)
+    word_start_12 <= _126_;
+  always @(posedge clk)
+    word_start_13 <= _127_;
+  always @(posedge clk)
+    word_start_14 <= _128_;
+  always @(posedge clk)
+    word_start_15 <= _129_;
+  always @(posedge clk)
+    word_start_16 <= _130_;
+  always @(posedge clk)
+    word_start_17 <= _131_;
+  always @(posedge clk)
+    word_start_18 <= _132_;
+  always @(posedge clk)
+    word_start_19 <= _133_;
+  always @(posedge clk)
+    word_start_20 <= _135_;
+  always @(posedge clk)
+    word_start_21 <= _136_;
+  always @(posedge clk)
+    word_start_22 <= _137_;
+  always @(posedge clk)
+    word_start_23 <= _138_;
   power_activation_0 activation_0_lane_0 (
     .clk(clk),
-    .code(\code$132 ),
+    .code(\code$206 ),
     .rst(rst),
-    .select(record_select),
+    .select(record_select_of_turn_8),
     .value(value)
   );
   power_activation_1 activation_1_lane_0 (
@@ -1282,15 +1736,15 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .pixel_starts(pixel_starts_23),
     .rst(rst),
     .two_digits(two_digits),
-    .valid(has_code_14)
+    .valid(has_code_23)
   );
   requantize lane_0 (
     .acc(front_3),
     .clk(clk),
-    .form(1'h0),
+    .form(form),
     .parameters(parameter_memory_word),
     .rst(rst),
-    .shift_select(shift_select),
+    .shift_select(shift_select_of_turn_3),
     .skip_0(skip_0),
     .skip_1(skip_1),
     .value(value)
@@ -1304,773 +1758,1299 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
     .rst(rst),
     .sum_started(sum_started),
     .w_data(value),
-    .w_en(\i__valid$144 )
+    .w_en(has_value_8)
   );
   \accelerator.drain.residual  residual (
     .address(residual_address),
-    .bank(residual_bank),
+    .\bank$19 (residual_bank),
     .chunk(chunk),
     .clk(clk),
     .digits_0(skip_0),
     .digits_1(skip_1),
-    .exists(residual_valid),
+    .form_of_turn_3(form),
     .layer(layer),
     .pixel_ends(pixel_ends),
     .rst(rst),
     .start(start),
     .turn_ends(turn_ends),
+    .valid(residual_valid),
+    .walking(\$signal ),
     .word(word)
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _085_ = start;
-    if (rst) begin
-      _085_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _086_ = last_chunk;
+    _170_ = layer;
     if (start) begin
-      _086_ = { _089_, _078_, _067_, _056_, _000_ };
+      _170_ = _146_[3:0];
     end
     if (rst) begin
-      _086_ = 5'h00;
+      _170_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _087_ = two_cycles;
+    _171_ = start;
+    if (rst) begin
+      _171_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _172_ = last_chunk;
     if (start) begin
-      _087_ = _100_;
+      _172_ = { _201_, _190_, _179_, _168_, _157_ };
     end
     if (rst) begin
-      _087_ = 1'h0;
+      _172_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _088_ = \$signal$8 ;
+    _173_ = two_cycles;
+    if (start) begin
+      _173_ = _212_;
+    end
+    if (rst) begin
+      _173_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _174_ = \$signal$8 ;
     if (\$signal ) begin
-      _088_ = _012_;
+      _174_ = _045_;
     end
     if (start) begin
-      _088_ = 1'h0;
+      _174_ = 1'h0;
     end
     if (rst) begin
-      _088_ = 1'h0;
+      _174_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _090_ = chunk;
+    _175_ = chunk;
     if (turn_ends) begin
-      _090_ = _045_[4:0];
+      _175_ = _078_[4:0];
     end
     if (start) begin
-      _090_ = 5'h00;
+      _175_ = 5'h00;
     end
     if (rst) begin
-      _090_ = 5'h00;
+      _175_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _091_ = \$signal ;
+    _176_ = \$signal ;
     if (turn_ends) begin
-      if (_053_) begin
-        _091_ = 1'h0;
+      if (_112_) begin
+        _176_ = 1'h0;
       end
     end
     if (i__valid) begin
-      _091_ = 1'h1;
+      _176_ = 1'h1;
     end
     if (rst) begin
-      _091_ = 1'h0;
+      _176_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _092_ = held;
+    _177_ = held;
     if (i__valid) begin
-      _092_ = i__payload;
+      _177_ = i__payload;
     end else if (turn_ends) begin
-      _092_ = _054_;
+      _177_ = _123_;
     end
     if (rst) begin
-      _092_ = 44'h00000000000;
+      _177_ = 34'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _093_ = held[21:0];
+    _178_ = held[16:0];
     if (rst) begin
-      _093_ = 22'h000000;
+      _178_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _094_ = front_0;
+    _180_ = front_0;
     if (rst) begin
-      _094_ = 22'h000000;
+      _180_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _095_ = front_1;
+    _181_ = front_1;
     if (rst) begin
-      _095_ = 22'h000000;
+      _181_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _096_ = front_2;
+    _182_ = front_2;
     if (rst) begin
-      _096_ = 22'h000000;
+      _182_ = 17'h00000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _097_ = parameter_base;
+    _183_ = parameter_base;
     if (start) begin
-      _097_ = { _063_, _062_, _061_, _060_, _059_, _058_, _057_, _055_ };
+      _183_ = { _145_, _144_, _143_, _142_, _141_, _140_, _139_, _134_ };
     end
     if (rst) begin
-      _097_ = 8'h00;
+      _183_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _098_ = turn_ends;
+    _184_ = parameter_base;
     if (rst) begin
-      _098_ = 1'h0;
+      _184_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _099_ = parameter_turn_0;
+    _185_ = parameter_base_before_0;
     if (rst) begin
-      _099_ = 1'h0;
+      _185_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _101_ = _066_;
+    _186_ = turn_ends;
     if (rst) begin
-      _101_ = 1'h0;
+      _186_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _102_ = parameter_restart_0;
+    _187_ = parameter_turn_0;
     if (rst) begin
-      _102_ = 1'h0;
+      _187_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _103_ = address;
+    _188_ = _149_;
+    if (rst) begin
+      _188_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _189_ = parameter_restart_0;
+    if (rst) begin
+      _189_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _191_ = address;
     if (parameter_restart_1) begin
-      _103_ = parameter_base;
+      _191_ = parameter_base_of_turn_0;
     end else if (parameter_turn_1) begin
-      _103_ = _068_[7:0];
+      _191_ = _150_[7:0];
     end
     if (rst) begin
-      _103_ = 8'h00;
+      _191_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _104_ = shift_select;
+    _192_ = shift_select;
     if (start) begin
-      _104_ = { _071_, _070_, _069_ };
+      _192_ = { _153_, _152_, _151_ };
     end
     if (rst) begin
-      _104_ = 3'h0;
+      _192_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _105_ = unit_select;
+    _193_ = shift_select;
+    if (rst) begin
+      _193_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _194_ = shift_select_of_turn_0;
+    if (rst) begin
+      _194_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _195_ = shift_select_of_turn_1;
+    if (rst) begin
+      _195_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _196_ = shift_select_of_turn_2;
+    if (rst) begin
+      _196_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _197_ = unit_select;
     if (start) begin
-      _105_ = _072_;
+      _197_ = _154_;
     end
     if (rst) begin
-      _105_ = 1'h0;
+      _197_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _106_ = record_select;
-    if (start) begin
-      _106_ = _073_;
-    end
+    _198_ = unit_select;
     if (rst) begin
-      _106_ = 1'h0;
+      _198_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _107_ = is_last;
-    if (start) begin
-      _107_ = _074_;
-    end
+    _199_ = unit_select_of_turn_0;
     if (rst) begin
-      _107_ = 1'h0;
+      _199_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _108_ = code;
+    _200_ = unit_select_of_turn_1;
     if (rst) begin
-      _108_ = 8'h00;
+      _200_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _109_ = code_1_0_0;
+    _202_ = unit_select_of_turn_2;
     if (rst) begin
-      _109_ = 8'h00;
+      _202_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _110_ = code_1_0_1;
+    _203_ = unit_select_of_turn_3;
     if (rst) begin
-      _110_ = 8'h00;
+      _203_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _112_ = code_1_0_2;
+    _204_ = unit_select_of_turn_4;
     if (rst) begin
-      _112_ = 8'h00;
+      _204_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _113_ = code_1_0_3;
+    _205_ = unit_select_of_turn_5;
     if (rst) begin
-      _113_ = 8'h00;
+      _205_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _114_ = code_1_0_4;
+    _206_ = unit_select_of_turn_6;
     if (rst) begin
-      _114_ = 8'h00;
+      _206_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _115_ = turn_ends;
+    _207_ = unit_select_of_turn_7;
     if (rst) begin
-      _115_ = 1'h0;
+      _207_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _116_ = has_value_0;
+    _208_ = unit_select_of_turn_8;
     if (rst) begin
-      _116_ = 1'h0;
+      _208_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _117_ = has_value_1;
+    _209_ = unit_select_of_turn_9;
     if (rst) begin
-      _117_ = 1'h0;
+      _209_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _118_ = has_value_2;
+    _210_ = unit_select_of_turn_10;
     if (rst) begin
-      _118_ = 1'h0;
+      _210_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _119_ = has_value_3;
+    _211_ = unit_select_of_turn_11;
     if (rst) begin
-      _119_ = 1'h0;
+      _211_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _120_ = has_value_4;
+    _213_ = unit_select_of_turn_12;
     if (rst) begin
-      _120_ = 1'h0;
+      _213_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _121_ = has_value_5;
+    _214_ = unit_select_of_turn_13;
     if (rst) begin
-      _121_ = 1'h0;
+      _214_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _123_ = has_value_6;
+    _215_ = unit_select_of_turn_14;
     if (rst) begin
-      _123_ = 1'h0;
+      _215_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _124_ = has_value_7;
+    _216_ = unit_select_of_turn_15;
     if (rst) begin
-      _124_ = 1'h0;
+      _216_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _125_ = _076_;
+    _217_ = unit_select_of_turn_16;
     if (rst) begin
-      _125_ = 1'h0;
+      _217_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _126_ = has_code_0;
+    _218_ = unit_select_of_turn_17;
     if (rst) begin
-      _126_ = 1'h0;
+      _218_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _127_ = has_code_1;
+    _219_ = unit_select_of_turn_18;
     if (rst) begin
-      _127_ = 1'h0;
+      _219_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _128_ = has_code_2;
+    _220_ = unit_select_of_turn_19;
     if (rst) begin
-      _128_ = 1'h0;
+      _220_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _129_ = has_code_3;
+    _221_ = unit_select_of_turn_20;
     if (rst) begin
-      _129_ = 1'h0;
+      _221_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _130_ = has_code_4;
+    _222_ = unit_select_of_turn_21;
     if (rst) begin
-      _130_ = 1'h0;
+      _222_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _131_ = has_code_5;
-    if (rst) begin
-      _131_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _132_ = has_code_6;
-    if (rst) begin
-      _132_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _134_ = has_code_7;
-    if (rst) begin
-      _134_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _135_ = has_code_8;
-    if (rst) begin
-      _135_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _136_ = has_code_9;
-    if (rst) begin
-      _136_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _137_ = has_code_10;
-    if (rst) begin
-      _137_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _138_ = has_code_11;
-    if (rst) begin
-      _138_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _139_ = has_code_12;
-    if (rst) begin
-      _139_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _140_ = has_code_13;
-    if (rst) begin
-      _140_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _141_ = _077_;
-    if (rst) begin
-      _141_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _142_ = pixel_starts_0;
-    if (rst) begin
-      _142_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _143_ = pixel_starts_1;
-    if (rst) begin
-      _143_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _002_ = pixel_starts_2;
+    _002_ = unit_select_of_turn_22;
     if (rst) begin
       _002_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _003_ = pixel_starts_3;
+    _003_ = record_select;
+    if (start) begin
+      _003_ = _155_;
+    end
     if (rst) begin
       _003_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _004_ = pixel_starts_4;
+    _004_ = record_select;
     if (rst) begin
       _004_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _005_ = pixel_starts_5;
+    _005_ = record_select_of_turn_0;
     if (rst) begin
       _005_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _006_ = pixel_starts_6;
+    _006_ = record_select_of_turn_1;
     if (rst) begin
       _006_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _007_ = pixel_starts_7;
+    _007_ = record_select_of_turn_2;
     if (rst) begin
       _007_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _008_ = pixel_starts_8;
+    _008_ = record_select_of_turn_3;
     if (rst) begin
       _008_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _009_ = pixel_starts_9;
+    _009_ = record_select_of_turn_4;
     if (rst) begin
       _009_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _010_ = pixel_starts_10;
+    _010_ = record_select_of_turn_5;
     if (rst) begin
       _010_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _011_ = pixel_starts_11;
+    _011_ = record_select_of_turn_6;
     if (rst) begin
       _011_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _013_ = pixel_starts_12;
+    _013_ = record_select_of_turn_7;
     if (rst) begin
       _013_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _014_ = pixel_starts_13;
+    _014_ = is_last;
+    if (start) begin
+      _014_ = _156_;
+    end
     if (rst) begin
       _014_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _015_ = pixel_starts_14;
+    _015_ = stores;
+    if (start) begin
+      _015_ = _158_;
+    end
     if (rst) begin
       _015_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _016_ = pixel_starts_15;
+    _016_ = code;
     if (rst) begin
-      _016_ = 1'h0;
+      _016_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _017_ = pixel_starts_16;
+    _017_ = code_1_0_0;
     if (rst) begin
-      _017_ = 1'h0;
+      _017_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _018_ = pixel_starts_17;
+    _018_ = code_1_0_1;
     if (rst) begin
-      _018_ = 1'h0;
+      _018_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _019_ = pixel_starts_18;
+    _019_ = code_1_0_2;
     if (rst) begin
-      _019_ = 1'h0;
+      _019_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _020_ = pixel_starts_19;
+    _020_ = code_1_0_3;
     if (rst) begin
-      _020_ = 1'h0;
+      _020_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _021_ = pixel_starts_20;
+    _021_ = code_1_0_4;
     if (rst) begin
-      _021_ = 1'h0;
+      _021_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _022_ = pixel_starts_21;
+    _022_ = _159_;
     if (rst) begin
       _022_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _024_ = pixel_starts_22;
+    _024_ = has_value_0;
     if (rst) begin
       _024_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _025_ = _079_;
+    _025_ = has_value_1;
     if (rst) begin
       _025_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _026_ = pixel_ends_0;
+    _026_ = has_value_2;
     if (rst) begin
       _026_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _027_ = pixel_ends_1;
+    _027_ = has_value_3;
     if (rst) begin
       _027_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _028_ = pixel_ends_2;
+    _028_ = has_value_4;
     if (rst) begin
       _028_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _029_ = pixel_ends_3;
+    _029_ = has_value_5;
     if (rst) begin
       _029_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _030_ = pixel_ends_4;
+    _030_ = has_value_6;
     if (rst) begin
       _030_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _031_ = pixel_ends_5;
+    _031_ = has_value_7;
     if (rst) begin
       _031_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _032_ = pixel_ends_6;
+    _032_ = _160_;
     if (rst) begin
       _032_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _033_ = pixel_ends_7;
+    _033_ = has_code_0;
     if (rst) begin
       _033_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _035_ = pixel_ends_8;
+    _035_ = has_code_1;
     if (rst) begin
       _035_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _036_ = pixel_ends_9;
+    _036_ = has_code_2;
     if (rst) begin
       _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _037_ = pixel_ends_10;
+    _037_ = has_code_3;
     if (rst) begin
       _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _038_ = pixel_ends_11;
+    _038_ = has_code_4;
     if (rst) begin
       _038_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _039_ = pixel_ends_12;
+    _039_ = has_code_5;
     if (rst) begin
       _039_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _040_ = pixel_ends_13;
+    _040_ = has_code_6;
     if (rst) begin
       _040_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _041_ = pixel_ends_14;
+    _041_ = has_code_7;
     if (rst) begin
       _041_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _042_ = pixel_ends_15;
+    _042_ = has_code_8;
     if (rst) begin
       _042_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _043_ = pixel_ends_16;
+    _043_ = has_code_9;
     if (rst) begin
       _043_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _044_ = pixel_ends_17;
+    _044_ = has_code_10;
     if (rst) begin
       _044_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _046_ = pixel_ends_18;
+    _046_ = has_code_11;
     if (rst) begin
       _046_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _047_ = pixel_ends_19;
+    _047_ = has_code_12;
     if (rst) begin
       _047_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _048_ = pixel_ends_20;
+    _048_ = has_code_13;
     if (rst) begin
       _048_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _049_ = pixel_ends_21;
+    _049_ = has_code_14;
     if (rst) begin
       _049_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
-    _050_ = pixel_ends_22;
+    _050_ = has_code_15;
     if (rst) begin
       _050_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _051_ = has_code_16;
+    if (rst) begin
+      _051_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _052_ = has_code_17;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _053_ = has_code_18;
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _054_ = has_code_19;
+    if (rst) begin
+      _054_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _055_ = has_code_20;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _057_ = has_code_21;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _058_ = has_code_22;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _059_ = _161_;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _060_ = pixel_starts_0;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _061_ = pixel_starts_1;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _062_ = pixel_starts_2;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _063_ = pixel_starts_3;
+    if (rst) begin
+      _063_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _064_ = pixel_starts_4;
+    if (rst) begin
+      _064_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _065_ = pixel_starts_5;
+    if (rst) begin
+      _065_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _066_ = pixel_starts_6;
+    if (rst) begin
+      _066_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _068_ = pixel_starts_7;
+    if (rst) begin
+      _068_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _069_ = pixel_starts_8;
+    if (rst) begin
+      _069_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _070_ = pixel_starts_9;
+    if (rst) begin
+      _070_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _071_ = pixel_starts_10;
+    if (rst) begin
+      _071_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _072_ = pixel_starts_11;
+    if (rst) begin
+      _072_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _073_ = pixel_starts_12;
+    if (rst) begin
+      _073_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _074_ = pixel_starts_13;
+    if (rst) begin
+      _074_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _075_ = pixel_starts_14;
+    if (rst) begin
+      _075_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _076_ = pixel_starts_15;
+    if (rst) begin
+      _076_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _077_ = pixel_starts_16;
+    if (rst) begin
+      _077_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _079_ = pixel_starts_17;
+    if (rst) begin
+      _079_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _080_ = pixel_starts_18;
+    if (rst) begin
+      _080_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _081_ = pixel_starts_19;
+    if (rst) begin
+      _081_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _082_ = pixel_starts_20;
+    if (rst) begin
+      _082_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _083_ = pixel_starts_21;
+    if (rst) begin
+      _083_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _084_ = pixel_starts_22;
+    if (rst) begin
+      _084_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _085_ = _162_;
+    if (rst) begin
+      _085_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _086_ = pixel_ends_0;
+    if (rst) begin
+      _086_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _087_ = pixel_ends_1;
+    if (rst) begin
+      _087_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _088_ = pixel_ends_2;
+    if (rst) begin
+      _088_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _090_ = pixel_ends_3;
+    if (rst) begin
+      _090_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _091_ = pixel_ends_4;
+    if (rst) begin
+      _091_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _092_ = pixel_ends_5;
+    if (rst) begin
+      _092_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _093_ = pixel_ends_6;
+    if (rst) begin
+      _093_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _094_ = pixel_ends_7;
+    if (rst) begin
+      _094_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _095_ = pixel_ends_8;
+    if (rst) begin
+      _095_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _096_ = pixel_ends_9;
+    if (rst) begin
+      _096_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _097_ = pixel_ends_10;
+    if (rst) begin
+      _097_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _098_ = pixel_ends_11;
+    if (rst) begin
+      _098_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _099_ = pixel_ends_12;
+    if (rst) begin
+      _099_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _101_ = pixel_ends_13;
+    if (rst) begin
+      _101_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _102_ = pixel_ends_14;
+    if (rst) begin
+      _102_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _103_ = pixel_ends_15;
+    if (rst) begin
+      _103_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _104_ = pixel_ends_16;
+    if (rst) begin
+      _104_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _105_ = pixel_ends_17;
+    if (rst) begin
+      _105_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _106_ = pixel_ends_18;
+    if (rst) begin
+      _106_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _107_ = pixel_ends_19;
+    if (rst) begin
+      _107_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _108_ = pixel_ends_20;
+    if (rst) begin
+      _108_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _109_ = pixel_ends_21;
+    if (rst) begin
+      _109_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _110_ = pixel_ends_22;
+    if (rst) begin
+      _110_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _113_ = _163_;
+    if (rst) begin
+      _113_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _114_ = word_start_0;
+    if (rst) begin
+      _114_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _115_ = word_start_1;
+    if (rst) begin
+      _115_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _116_ = word_start_2;
+    if (rst) begin
+      _116_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _117_ = word_start_3;
+    if (rst) begin
+      _117_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _118_ = word_start_4;
+    if (rst) begin
+      _118_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _119_ = word_start_5;
+    if (rst) begin
+      _119_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _120_ = word_start_6;
+    if (rst) begin
+      _120_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _121_ = word_start_7;
+    if (rst) begin
+      _121_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _122_ = word_start_8;
+    if (rst) begin
+      _122_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _124_ = word_start_9;
+    if (rst) begin
+      _124_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _125_ = word_start_10;
+    if (rst) begin
+      _125_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _126_ = word_start_11;
+    if (rst) begin
+      _126_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _127_ = word_start_12;
+    if (rst) begin
+      _127_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _128_ = word_start_13;
+    if (rst) begin
+      _128_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _129_ = word_start_14;
+    if (rst) begin
+      _129_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _130_ = word_start_15;
+    if (rst) begin
+      _130_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _131_ = word_start_16;
+    if (rst) begin
+      _131_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _132_ = word_start_17;
+    if (rst) begin
+      _132_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _133_ = word_start_18;
+    if (rst) begin
+      _133_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _135_ = word_start_19;
+    if (rst) begin
+      _135_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _136_ = word_start_20;
+    if (rst) begin
+      _136_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _137_ = word_start_21;
+    if (rst) begin
+      _137_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
+    _138_ = word_start_22;
+    if (rst) begin
+      _138_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$3 ) begin end
     (* full_case = 32'd1 *)
-    casez (unit_select)
+    casez (unit_select_of_turn_23)
       1'h0:
-          code_0 = \code$132 ;
+          code_0 = \code$206 ;
       1'h1:
           code_0 = code_1_0_5;
     endcase
@@ -2080,47 +3060,49 @@ module \accelerator.drain (clk, rst, sum_started, credit, o__payload, word, laye
   assign port__addr = address;
   assign port__en = 1'h1;
   assign parameters = parameter_memory_word;
-  assign \layer$114  = layer;
-  assign \start$115  = start;
-  assign \chunk$116  = chunk;
-  assign \turn_ends$117  = turn_ends;
+  assign \layer$187  = layer;
+  assign \start$188  = start;
+  assign walking = \$signal ;
+  assign \chunk$190  = chunk;
+  assign \turn_ends$191  = turn_ends;
   assign valid = residual_valid;
   assign bank = residual_bank;
-  assign \address$124  = residual_address;
+  assign \address$198  = residual_address;
   assign residual_word = word;
-  assign \value$128  = value;
-  assign select = record_select;
-  assign \value$130  = value;
+  assign \value$202  = value;
+  assign select = record_select_of_turn_8;
+  assign \value$204  = value;
   assign acc = front_3;
-  assign \parameters$134  = parameter_memory_word;
-  assign \shift_select$135  = shift_select;
-  assign \i__payload$136  = value;
+  assign \parameters$208  = parameter_memory_word;
+  assign \shift_select$209  = shift_select_of_turn_3;
+  assign \i__payload$210  = value;
   assign codes = code_0;
   assign digits_0 = skip_0;
   assign digits_1 = skip_1;
-  assign form = 1'h0;
-  assign \form$143  = 1'h0;
-  assign \sum_started$146  = sum_started;
-  assign \credit$148  = credit;
-  assign \valid$149  = has_code_14;
+  assign \form$217  = form;
+  assign \i__valid$218  = has_value_8;
+  assign \sum_started$220  = sum_started;
+  assign \credit$222  = credit;
+  assign \valid$223  = has_code_23;
   assign pixel_starts = pixel_starts_23;
-  assign \pixel_ends$151  = pixel_ends_23;
-  assign \two_digits$153  = two_digits;
-  assign \full$155  = full;
-  assign \high$157  = high;
-  assign \low$159  = low;
-  assign \o__payload$161  = o__payload;
-  assign \o__ready$163  = o__ready;
-  assign \o__valid$165  = o__valid;
-  assign \parameters$134.multiplier  = parameter_memory_word[15:0];
-  assign \parameters$134.bias  = parameter_memory_word[44:16];
-  assign \parameters$134.residual  = parameter_memory_word[57:45];
-  assign _133_ = 1'h0;
-  assign _001_ = two_cycles;
-  assign _051_ = chunk[0];
-  assign _054_ = { 22'h000000, held[43:22] };
-  assign _081_ = 1'h0;
-  assign _082_ = two_cycles;
+  assign \pixel_ends$225  = pixel_ends_23;
+  assign \two_digits$227  = two_digits;
+  assign \full$229  = full;
+  assign \high$231  = high;
+  assign \low$233  = low;
+  assign word_start = word_start_23;
+  assign \o__payload$236  = o__payload;
+  assign \o__ready$238  = o__ready;
+  assign \o__valid$240  = o__valid;
+  assign \parameters$208.multiplier  = parameter_memory_word[15:0];
+  assign \parameters$208.bias  = parameter_memory_word[40:16];
+  assign \parameters$208.residual  = parameter_memory_word[53:41];
+  assign _023_ = 1'h0;
+  assign _034_ = two_cycles;
+  assign _089_ = chunk[0];
+  assign _123_ = { 17'h00000, held[33:17] };
+  assign _165_ = 1'h0;
+  assign _166_ = two_cycles;
 endmodule
 
 module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes, high, low, full, two_digits, clk);
@@ -2235,7 +3217,7 @@ module \accelerator.drain.gatherer (rst, valid, pixel_starts, pixel_ends, codes,
   end
 endmodule
 
-module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payload, w_data, o__valid, r_en);
+module \accelerator.drain.output (clk, rst, sum_started, credit, o__payload, w_data, w_en, o__valid, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$5  = 0;
   input clk;
   wire clk;
@@ -2243,14 +3225,14 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire rst;
   input sum_started;
   wire sum_started;
-  input w_en;
-  wire w_en;
   output credit;
   wire credit;
-  output [20:0] o__payload;
-  wire [20:0] o__payload;
-  input [20:0] w_data;
-  wire [20:0] w_data;
+  output [21:0] o__payload;
+  wire [21:0] o__payload;
+  input [21:0] w_data;
+  wire [21:0] w_data;
+  input w_en;
+  wire w_en;
   output o__valid;
   wire o__valid;
   input r_en;
@@ -2267,11 +3249,11 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   wire _09_;
   wire [7:0] _10_;
   reg [2:0] group = 3'h0;
-  wire [20:0] i__payload;
+  wire [21:0] i__payload;
   wire i__valid;
   wire o__ready;
   reg [5:0] promised = 6'h00;
-  wire [20:0] r_data;
+  wire [21:0] r_data;
   wire r_rdy;
   assign credit = promised <= 5'h1e;
   assign _00_ = group == 3'h4;
@@ -2320,18 +3302,18 @@ module \accelerator.drain.output (clk, rst, sum_started, w_en, credit, o__payloa
   assign _06_ = 2'h2;
 endmodule
 
-module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_rdy, r_en);
+module \accelerator.drain.output.fifo (clk, rst, r_data, w_port__data, w_en, r_rdy, r_en);
   reg \$auto$verilog_backend.cc:2505:dump_module$6  = 0;
   input clk;
   wire clk;
   input rst;
   wire rst;
+  output [21:0] r_data;
+  wire [21:0] r_data;
+  input [21:0] w_port__data;
+  wire [21:0] w_port__data;
   input w_en;
   wire w_en;
-  output [20:0] r_data;
-  wire [20:0] r_data;
-  input [20:0] w_port__data;
-  wire [20:0] w_port__data;
   output r_rdy;
   reg r_rdy = 1'h0;
   input r_en;
@@ -2378,52 +3360,52 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   wire [4:0] produce;
   wire [5:0] r_level;
   reg [4:0] r_port__addr = 5'h00;
-  wire [20:0] r_port__data;
+  wire [21:0] r_port__data;
   wire r_port__en;
-  wire [20:0] w_data;
+  wire [21:0] w_data;
   wire [5:0] w_level;
   reg [4:0] w_port__addr = 5'h00;
   wire w_port__en;
   wire w_rdy;
-  reg [20:0] storage [30:0];
+  reg [21:0] storage [30:0];
   initial begin
-    storage[0] = 21'h000000;
-    storage[1] = 21'h000000;
-    storage[2] = 21'h000000;
-    storage[3] = 21'h000000;
-    storage[4] = 21'h000000;
-    storage[5] = 21'h000000;
-    storage[6] = 21'h000000;
-    storage[7] = 21'h000000;
-    storage[8] = 21'h000000;
-    storage[9] = 21'h000000;
-    storage[10] = 21'h000000;
-    storage[11] = 21'h000000;
-    storage[12] = 21'h000000;
-    storage[13] = 21'h000000;
-    storage[14] = 21'h000000;
-    storage[15] = 21'h000000;
-    storage[16] = 21'h000000;
-    storage[17] = 21'h000000;
-    storage[18] = 21'h000000;
-    storage[19] = 21'h000000;
-    storage[20] = 21'h000000;
-    storage[21] = 21'h000000;
-    storage[22] = 21'h000000;
-    storage[23] = 21'h000000;
-    storage[24] = 21'h000000;
-    storage[25] = 21'h000000;
-    storage[26] = 21'h000000;
-    storage[27] = 21'h000000;
-    storage[28] = 21'h000000;
-    storage[29] = 21'h000000;
-    storage[30] = 21'h000000;
+    storage[0] = 22'h000000;
+    storage[1] = 22'h000000;
+    storage[2] = 22'h000000;
+    storage[3] = 22'h000000;
+    storage[4] = 22'h000000;
+    storage[5] = 22'h000000;
+    storage[6] = 22'h000000;
+    storage[7] = 22'h000000;
+    storage[8] = 22'h000000;
+    storage[9] = 22'h000000;
+    storage[10] = 22'h000000;
+    storage[11] = 22'h000000;
+    storage[12] = 22'h000000;
+    storage[13] = 22'h000000;
+    storage[14] = 22'h000000;
+    storage[15] = 22'h000000;
+    storage[16] = 22'h000000;
+    storage[17] = 22'h000000;
+    storage[18] = 22'h000000;
+    storage[19] = 22'h000000;
+    storage[20] = 22'h000000;
+    storage[21] = 22'h000000;
+    storage[22] = 22'h000000;
+    storage[23] = 22'h000000;
+    storage[24] = 22'h000000;
+    storage[25] = 22'h000000;
+    storage[26] = 22'h000000;
+    storage[27] = 22'h000000;
+    storage[28] = 22'h000000;
+    storage[29] = 22'h000000;
+    storage[30] = 22'h000000;
   end
   always @(posedge clk) begin
     if (w_port__en)
       storage[w_port__addr] <= w_port__data;
   end
-  reg [20:0] _74_;
+  reg [21:0] _74_;
   always @(posedge clk) begin
     if (r_port__en) begin
       _74_ <= storage[r_port__addr];
@@ -2525,7 +3507,7 @@ module \accelerator.drain.output.fifo (clk, rst, w_en, r_data, w_port__data, r_r
   assign r_port__data = r_data;
 endmodule
 
-module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, layer, start, chunk, bank, exists, address, digits_1, clk);
+module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, start, layer, chunk, walking, valid, \bank$19 , address, digits_1, form_of_turn_3, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$7  = 0;
   input rst;
   wire rst;
@@ -2537,26 +3519,30 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire [3:0] digits_0;
   input [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
   input start;
   wire start;
+  input [3:0] layer;
+  wire [3:0] layer;
   input [4:0] chunk;
   wire [4:0] chunk;
-  output bank;
-  reg bank = 1'h0;
-  output exists;
-  reg exists = 1'h0;
+  input walking;
+  wire walking;
+  output valid;
+  reg valid = 1'h0;
+  output \bank$19 ;
+  reg \bank$19  = 1'h0;
   output [12:0] address;
   reg [12:0] address = 13'h0000;
   (* init = 4'h0 *)
   output [3:0] digits_1;
   wire [3:0] digits_1;
+  output form_of_turn_3;
+  reg form_of_turn_3 = 1'h0;
   input clk;
   wire clk;
   wire _000_;
   wire _001_;
-  wire _002_;
+  wire [4:0] _002_;
   wire _003_;
   wire _004_;
   wire _005_;
@@ -2575,200 +3561,225 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   wire _018_;
   wire _019_;
   wire _020_;
-  wire [13:0] _021_;
-  wire _022_;
-  wire [5:0] _023_;
-  wire _024_;
-  wire [13:0] _025_;
-  wire [6:0] _026_;
-  wire [14:0] _027_;
-  wire _028_;
-  wire [10:0] _029_;
-  wire [15:0] _030_;
-  wire [3:0] _031_;
-  wire [5:0] _032_;
-  wire _033_;
-  reg _034_;
-  reg _035_;
-  reg [10:0] _036_;
-  reg [3:0] _037_;
-  reg [3:0] _038_;
-  reg _039_;
-  reg [4:0] _040_;
+  wire _021_;
+  wire [13:0] _022_;
+  wire _023_;
+  wire [5:0] _024_;
+  wire _025_;
+  wire [13:0] _026_;
+  wire _027_;
+  wire [6:0] _028_;
+  wire [14:0] _029_;
+  wire _030_;
+  wire [10:0] _031_;
+  wire [15:0] _032_;
+  wire [3:0] _033_;
+  wire _034_;
+  wire [5:0] _035_;
+  reg _036_;
+  reg _037_;
+  reg [10:0] _038_;
+  reg [3:0] _039_;
+  reg [3:0] _040_;
   reg _041_;
-  reg [12:0] _042_;
-  reg [4:0] _043_;
-  wire _044_;
-  reg [12:0] _045_;
-  reg [1:0] _046_;
-  reg [1:0] _047_;
-  reg [1:0] _048_;
-  reg [3:0] _049_;
-  reg [3:0] _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire [4:0] _055_;
+  reg [4:0] _042_;
+  reg _043_;
+  reg [12:0] _044_;
+  wire _045_;
+  reg [4:0] _046_;
+  reg _047_;
+  reg _048_;
+  reg [12:0] _049_;
+  reg [1:0] _050_;
+  reg [1:0] _051_;
+  reg [1:0] _052_;
+  reg [3:0] _053_;
+  reg [3:0] _054_;
+  reg _055_;
+  wire _056_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  wire _064_;
+  wire _065_;
+  wire _066_;
   reg [12:0] \$like  = 13'h0000;
   reg [3:0] \$signal  = 4'h0;
   wire signed [6:0] at;
-  (* init = 1'h0 *)
-  wire \bank$29 ;
+  reg bank = 1'h0;
   wire base;
   wire chunk_offset;
   reg [4:0] column = 5'h00;
   reg [3:0] column_step = 4'h0;
   reg [3:0] earlier = 4'h0;
+  reg exists = 1'h0;
   reg fields_loaded = 1'h0;
+  (* init = 1'h0 *)
   wire form;
   wire form_field;
+  reg form_of_turn_0 = 1'h0;
+  reg form_of_turn_1 = 1'h0;
+  reg form_of_turn_2 = 1'h0;
   reg [4:0] last_column = 5'h00;
   reg [10:0] plane = 11'h000;
   reg [3:0] row_step = 4'h0;
   reg [1:0] select_0 = 2'h0;
   reg [1:0] select_1 = 2'h0;
   reg [1:0] select_2 = 2'h0;
+  reg two_0 = 1'h0;
+  reg two_1 = 1'h0;
+  reg two_2 = 1'h0;
+  reg two_3 = 1'h0;
   reg two_digits_field = 1'h0;
-  (* init = 1'h0 *)
-  wire valid;
+  assign _029_ = $signed({ 1'h0, \$like  }) + $signed(_028_);
+  assign _030_ = turn_ends & two_digits_field;
+  assign _031_ = _030_ ? plane : 11'h000;
+  assign _032_ = $signed(_029_) + $signed({ 1'h0, _031_ });
+  assign _002_ = select_2 * 3'h4;
+  assign _033_ = word >> _002_;
+  assign _035_ = chunk - 1'h0;
+  assign digits_0 = two_3 ? earlier : \$signal ;
   always @(posedge clk)
-    bank <= _035_;
+    fields_loaded <= _036_;
   always @(posedge clk)
-    plane <= _036_;
+    bank <= _037_;
   always @(posedge clk)
-    column_step <= _037_;
+    plane <= _038_;
   always @(posedge clk)
-    row_step <= _038_;
+    column_step <= _039_;
   always @(posedge clk)
-    exists <= _039_;
+    row_step <= _040_;
   always @(posedge clk)
-    last_column <= _040_;
+    exists <= _041_;
   always @(posedge clk)
-    two_digits_field <= _041_;
+    last_column <= _042_;
   always @(posedge clk)
-    \$like  <= _042_;
+    two_digits_field <= _043_;
   always @(posedge clk)
-    column <= _043_;
+    \$like  <= _044_;
   always @(posedge clk)
-    address <= _045_;
+    column <= _046_;
   always @(posedge clk)
-    select_0 <= _046_;
+    valid <= _047_;
   always @(posedge clk)
-    select_1 <= _047_;
+    \bank$19  <= _048_;
   always @(posedge clk)
-    select_2 <= _048_;
+    address <= _049_;
   always @(posedge clk)
-    \$signal  <= _049_;
+    select_0 <= _050_;
   always @(posedge clk)
-    earlier <= _050_;
+    select_1 <= _051_;
+  always @(posedge clk)
+    select_2 <= _052_;
+  always @(posedge clk)
+    \$signal  <= _053_;
+  always @(posedge clk)
+    earlier <= _054_;
+  always @(posedge clk)
+    two_0 <= _055_;
+  always @(posedge clk)
+    two_1 <= _057_;
+  always @(posedge clk)
+    two_2 <= _058_;
+  always @(posedge clk)
+    two_3 <= _059_;
+  always @(posedge clk)
+    form_of_turn_0 <= _060_;
+  always @(posedge clk)
+    form_of_turn_1 <= _061_;
+  always @(posedge clk)
+    form_of_turn_2 <= _062_;
+  always @(posedge clk)
+    form_of_turn_3 <= _063_;
   assign _000_ = 6'h24 >> layer;
-  assign _011_ = 1'h0 >> layer;
-  assign _022_ = 1'h0 >> layer;
-  assign _033_ = 1'h0 >> layer;
-  assign _044_ = 9'h100 >> layer;
-  assign _051_ = 6'h20 >> layer;
-  assign _052_ = 3'h4 >> layer;
-  assign _053_ = 1'h0 >> layer;
-  assign _054_ = 9'h100 >> layer;
+  assign _012_ = 1'h0 >> layer;
+  assign _023_ = 1'h0 >> layer;
+  assign _034_ = 1'h0 >> layer;
+  assign _045_ = 9'h100 >> layer;
+  assign _056_ = 6'h20 >> layer;
+  assign _064_ = 3'h4 >> layer;
+  assign _065_ = 1'h0 >> layer;
+  assign _066_ = 9'h100 >> layer;
   assign _001_ = 9'h120 >> layer;
-  assign _002_ = 6'h24 >> layer;
-  assign _003_ = 3'h4 >> layer;
-  assign _004_ = 1'h0 >> layer;
-  assign _005_ = 3'h4 >> layer;
-  assign _006_ = 6'h20 >> layer;
-  assign _007_ = 9'h100 >> layer;
-  assign _008_ = 1'h0 >> layer;
-  assign _009_ = 3'h4 >> layer;
-  assign _010_ = 6'h20 >> layer;
-  assign _012_ = 9'h100 >> layer;
-  assign _013_ = 9'h124 >> layer;
-  assign _014_ = 6'h3f >> layer;
-  assign _015_ = 9'h1c7 >> layer;
-  assign _016_ = 9'h1f8 >> layer;
-  assign _017_ = 6'h3f >> layer;
-  assign _018_ = 3'h7 >> layer;
-  assign _019_ = 9'h124 >> layer;
-  assign _020_ = turn_ends & pixel_ends;
-  assign _021_ = \$like  + column_step;
-  assign _023_ = column + 1'h1;
-  assign _024_ = column == last_column;
-  assign _025_ = \$like  + row_step;
-  assign _027_ = $signed({ 1'h0, \$like  }) + $signed(_026_);
-  assign _028_ = turn_ends & two_digits_field;
-  assign _029_ = _028_ ? plane : 11'h000;
-  assign _030_ = $signed(_027_) + $signed({ 1'h0, _029_ });
-  assign _055_ = select_2 * 3'h4;
-  assign _031_ = word >> _055_;
-  assign _032_ = chunk - 1'h0;
-  assign digits_0 = two_digits_field ? earlier : \$signal ;
-  always @(posedge clk)
-    fields_loaded <= _034_;
+  assign _003_ = 6'h24 >> layer;
+  assign _004_ = 3'h4 >> layer;
+  assign _005_ = 1'h0 >> layer;
+  assign _006_ = 3'h4 >> layer;
+  assign _007_ = 6'h20 >> layer;
+  assign _008_ = 9'h100 >> layer;
+  assign _009_ = 1'h0 >> layer;
+  assign _010_ = 3'h4 >> layer;
+  assign _011_ = 6'h20 >> layer;
+  assign _013_ = 9'h100 >> layer;
+  assign _014_ = 9'h124 >> layer;
+  assign _015_ = 6'h3f >> layer;
+  assign _016_ = 9'h1c7 >> layer;
+  assign _017_ = 9'h1f8 >> layer;
+  assign _018_ = 6'h3f >> layer;
+  assign _019_ = 3'h7 >> layer;
+  assign _020_ = 9'h124 >> layer;
+  assign _021_ = turn_ends & pixel_ends;
+  assign _022_ = \$like  + column_step;
+  assign _024_ = column + 1'h1;
+  assign _025_ = column == last_column;
+  assign _026_ = \$like  + row_step;
+  assign _027_ = walking & exists;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _035_ = bank;
-    if (start) begin
-      _035_ = _000_;
-    end
+    _036_ = start;
     if (rst) begin
-      _035_ = 1'h0;
+      _036_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _036_ = plane;
+    _037_ = bank;
     if (start) begin
-      _036_ = { _003_, _002_, _001_, _054_, _053_, _052_, _051_, _044_, _033_, _022_, _011_ };
+      _037_ = _000_;
     end
     if (rst) begin
-      _036_ = 11'h000;
+      _037_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _037_ = column_step;
+    _038_ = plane;
     if (start) begin
-      _037_ = { _007_, _006_, _005_, _004_ };
+      _038_ = { _004_, _003_, _001_, _066_, _065_, _064_, _056_, _045_, _034_, _023_, _012_ };
     end
     if (rst) begin
-      _037_ = 4'h0;
+      _038_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _038_ = row_step;
+    _039_ = column_step;
     if (start) begin
-      _038_ = { _012_, _010_, _009_, _008_ };
+      _039_ = { _008_, _007_, _006_, _005_ };
     end
     if (rst) begin
-      _038_ = 4'h0;
+      _039_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _039_ = exists;
+    _040_ = row_step;
     if (start) begin
-      _039_ = _013_;
+      _040_ = { _013_, _011_, _010_, _009_ };
     end
     if (rst) begin
-      _039_ = 1'h0;
+      _040_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _040_ = last_column;
+    _041_ = exists;
     if (start) begin
-      _040_ = { _018_, _017_, _016_, _015_, _014_ };
-    end
-    if (rst) begin
-      _040_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _041_ = two_digits_field;
-    if (start) begin
-      _041_ = _019_;
+      _041_ = _014_;
     end
     if (rst) begin
       _041_ = 1'h0;
@@ -2776,92 +3787,173 @@ module \accelerator.drain.residual (rst, turn_ends, pixel_ends, digits_0, word, 
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _042_ = \$like ;
+    _042_ = last_column;
+    if (start) begin
+      _042_ = { _019_, _018_, _017_, _016_, _015_ };
+    end
+    if (rst) begin
+      _042_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _043_ = two_digits_field;
+    if (start) begin
+      _043_ = _020_;
+    end
+    if (rst) begin
+      _043_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _044_ = \$like ;
     if (fields_loaded) begin
-      _042_ = 13'h0000;
-    end else if (_020_) begin
-      _042_ = _021_[12:0];
-      if (_024_) begin
-        _042_ = _025_[12:0];
+      _044_ = 13'h0000;
+    end else if (_021_) begin
+      _044_ = _022_[12:0];
+      if (_025_) begin
+        _044_ = _026_[12:0];
       end
     end
     if (rst) begin
-      _042_ = 13'h0000;
+      _044_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _043_ = column;
+    _046_ = column;
     if (fields_loaded) begin
-      _043_ = 5'h00;
-    end else if (_020_) begin
-      _043_ = _023_[4:0];
-      if (_024_) begin
-        _043_ = 5'h00;
+      _046_ = 5'h00;
+    end else if (_021_) begin
+      _046_ = _024_[4:0];
+      if (_025_) begin
+        _046_ = 5'h00;
       end
     end
     if (rst) begin
-      _043_ = 5'h00;
+      _046_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _045_ = _030_[12:0];
+    _047_ = _027_;
     if (rst) begin
-      _045_ = 13'h0000;
+      _047_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _046_ = _032_[1:0];
+    _048_ = bank;
     if (rst) begin
-      _046_ = 2'h0;
+      _048_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _047_ = select_0;
+    _049_ = _032_[12:0];
     if (rst) begin
-      _047_ = 2'h0;
+      _049_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _048_ = select_1;
+    _050_ = _035_[1:0];
     if (rst) begin
-      _048_ = 2'h0;
+      _050_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _049_ = _031_;
+    _051_ = select_0;
     if (rst) begin
-      _049_ = 4'h0;
+      _051_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _050_ = \$signal ;
+    _052_ = select_1;
     if (rst) begin
-      _050_ = 4'h0;
+      _052_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
-    _034_ = start;
+    _053_ = _033_;
     if (rst) begin
-      _034_ = 1'h0;
+      _053_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _054_ = \$signal ;
+    if (rst) begin
+      _054_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _055_ = two_digits_field;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _057_ = two_0;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _058_ = two_1;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _059_ = two_2;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _060_ = 1'h0;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _061_ = form_of_turn_0;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _062_ = form_of_turn_1;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$7 ) begin end
+    _063_ = form_of_turn_2;
+    if (rst) begin
+      _063_ = 1'h0;
     end
   end
   assign base = 1'h0;
-  assign at = { _032_[5], _032_ };
-  assign chunk_offset = 1'h0;
+  assign at = { _035_[5], _035_ };
   assign form_field = 1'h0;
-  assign valid = exists;
-  assign \bank$29  = bank;
-  assign form = 1'h0;
+  assign chunk_offset = 1'h0;
+  assign form = form_of_turn_3;
   assign digits_1 = \$signal ;
-  assign _026_ = { _032_[5], _032_[5], _032_[5], _032_[5:2] };
+  assign _028_ = { _035_[5], _035_[5], _035_[5], _035_[5:2] };
 endmodule
 
 module \accelerator.loader (i__valid, clk, rst, row_ends, loading, i__ready, word, loaded, write, address, i__payload);
@@ -3480,8 +4572,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   wire [50:0] i__payload;
   output o__valid;
   reg o__valid = 1'h0;
-  output [43:0] o__payload;
-  wire [43:0] o__payload;
+  output [33:0] o__payload;
+  wire [33:0] o__payload;
   input clk;
   wire clk;
   wire _00_;
@@ -3512,8 +4604,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   reg [3:0] _25_;
   reg [29:0] _26_;
   reg [29:0] _27_;
-  wire signed [21:0] acc;
-  wire signed [21:0] \acc$56 ;
+  wire signed [16:0] acc;
+  wire signed [16:0] \acc$56 ;
   wire first;
   wire \first$53 ;
   reg [3:0] flags_0 = 4'h0;
@@ -3879,8 +4971,8 @@ module \accelerator.mac_array (rst, i__valid, i__payload, o__valid, o__payload, 
   assign \i__payload.first  = i__payload[48];
   assign \i__payload.shift  = i__payload[49];
   assign \i__payload.last  = i__payload[50];
-  assign o__payload[43:22] = \acc$56 ;
-  assign o__payload[21:0] = acc;
+  assign o__payload[33:17] = \acc$56 ;
+  assign o__payload[16:0] = acc;
   assign w[31:28] = w_1_3_2;
   assign w[15:12] = w_0_3_2;
   assign w[27:24] = w_1_2_1;
@@ -4040,9 +5132,9 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _096_;
   wire _097_;
   wire _098_;
-  wire [7:0] _099_;
+  wire _099_;
   wire _100_;
-  wire [7:0] _101_;
+  wire _101_;
   wire _102_;
   wire _103_;
   wire _104_;
@@ -4054,34 +5146,34 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _110_;
   wire _111_;
   wire _112_;
-  wire _113_;
+  wire [7:0] _113_;
   wire [7:0] _114_;
   wire _115_;
-  wire [7:0] _116_;
+  wire _116_;
   wire _117_;
   wire _118_;
-  wire [7:0] _119_;
+  wire _119_;
   wire _120_;
   wire _121_;
-  wire [7:0] _122_;
+  wire _122_;
   wire _123_;
   wire _124_;
   wire _125_;
-  wire _126_;
+  wire [7:0] _126_;
   wire _127_;
-  wire [2:0] _128_;
+  wire [7:0] _128_;
   wire _129_;
-  wire [3:0] _130_;
-  wire [3:0] _131_;
+  wire _130_;
+  wire [7:0] _131_;
   wire _132_;
   wire _133_;
   wire _134_;
-  wire _135_;
-  wire [3:0] _136_;
-  wire [3:0] _137_;
+  wire [7:0] _135_;
+  wire _136_;
+  wire _137_;
   wire _138_;
   wire _139_;
-  wire _140_;
+  wire [2:0] _140_;
   wire _141_;
   wire [3:0] _142_;
   wire [3:0] _143_;
@@ -4089,31 +5181,31 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _145_;
   wire _146_;
   wire _147_;
-  wire _148_;
-  wire _149_;
-  wire [1:0] _150_;
-  wire [1:0] _151_;
+  wire [3:0] _148_;
+  wire [3:0] _149_;
+  wire _150_;
+  wire _151_;
   wire _152_;
   wire _153_;
-  wire _154_;
-  wire _155_;
+  wire [3:0] _154_;
+  wire [3:0] _155_;
   wire _156_;
   wire _157_;
   wire _158_;
-  wire [1:0] _159_;
-  wire [1:0] _160_;
+  wire _159_;
+  wire _160_;
   wire _161_;
-  wire _162_;
-  wire _163_;
+  wire [1:0] _162_;
+  wire [1:0] _163_;
   wire _164_;
   wire _165_;
   wire _166_;
   wire _167_;
   wire _168_;
-  wire [4:0] _169_;
-  wire [4:0] _170_;
-  wire _171_;
-  wire _172_;
+  wire _169_;
+  wire _170_;
+  wire [1:0] _171_;
+  wire [1:0] _172_;
   wire _173_;
   wire _174_;
   wire _175_;
@@ -4121,9 +5213,9 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _177_;
   wire _178_;
   wire _179_;
-  wire [5:0] _180_;
-  wire [5:0] _181_;
-  wire _182_;
+  wire _180_;
+  wire [1:0] _181_;
+  wire [1:0] _182_;
   wire _183_;
   wire _184_;
   wire _185_;
@@ -4133,189 +5225,189 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _189_;
   wire _190_;
   wire _191_;
-  wire [5:0] _192_;
-  wire [5:0] _193_;
+  wire [4:0] _192_;
+  wire [4:0] _193_;
   wire _194_;
   wire _195_;
-  wire [10:0] _196_;
-  wire [10:0] _197_;
-  wire [10:0] _198_;
-  wire [11:0] _199_;
+  wire _196_;
+  wire _197_;
+  wire _198_;
+  wire _199_;
   wire _200_;
-  wire [11:0] _201_;
-  wire [11:0] _202_;
-  wire [11:0] _203_;
-  wire [11:0] _204_;
-  wire [11:0] _205_;
-  wire [11:0] _206_;
-  wire [11:0] _207_;
-  wire [11:0] _208_;
-  wire [11:0] _209_;
-  wire [11:0] _210_;
+  wire _201_;
+  wire _202_;
+  wire _203_;
+  wire [5:0] _204_;
+  wire [5:0] _205_;
+  wire _206_;
+  wire _207_;
+  wire _208_;
+  wire _209_;
+  wire _210_;
   wire _211_;
   wire _212_;
-  wire [13:0] _213_;
-  wire [13:0] _214_;
-  wire [13:0] _215_;
-  wire [13:0] _216_;
-  wire [12:0] _217_;
-  wire _218_;
-  wire [6:0] _219_;
+  wire _213_;
+  wire _214_;
+  wire _215_;
+  wire _216_;
+  wire [5:0] _217_;
+  wire [5:0] _218_;
+  wire _219_;
   wire _220_;
-  wire [4:0] _221_;
+  wire [10:0] _221_;
   wire _222_;
   wire _223_;
-  wire [4:0] _224_;
-  wire _225_;
-  wire _226_;
-  wire _227_;
-  wire _228_;
-  wire _229_;
-  wire _230_;
-  wire _231_;
-  wire _232_;
-  wire _233_;
+  wire [10:0] _224_;
+  wire [10:0] _225_;
+  wire [10:0] _226_;
+  wire [11:0] _227_;
+  wire [11:0] _228_;
+  wire [11:0] _229_;
+  wire [11:0] _230_;
+  wire [11:0] _231_;
+  wire [11:0] _232_;
+  wire [11:0] _233_;
   wire _234_;
-  wire _235_;
-  wire _236_;
-  wire _237_;
-  wire _238_;
-  wire _239_;
+  wire [11:0] _235_;
+  wire [11:0] _236_;
+  wire [11:0] _237_;
+  wire [11:0] _238_;
+  wire [11:0] _239_;
   wire _240_;
-  wire _241_;
-  wire _242_;
-  wire _243_;
-  wire _244_;
+  wire [13:0] _241_;
+  wire [13:0] _242_;
+  wire [13:0] _243_;
+  wire [13:0] _244_;
   wire _245_;
-  wire _246_;
-  reg _247_;
-  reg _248_;
-  reg _249_;
-  reg _250_;
-  reg _251_;
-  reg _252_;
-  reg _253_;
-  reg [2:0] _254_;
-  reg [2:0] _255_;
+  wire [12:0] _246_;
+  wire _247_;
+  wire [4:0] _248_;
+  wire [4:0] _249_;
+  wire [5:0] _250_;
+  wire _251_;
+  wire [4:0] _252_;
+  wire [4:0] _253_;
+  wire _254_;
+  wire _255_;
   wire _256_;
-  reg [2:0] _257_;
-  reg [3:0] _258_;
-  reg [4:0] _259_;
-  reg [4:0] _260_;
-  reg [7:0] _261_;
-  reg [10:0] _262_;
-  reg [10:0] _263_;
-  reg [10:0] _264_;
-  reg [10:0] _265_;
-  reg [9:0] _266_;
+  wire _257_;
+  wire _258_;
+  wire _259_;
+  wire _260_;
+  wire _261_;
+  wire _262_;
+  wire _263_;
+  wire _264_;
+  wire _265_;
+  wire _266_;
   wire _267_;
-  reg [3:0] _268_;
-  reg [3:0] _269_;
-  reg [7:0] _270_;
-  reg [11:0] _271_;
-  reg [11:0] _272_;
-  reg [1:0] _273_;
-  reg [5:0] _274_;
-  reg [12:0] _275_;
+  wire _268_;
+  wire _269_;
+  wire _270_;
+  wire _271_;
+  wire _272_;
+  wire _273_;
+  wire _274_;
+  wire _275_;
   reg _276_;
-  reg [11:0] _277_;
+  reg _277_;
   wire _278_;
-  reg [1:0] _279_;
-  reg [1:0] _280_;
-  reg [2:0] _281_;
-  reg [2:0] _282_;
-  reg [4:0] _283_;
-  reg [4:0] _284_;
+  reg _279_;
+  reg _280_;
+  reg _281_;
+  reg _282_;
+  reg _283_;
+  reg _284_;
   reg _285_;
-  reg [6:0] _286_;
-  reg [6:0] _287_;
-  reg _288_;
+  reg [2:0] _286_;
+  reg [2:0] _287_;
+  reg [2:0] _288_;
   wire _289_;
-  reg _290_;
-  reg _291_;
-  reg _292_;
-  reg _293_;
-  reg _294_;
-  reg _295_;
-  reg [15:0] _296_;
-  reg [1:0] _297_;
-  reg _298_;
-  reg [2:0] _299_;
+  reg [3:0] _290_;
+  reg [4:0] _291_;
+  reg [4:0] _292_;
+  reg [3:0] _293_;
+  reg [7:0] _294_;
+  reg [10:0] _295_;
+  reg [10:0] _296_;
+  reg [10:0] _297_;
+  reg [10:0] _298_;
+  reg [10:0] _299_;
   wire _300_;
-  reg _301_;
+  reg [9:0] _301_;
   reg _302_;
-  reg [2:0] _303_;
-  reg _304_;
-  reg _305_;
-  reg [2:0] _306_;
-  reg _307_;
-  reg _308_;
+  reg _303_;
+  reg [7:0] _304_;
+  reg [11:0] _305_;
+  reg [11:0] _306_;
+  reg [1:0] _307_;
+  reg [4:0] _308_;
   reg _309_;
-  reg _310_;
+  reg [12:0] _310_;
   wire _311_;
   reg _312_;
-  reg _313_;
-  reg _314_;
-  reg _315_;
-  reg [3:0] _316_;
-  reg _317_;
-  reg _318_;
+  reg [11:0] _313_;
+  reg [1:0] _314_;
+  reg [1:0] _315_;
+  reg [2:0] _316_;
+  reg [2:0] _317_;
+  reg [4:0] _318_;
   reg [4:0] _319_;
   reg _320_;
-  reg _321_;
+  reg [6:0] _321_;
   wire _322_;
-  reg [4:0] _323_;
+  reg [6:0] _323_;
   reg _324_;
   reg _325_;
-  reg [12:0] _326_;
-  reg [11:0] _327_;
+  reg _326_;
+  reg _327_;
   reg _328_;
-  reg [12:0] _329_;
-  reg [11:0] _330_;
-  reg [3:0] _331_;
-  reg [3:0] _332_;
+  reg _329_;
+  reg _330_;
+  reg [15:0] _331_;
+  reg [1:0] _332_;
   wire _333_;
   wire _334_;
-  reg [2:0] _335_;
-  reg [5:0] _336_;
-  wire _337_;
-  wire _338_;
-  wire _339_;
-  wire _340_;
-  wire _341_;
-  wire _342_;
-  wire _343_;
-  wire _344_;
+  reg _335_;
+  reg [2:0] _336_;
+  reg _337_;
+  reg _338_;
+  reg [2:0] _339_;
+  reg _340_;
+  reg _341_;
+  reg [2:0] _342_;
+  reg _343_;
+  reg _344_;
   wire _345_;
-  wire _346_;
-  wire _347_;
-  wire _348_;
-  wire _349_;
-  wire _350_;
-  wire _351_;
-  wire _352_;
-  wire _353_;
-  wire _354_;
-  wire _355_;
+  reg _346_;
+  reg _347_;
+  reg _348_;
+  reg _349_;
+  reg _350_;
+  reg _351_;
+  reg _352_;
+  reg _353_;
+  reg _354_;
+  reg [3:0] _355_;
   wire _356_;
-  wire _357_;
-  wire _358_;
-  wire _359_;
-  wire _360_;
-  wire _361_;
-  wire _362_;
-  wire _363_;
-  wire _364_;
-  wire _365_;
-  wire _366_;
+  reg _357_;
+  reg _358_;
+  reg [4:0] _359_;
+  reg _360_;
+  reg _361_;
+  reg [4:0] _362_;
+  reg _363_;
+  reg _364_;
+  reg [12:0] _365_;
+  reg [11:0] _366_;
   wire _367_;
-  wire _368_;
-  wire _369_;
-  wire _370_;
-  wire _371_;
-  wire _372_;
-  wire _373_;
-  wire _374_;
+  reg _368_;
+  reg [12:0] _369_;
+  reg [11:0] _370_;
+  reg [3:0] _371_;
+  reg [3:0] _372_;
+  reg [2:0] _373_;
+  reg [4:0] _374_;
   wire _375_;
   wire _376_;
   wire _377_;
@@ -4342,18 +5434,54 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   wire _398_;
   wire _399_;
   wire _400_;
+  wire _401_;
+  wire _402_;
+  wire _403_;
+  wire _404_;
+  wire _405_;
+  wire _406_;
+  wire _407_;
+  wire _408_;
+  wire _409_;
+  wire _410_;
+  wire _411_;
+  wire _412_;
+  wire _413_;
+  wire _414_;
+  wire _415_;
+  wire _416_;
+  wire _417_;
+  wire _418_;
+  wire _419_;
+  wire _420_;
+  wire _421_;
+  wire _422_;
+  wire _423_;
+  wire _424_;
+  wire _425_;
+  wire _426_;
+  wire _427_;
+  wire _428_;
+  wire _429_;
+  wire _430_;
+  wire _431_;
+  wire _432_;
+  wire _433_;
+  wire _434_;
+  wire _435_;
   reg [12:0] \$like  = 13'h0000;
   reg signed [6:0] \$signal  = 7'h00;
   reg act_bank = 1'h0;
   reg signed [12:0] act_base = 13'h0000;
   wire act_delta_0;
-  wire act_delta_1;
+  reg [3:0] act_delta_1 = 4'h0;
   reg [7:0] act_delta_2 = 8'h00;
   reg [10:0] act_delta_3 = 11'h000;
   reg signed [10:0] act_delta_4 = 11'h000;
   reg signed [10:0] act_delta_5 = 11'h000;
   reg signed [10:0] act_delta_6 = 11'h000;
-  reg signed [9:0] act_delta_7 = 10'h000;
+  reg signed [10:0] act_delta_7 = 11'h000;
+  reg signed [9:0] act_delta_8 = 10'h000;
   reg at_end_0 = 1'h0;
   reg at_end_1 = 1'h0;
   reg at_end_2 = 1'h0;
@@ -4362,6 +5490,7 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg at_end_5 = 1'h0;
   reg at_end_6 = 1'h0;
   reg at_end_7 = 1'h0;
+  reg at_end_8 = 1'h0;
   reg at_start_0 = 1'h1;
   reg at_start_1 = 1'h1;
   reg at_start_2 = 1'h1;
@@ -4370,17 +5499,18 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg at_start_5 = 1'h1;
   reg at_start_6 = 1'h1;
   reg at_start_7 = 1'h1;
+  reg at_start_8 = 1'h1;
   reg [2:0] counter_0 = 3'h0;
   reg [2:0] counter_1 = 3'h0;
   reg [2:0] counter_2 = 3'h0;
   reg counter_3 = 1'h0;
   reg counter_4 = 1'h0;
-  reg [3:0] counter_5 = 4'h0;
-  reg [4:0] counter_6 = 5'h00;
+  reg counter_5 = 1'h0;
+  reg [3:0] counter_6 = 4'h0;
   reg [4:0] counter_7 = 5'h00;
+  reg [4:0] counter_8 = 5'h00;
   reg fields_loaded = 1'h0;
   wire finished;
-  reg [5:0] flush = 6'h00;
   reg [2:0] fsm_state = 3'h0;
   reg [4:0] height = 5'h00;
   reg in_ring = 1'h0;
@@ -4392,20 +5522,24 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg [2:0] nearly_2 = 3'h0;
   wire nearly_3;
   wire nearly_4;
-  reg [3:0] nearly_5 = 4'h0;
-  reg [4:0] nearly_6 = 5'h00;
+  wire nearly_5;
+  reg [3:0] nearly_6 = 4'h0;
   reg [4:0] nearly_7 = 5'h00;
+  reg [4:0] nearly_8 = 5'h00;
+  reg [4:0] nearly_flushed = 5'h00;
   reg [1:0] nearly_paced = 2'h0;
-  wire once_0;
+  reg once_0 = 1'h0;
   reg once_1 = 1'h0;
   reg once_2 = 1'h0;
   reg once_3 = 1'h0;
   reg once_4 = 1'h0;
-  wire once_5;
-  reg once_6 = 1'h0;
+  reg once_5 = 1'h0;
+  wire once_6;
   reg once_7 = 1'h0;
+  reg once_8 = 1'h0;
   reg signed [1:0] origin_x = 2'h0;
   reg signed [1:0] origin_y = 2'h0;
+  reg overlaps = 1'h0;
   reg [1:0] paced = 2'h0;
   wire paces_once;
   wire pass_starts;
@@ -4416,849 +5550,622 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   reg [2:0] stride_y = 3'h0;
   wire sum_ends;
   wire sum_starts;
-  reg [5:0] \wait  = 6'h00;
+  reg [4:0] \wait  = 5'h00;
   reg [11:0] way_weight = 12'h000;
   reg [11:0] weight_base = 12'h000;
   wire weight_delta_0;
-  reg signed [3:0] weight_delta_1 = 4'h0;
-  reg signed [3:0] weight_delta_2 = 4'h0;
+  reg weight_delta_1 = 1'h0;
+  reg weight_delta_2 = 1'h0;
   reg signed [7:0] weight_delta_3 = 8'h00;
   wire weight_delta_4;
   wire weight_delta_5;
-  reg signed [11:0] weight_delta_6 = 12'h000;
+  wire weight_delta_6;
   reg signed [11:0] weight_delta_7 = 12'h000;
+  reg signed [11:0] weight_delta_8 = 12'h000;
   reg [4:0] width = 5'h00;
   reg signed [6:0] window_x = 7'h00;
-  assign _000_ = 8'h91 >> layer;
-  assign _111_ = 8'h91 >> layer;
-  assign _222_ = 9'h1ff >> layer;
-  assign _333_ = 9'h1fe >> layer;
-  assign _346_ = 10'h200 >> layer;
-  assign _357_ = 10'h200 >> layer;
-  assign _368_ = 1'h1 >> layer;
-  assign _379_ = 10'h3e1 >> layer;
-  assign _390_ = 10'h300 >> layer;
-  assign _001_ = 10'h36e >> layer;
-  assign _012_ = 1'h0 >> layer;
-  assign _023_ = 10'h200 >> layer;
-  assign _034_ = 10'h36e >> layer;
-  assign _045_ = 1'h0 >> layer;
-  assign _056_ = 10'h200 >> layer;
-  assign _067_ = 10'h200 >> layer;
-  assign _078_ = 10'h3ff >> layer;
-  assign _089_ = 9'h1f8 >> layer;
-  assign _100_ = 9'h1c0 >> layer;
-  assign _112_ = 9'h1c0 >> layer;
-  assign _123_ = 3'h7 >> layer;
-  assign _134_ = 9'h1f8 >> layer;
-  assign _145_ = 6'h3f >> layer;
-  assign _156_ = 3'h7 >> layer;
-  assign _167_ = 9'h1c0 >> layer;
+  assign _000_ = 10'h200 >> layer;
+  assign _111_ = 11'h491 >> layer;
+  assign _222_ = 11'h491 >> layer;
+  assign _333_ = 9'h1ff >> layer;
+  assign _381_ = 10'h3fe >> layer;
+  assign _392_ = 11'h5ff >> layer;
+  assign _403_ = 11'h600 >> layer;
+  assign _414_ = 11'h600 >> layer;
+  assign _425_ = 1'h1 >> layer;
+  assign _001_ = 11'h5e1 >> layer;
+  assign _012_ = 11'h500 >> layer;
+  assign _023_ = 10'h36e >> layer;
+  assign _034_ = 1'h0 >> layer;
+  assign _045_ = 10'h200 >> layer;
+  assign _056_ = 10'h36e >> layer;
+  assign _067_ = 1'h0 >> layer;
+  assign _078_ = 10'h200 >> layer;
+  assign _089_ = 11'h400 >> layer;
+  assign _100_ = 11'h7ff >> layer;
+  assign _112_ = 10'h3f8 >> layer;
+  assign _123_ = 9'h1c0 >> layer;
+  assign _134_ = 9'h1c0 >> layer;
+  assign _145_ = 3'h7 >> layer;
+  assign _156_ = 9'h1f8 >> layer;
+  assign _167_ = 6'h3f >> layer;
   assign _178_ = 3'h7 >> layer;
-  assign _189_ = 9'h1f8 >> layer;
-  assign _200_ = 6'h3f >> layer;
-  assign _211_ = 3'h7 >> layer;
-  assign _223_ = 10'h3fe >> layer;
-  assign _234_ = 5'h1e >> layer;
-  assign _245_ = 8'hf0 >> layer;
-  assign _256_ = 7'h61 >> layer;
-  assign _267_ = 8'h9e >> layer;
-  assign _278_ = 9'h1fe >> layer;
-  assign _289_ = 1'h0 >> layer;
-  assign _300_ = 1'h1 >> layer;
-  assign _311_ = 10'h3ff >> layer;
-  assign _322_ = 5'h1e >> layer;
-  assign _334_ = 8'hf0 >> layer;
-  assign _337_ = 8'h9e >> layer;
-  assign _338_ = 7'h70 >> layer;
-  assign _339_ = 4'he >> layer;
-  assign _340_ = 1'h0 >> layer;
-  assign _341_ = 7'h6e >> layer;
-  assign _342_ = 9'h18e >> layer;
-  assign _343_ = 8'hf0 >> layer;
-  assign _344_ = 5'h1e >> layer;
-  assign _345_ = 10'h3fe >> layer;
-  assign _347_ = 5'h1e >> layer;
-  assign _348_ = 8'hf1 >> layer;
-  assign _349_ = 9'h19f >> layer;
-  assign _350_ = 10'h391 >> layer;
-  assign _351_ = 10'h391 >> layer;
-  assign _352_ = 10'h391 >> layer;
-  assign _353_ = 10'h2ff >> layer;
-  assign _354_ = 9'h1ff >> layer;
-  assign _355_ = 9'h1ff >> layer;
-  assign _356_ = 10'h3ff >> layer;
-  assign _358_ = 10'h3fe >> layer;
-  assign _359_ = 5'h1e >> layer;
-  assign _360_ = 8'hf1 >> layer;
-  assign _361_ = 9'h19f >> layer;
-  assign _362_ = 10'h391 >> layer;
-  assign _363_ = 10'h391 >> layer;
-  assign _364_ = 10'h391 >> layer;
-  assign _365_ = 10'h2ff >> layer;
-  assign _366_ = 9'h1ff >> layer;
-  assign _367_ = 9'h1ff >> layer;
-  assign _369_ = 10'h3ff >> layer;
-  assign _370_ = 10'h3ff >> layer;
-  assign _371_ = 5'h18 >> layer;
-  assign _372_ = 8'hce >> layer;
-  assign _373_ = 10'h26e >> layer;
-  assign _374_ = 1'h0 >> layer;
-  assign _375_ = 10'h200 >> layer;
-  assign _376_ = 1'h0 >> layer;
-  assign _377_ = 9'h16e >> layer;
-  assign _378_ = 10'h36e >> layer;
-  assign _380_ = 9'h16e >> layer;
-  assign _381_ = 10'h36e >> layer;
-  assign _382_ = 10'h3ff >> layer;
-  assign _383_ = 5'h18 >> layer;
-  assign _384_ = 8'hce >> layer;
-  assign _385_ = 10'h2b6 >> layer;
-  assign _386_ = 10'h290 >> layer;
-  assign _387_ = 10'h290 >> layer;
-  assign _388_ = 10'h248 >> layer;
-  assign _389_ = 9'h16e >> layer;
-  assign _391_ = 9'h16e >> layer;
-  assign _392_ = 10'h36e >> layer;
-  assign _393_ = 10'h3ff >> layer;
-  assign _394_ = 1'h0 >> layer;
-  assign _395_ = 1'h0 >> layer;
-  assign _396_ = 10'h200 >> layer;
-  assign _397_ = 10'h3ff >> layer;
-  assign _398_ = 1'h0 >> layer;
-  assign _399_ = 1'h0 >> layer;
-  assign _400_ = 10'h200 >> layer;
-  assign _002_ = 10'h3fe >> layer;
-  assign _003_ = 5'h1e >> layer;
-  assign _004_ = 8'hff >> layer;
-  assign _005_ = 10'h3ff >> layer;
-  assign _006_ = 10'h3f1 >> layer;
-  assign _007_ = 10'h39f >> layer;
-  assign _008_ = 10'h2ff >> layer;
-  assign _009_ = 10'h3ff >> layer;
-  assign _010_ = 10'h3ff >> layer;
-  assign _011_ = 1'h0 >> layer;
-  assign _013_ = 1'h0 >> layer;
-  assign _014_ = 3'h7 >> layer;
-  assign _015_ = 10'h21f >> layer;
-  assign _016_ = 10'h23e >> layer;
-  assign _017_ = 8'hf9 >> layer;
-  assign _018_ = 10'h3f7 >> layer;
-  assign _019_ = 10'h3df >> layer;
-  assign _020_ = 10'h3bf >> layer;
-  assign _021_ = 10'h2ff >> layer;
-  assign _022_ = 10'h3ff >> layer;
-  assign _024_ = 10'h3ff >> layer;
+  assign _189_ = 9'h1c0 >> layer;
+  assign _200_ = 3'h7 >> layer;
+  assign _211_ = 9'h1f8 >> layer;
+  assign _223_ = 6'h3f >> layer;
+  assign _234_ = 3'h7 >> layer;
+  assign _245_ = 11'h5ff >> layer;
+  assign _256_ = 1'h0 >> layer;
+  assign _267_ = 1'h0 >> layer;
+  assign _278_ = 10'h200 >> layer;
+  assign _289_ = 11'h5fe >> layer;
+  assign _300_ = 5'h1e >> layer;
+  assign _311_ = 8'hf0 >> layer;
+  assign _322_ = 10'h261 >> layer;
+  assign _334_ = 8'h9e >> layer;
+  assign _345_ = 9'h1fe >> layer;
+  assign _356_ = 1'h0 >> layer;
+  assign _367_ = 1'h1 >> layer;
+  assign _375_ = 11'h5ff >> layer;
+  assign _376_ = 5'h1e >> layer;
+  assign _377_ = 8'hf0 >> layer;
+  assign _378_ = 10'h29e >> layer;
+  assign _379_ = 7'h70 >> layer;
+  assign _380_ = 4'he >> layer;
+  assign _382_ = 1'h0 >> layer;
+  assign _383_ = 7'h6e >> layer;
+  assign _384_ = 9'h18e >> layer;
+  assign _385_ = 8'hf0 >> layer;
+  assign _386_ = 5'h1e >> layer;
+  assign _387_ = 11'h5fe >> layer;
+  assign _388_ = 5'h1e >> layer;
+  assign _389_ = 8'hf1 >> layer;
+  assign _390_ = 10'h39f >> layer;
+  assign _391_ = 11'h791 >> layer;
+  assign _393_ = 11'h791 >> layer;
+  assign _394_ = 11'h791 >> layer;
+  assign _395_ = 11'h6ff >> layer;
+  assign _396_ = 11'h5ff >> layer;
+  assign _397_ = 11'h5ff >> layer;
+  assign _398_ = 11'h7ff >> layer;
+  assign _399_ = 11'h5fe >> layer;
+  assign _400_ = 5'h1e >> layer;
+  assign _401_ = 8'hf1 >> layer;
+  assign _402_ = 10'h39f >> layer;
+  assign _404_ = 11'h791 >> layer;
+  assign _405_ = 11'h791 >> layer;
+  assign _406_ = 11'h791 >> layer;
+  assign _407_ = 11'h6ff >> layer;
+  assign _408_ = 11'h5ff >> layer;
+  assign _409_ = 11'h5ff >> layer;
+  assign _410_ = 11'h7ff >> layer;
+  assign _411_ = 11'h7fe >> layer;
+  assign _412_ = 5'h1e >> layer;
+  assign _413_ = 8'hf1 >> layer;
+  assign _415_ = 10'h39f >> layer;
+  assign _416_ = 11'h791 >> layer;
+  assign _417_ = 11'h791 >> layer;
+  assign _418_ = 11'h791 >> layer;
+  assign _419_ = 11'h6ff >> layer;
+  assign _420_ = 11'h5ff >> layer;
+  assign _421_ = 11'h5ff >> layer;
+  assign _422_ = 11'h7ff >> layer;
+  assign _423_ = 11'h7ff >> layer;
+  assign _424_ = 5'h18 >> layer;
+  assign _426_ = 8'hce >> layer;
+  assign _427_ = 11'h66e >> layer;
+  assign _428_ = 11'h400 >> layer;
+  assign _429_ = 11'h600 >> layer;
+  assign _430_ = 11'h400 >> layer;
+  assign _431_ = 11'h56e >> layer;
+  assign _432_ = 11'h76e >> layer;
+  assign _433_ = 11'h56e >> layer;
+  assign _434_ = 11'h76e >> layer;
+  assign _435_ = 11'h7ff >> layer;
+  assign _002_ = 5'h18 >> layer;
+  assign _003_ = 8'hce >> layer;
+  assign _004_ = 11'h6b6 >> layer;
+  assign _005_ = 11'h690 >> layer;
+  assign _006_ = 11'h690 >> layer;
+  assign _007_ = 11'h648 >> layer;
+  assign _008_ = 11'h56e >> layer;
+  assign _009_ = 11'h56e >> layer;
+  assign _010_ = 11'h76e >> layer;
+  assign _011_ = 11'h5ff >> layer;
+  assign _013_ = 11'h5ff >> layer;
+  assign _014_ = 11'h5fe >> layer;
+  assign _015_ = 5'h1e >> layer;
+  assign _016_ = 8'hff >> layer;
+  assign _017_ = 11'h5ff >> layer;
+  assign _018_ = 11'h5f1 >> layer;
+  assign _019_ = 11'h59f >> layer;
+  assign _020_ = 11'h4ff >> layer;
+  assign _021_ = 11'h5ff >> layer;
+  assign _022_ = 11'h7ff >> layer;
+  assign _024_ = 1'h0 >> layer;
   assign _025_ = 1'h0 >> layer;
-  assign _026_ = 1'h0 >> layer;
-  assign _027_ = 3'h7 >> layer;
-  assign _028_ = 10'h21f >> layer;
-  assign _029_ = 10'h23e >> layer;
-  assign _030_ = 8'hf9 >> layer;
-  assign _031_ = 10'h3f7 >> layer;
-  assign _032_ = 10'h3df >> layer;
-  assign _033_ = 10'h3bf >> layer;
-  assign _035_ = 10'h2ff >> layer;
-  assign _036_ = 10'h3ff >> layer;
+  assign _026_ = 3'h7 >> layer;
+  assign _027_ = 11'h61f >> layer;
+  assign _028_ = 11'h63e >> layer;
+  assign _029_ = 10'h2f9 >> layer;
+  assign _030_ = 11'h7f7 >> layer;
+  assign _031_ = 11'h7df >> layer;
+  assign _032_ = 11'h7bf >> layer;
+  assign _033_ = 11'h6ff >> layer;
+  assign _035_ = 11'h7ff >> layer;
+  assign _036_ = 11'h7ff >> layer;
   assign _037_ = 1'h0 >> layer;
-  assign _038_ = 9'h124 >> layer;
-  assign _039_ = 9'h1ff >> layer;
-  assign _040_ = 10'h2db >> layer;
-  assign _041_ = 10'h324 >> layer;
-  assign _042_ = 1'h0 >> layer;
-  assign _043_ = 10'h200 >> layer;
-  assign _044_ = 9'h1ff >> layer;
-  assign _046_ = 1'h0 >> layer;
-  assign _047_ = 4'he >> layer;
-  assign _048_ = 7'h6e >> layer;
-  assign _049_ = 10'h200 >> layer;
-  assign _050_ = 8'hc0 >> layer;
-  assign _051_ = 1'h0 >> layer;
-  assign _052_ = 9'h176 >> layer;
-  assign _053_ = 10'h366 >> layer;
-  assign _054_ = 10'h3a6 >> layer;
-  assign _055_ = 9'h1e6 >> layer;
-  assign _057_ = 9'h13e >> layer;
-  assign _058_ = 9'h13e >> layer;
-  assign _059_ = 9'h126 >> layer;
-  assign _060_ = 10'h31a >> layer;
-  assign _061_ = 1'h0 >> layer;
-  assign _062_ = 1'h0 >> layer;
+  assign _038_ = 1'h0 >> layer;
+  assign _039_ = 3'h7 >> layer;
+  assign _040_ = 11'h61f >> layer;
+  assign _041_ = 11'h63e >> layer;
+  assign _042_ = 10'h2f9 >> layer;
+  assign _043_ = 11'h7f7 >> layer;
+  assign _044_ = 11'h7df >> layer;
+  assign _046_ = 11'h7bf >> layer;
+  assign _047_ = 11'h6ff >> layer;
+  assign _048_ = 11'h7ff >> layer;
+  assign _049_ = 1'h0 >> layer;
+  assign _050_ = 9'h124 >> layer;
+  assign _051_ = 3'h4 >> layer;
+  assign _052_ = 11'h604 >> layer;
+  assign _053_ = 11'h400 >> layer;
+  assign _054_ = 10'h200 >> layer;
+  assign _055_ = 11'h600 >> layer;
+  assign _057_ = 8'hdb >> layer;
+  assign _058_ = 1'h0 >> layer;
+  assign _059_ = 4'he >> layer;
+  assign _060_ = 7'h6e >> layer;
+  assign _061_ = 10'h200 >> layer;
+  assign _062_ = 8'hc0 >> layer;
   assign _063_ = 1'h0 >> layer;
-  assign _064_ = 10'h3fa >> layer;
-  assign _065_ = 10'h3ec >> layer;
-  assign _066_ = 10'h3ce >> layer;
-  assign _068_ = 10'h374 >> layer;
-  assign _069_ = 9'h188 >> layer;
-  assign _070_ = 10'h230 >> layer;
-  assign _071_ = 7'h40 >> layer;
-  assign _072_ = 9'h180 >> layer;
-  assign _073_ = 10'h200 >> layer;
-  assign _074_ = 9'h16e >> layer;
-  assign _075_ = 9'h16e >> layer;
-  assign _076_ = 9'h16e >> layer;
-  assign _077_ = 9'h16e >> layer;
-  assign _079_ = 10'h327 >> layer;
-  assign _080_ = 10'h2d8 >> layer;
-  assign _081_ = 10'h200 >> layer;
-  assign _082_ = 10'h327 >> layer;
-  assign _083_ = 10'h2d8 >> layer;
-  assign _084_ = 10'h200 >> layer;
-  assign _085_ = 10'h300 >> layer;
-  assign _086_ = 10'h3e0 >> layer;
-  assign _087_ = 10'h3ff >> layer;
-  assign _088_ = 8'hff >> layer;
-  assign _090_ = 5'h1f >> layer;
-  assign _091_ = 10'h300 >> layer;
-  assign _092_ = 10'h3e0 >> layer;
-  assign _093_ = 10'h3ff >> layer;
-  assign _094_ = 8'hff >> layer;
-  assign _095_ = 5'h1f >> layer;
+  assign _064_ = 9'h176 >> layer;
+  assign _065_ = 10'h366 >> layer;
+  assign _066_ = 10'h3a6 >> layer;
+  assign _068_ = 9'h1e6 >> layer;
+  assign _069_ = 9'h13e >> layer;
+  assign _070_ = 9'h13e >> layer;
+  assign _071_ = 9'h126 >> layer;
+  assign _072_ = 10'h31a >> layer;
+  assign _073_ = 1'h0 >> layer;
+  assign _074_ = 1'h0 >> layer;
+  assign _075_ = 1'h0 >> layer;
+  assign _076_ = 11'h7fa >> layer;
+  assign _077_ = 10'h3ec >> layer;
+  assign _079_ = 10'h3ce >> layer;
+  assign _080_ = 10'h374 >> layer;
+  assign _081_ = 11'h588 >> layer;
+  assign _082_ = 11'h630 >> layer;
+  assign _083_ = 7'h40 >> layer;
+  assign _084_ = 9'h180 >> layer;
+  assign _085_ = 11'h600 >> layer;
+  assign _086_ = 9'h16e >> layer;
+  assign _087_ = 9'h16e >> layer;
+  assign _088_ = 9'h16e >> layer;
+  assign _090_ = 9'h16e >> layer;
+  assign _091_ = 11'h727 >> layer;
+  assign _092_ = 10'h2d8 >> layer;
+  assign _093_ = 10'h200 >> layer;
+  assign _094_ = 11'h727 >> layer;
+  assign _095_ = 10'h2d8 >> layer;
   assign _096_ = 10'h200 >> layer;
-  assign _097_ = & { at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign _098_ = step & _097_;
-  assign _099_ = $signed(window_x) + $signed({ 1'h0, stride_x });
-  assign _101_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
-  assign _102_ = at_start_1 & at_start_2;
-  assign _104_ = ~ at_start_3;
-  assign _105_ = ~ at_start_4;
-  assign _106_ = once_3 & _105_;
-  assign _107_ = _104_ | _106_;
-  assign _108_ = pass_starts & _107_;
-  assign _114_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _115_ = $signed(_114_) < $signed(1'h0);
-  assign _116_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
-  assign _117_ = $signed(_116_) >= $signed({ 1'h0, height });
-  assign _118_ = _115_ | _117_;
-  assign _119_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _120_ = $signed(_119_) < $signed(1'h0);
-  assign _121_ = _118_ | _120_;
-  assign _122_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
-  assign _124_ = $signed(_122_) >= $signed({ 1'h0, width });
-  assign _125_ = _121_ | _124_;
-  assign _126_ = ~ is_paced;
-  assign _127_ = running & _126_;
-  assign _128_ = paced + 1'h1;
-  assign _129_ = paced == nearly_paced;
-  assign _130_ = counter_0 + 1'h1;
-  assign _131_ = at_end_0 ? 4'h0 : _130_;
-  assign _132_ = counter_0 == nearly_0;
-  assign _133_ = at_end_0 ? 1'h0 : _132_;
-  assign _136_ = counter_1 + 1'h1;
-  assign _137_ = at_end_1 ? 4'h0 : _136_;
-  assign _138_ = counter_1 == nearly_1;
-  assign _139_ = at_end_1 ? once_1 : _138_;
-  assign _141_ = _140_ & at_end_1;
-  assign _142_ = counter_2 + 1'h1;
-  assign _143_ = at_end_2 ? 4'h0 : _142_;
-  assign _144_ = counter_2 == nearly_2;
-  assign _146_ = at_end_2 ? once_2 : _144_;
-  assign _148_ = _147_ & at_end_1;
-  assign _149_ = _148_ & at_end_2;
-  assign _150_ = counter_3 + 1'h1;
-  assign _151_ = at_end_3 ? 2'h0 : _150_;
-  assign _152_ = ! counter_3;
-  assign _153_ = at_end_3 ? once_3 : _152_;
-  assign _155_ = _154_ & at_end_1;
-  assign _157_ = _155_ & at_end_2;
-  assign _158_ = _157_ & at_end_3;
-  assign _159_ = counter_4 + 1'h1;
-  assign _160_ = at_end_4 ? 2'h0 : _159_;
-  assign _161_ = ! counter_4;
-  assign _162_ = at_end_4 ? once_4 : _161_;
-  assign _164_ = _163_ & at_end_1;
-  assign _165_ = _164_ & at_end_2;
-  assign _166_ = _165_ & at_end_3;
-  assign _168_ = _166_ & at_end_4;
-  assign _169_ = counter_5 + 1'h1;
-  assign _170_ = at_end_5 ? 5'h00 : _169_;
-  assign _171_ = counter_5 == nearly_5;
-  assign _172_ = at_end_5 ? 1'h0 : _171_;
-  assign _174_ = _173_ & at_end_1;
-  assign _175_ = _174_ & at_end_2;
-  assign _176_ = _175_ & at_end_3;
-  assign _177_ = _176_ & at_end_4;
-  assign _179_ = _177_ & at_end_5;
-  assign _180_ = counter_6 + 1'h1;
-  assign _181_ = at_end_6 ? 6'h00 : _180_;
-  assign _182_ = counter_6 == nearly_6;
-  assign _183_ = at_end_6 ? once_6 : _182_;
-  assign _185_ = _184_ & at_end_1;
-  assign _186_ = _185_ & at_end_2;
-  assign _187_ = _186_ & at_end_3;
-  assign _188_ = _187_ & at_end_4;
-  assign _190_ = _188_ & at_end_5;
-  assign _191_ = _190_ & at_end_6;
-  assign _192_ = counter_7 + 1'h1;
-  assign _193_ = at_end_7 ? 6'h00 : _192_;
-  assign _194_ = counter_7 == nearly_7;
-  assign _195_ = at_end_7 ? once_7 : _194_;
-  assign _196_ = at_end_6 ? { act_delta_7[9], act_delta_7 } : act_delta_6;
-  assign _197_ = at_end_5 ? _196_ : act_delta_5;
-  assign _198_ = at_end_4 ? _197_ : act_delta_4;
-  assign _199_ = at_end_3 ? { _198_[10], _198_ } : { 1'h0, act_delta_3 };
-  assign _201_ = at_end_2 ? _199_ : { 4'h0, act_delta_2 };
-  assign _202_ = at_end_1 ? _201_ : 12'h001;
-  assign _203_ = at_end_0 ? _202_ : 12'h001;
-  assign _204_ = at_end_6 ? weight_delta_7 : weight_delta_6;
-  assign _205_ = at_end_5 ? _204_ : 12'h001;
-  assign _206_ = at_end_4 ? _205_ : 12'h001;
-  assign _207_ = at_end_3 ? _206_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
-  assign _208_ = at_end_2 ? _207_ : { weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2[3], weight_delta_2 };
-  assign _209_ = at_end_1 ? _208_ : { weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1[3], weight_delta_1 };
-  assign _210_ = at_end_0 ? _209_ : 12'h001;
-  assign _212_ = 1'h1 >> layer;
-  assign _213_ = walk__act_address + \$like ;
-  assign _215_ = walk__act_address + \$like ;
-  assign _216_ = in_ring ? _214_ : _215_;
-  assign _217_ = walk__weight_address + way_weight;
-  assign _218_ = step & finished;
-  assign _219_ = \wait  - 1'h1;
-  assign _220_ = ! \wait ;
-  assign _221_ = layer + 1'h1;
-  assign _224_ = status + 1'h1;
+  assign _097_ = 11'h700 >> layer;
+  assign _098_ = 10'h3e0 >> layer;
+  assign _099_ = 10'h3ff >> layer;
+  assign _101_ = 8'hff >> layer;
+  assign _102_ = 5'h1f >> layer;
+  assign _103_ = 11'h700 >> layer;
+  assign _104_ = 10'h3e0 >> layer;
+  assign _105_ = 10'h3ff >> layer;
+  assign _106_ = 8'hff >> layer;
+  assign _107_ = 5'h1f >> layer;
+  assign _108_ = 11'h400 >> layer;
+  assign _109_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign _110_ = step & _109_;
+  assign _113_ = $signed(window_x) + $signed({ 1'h0, stride_x });
+  assign _114_ = $signed(\$signal ) + $signed({ 1'h0, stride_y });
+  assign _115_ = at_start_1 & at_start_2;
+  assign _117_ = ~ at_start_3;
+  assign _118_ = ~ at_start_4;
+  assign _119_ = once_3 & _118_;
+  assign _120_ = _117_ | _119_;
+  assign _121_ = pass_starts & _120_;
+  assign _126_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _127_ = $signed(_126_) < $signed(1'h0);
+  assign _128_ = $signed(\$signal ) + $signed({ 1'h0, counter_2 });
+  assign _129_ = $signed(_128_) >= $signed({ 1'h0, height });
+  assign _130_ = _127_ | _129_;
+  assign _131_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _132_ = $signed(_131_) < $signed(1'h0);
+  assign _133_ = _130_ | _132_;
+  assign _135_ = $signed(window_x) + $signed({ 1'h0, counter_1 });
+  assign _136_ = $signed(_135_) >= $signed({ 1'h0, width });
+  assign _137_ = _133_ | _136_;
+  assign _138_ = ~ is_paced;
+  assign _139_ = running & _138_;
+  assign _140_ = paced + 1'h1;
+  assign _141_ = paced == nearly_paced;
+  assign _142_ = counter_0 + 1'h1;
+  assign _143_ = at_end_0 ? 4'h0 : _142_;
+  assign _144_ = counter_0 == nearly_0;
+  assign _146_ = at_end_0 ? once_0 : _144_;
+  assign _148_ = counter_1 + 1'h1;
+  assign _149_ = at_end_1 ? 4'h0 : _148_;
+  assign _150_ = counter_1 == nearly_1;
+  assign _151_ = at_end_1 ? once_1 : _150_;
+  assign _153_ = _152_ & at_end_1;
+  assign _154_ = counter_2 + 1'h1;
+  assign _155_ = at_end_2 ? 4'h0 : _154_;
+  assign _157_ = counter_2 == nearly_2;
+  assign _158_ = at_end_2 ? once_2 : _157_;
+  assign _160_ = _159_ & at_end_1;
+  assign _161_ = _160_ & at_end_2;
+  assign _162_ = counter_3 + 1'h1;
+  assign _163_ = at_end_3 ? 2'h0 : _162_;
+  assign _164_ = ! counter_3;
+  assign _165_ = at_end_3 ? once_3 : _164_;
+  assign _168_ = _166_ & at_end_1;
+  assign _169_ = _168_ & at_end_2;
+  assign _170_ = _169_ & at_end_3;
+  assign _171_ = counter_4 + 1'h1;
+  assign _172_ = at_end_4 ? 2'h0 : _171_;
+  assign _173_ = ! counter_4;
+  assign _174_ = at_end_4 ? once_4 : _173_;
+  assign _176_ = _175_ & at_end_1;
+  assign _177_ = _176_ & at_end_2;
+  assign _179_ = _177_ & at_end_3;
+  assign _180_ = _179_ & at_end_4;
+  assign _181_ = counter_5 + 1'h1;
+  assign _182_ = at_end_5 ? 2'h0 : _181_;
+  assign _183_ = ! counter_5;
+  assign _184_ = at_end_5 ? once_5 : _183_;
+  assign _186_ = _185_ & at_end_1;
+  assign _187_ = _186_ & at_end_2;
+  assign _188_ = _187_ & at_end_3;
+  assign _190_ = _188_ & at_end_4;
+  assign _191_ = _190_ & at_end_5;
+  assign _192_ = counter_6 + 1'h1;
+  assign _193_ = at_end_6 ? 5'h00 : _192_;
+  assign _194_ = counter_6 == nearly_6;
+  assign _195_ = at_end_6 ? 1'h0 : _194_;
+  assign _197_ = _196_ & at_end_1;
+  assign _198_ = _197_ & at_end_2;
+  assign _199_ = _198_ & at_end_3;
+  assign _201_ = _199_ & at_end_4;
+  assign _202_ = _201_ & at_end_5;
+  assign _203_ = _202_ & at_end_6;
+  assign _204_ = counter_7 + 1'h1;
+  assign _205_ = at_end_7 ? 6'h00 : _204_;
+  assign _206_ = counter_7 == nearly_7;
+  assign _207_ = at_end_7 ? once_7 : _206_;
+  assign _209_ = _208_ & at_end_1;
+  assign _210_ = _209_ & at_end_2;
+  assign _212_ = _210_ & at_end_3;
+  assign _213_ = _212_ & at_end_4;
+  assign _214_ = _213_ & at_end_5;
+  assign _215_ = _214_ & at_end_6;
+  assign _216_ = _215_ & at_end_7;
+  assign _217_ = counter_8 + 1'h1;
+  assign _218_ = at_end_8 ? 6'h00 : _217_;
+  assign _219_ = counter_8 == nearly_8;
+  assign _220_ = at_end_8 ? once_8 : _219_;
+  assign _221_ = at_end_7 ? { act_delta_8[9], act_delta_8 } : act_delta_7;
+  assign _224_ = at_end_6 ? _221_ : act_delta_6;
+  assign _225_ = at_end_5 ? _224_ : act_delta_5;
+  assign _226_ = at_end_4 ? _225_ : act_delta_4;
+  assign _227_ = at_end_3 ? { _226_[10], _226_ } : { 1'h0, act_delta_3 };
+  assign _228_ = at_end_2 ? _227_ : { 4'h0, act_delta_2 };
+  assign _229_ = at_end_1 ? _228_ : { 8'h00, act_delta_1 };
+  assign _230_ = at_end_0 ? _229_ : 12'h001;
+  assign _231_ = at_end_7 ? weight_delta_8 : weight_delta_7;
+  assign _232_ = at_end_6 ? _231_ : 12'h001;
+  assign _233_ = at_end_5 ? _232_ : 12'h001;
+  assign _235_ = at_end_4 ? _233_ : 12'h001;
+  assign _236_ = at_end_3 ? _235_ : { weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3[7], weight_delta_3 };
+  assign _237_ = at_end_2 ? _236_ : { 11'h000, weight_delta_2 };
+  assign _238_ = at_end_1 ? _237_ : { 11'h000, weight_delta_1 };
+  assign _239_ = at_end_0 ? _238_ : 12'h001;
+  assign _240_ = 1'h1 >> layer;
+  assign _241_ = walk__act_address + \$like ;
+  assign _243_ = walk__act_address + \$like ;
+  assign _244_ = in_ring ? _242_ : _243_;
+  assign _246_ = walk__weight_address + way_weight;
+  assign _247_ = step & finished;
+  assign _248_ = layer + 1'h1;
+  assign _249_ = status + 1'h1;
+  assign _250_ = \wait  - 1'h1;
+  assign _251_ = ! \wait ;
+  assign _252_ = layer + 1'h1;
+  assign _253_ = status + 1'h1;
   assign sum_ends = & { at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign finished = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign finished = & { at_end_8, at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
   assign pass_starts = & { at_start_2, at_start_1, at_start_0 };
   assign sum_starts = & { at_start_4, at_start_3, at_start_2, at_start_1, at_start_0 };
-  assign _225_ = ~ is_paced;
-  assign _226_ = sum_ends & _225_;
-  assign _227_ = ~ _226_;
-  assign _228_ = running & _227_;
-  assign _229_ = sum_starts & is_last;
-  assign _230_ = ~ credit;
-  assign _231_ = _229_ & _230_;
-  assign _232_ = ~ _231_;
-  assign step = _228_ & _232_;
-  assign _233_ = step & sum_starts;
-  assign sum_started = _233_ & is_last;
-  assign _235_ = in_ring & step;
-  assign _236_ = & { at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
-  assign row_ends = _235_ & _236_;
-  assign _237_ = ! status;
-  assign _238_ = status == 1'h1;
-  assign loading = _237_ | _238_;
-  assign _239_ = ~ in_ring;
-  assign _240_ = loaded | _239_;
-  assign _241_ = ! fsm_state;
-  assign _242_ = fsm_state == 1'h1;
-  assign _243_ = fsm_state == 2'h2;
-  assign _244_ = fsm_state == 2'h3;
-  assign _246_ = fsm_state == 3'h4;
+  assign _254_ = ~ is_paced;
+  assign _255_ = sum_ends & _254_;
+  assign _257_ = ~ _255_;
+  assign _258_ = running & _257_;
+  assign _259_ = sum_starts & is_last;
+  assign _260_ = ~ credit;
+  assign _261_ = _259_ & _260_;
+  assign _262_ = ~ _261_;
+  assign step = _258_ & _262_;
+  assign _263_ = step & sum_starts;
+  assign sum_started = _263_ & is_last;
+  assign _264_ = in_ring & step;
+  assign _265_ = & { at_end_7, at_end_6, at_end_5, at_end_4, at_end_3, at_end_2, at_end_1, at_end_0 };
+  assign row_ends = _264_ & _265_;
+  assign _266_ = ! status;
+  assign _268_ = status == 1'h1;
+  assign loading = _266_ | _268_;
+  assign _269_ = ~ in_ring;
+  assign _270_ = loaded | _269_;
+  assign _271_ = ! fsm_state;
+  assign _272_ = fsm_state == 1'h1;
+  assign _273_ = fsm_state == 2'h2;
+  assign _274_ = fsm_state == 2'h3;
+  assign _275_ = fsm_state == 3'h4;
   always @(posedge clk)
-    fields_loaded <= _247_;
+    fields_loaded <= _276_;
   always @(posedge clk)
-    once_1 <= _248_;
+    once_0 <= _277_;
   always @(posedge clk)
-    once_2 <= _249_;
+    once_1 <= _279_;
   always @(posedge clk)
-    once_3 <= _250_;
+    once_2 <= _280_;
   always @(posedge clk)
-    once_4 <= _251_;
+    once_3 <= _281_;
   always @(posedge clk)
-    once_6 <= _252_;
+    once_4 <= _282_;
   always @(posedge clk)
-    once_7 <= _253_;
+    once_5 <= _283_;
   always @(posedge clk)
-    nearly_0 <= _254_;
+    once_7 <= _284_;
   always @(posedge clk)
-    nearly_1 <= _255_;
+    once_8 <= _285_;
   always @(posedge clk)
-    nearly_2 <= _257_;
+    nearly_0 <= _286_;
   always @(posedge clk)
-    nearly_5 <= _258_;
+    nearly_1 <= _287_;
   always @(posedge clk)
-    nearly_6 <= _259_;
+    nearly_2 <= _288_;
   always @(posedge clk)
-    nearly_7 <= _260_;
+    nearly_6 <= _290_;
   always @(posedge clk)
-    act_delta_2 <= _261_;
+    nearly_7 <= _291_;
   always @(posedge clk)
-    act_delta_3 <= _262_;
+    nearly_8 <= _292_;
   always @(posedge clk)
-    act_delta_4 <= _263_;
+    act_delta_1 <= _293_;
   always @(posedge clk)
-    act_delta_5 <= _264_;
+    act_delta_2 <= _294_;
   always @(posedge clk)
-    act_delta_6 <= _265_;
+    act_delta_3 <= _295_;
   always @(posedge clk)
-    act_delta_7 <= _266_;
+    act_delta_4 <= _296_;
   always @(posedge clk)
-    weight_delta_1 <= _268_;
+    act_delta_5 <= _297_;
   always @(posedge clk)
-    weight_delta_2 <= _269_;
+    act_delta_6 <= _298_;
   always @(posedge clk)
-    weight_delta_3 <= _270_;
+    act_delta_7 <= _299_;
   always @(posedge clk)
-    weight_delta_6 <= _271_;
+    act_delta_8 <= _301_;
   always @(posedge clk)
-    weight_delta_7 <= _272_;
+    weight_delta_1 <= _302_;
   always @(posedge clk)
-    nearly_paced <= _273_;
+    weight_delta_2 <= _303_;
   always @(posedge clk)
-    flush <= _274_;
+    weight_delta_3 <= _304_;
   always @(posedge clk)
-    act_base <= _275_;
+    weight_delta_7 <= _305_;
   always @(posedge clk)
-    act_bank <= _276_;
+    weight_delta_8 <= _306_;
   always @(posedge clk)
-    weight_base <= _277_;
+    nearly_paced <= _307_;
   always @(posedge clk)
-    origin_y <= _279_;
+    nearly_flushed <= _308_;
   always @(posedge clk)
-    origin_x <= _280_;
+    overlaps <= _309_;
   always @(posedge clk)
-    stride_y <= _281_;
+    act_base <= _310_;
   always @(posedge clk)
-    stride_x <= _282_;
+    act_bank <= _312_;
   always @(posedge clk)
-    height <= _283_;
+    weight_base <= _313_;
   always @(posedge clk)
-    width <= _284_;
+    origin_y <= _314_;
   always @(posedge clk)
-    is_last <= _285_;
+    origin_x <= _315_;
   always @(posedge clk)
-    \$signal  <= _286_;
+    stride_y <= _316_;
   always @(posedge clk)
-    window_x <= _287_;
+    stride_x <= _317_;
   always @(posedge clk)
-    walk__valid <= _288_;
+    height <= _318_;
   always @(posedge clk)
-    walk__first <= _290_;
+    width <= _319_;
   always @(posedge clk)
-    walk__shift <= _291_;
+    is_last <= _320_;
   always @(posedge clk)
-    walk__last <= _292_;
+    \$signal  <= _321_;
   always @(posedge clk)
-    walk__digit <= _293_;
+    window_x <= _323_;
   always @(posedge clk)
-    walk__act_bank <= _294_;
+    walk__valid <= _324_;
   always @(posedge clk)
-    walk__pad <= _295_;
+    walk__first <= _325_;
   always @(posedge clk)
-    walk__pad_word <= _296_;
+    walk__shift <= _326_;
   always @(posedge clk)
-    paced <= _297_;
+    walk__last <= _327_;
   always @(posedge clk)
-    is_paced <= _298_;
+    walk__digit <= _328_;
   always @(posedge clk)
-    counter_0 <= _299_;
+    walk__act_bank <= _329_;
   always @(posedge clk)
-    at_end_0 <= _301_;
+    walk__pad <= _330_;
   always @(posedge clk)
-    at_start_0 <= _302_;
+    walk__pad_word <= _331_;
   always @(posedge clk)
-    counter_1 <= _303_;
+    paced <= _332_;
   always @(posedge clk)
-    at_end_1 <= _304_;
+    is_paced <= _335_;
   always @(posedge clk)
-    at_start_1 <= _305_;
+    counter_0 <= _336_;
   always @(posedge clk)
-    counter_2 <= _306_;
+    at_end_0 <= _337_;
   always @(posedge clk)
-    at_end_2 <= _307_;
+    at_start_0 <= _338_;
   always @(posedge clk)
-    at_start_2 <= _308_;
+    counter_1 <= _339_;
   always @(posedge clk)
-    counter_3 <= _309_;
+    at_end_1 <= _340_;
   always @(posedge clk)
-    at_end_3 <= _310_;
+    at_start_1 <= _341_;
   always @(posedge clk)
-    at_start_3 <= _312_;
+    counter_2 <= _342_;
   always @(posedge clk)
-    counter_4 <= _313_;
+    at_end_2 <= _343_;
   always @(posedge clk)
-    at_end_4 <= _314_;
+    at_start_2 <= _344_;
   always @(posedge clk)
-    at_start_4 <= _315_;
+    counter_3 <= _346_;
   always @(posedge clk)
-    counter_5 <= _316_;
+    at_end_3 <= _347_;
   always @(posedge clk)
-    at_end_5 <= _317_;
+    at_start_3 <= _348_;
   always @(posedge clk)
-    at_start_5 <= _318_;
+    counter_4 <= _349_;
   always @(posedge clk)
-    counter_6 <= _319_;
+    at_end_4 <= _350_;
   always @(posedge clk)
-    at_end_6 <= _320_;
+    at_start_4 <= _351_;
   always @(posedge clk)
-    at_start_6 <= _321_;
+    counter_5 <= _352_;
   always @(posedge clk)
-    counter_7 <= _323_;
+    at_end_5 <= _353_;
   always @(posedge clk)
-    at_end_7 <= _324_;
+    at_start_5 <= _354_;
   always @(posedge clk)
-    at_start_7 <= _325_;
+    counter_6 <= _355_;
   always @(posedge clk)
-    \$like  <= _326_;
+    at_end_6 <= _357_;
   always @(posedge clk)
-    way_weight <= _327_;
+    at_start_6 <= _358_;
   always @(posedge clk)
-    in_ring <= _328_;
+    counter_7 <= _359_;
   always @(posedge clk)
-    walk__act_address <= _329_;
+    at_end_7 <= _360_;
   always @(posedge clk)
-    walk__weight_address <= _330_;
+    at_start_7 <= _361_;
   always @(posedge clk)
-    layer <= _331_;
+    counter_8 <= _362_;
   always @(posedge clk)
-    status <= _332_;
+    at_end_8 <= _363_;
   always @(posedge clk)
-    fsm_state <= _335_;
+    at_start_8 <= _364_;
   always @(posedge clk)
-    \wait  <= _336_;
+    \$like  <= _365_;
+  always @(posedge clk)
+    way_weight <= _366_;
+  always @(posedge clk)
+    in_ring <= _368_;
+  always @(posedge clk)
+    walk__act_address <= _369_;
+  always @(posedge clk)
+    walk__weight_address <= _370_;
+  always @(posedge clk)
+    layer <= _371_;
+  always @(posedge clk)
+    status <= _372_;
+  always @(posedge clk)
+    fsm_state <= _373_;
+  always @(posedge clk)
+    \wait  <= _374_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _247_ = start;
-    if (rst) begin
-      _247_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _248_ = once_1;
-    if (start) begin
-      _248_ = _000_;
-    end
-    if (rst) begin
-      _248_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _249_ = once_2;
-    if (start) begin
-      _249_ = _111_;
-    end
-    if (rst) begin
-      _249_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _250_ = once_3;
-    if (start) begin
-      _250_ = _222_;
-    end
-    if (rst) begin
-      _250_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _251_ = once_4;
-    if (start) begin
-      _251_ = _333_;
-    end
-    if (rst) begin
-      _251_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _252_ = once_6;
-    if (start) begin
-      _252_ = _346_;
-    end
-    if (rst) begin
-      _252_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _253_ = once_7;
-    if (start) begin
-      _253_ = _357_;
-    end
-    if (rst) begin
-      _253_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _254_ = nearly_0;
-    if (start) begin
-      _254_ = { _390_, _379_, _368_ };
-    end
-    if (rst) begin
-      _254_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _255_ = nearly_1;
-    if (start) begin
-      _255_ = { _023_, _012_, _001_ };
-    end
-    if (rst) begin
-      _255_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _257_ = nearly_2;
-    if (start) begin
-      _257_ = { _056_, _045_, _034_ };
-    end
-    if (rst) begin
-      _257_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _258_ = nearly_5;
-    if (start) begin
-      _258_ = { _100_, _089_, _078_, _067_ };
-    end
-    if (rst) begin
-      _258_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _259_ = nearly_6;
-    if (start) begin
-      _259_ = { _156_, _145_, _134_, _123_, _112_ };
-    end
-    if (rst) begin
-      _259_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _260_ = nearly_7;
-    if (start) begin
-      _260_ = { _211_, _200_, _189_, _178_, _167_ };
-    end
-    if (rst) begin
-      _260_ = 5'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _261_ = act_delta_2;
-    if (start) begin
-      _261_ = { _300_, _289_, _278_, _267_, _256_, _245_, _234_, _223_ };
-    end
-    if (rst) begin
-      _261_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _262_ = act_delta_3;
-    if (start) begin
-      _262_ = { _344_, _343_, _342_, _341_, _340_, _339_, _338_, _337_, _334_, _322_, _311_ };
-    end
-    if (rst) begin
-      _262_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _263_ = act_delta_4;
-    if (start) begin
-      _263_ = { _356_, _355_, _354_, _353_, _352_, _351_, _350_, _349_, _348_, _347_, _345_ };
-    end
-    if (rst) begin
-      _263_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _264_ = act_delta_5;
-    if (start) begin
-      _264_ = { _369_, _367_, _366_, _365_, _364_, _363_, _362_, _361_, _360_, _359_, _358_ };
-    end
-    if (rst) begin
-      _264_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _265_ = act_delta_6;
-    if (start) begin
-      _265_ = { _381_, _380_, _378_, _377_, _376_, _375_, _374_, _373_, _372_, _371_, _370_ };
-    end
-    if (rst) begin
-      _265_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _266_ = act_delta_7;
-    if (start) begin
-      _266_ = { _392_, _391_, _389_, _388_, _387_, _386_, _385_, _384_, _383_, _382_ };
-    end
-    if (rst) begin
-      _266_ = 10'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _268_ = weight_delta_1;
-    if (start) begin
-      _268_ = { _396_, _395_, _394_, _393_ };
-    end
-    if (rst) begin
-      _268_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _269_ = weight_delta_2;
-    if (start) begin
-      _269_ = { _400_, _399_, _398_, _397_ };
-    end
-    if (rst) begin
-      _269_ = 4'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _270_ = weight_delta_3;
-    if (start) begin
-      _270_ = { _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_ };
-    end
-    if (rst) begin
-      _270_ = 8'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _271_ = weight_delta_6;
-    if (start) begin
-      _271_ = { _022_, _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_, _013_, _011_, _010_ };
-    end
-    if (rst) begin
-      _271_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _272_ = weight_delta_7;
-    if (start) begin
-      _272_ = { _036_, _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_ };
-    end
-    if (rst) begin
-      _272_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _273_ = nearly_paced;
-    if (start) begin
-      _273_ = { _038_, _037_ };
-    end
-    if (rst) begin
-      _273_ = 2'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _274_ = flush;
-    if (start) begin
-      _274_ = { _044_, _043_, _042_, _041_, _040_, _039_ };
-    end
-    if (rst) begin
-      _274_ = 6'h00;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _275_ = act_base;
-    if (start) begin
-      _275_ = { _059_, _058_, _057_, _055_, _054_, _053_, _052_, _051_, _050_, _049_, _048_, _047_, _046_ };
-    end
-    if (rst) begin
-      _275_ = 13'h0000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _276_ = act_bank;
-    if (start) begin
-      _276_ = _060_;
-    end
+    _276_ = start;
     if (rst) begin
       _276_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _277_ = weight_base;
+    _277_ = once_0;
     if (start) begin
-      _277_ = { _073_, _072_, _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_ };
+      _277_ = _000_;
     end
     if (rst) begin
-      _277_ = 12'h000;
+      _277_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _279_ = origin_y;
+    _279_ = once_1;
     if (start) begin
-      _279_ = { _075_, _074_ };
+      _279_ = _111_;
     end
     if (rst) begin
-      _279_ = 2'h0;
+      _279_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _280_ = origin_x;
+    _280_ = once_2;
     if (start) begin
-      _280_ = { _077_, _076_ };
+      _280_ = _222_;
     end
     if (rst) begin
-      _280_ = 2'h0;
+      _280_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _281_ = stride_y;
+    _281_ = once_3;
     if (start) begin
-      _281_ = { _081_, _080_, _079_ };
+      _281_ = _333_;
     end
     if (rst) begin
-      _281_ = 3'h0;
+      _281_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _282_ = stride_x;
+    _282_ = once_4;
     if (start) begin
-      _282_ = { _084_, _083_, _082_ };
+      _282_ = _381_;
     end
     if (rst) begin
-      _282_ = 3'h0;
+      _282_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _283_ = height;
+    _283_ = once_5;
     if (start) begin
-      _283_ = { _090_, _088_, _087_, _086_, _085_ };
+      _283_ = _392_;
     end
     if (rst) begin
-      _283_ = 5'h00;
+      _283_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _284_ = width;
+    _284_ = once_7;
     if (start) begin
-      _284_ = { _095_, _094_, _093_, _092_, _091_ };
+      _284_ = _403_;
     end
     if (rst) begin
-      _284_ = 5'h00;
+      _284_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _285_ = is_last;
+    _285_ = once_8;
     if (start) begin
-      _285_ = _096_;
+      _285_ = _414_;
     end
     if (rst) begin
       _285_ = 1'h0;
@@ -5266,268 +6173,219 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _286_ = \$signal ;
-    if (fields_loaded) begin
-      _286_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
-    end else if (_098_) begin
-      if (at_end_6) begin
-        _286_ = _101_[6:0];
-      end
+    _286_ = nearly_0;
+    if (start) begin
+      _286_ = { _012_, _001_, _425_ };
     end
     if (rst) begin
-      _286_ = 7'h00;
+      _286_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _287_ = window_x;
-    if (fields_loaded) begin
-      _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-    end else if (_098_) begin
-      _287_ = _099_[6:0];
-      if (at_end_6) begin
-        _287_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
-      end
+    _287_ = nearly_1;
+    if (start) begin
+      _287_ = { _045_, _034_, _023_ };
     end
     if (rst) begin
-      _287_ = 7'h00;
+      _287_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _288_ = step;
+    _288_ = nearly_2;
+    if (start) begin
+      _288_ = { _078_, _067_, _056_ };
+    end
     if (rst) begin
-      _288_ = 1'h0;
+      _288_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _290_ = _103_;
+    _290_ = nearly_6;
+    if (start) begin
+      _290_ = { _123_, _112_, _100_, _089_ };
+    end
     if (rst) begin
-      _290_ = 1'h0;
+      _290_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _291_ = _108_;
+    _291_ = nearly_7;
+    if (start) begin
+      _291_ = { _178_, _167_, _156_, _145_, _134_ };
+    end
     if (rst) begin
-      _291_ = 1'h0;
+      _291_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _292_ = sum_ends;
+    _292_ = nearly_8;
+    if (start) begin
+      _292_ = { _234_, _223_, _211_, _200_, _189_ };
+    end
     if (rst) begin
-      _292_ = 1'h0;
+      _292_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _293_ = _109_;
+    _293_ = act_delta_1;
+    if (start) begin
+      _293_ = { _278_, _267_, _256_, _245_ };
+    end
     if (rst) begin
-      _293_ = 1'h0;
+      _293_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _294_ = _113_;
+    _294_ = act_delta_2;
+    if (start) begin
+      _294_ = { _367_, _356_, _345_, _334_, _322_, _311_, _300_, _289_ };
+    end
     if (rst) begin
-      _294_ = 1'h0;
+      _294_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _295_ = _125_;
+    _295_ = act_delta_3;
+    if (start) begin
+      _295_ = { _386_, _385_, _384_, _383_, _382_, _380_, _379_, _378_, _377_, _376_, _375_ };
+    end
     if (rst) begin
-      _295_ = 1'h0;
+      _295_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _296_ = 16'h0000;
+    _296_ = act_delta_4;
+    if (start) begin
+      _296_ = { _398_, _397_, _396_, _395_, _394_, _393_, _391_, _390_, _389_, _388_, _387_ };
+    end
     if (rst) begin
-      _296_ = 16'h0000;
+      _296_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _297_ = paced;
-    if (_127_) begin
-      _297_ = _128_[1:0];
+    _297_ = act_delta_5;
+    if (start) begin
+      _297_ = { _410_, _409_, _408_, _407_, _406_, _405_, _404_, _402_, _401_, _400_, _399_ };
     end
-    if (step) begin
-      if (sum_ends) begin
-        _297_ = 2'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _297_ = 2'h0;
-    endcase
     if (rst) begin
-      _297_ = 2'h0;
+      _297_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _298_ = is_paced;
-    if (_127_) begin
-      _298_ = _129_;
+    _298_ = act_delta_6;
+    if (start) begin
+      _298_ = { _422_, _421_, _420_, _419_, _418_, _417_, _416_, _415_, _413_, _412_, _411_ };
     end
-    if (step) begin
-      if (sum_ends) begin
-        _298_ = 1'h0;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _298_ = 1'h0;
-    endcase
     if (rst) begin
-      _298_ = 1'h0;
+      _298_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _299_ = counter_0;
-    if (step) begin
-      _299_ = _131_[2:0];
+    _299_ = act_delta_7;
+    if (start) begin
+      _299_ = { _434_, _433_, _432_, _431_, _430_, _429_, _428_, _427_, _426_, _424_, _423_ };
     end
     if (rst) begin
-      _299_ = 3'h0;
+      _299_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _301_ = at_end_0;
-    if (step) begin
-      _301_ = _133_;
+    _301_ = act_delta_8;
+    if (start) begin
+      _301_ = { _010_, _009_, _008_, _007_, _006_, _005_, _004_, _003_, _002_, _435_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _301_ = 1'h0;
-    endcase
     if (rst) begin
-      _301_ = 1'h0;
+      _301_ = 10'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _302_ = at_start_0;
-    if (step) begin
-      _302_ = at_end_0;
+    _302_ = weight_delta_1;
+    if (start) begin
+      _302_ = _011_;
     end
     if (rst) begin
-      _302_ = 1'h1;
+      _302_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _303_ = counter_1;
-    if (step) begin
-      if (_135_) begin
-        _303_ = _137_[2:0];
-      end
+    _303_ = weight_delta_2;
+    if (start) begin
+      _303_ = _013_;
     end
     if (rst) begin
-      _303_ = 3'h0;
+      _303_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _304_ = at_end_1;
-    if (step) begin
-      if (_135_) begin
-        _304_ = _139_;
-      end
+    _304_ = weight_delta_3;
+    if (start) begin
+      _304_ = { _021_, _020_, _019_, _018_, _017_, _016_, _015_, _014_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _304_ = once_1;
-    endcase
     if (rst) begin
-      _304_ = 1'h0;
+      _304_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _305_ = at_start_1;
-    if (step) begin
-      if (_135_) begin
-        _305_ = at_end_1;
-      end
+    _305_ = weight_delta_7;
+    if (start) begin
+      _305_ = { _035_, _033_, _032_, _031_, _030_, _029_, _028_, _027_, _026_, _025_, _024_, _022_ };
     end
     if (rst) begin
-      _305_ = 1'h1;
+      _305_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _306_ = counter_2;
-    if (step) begin
-      if (_141_) begin
-        _306_ = _143_[2:0];
-      end
+    _306_ = weight_delta_8;
+    if (start) begin
+      _306_ = { _048_, _047_, _046_, _044_, _043_, _042_, _041_, _040_, _039_, _038_, _037_, _036_ };
     end
     if (rst) begin
-      _306_ = 3'h0;
+      _306_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _307_ = at_end_2;
-    if (step) begin
-      if (_141_) begin
-        _307_ = _146_;
-      end
+    _307_ = nearly_paced;
+    if (start) begin
+      _307_ = { _050_, _049_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _307_ = once_2;
-    endcase
     if (rst) begin
-      _307_ = 1'h0;
+      _307_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _308_ = at_start_2;
-    if (step) begin
-      if (_141_) begin
-        _308_ = at_end_2;
-      end
+    _308_ = nearly_flushed;
+    if (start) begin
+      _308_ = { _055_, _054_, _053_, _052_, _051_ };
     end
     if (rst) begin
-      _308_ = 1'h1;
+      _308_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _309_ = counter_3;
-    if (step) begin
-      if (_149_) begin
-        _309_ = _151_[0];
-      end
+    _309_ = overlaps;
+    if (start) begin
+      _309_ = _057_;
     end
     if (rst) begin
       _309_ = 1'h0;
@@ -5535,131 +6393,89 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _310_ = at_end_3;
-    if (step) begin
-      if (_149_) begin
-        _310_ = _153_;
-      end
+    _310_ = act_base;
+    if (start) begin
+      _310_ = { _071_, _070_, _069_, _068_, _066_, _065_, _064_, _063_, _062_, _061_, _060_, _059_, _058_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _310_ = once_3;
-    endcase
     if (rst) begin
-      _310_ = 1'h0;
+      _310_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _312_ = at_start_3;
-    if (step) begin
-      if (_149_) begin
-        _312_ = at_end_3;
-      end
+    _312_ = act_bank;
+    if (start) begin
+      _312_ = _072_;
     end
     if (rst) begin
-      _312_ = 1'h1;
+      _312_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _313_ = counter_4;
-    if (step) begin
-      if (_158_) begin
-        _313_ = _160_[0];
-      end
+    _313_ = weight_base;
+    if (start) begin
+      _313_ = { _085_, _084_, _083_, _082_, _081_, _080_, _079_, _077_, _076_, _075_, _074_, _073_ };
     end
     if (rst) begin
-      _313_ = 1'h0;
+      _313_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _314_ = at_end_4;
-    if (step) begin
-      if (_158_) begin
-        _314_ = _162_;
-      end
+    _314_ = origin_y;
+    if (start) begin
+      _314_ = { _087_, _086_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _314_ = once_4;
-    endcase
     if (rst) begin
-      _314_ = 1'h0;
+      _314_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _315_ = at_start_4;
-    if (step) begin
-      if (_158_) begin
-        _315_ = at_end_4;
-      end
+    _315_ = origin_x;
+    if (start) begin
+      _315_ = { _090_, _088_ };
     end
     if (rst) begin
-      _315_ = 1'h1;
+      _315_ = 2'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _316_ = counter_5;
-    if (step) begin
-      if (_168_) begin
-        _316_ = _170_[3:0];
-      end
+    _316_ = stride_y;
+    if (start) begin
+      _316_ = { _093_, _092_, _091_ };
     end
     if (rst) begin
-      _316_ = 4'h0;
+      _316_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _317_ = at_end_5;
-    if (step) begin
-      if (_168_) begin
-        _317_ = _172_;
-      end
+    _317_ = stride_x;
+    if (start) begin
+      _317_ = { _096_, _095_, _094_ };
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _317_ = 1'h0;
-    endcase
     if (rst) begin
-      _317_ = 1'h0;
+      _317_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _318_ = at_start_5;
-    if (step) begin
-      if (_168_) begin
-        _318_ = at_end_5;
-      end
+    _318_ = height;
+    if (start) begin
+      _318_ = { _102_, _101_, _099_, _098_, _097_ };
     end
     if (rst) begin
-      _318_ = 1'h1;
+      _318_ = 5'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _319_ = counter_6;
-    if (step) begin
-      if (_179_) begin
-        _319_ = _181_[4:0];
-      end
+    _319_ = width;
+    if (start) begin
+      _319_ = { _107_, _106_, _105_, _104_, _103_ };
     end
     if (rst) begin
       _319_ = 5'h00;
@@ -5667,109 +6483,564 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _320_ = at_end_6;
-    if (step) begin
-      if (_179_) begin
-        _320_ = _183_;
-      end
+    _320_ = is_last;
+    if (start) begin
+      _320_ = _108_;
     end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _320_ = once_6;
-    endcase
     if (rst) begin
       _320_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _321_ = at_start_6;
-    if (step) begin
-      if (_179_) begin
-        _321_ = at_end_6;
+    _321_ = \$signal ;
+    if (fields_loaded) begin
+      _321_ = { origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y[1], origin_y };
+    end else if (_110_) begin
+      if (at_end_7) begin
+        _321_ = _114_[6:0];
       end
     end
     if (rst) begin
-      _321_ = 1'h1;
+      _321_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _323_ = counter_7;
-    if (step) begin
-      if (_191_) begin
-        _323_ = _193_[4:0];
+    _323_ = window_x;
+    if (fields_loaded) begin
+      _323_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
+    end else if (_110_) begin
+      _323_ = _113_[6:0];
+      if (at_end_7) begin
+        _323_ = { origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x[1], origin_x };
       end
     end
     if (rst) begin
-      _323_ = 5'h00;
+      _323_ = 7'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _324_ = at_end_7;
-    if (step) begin
-      if (_191_) begin
-        _324_ = _195_;
-      end
-    end
-    casez (fsm_state)
-      3'h0:
-          /* empty */;
-      3'h1:
-          /* empty */;
-      3'h2:
-          _324_ = once_7;
-    endcase
+    _324_ = step;
     if (rst) begin
       _324_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _325_ = at_start_7;
-    if (step) begin
-      if (_191_) begin
-        _325_ = at_end_7;
-      end
-    end
+    _325_ = _116_;
     if (rst) begin
-      _325_ = 1'h1;
+      _325_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _326_ = { _203_[11], _203_ };
+    _326_ = _121_;
     if (rst) begin
-      _326_ = 13'h0000;
+      _326_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _327_ = _210_;
+    _327_ = sum_ends;
     if (rst) begin
-      _327_ = 12'h000;
+      _327_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _328_ = in_ring;
-    if (start) begin
-      _328_ = _212_;
-    end
+    _328_ = _122_;
     if (rst) begin
       _328_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _329_ = walk__act_address;
+    _329_ = _125_;
+    if (rst) begin
+      _329_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _330_ = _137_;
+    if (rst) begin
+      _330_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _331_ = 16'h0000;
+    if (rst) begin
+      _331_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _332_ = paced;
+    if (_139_) begin
+      _332_ = _140_[1:0];
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _332_ = 2'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _332_ = 2'h0;
+    endcase
+    if (rst) begin
+      _332_ = 2'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _335_ = is_paced;
+    if (_139_) begin
+      _335_ = _141_;
+    end
+    if (step) begin
+      if (sum_ends) begin
+        _335_ = 1'h0;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _335_ = 1'h0;
+    endcase
+    if (rst) begin
+      _335_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _336_ = counter_0;
+    if (step) begin
+      _336_ = _143_[2:0];
+    end
+    if (rst) begin
+      _336_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _337_ = at_end_0;
+    if (step) begin
+      _337_ = _146_;
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _337_ = once_0;
+    endcase
+    if (rst) begin
+      _337_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _338_ = at_start_0;
+    if (step) begin
+      _338_ = at_end_0;
+    end
+    if (rst) begin
+      _338_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _339_ = counter_1;
+    if (step) begin
+      if (_147_) begin
+        _339_ = _149_[2:0];
+      end
+    end
+    if (rst) begin
+      _339_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _340_ = at_end_1;
+    if (step) begin
+      if (_147_) begin
+        _340_ = _151_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _340_ = once_1;
+    endcase
+    if (rst) begin
+      _340_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _341_ = at_start_1;
+    if (step) begin
+      if (_147_) begin
+        _341_ = at_end_1;
+      end
+    end
+    if (rst) begin
+      _341_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _342_ = counter_2;
+    if (step) begin
+      if (_153_) begin
+        _342_ = _155_[2:0];
+      end
+    end
+    if (rst) begin
+      _342_ = 3'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _343_ = at_end_2;
+    if (step) begin
+      if (_153_) begin
+        _343_ = _158_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _343_ = once_2;
+    endcase
+    if (rst) begin
+      _343_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _344_ = at_start_2;
+    if (step) begin
+      if (_153_) begin
+        _344_ = at_end_2;
+      end
+    end
+    if (rst) begin
+      _344_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _346_ = counter_3;
+    if (step) begin
+      if (_161_) begin
+        _346_ = _163_[0];
+      end
+    end
+    if (rst) begin
+      _346_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _347_ = at_end_3;
+    if (step) begin
+      if (_161_) begin
+        _347_ = _165_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _347_ = once_3;
+    endcase
+    if (rst) begin
+      _347_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _348_ = at_start_3;
+    if (step) begin
+      if (_161_) begin
+        _348_ = at_end_3;
+      end
+    end
+    if (rst) begin
+      _348_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _349_ = counter_4;
+    if (step) begin
+      if (_170_) begin
+        _349_ = _172_[0];
+      end
+    end
+    if (rst) begin
+      _349_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _350_ = at_end_4;
+    if (step) begin
+      if (_170_) begin
+        _350_ = _174_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _350_ = once_4;
+    endcase
+    if (rst) begin
+      _350_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _351_ = at_start_4;
+    if (step) begin
+      if (_170_) begin
+        _351_ = at_end_4;
+      end
+    end
+    if (rst) begin
+      _351_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _352_ = counter_5;
+    if (step) begin
+      if (_180_) begin
+        _352_ = _182_[0];
+      end
+    end
+    if (rst) begin
+      _352_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _353_ = at_end_5;
+    if (step) begin
+      if (_180_) begin
+        _353_ = _184_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _353_ = once_5;
+    endcase
+    if (rst) begin
+      _353_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _354_ = at_start_5;
+    if (step) begin
+      if (_180_) begin
+        _354_ = at_end_5;
+      end
+    end
+    if (rst) begin
+      _354_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _355_ = counter_6;
+    if (step) begin
+      if (_191_) begin
+        _355_ = _193_[3:0];
+      end
+    end
+    if (rst) begin
+      _355_ = 4'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _357_ = at_end_6;
+    if (step) begin
+      if (_191_) begin
+        _357_ = _195_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _357_ = 1'h0;
+    endcase
+    if (rst) begin
+      _357_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _358_ = at_start_6;
+    if (step) begin
+      if (_191_) begin
+        _358_ = at_end_6;
+      end
+    end
+    if (rst) begin
+      _358_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _359_ = counter_7;
+    if (step) begin
+      if (_203_) begin
+        _359_ = _205_[4:0];
+      end
+    end
+    if (rst) begin
+      _359_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _360_ = at_end_7;
+    if (step) begin
+      if (_203_) begin
+        _360_ = _207_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _360_ = once_7;
+    endcase
+    if (rst) begin
+      _360_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _361_ = at_start_7;
+    if (step) begin
+      if (_203_) begin
+        _361_ = at_end_7;
+      end
+    end
+    if (rst) begin
+      _361_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _362_ = counter_8;
+    if (step) begin
+      if (_216_) begin
+        _362_ = _218_[4:0];
+      end
+    end
+    if (rst) begin
+      _362_ = 5'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _363_ = at_end_8;
+    if (step) begin
+      if (_216_) begin
+        _363_ = _220_;
+      end
+    end
+    casez (fsm_state)
+      3'h0:
+          /* empty */;
+      3'h1:
+          /* empty */;
+      3'h2:
+          _363_ = once_8;
+    endcase
+    if (rst) begin
+      _363_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _364_ = at_start_8;
+    if (step) begin
+      if (_216_) begin
+        _364_ = at_end_8;
+      end
+    end
+    if (rst) begin
+      _364_ = 1'h1;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _365_ = { _230_[11], _230_ };
+    if (rst) begin
+      _365_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _366_ = _239_;
+    if (rst) begin
+      _366_ = 12'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _368_ = in_ring;
+    if (start) begin
+      _368_ = _240_;
+    end
+    if (rst) begin
+      _368_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
+    _369_ = walk__act_address;
     if (walk__valid) begin
-      _329_ = _216_[12:0];
+      _369_ = _244_[12:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5777,17 +7048,17 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h1:
           /* empty */;
       3'h2:
-          _329_ = act_base;
+          _369_ = act_base;
     endcase
     if (rst) begin
-      _329_ = 13'h0000;
+      _369_ = 13'h0000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _330_ = walk__weight_address;
+    _370_ = walk__weight_address;
     if (walk__valid) begin
-      _330_ = _217_[11:0];
+      _370_ = _246_[11:0];
     end
     casez (fsm_state)
       3'h0:
@@ -5795,100 +7066,111 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h1:
           /* empty */;
       3'h2:
-          _330_ = weight_base;
+          _370_ = weight_base;
     endcase
     if (rst) begin
-      _330_ = 12'h000;
+      _370_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _331_ = layer;
+    _371_ = layer;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _331_ = 4'h0;
+            _371_ = 4'h0;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_247_) begin
+            if (overlaps) begin
+              _371_ = _248_[3:0];
+            end
+          end
       3'h4:
-          if (_220_) begin
+          if (_251_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
             end else begin
-              _331_ = _221_[3:0];
+              _371_ = _252_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _331_ = 4'h0;
+      _371_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _332_ = status;
+    _372_ = status;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _332_ = 4'h1;
+            _372_ = 4'h1;
           end
       3'h1:
           /* empty */;
       3'h2:
           /* empty */;
       3'h3:
-          /* empty */;
+          if (_247_) begin
+            if (overlaps) begin
+              _372_ = _249_[3:0];
+            end
+          end
       3'h4:
-          if (_220_) begin
+          if (_251_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _332_ = 4'h0;
+              _372_ = 4'h0;
             end else begin
-              _332_ = _224_[3:0];
+              _372_ = _253_[3:0];
             end
           end
     endcase
     if (rst) begin
-      _332_ = 4'h0;
+      _372_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _335_ = fsm_state;
+    _373_ = fsm_state;
     casez (fsm_state)
       3'h0:
           if (loaded) begin
-            _335_ = 3'h1;
+            _373_ = 3'h1;
           end
       3'h1:
-          _335_ = 3'h2;
+          _373_ = 3'h2;
       3'h2:
-          _335_ = 3'h3;
+          _373_ = 3'h3;
       3'h3:
-          if (_218_) begin
-            _335_ = 3'h4;
+          if (_247_) begin
+            _373_ = 3'h4;
+            if (overlaps) begin
+              _373_ = 3'h1;
+            end
           end
       3'h4:
-          if (_220_) begin
+          if (_251_) begin
             (* full_case = 32'd1 *)
             if (is_last) begin
-              _335_ = 3'h0;
+              _373_ = 3'h0;
             end else begin
-              _335_ = 3'h1;
+              _373_ = 3'h1;
             end
           end
     endcase
     if (rst) begin
-      _335_ = 3'h0;
+      _373_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$10 ) begin end
-    _336_ = \wait ;
+    _374_ = \wait ;
     casez (fsm_state)
       3'h0:
           /* empty */;
@@ -5897,14 +7179,14 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h2:
           /* empty */;
       3'h3:
-          if (_218_) begin
-            _336_ = flush;
+          if (_247_) begin
+            _374_ = nearly_flushed;
           end
       3'h4:
-          _336_ = _219_[5:0];
+          _374_ = _250_[4:0];
     endcase
     if (rst) begin
-      _336_ = 6'h00;
+      _374_ = 5'h00;
     end
   end
   always @* begin
@@ -5928,40 +7210,43 @@ module \accelerator.sequencer (rst, sum_started, row_ends, loading, credit, walk
       3'h2:
           /* empty */;
       3'h3:
-          running = _240_;
+          running = _270_;
     endcase
   end
   assign is_pool = 1'h0;
   assign split = 1'h0;
-  assign once_0 = 1'h0;
   assign nearly_3 = 1'h0;
   assign nearly_4 = 1'h0;
-  assign once_5 = 1'h0;
+  assign nearly_5 = 1'h0;
+  assign once_6 = 1'h0;
   assign paces_once = 1'h0;
   assign act_delta_0 = 1'h1;
-  assign act_delta_1 = 1'h1;
   assign weight_delta_0 = 1'h1;
   assign weight_delta_4 = 1'h1;
   assign weight_delta_5 = 1'h1;
-  assign _103_ = sum_starts;
-  assign _109_ = counter_3;
-  assign _110_ = 1'h0;
-  assign _113_ = act_bank;
-  assign _135_ = at_end_0;
-  assign _140_ = at_end_0;
+  assign weight_delta_6 = 1'h1;
+  assign _116_ = sum_starts;
+  assign _122_ = counter_3;
+  assign _124_ = 1'h0;
+  assign _125_ = act_bank;
   assign _147_ = at_end_0;
-  assign _154_ = at_end_0;
-  assign _163_ = at_end_0;
-  assign _173_ = at_end_0;
-  assign _184_ = at_end_0;
-  assign _214_[13:9] = 5'h00;
-  assign _214_[8:0] = _213_[8:0];
+  assign _152_ = at_end_0;
+  assign _159_ = at_end_0;
+  assign _166_ = at_end_0;
+  assign _175_ = at_end_0;
+  assign _185_ = at_end_0;
+  assign _196_ = at_end_0;
+  assign _208_ = at_end_0;
+  assign _242_[13:9] = 5'h00;
+  assign _242_[8:0] = _241_[8:0];
 endmodule
 
-module \accelerator.writer (rst, write, bank, address, word, layer, start, high, low, full, two, clk);
+module \accelerator.writer (rst, start, write, bank, address, word, high, low, full, two, clk);
   reg \$auto$verilog_backend.cc:2505:dump_module$11  = 0;
   input rst;
   wire rst;
+  input start;
+  wire start;
   output write;
   wire write;
   output bank;
@@ -5970,10 +7255,6 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire [12:0] address;
   output [15:0] word;
   wire [15:0] word;
-  input [3:0] layer;
-  wire [3:0] layer;
-  input start;
-  wire start;
   input [15:0] high;
   wire [15:0] high;
   input [15:0] low;
@@ -5995,7 +7276,7 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _08_;
   wire _09_;
   wire _10_;
-  wire _11_;
+  wire [4:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
@@ -6003,173 +7284,193 @@ module \accelerator.writer (rst, write, bank, address, word, layer, start, high,
   wire _16_;
   wire _17_;
   wire _18_;
-  wire [13:0] _19_;
-  wire [13:0] _20_;
-  reg _21_;
-  wire _22_;
-  reg [11:0] _23_;
-  reg [10:0] _24_;
-  reg _25_;
+  wire _19_;
+  wire _20_;
+  wire _21_;
+  wire [4:0] _22_;
+  wire [13:0] _23_;
+  wire [13:0] _24_;
+  reg [3:0] _25_;
   reg _26_;
-  reg _27_;
-  reg _28_;
-  reg [12:0] _29_;
-  reg [15:0] _30_;
-  reg [12:0] _31_;
-  wire _32_;
+  reg [11:0] _27_;
+  reg [10:0] _28_;
+  reg _29_;
+  reg _30_;
+  reg _31_;
+  reg _32_;
   wire _33_;
-  wire _34_;
-  wire _35_;
-  wire _36_;
+  reg [12:0] _34_;
+  reg [15:0] _35_;
+  reg [12:0] _36_;
   wire _37_;
+  wire _38_;
+  wire _39_;
+  wire _40_;
+  wire _41_;
   reg [12:0] \$like  = 13'h0000;
   reg \$signal  = 1'h0;
   reg bank_field = 1'h0;
   reg [11:0] base = 12'h000;
   reg fields_loaded = 1'h0;
+  reg [3:0] layer = 4'h0;
   reg [10:0] plane = 11'h000;
   reg [12:0] second_address = 13'h0000;
   reg second_bank = 1'h0;
   reg [15:0] second_word = 16'h0000;
   (* init = 1'h0 *)
   wire two_digits;
-  assign _00_ = 1'h0 >> layer;
-  assign _11_ = 1'h0 >> layer;
-  assign _22_ = 1'h0 >> layer;
-  assign _32_ = 9'h100 >> layer;
-  assign _33_ = 6'h20 >> layer;
-  assign _34_ = 1'h0 >> layer;
-  assign _35_ = 3'h4 >> layer;
-  assign _36_ = 9'h100 >> layer;
-  assign _37_ = 9'h120 >> layer;
-  assign _01_ = 6'h20 >> layer;
-  assign _02_ = 3'h4 >> layer;
-  assign _03_ = 3'h4 >> layer;
-  assign _04_ = 1'h0 >> layer;
-  assign _05_ = 1'h0 >> layer;
-  assign _06_ = 1'h0 >> layer;
-  assign _07_ = 9'h1c0 >> layer;
-  assign _08_ = 6'h38 >> layer;
-  assign _09_ = 3'h7 >> layer;
-  assign _10_ = 1'h0 >> layer;
-  assign _12_ = 9'h1c0 >> layer;
-  assign _13_ = 9'h1f8 >> layer;
-  assign _14_ = 6'h3f >> layer;
-  assign _15_ = 3'h7 >> layer;
-  assign _16_ = 9'h155 >> layer;
-  assign _17_ = 9'h191 >> layer;
-  assign _18_ = full & two;
-  assign _19_ = \$like  + plane;
-  assign _20_ = \$like  + 1'h1;
+  assign _00_ = layer == 4'h9;
+  assign _11_ = layer + 1'h1;
+  assign _22_ = _00_ ? 5'h00 : _11_;
+  assign _33_ = 1'h0 >> layer;
+  assign _37_ = 1'h0 >> layer;
+  assign _38_ = 1'h0 >> layer;
+  assign _39_ = 9'h100 >> layer;
+  assign _40_ = 6'h20 >> layer;
+  assign _41_ = 1'h0 >> layer;
+  assign _01_ = 3'h4 >> layer;
+  assign _02_ = 9'h100 >> layer;
+  assign _03_ = 9'h120 >> layer;
+  assign _04_ = 6'h20 >> layer;
+  assign _05_ = 3'h4 >> layer;
+  assign _06_ = 3'h4 >> layer;
+  assign _07_ = 1'h0 >> layer;
+  assign _08_ = 1'h0 >> layer;
+  assign _09_ = 1'h0 >> layer;
+  assign _10_ = 10'h3c0 >> layer;
+  assign _12_ = 6'h38 >> layer;
+  assign _13_ = 3'h7 >> layer;
+  assign _14_ = 1'h0 >> layer;
+  assign _15_ = 9'h1c0 >> layer;
+  assign _16_ = 9'h1f8 >> layer;
+  assign _17_ = 6'h3f >> layer;
+  assign _18_ = 3'h7 >> layer;
+  assign _19_ = 9'h155 >> layer;
+  assign _20_ = 10'h391 >> layer;
+  assign _21_ = full & two;
+  assign _23_ = \$like  + plane;
+  assign _24_ = \$like  + 1'h1;
   assign write = full | \$signal ;
   assign bank = \$signal  ? second_bank : bank_field;
   assign address = \$signal  ? second_address : \$like ;
   assign word = \$signal  ? second_word : high;
   always @(posedge clk)
-    fields_loaded <= _21_;
+    layer <= _25_;
   always @(posedge clk)
-    base <= _23_;
+    fields_loaded <= _26_;
   always @(posedge clk)
-    plane <= _24_;
+    base <= _27_;
   always @(posedge clk)
-    bank_field <= _25_;
+    plane <= _28_;
   always @(posedge clk)
-    two <= _26_;
+    bank_field <= _29_;
   always @(posedge clk)
-    \$signal  <= _27_;
+    two <= _30_;
   always @(posedge clk)
-    second_bank <= _28_;
+    \$signal  <= _31_;
   always @(posedge clk)
-    second_address <= _29_;
+    second_bank <= _32_;
   always @(posedge clk)
-    second_word <= _30_;
+    second_address <= _34_;
   always @(posedge clk)
-    \$like  <= _31_;
+    second_word <= _35_;
+  always @(posedge clk)
+    \$like  <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _21_ = start;
+    _25_ = layer;
+    if (start) begin
+      _25_ = _22_[3:0];
+    end
     if (rst) begin
-      _21_ = 1'h0;
+      _25_ = 4'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _23_ = base;
-    if (start) begin
-      _23_ = { _03_, _02_, _01_, _37_, _36_, _35_, _34_, _33_, _32_, _22_, _11_, _00_ };
-    end
-    if (rst) begin
-      _23_ = 12'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _24_ = plane;
-    if (start) begin
-      _24_ = { _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_ };
-    end
-    if (rst) begin
-      _24_ = 11'h000;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _25_ = bank_field;
-    if (start) begin
-      _25_ = _16_;
-    end
-    if (rst) begin
-      _25_ = 1'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _26_ = two;
-    if (start) begin
-      _26_ = _17_;
-    end
+    _26_ = start;
     if (rst) begin
       _26_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _27_ = _18_;
+    _27_ = base;
+    if (start) begin
+      _27_ = { _06_, _05_, _04_, _03_, _02_, _01_, _41_, _40_, _39_, _38_, _37_, _33_ };
+    end
     if (rst) begin
-      _27_ = 1'h0;
+      _27_ = 12'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _28_ = bank_field;
+    _28_ = plane;
+    if (start) begin
+      _28_ = { _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_ };
+    end
     if (rst) begin
-      _28_ = 1'h0;
+      _28_ = 11'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _29_ = _19_[12:0];
+    _29_ = bank_field;
+    if (start) begin
+      _29_ = _19_;
+    end
     if (rst) begin
-      _29_ = 13'h0000;
+      _29_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _30_ = low;
+    _30_ = two;
+    if (start) begin
+      _30_ = _20_;
+    end
     if (rst) begin
-      _30_ = 16'h0000;
+      _30_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
-    _31_ = \$like ;
+    _31_ = _21_;
+    if (rst) begin
+      _31_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _32_ = bank_field;
+    if (rst) begin
+      _32_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _34_ = _23_[12:0];
+    if (rst) begin
+      _34_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _35_ = low;
+    if (rst) begin
+      _35_ = 16'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$11 ) begin end
+    _36_ = \$like ;
     if (fields_loaded) begin
-      _31_ = { 1'h0, base };
+      _36_ = { 1'h0, base };
     end else if (full) begin
-      _31_ = _20_[12:0];
+      _36_ = _24_[12:0];
     end
     if (rst) begin
-      _31_ = 13'h0000;
+      _36_ = 13'h0000;
     end
   end
   assign two_digits = two;
@@ -6275,8 +7576,8 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire clk;
   input rst;
   wire rst;
-  output signed [21:0] acc;
-  reg signed [21:0] acc = 22'h000000;
+  output signed [16:0] acc;
+  reg signed [16:0] acc = 17'h00000;
   input [119:0] x;
   wire [119:0] x;
   wire [7:0] _00_;
@@ -6286,31 +7587,26 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire _04_;
   wire _05_;
   wire _06_;
-  wire _07_;
-  wire _08_;
-  wire _09_;
-  wire _10_;
+  wire [19:0] _07_;
+  wire [19:0] _08_;
+  wire [19:0] _09_;
+  wire [16:0] _10_;
   wire [9:0] _11_;
-  wire _12_;
-  wire [24:0] _13_;
-  wire [24:0] _14_;
-  wire [24:0] _15_;
-  wire [21:0] _16_;
-  wire [23:0] _17_;
-  reg [7:0] _18_;
-  reg [8:0] _19_;
-  reg [8:0] _20_;
-  reg _21_;
+  wire [18:0] _12_;
+  reg [7:0] _13_;
+  reg [8:0] _14_;
+  reg [8:0] _15_;
+  reg _16_;
+  reg _17_;
+  reg _18_;
+  reg [16:0] _19_;
+  wire [8:0] _20_;
+  wire [10:0] _21_;
   wire [8:0] _22_;
-  reg _23_;
-  reg _24_;
-  reg [21:0] _25_;
-  wire [10:0] _26_;
-  wire [8:0] _27_;
-  wire [10:0] _28_;
-  wire _29_;
-  wire _30_;
-  wire _31_;
+  wire [10:0] _23_;
+  wire _24_;
+  wire _25_;
+  wire _26_;
   reg [7:0] chain_1 = 8'h00;
   reg [8:0] chain_2 = 9'h000;
   reg [8:0] chain_3 = 9'h000;
@@ -6347,42 +7643,37 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   wire [29:0] \x_late$19 ;
   assign _00_ = ~ { 1'h0, \value$24  };
   assign _11_ = { value, negative } - { _00_, 1'h1 };
-  assign _22_ = ~ { 2'h0, \value$27  };
-  assign _26_ = { chain_1, \negative$26  } - { _22_, 1'h1 };
-  assign _27_ = ~ { 2'h0, \value$30  };
-  assign _28_ = { chain_2, \negative$29  } - { _27_, 1'h1 };
-  assign _29_ = ~ chain_3[8];
-  assign _30_ = ~ chain_3[8];
-  assign _31_ = ~ chain_3[8];
+  assign _20_ = ~ { 2'h0, \value$27  };
+  assign _21_ = { chain_1, \negative$26  } - { _20_, 1'h1 };
+  assign _22_ = ~ { 2'h0, \value$30  };
+  assign _23_ = { chain_2, \negative$29  } - { _22_, 1'h1 };
+  assign _24_ = ~ chain_3[8];
+  assign _25_ = ~ chain_3[8];
+  assign _26_ = ~ chain_3[8];
   assign _01_ = ~ chain_3[8];
   assign _02_ = ~ chain_3[8];
   assign _03_ = ~ chain_3[8];
   assign _04_ = ~ chain_3[8];
   assign _05_ = ~ chain_3[8];
   assign _06_ = ~ chain_3[8];
-  assign _07_ = ~ chain_3[8];
-  assign _08_ = ~ chain_3[8];
-  assign _09_ = ~ chain_3[8];
-  assign _10_ = ~ chain_3[8];
-  assign _12_ = ~ chain_3[8];
-  assign _14_ = shift ? _13_ : { acc[21], acc[21], acc[21], acc };
-  assign _15_ = first ? 25'h0000000 : _14_;
-  assign _16_ = ~ _15_[21:0];
-  assign _17_ = { _12_, _10_, _09_, _08_, _07_, _06_, _05_, _04_, _03_, _02_, _01_, _31_, _30_, _29_, chain_3[7:0], negative_0_2 } - { _16_, 1'h1 };
+  assign _08_ = shift ? _07_ : { acc[16], acc[16], acc[16], acc };
+  assign _09_ = first ? 20'h00000 : _08_;
+  assign _10_ = ~ _09_[16:0];
+  assign _12_ = { _06_, _05_, _04_, _03_, _02_, _01_, _26_, _25_, _24_, chain_3[7:0], negative_0_2 } - { _10_, 1'h1 };
   always @(posedge clk)
-    chain_1 <= _18_;
+    chain_1 <= _13_;
   always @(posedge clk)
-    chain_2 <= _19_;
+    chain_2 <= _14_;
   always @(posedge clk)
-    chain_3 <= _20_;
+    chain_3 <= _15_;
   always @(posedge clk)
-    negative_0_0 <= _21_;
+    negative_0_0 <= _16_;
   always @(posedge clk)
-    negative_0_1 <= _23_;
+    negative_0_1 <= _17_;
   always @(posedge clk)
-    negative_0_2 <= _24_;
+    negative_0_2 <= _18_;
   always @(posedge clk)
-    acc <= _25_;
+    acc <= _19_;
   \mac_row.product_0  product_0 (
     .clk(clk),
     .negative(\negative$32 ),
@@ -6417,54 +7708,54 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   );
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _18_ = _11_[8:1];
+    _13_ = _11_[8:1];
     if (rst) begin
-      _18_ = 8'h00;
+      _13_ = 8'h00;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _19_ = _26_[9:1];
+    _14_ = _21_[9:1];
     if (rst) begin
-      _19_ = 9'h000;
+      _14_ = 9'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _20_ = _28_[9:1];
+    _15_ = _23_[9:1];
     if (rst) begin
-      _20_ = 9'h000;
+      _15_ = 9'h000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _21_ = \negative$32 ;
+    _16_ = \negative$32 ;
     if (rst) begin
-      _21_ = 1'h0;
+      _16_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _23_ = negative_0_0;
+    _17_ = negative_0_0;
     if (rst) begin
-      _23_ = 1'h0;
+      _17_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _24_ = negative_0_1;
+    _18_ = negative_0_1;
     if (rst) begin
-      _24_ = 1'h0;
+      _18_ = 1'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$13 ) begin end
-    _25_ = acc;
+    _19_ = acc;
     if (valid) begin
-      _25_ = _17_[22:1];
+      _19_ = _12_[17:1];
     end
     if (rst) begin
-      _25_ = 22'h000000;
+      _19_ = 17'h00000;
     end
   end
   assign \x$9  = x[29:0];
@@ -6487,7 +7778,7 @@ module mac_row(x_late, w, first, shift, valid, clk, rst, acc, x);
   assign \w$17.negative  = w[11];
   assign \w$20.magnitude  = w[14:12];
   assign \w$20.negative  = w[15];
-  assign _13_ = { acc, 3'h0 };
+  assign _07_ = { acc, 3'h0 };
 endmodule
 
 module \mac_row.product_0 (w, clk, rst, negative, value, x);
@@ -7437,8 +8728,8 @@ module power_activation_0(select, clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _000_;
   wire _001_;
   wire _002_;
@@ -7487,24 +8778,24 @@ module power_activation_0(select, clk, rst, code, value);
   wire _045_;
   reg [16:0] _046_;
   reg [16:0] _047_;
-  reg [7:0] _048_;
-  wire _049_;
-  wire _050_;
-  wire _051_;
-  wire _052_;
-  wire _053_;
-  wire _054_;
-  wire _055_;
+  reg _048_;
+  reg _049_;
+  reg _050_;
+  reg [7:0] _051_;
+  reg _052_;
+  reg _053_;
+  reg _054_;
+  reg _055_;
   wire _056_;
-  wire _057_;
-  wire _058_;
-  wire _059_;
-  wire _060_;
-  wire _061_;
-  wire _062_;
-  wire _063_;
-  wire _064_;
-  wire _065_;
+  reg _057_;
+  reg _058_;
+  reg _059_;
+  reg _060_;
+  reg _061_;
+  reg _062_;
+  reg _063_;
+  reg _064_;
+  reg _065_;
   wire _066_;
   wire _067_;
   wire _068_;
@@ -7581,13 +8872,29 @@ module power_activation_0(select, clk, rst, code, value);
   wire _139_;
   wire _140_;
   wire _141_;
+  wire _142_;
+  wire _143_;
+  wire _144_;
+  wire _145_;
+  wire _146_;
+  wire _147_;
+  wire _148_;
+  wire _149_;
+  wire _150_;
+  wire _151_;
+  wire _152_;
+  wire _153_;
+  wire _154_;
+  wire _155_;
+  wire _156_;
+  wire _157_;
   reg [7:0] at_0_0 = 8'h00;
   reg [7:0] at_0_1 = 8'h00;
   reg [7:0] at_1_0 = 8'h00;
   reg [7:0] at_1_1 = 8'h00;
   reg [7:0] at_after_0 = 8'h00;
   reg [7:0] at_after_1 = 8'h00;
-  wire signed [20:0] distance;
+  wire signed [21:0] distance;
   reg [7:0] held_0_0 = 8'h00;
   reg [7:0] held_1_0 = 8'h00;
   reg [7:0] level_0 = 8'h00;
@@ -7597,14 +8904,14 @@ module power_activation_0(select, clk, rst, code, value);
   reg [2:0] offset_1 = 3'h0;
   reg over = 1'h0;
   wire [6:0] port__addr;
-  wire [8:0] \port__addr$12 ;
-  wire [8:0] \port__addr$9 ;
+  wire [8:0] \port__addr$10 ;
+  wire [8:0] \port__addr$14 ;
   wire [9:0] port__data;
-  wire [16:0] \port__data$32 ;
   wire [16:0] \port__data$42 ;
+  wire [16:0] \port__data$55 ;
   wire port__en;
-  wire \port__en$11 ;
-  wire \port__en$14 ;
+  wire \port__en$13 ;
+  wire \port__en$17 ;
   reg [9:0] ranks_0 = 10'h000;
   reg reached_0 = 1'h0;
   reg reached_1 = 1'h0;
@@ -7612,6 +8919,22 @@ module power_activation_0(select, clk, rst, code, value);
   reg [7:0] risen = 8'h00;
   reg [16:0] saturated = 17'h1ffff;
   reg [5:0] segment = 6'h00;
+  reg select_0_0 = 1'h0;
+  reg select_0_1 = 1'h0;
+  reg select_0_2 = 1'h0;
+  reg select_0_3 = 1'h0;
+  reg select_1_0 = 1'h0;
+  reg select_1_1 = 1'h0;
+  reg select_1_2 = 1'h0;
+  reg select_1_3 = 1'h0;
+  reg select_guess_0 = 1'h0;
+  reg select_rank_0 = 1'h0;
+  reg select_rank_1 = 1'h0;
+  reg select_rank_2 = 1'h0;
+  reg select_rank_3 = 1'h0;
+  reg select_rank_4 = 1'h0;
+  reg select_u_0 = 1'h0;
+  reg select_u_1 = 1'h0;
   reg [16:0] thresholds_0 = 17'h00000;
   reg [16:0] thresholds_1 = 17'h00000;
   reg [16:0] u_0 = 17'h1ffff;
@@ -7630,127 +8953,127 @@ module power_activation_0(select, clk, rst, code, value);
   (* ram_style = "block" *)
   reg [9:0] ranks [127:0];
   initial $readmemh("mem/power_activation_0.ranks.mem", ranks );
-  reg [9:0] _317_;
+  reg [9:0] _349_;
   always @(posedge clk) begin
-    _317_ <= ranks[{ select, segment }];
+    _349_ <= ranks[{ select_guess_0, segment }];
   end
-  assign port__data = _317_;
+  assign port__data = _349_;
   (* ram_style = "block" *)
   reg [16:0] thresholds [511:0];
   initial $readmemh("mem/power_activation_0.thresholds.mem", thresholds );
-  reg [16:0] _318_;
-  reg [16:0] _319_;
+  reg [16:0] _350_;
+  reg [16:0] _351_;
   always @(posedge clk) begin
-    _318_ <= thresholds[{ select, at_after_1 }];
-    _319_ <= thresholds[{ select, risen }];
+    _350_ <= thresholds[{ select_1_3, at_after_1 }];
+    _351_ <= thresholds[{ select_rank_4, risen }];
   end
-  assign \port__data$42  = _318_;
-  assign \port__data$32  = _319_;
+  assign \port__data$55  = _350_;
+  assign \port__data$42  = _351_;
   assign _000_ = 1'h0 >> at_after_0[5:0];
-  assign _054_ = 37'h1555555555 >> at_after_0[5:0];
-  assign _065_ = at_after_0[6] ? _000_ : _054_;
-  assign _076_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
-  assign _087_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
-  assign _098_ = at_after_0[6] ? _076_ : _087_;
-  assign _109_ = at_after_0[7] ? _065_ : _098_;
-  assign _120_ = 1'h0 >> at_after_0[5:0];
-  assign _131_ = 26'h2aaa555 >> at_after_0[5:0];
-  assign _001_ = at_after_0[6] ? _120_ : _131_;
+  assign _070_ = 37'h1555555555 >> at_after_0[5:0];
+  assign _081_ = at_after_0[6] ? _000_ : _070_;
+  assign _092_ = 63'h5555554aa9552aaa >> at_after_0[5:0];
+  assign _103_ = 64'haaaaaa954aaaa54a >> at_after_0[5:0];
+  assign _114_ = at_after_0[6] ? _092_ : _103_;
+  assign _125_ = at_after_0[7] ? _081_ : _114_;
+  assign _136_ = 1'h0 >> at_after_0[5:0];
+  assign _147_ = 26'h2aaa555 >> at_after_0[5:0];
+  assign _001_ = at_after_0[6] ? _136_ : _147_;
   assign _012_ = 62'h2aa9554aab556aad >> at_after_0[5:0];
   assign _023_ = 63'h55aa954aa55ab52a >> at_after_0[5:0];
   assign _034_ = at_after_0[6] ? _012_ : _023_;
   assign _045_ = at_after_0[7] ? _001_ : _034_;
-  assign _049_ = select ? _109_ : _045_;
-  assign _050_ = 1'h0 >> at_after_0[5:0];
-  assign _051_ = 37'h1999999999 >> at_after_0[5:0];
-  assign _052_ = at_after_0[6] ? _050_ : _051_;
-  assign _053_ = 64'h9999999332664cc3 >> at_after_0[5:0];
-  assign _055_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
-  assign _056_ = at_after_0[6] ? _053_ : _055_;
-  assign _057_ = at_after_0[7] ? _052_ : _056_;
-  assign _058_ = 1'h0 >> at_after_0[5:0];
-  assign _059_ = 26'h3333999 >> at_after_0[5:0];
-  assign _060_ = at_after_0[6] ? _058_ : _059_;
-  assign _061_ = 64'hccce667332664cc9 >> at_after_0[5:0];
-  assign _062_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
-  assign _063_ = at_after_0[6] ? _061_ : _062_;
-  assign _064_ = at_after_0[7] ? _060_ : _063_;
-  assign _066_ = select ? _057_ : _064_;
-  assign _067_ = 1'h0 >> at_after_0[5:0];
-  assign _068_ = 37'h1e1e01e01e >> at_after_0[5:0];
-  assign _069_ = at_after_0[6] ? _067_ : _068_;
-  assign _070_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
-  assign _071_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
-  assign _072_ = at_after_0[6] ? _070_ : _071_;
-  assign _073_ = at_after_0[7] ? _069_ : _072_;
+  assign _056_ = select_0_3 ? _125_ : _045_;
+  assign _066_ = 1'h0 >> at_after_0[5:0];
+  assign _067_ = 37'h1999999999 >> at_after_0[5:0];
+  assign _068_ = at_after_0[6] ? _066_ : _067_;
+  assign _069_ = 64'h9999999332664cc3 >> at_after_0[5:0];
+  assign _071_ = 62'h30cc33198cccc98c >> at_after_0[5:0];
+  assign _072_ = at_after_0[6] ? _069_ : _071_;
+  assign _073_ = at_after_0[7] ? _068_ : _072_;
   assign _074_ = 1'h0 >> at_after_0[5:0];
-  assign _075_ = 26'h3c3ce1e >> at_after_0[5:0];
-  assign _077_ = at_after_0[6] ? _074_ : _075_;
-  assign _078_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
-  assign _079_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
-  assign _080_ = at_after_0[6] ? _078_ : _079_;
-  assign _081_ = at_after_0[7] ? _077_ : _080_;
-  assign _082_ = select ? _073_ : _081_;
+  assign _075_ = 26'h3333999 >> at_after_0[5:0];
+  assign _076_ = at_after_0[6] ? _074_ : _075_;
+  assign _077_ = 64'hccce667332664cc9 >> at_after_0[5:0];
+  assign _078_ = 64'h9933198cc66cd9cc >> at_after_0[5:0];
+  assign _079_ = at_after_0[6] ? _077_ : _078_;
+  assign _080_ = at_after_0[7] ? _076_ : _079_;
+  assign _082_ = select_0_3 ? _073_ : _080_;
   assign _083_ = 1'h0 >> at_after_0[5:0];
-  assign _084_ = 37'h1fe01e01e0 >> at_after_0[5:0];
+  assign _084_ = 37'h1e1e01e01e >> at_after_0[5:0];
   assign _085_ = at_after_0[6] ? _083_ : _084_;
-  assign _086_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
-  assign _088_ = 58'h300c02010000000 >> at_after_0[5:0];
-  assign _089_ = at_after_0[6] ? _086_ : _088_;
-  assign _090_ = at_after_0[7] ? _085_ : _089_;
-  assign _091_ = 1'h0 >> at_after_0[5:0];
-  assign _092_ = 26'h3fc0fe0 >> at_after_0[5:0];
-  assign _093_ = at_after_0[6] ? _091_ : _092_;
-  assign _094_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
-  assign _095_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
+  assign _086_ = 57'h1e01e03c0780f03 >> at_after_0[5:0];
+  assign _087_ = 64'hc0f03c1e0f0f0e10 >> at_after_0[5:0];
+  assign _088_ = at_after_0[6] ? _086_ : _087_;
+  assign _089_ = at_after_0[7] ? _085_ : _088_;
+  assign _090_ = 1'h0 >> at_after_0[5:0];
+  assign _091_ = 26'h3c3ce1e >> at_after_0[5:0];
+  assign _093_ = at_after_0[6] ? _090_ : _091_;
+  assign _094_ = 63'h70f3879c3d87b0f6 >> at_after_0[5:0];
+  assign _095_ = 61'h1ec3e1f0f870e18c >> at_after_0[5:0];
   assign _096_ = at_after_0[6] ? _094_ : _095_;
   assign _097_ = at_after_0[7] ? _093_ : _096_;
-  assign _099_ = select ? _090_ : _097_;
-  assign _100_ = 1'h0 >> at_after_0[5:0];
-  assign _101_ = 37'h1fffe001ff >> at_after_0[5:0];
-  assign _102_ = at_after_0[6] ? _100_ : _101_;
-  assign _103_ = 64'he001ffe003ff800f >> at_after_0[5:0];
-  assign _104_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
-  assign _105_ = at_after_0[6] ? _103_ : _104_;
-  assign _106_ = at_after_0[7] ? _102_ : _105_;
+  assign _098_ = select_0_3 ? _089_ : _097_;
+  assign _099_ = 1'h0 >> at_after_0[5:0];
+  assign _100_ = 37'h1fe01e01e0 >> at_after_0[5:0];
+  assign _101_ = at_after_0[6] ? _099_ : _100_;
+  assign _102_ = 61'h1e01e01c0380700c >> at_after_0[5:0];
+  assign _104_ = 58'h300c02010000000 >> at_after_0[5:0];
+  assign _105_ = at_after_0[6] ? _102_ : _104_;
+  assign _106_ = at_after_0[7] ? _101_ : _105_;
   assign _107_ = 1'h0 >> at_after_0[5:0];
-  assign _108_ = 26'h3fff000 >> at_after_0[5:0];
-  assign _110_ = at_after_0[6] ? _107_ : _108_;
-  assign _111_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
-  assign _112_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
-  assign _113_ = at_after_0[6] ? _111_ : _112_;
-  assign _114_ = at_after_0[7] ? _110_ : _113_;
-  assign _115_ = select ? _106_ : _114_;
+  assign _108_ = 26'h3fc0fe0 >> at_after_0[5:0];
+  assign _109_ = at_after_0[6] ? _107_ : _108_;
+  assign _110_ = 63'h7f03f81fc1f83f07 >> at_after_0[5:0];
+  assign _111_ = 64'he0fc3e1f0f8f1e73 >> at_after_0[5:0];
+  assign _112_ = at_after_0[6] ? _110_ : _111_;
+  assign _113_ = at_after_0[7] ? _109_ : _112_;
+  assign _115_ = select_0_3 ? _106_ : _113_;
   assign _116_ = 1'h0 >> at_after_0[5:0];
-  assign _117_ = 37'h1ffffffe00 >> at_after_0[5:0];
+  assign _117_ = 37'h1fffe001ff >> at_after_0[5:0];
   assign _118_ = at_after_0[6] ? _116_ : _117_;
-  assign _119_ = 49'h1fffffc00000f >> at_after_0[5:0];
-  assign _121_ = 64'hffff00001ffff000 >> at_after_0[5:0];
-  assign _122_ = at_after_0[6] ? _119_ : _121_;
-  assign _123_ = at_after_0[7] ? _118_ : _122_;
-  assign _124_ = 1'h0 >> at_after_0[5:0];
-  assign _125_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _126_ = at_after_0[6] ? _124_ : _125_;
-  assign _127_ = 64'h8000001fffffc000 >> at_after_0[5:0];
-  assign _128_ = 56'hffffe0000fff80 >> at_after_0[5:0];
+  assign _119_ = 64'he001ffe003ff800f >> at_after_0[5:0];
+  assign _120_ = 64'hfc00ffc01ff00fe0 >> at_after_0[5:0];
+  assign _121_ = at_after_0[6] ? _119_ : _120_;
+  assign _122_ = at_after_0[7] ? _118_ : _121_;
+  assign _123_ = 1'h0 >> at_after_0[5:0];
+  assign _124_ = 26'h3fff000 >> at_after_0[5:0];
+  assign _126_ = at_after_0[6] ? _123_ : _124_;
+  assign _127_ = 63'h7ffc001ffe003ff8 >> at_after_0[5:0];
+  assign _128_ = 56'hffc01ff00fe07c >> at_after_0[5:0];
   assign _129_ = at_after_0[6] ? _127_ : _128_;
   assign _130_ = at_after_0[7] ? _126_ : _129_;
-  assign _132_ = select ? _123_ : _130_;
-  assign _133_ = 1'h0 >> at_after_0[5:0];
-  assign _134_ = 37'h1fffffffff >> at_after_0[5:0];
-  assign _135_ = at_after_0[6] ? _133_ : _134_;
-  assign _136_ = 64'hfffe00000000000f >> at_after_0[5:0];
-  assign _137_ = 64'hffffffffe0000000 >> at_after_0[5:0];
-  assign _138_ = at_after_0[6] ? _136_ : _137_;
-  assign _139_ = at_after_0[7] ? _135_ : _138_;
+  assign _131_ = select_0_3 ? _122_ : _130_;
+  assign _132_ = 1'h0 >> at_after_0[5:0];
+  assign _133_ = 37'h1ffffffe00 >> at_after_0[5:0];
+  assign _134_ = at_after_0[6] ? _132_ : _133_;
+  assign _135_ = 49'h1fffffc00000f >> at_after_0[5:0];
+  assign _137_ = 64'hffff00001ffff000 >> at_after_0[5:0];
+  assign _138_ = at_after_0[6] ? _135_ : _137_;
+  assign _139_ = at_after_0[7] ? _134_ : _138_;
   assign _140_ = 1'h0 >> at_after_0[5:0];
   assign _141_ = 26'h3ffffff >> at_after_0[5:0];
-  assign _002_ = at_after_0[6] ? _140_ : _141_;
+  assign _142_ = at_after_0[6] ? _140_ : _141_;
+  assign _143_ = 64'h8000001fffffc000 >> at_after_0[5:0];
+  assign _144_ = 56'hffffe0000fff80 >> at_after_0[5:0];
+  assign _145_ = at_after_0[6] ? _143_ : _144_;
+  assign _146_ = at_after_0[7] ? _142_ : _145_;
+  assign _148_ = select_0_3 ? _139_ : _146_;
+  assign _149_ = 1'h0 >> at_after_0[5:0];
+  assign _150_ = 37'h1fffffffff >> at_after_0[5:0];
+  assign _151_ = at_after_0[6] ? _149_ : _150_;
+  assign _152_ = 64'hfffe00000000000f >> at_after_0[5:0];
+  assign _153_ = 64'hffffffffe0000000 >> at_after_0[5:0];
+  assign _154_ = at_after_0[6] ? _152_ : _153_;
+  assign _155_ = at_after_0[7] ? _151_ : _154_;
+  assign _156_ = 1'h0 >> at_after_0[5:0];
+  assign _157_ = 26'h3ffffff >> at_after_0[5:0];
+  assign _002_ = at_after_0[6] ? _156_ : _157_;
   assign _003_ = 64'hffffffe000000000 >> at_after_0[5:0];
   assign _004_ = 56'hfffffffff00000 >> at_after_0[5:0];
   assign _005_ = at_after_0[6] ? _003_ : _004_;
   assign _006_ = at_after_0[7] ? _002_ : _005_;
-  assign _007_ = select ? _139_ : _006_;
+  assign _007_ = select_0_3 ? _155_ : _006_;
   assign _008_ = 1'h0 >> at_after_0[5:0];
   assign _009_ = 37'h1fffffffff >> at_after_0[5:0];
   assign _010_ = at_after_0[6] ? _008_ : _009_;
@@ -7765,9 +9088,9 @@ module power_activation_0(select, clk, rst, code, value);
   assign _020_ = 64'hff00000000000000 >> at_after_0[5:0];
   assign _021_ = at_after_0[6] ? _019_ : _020_;
   assign _022_ = at_after_0[7] ? _018_ : _021_;
-  assign _024_ = select ? _015_ : _022_;
-  assign _025_ = ~ value[20];
-  assign _026_ = | value[20:17];
+  assign _024_ = select_0_3 ? _015_ : _022_;
+  assign _025_ = ~ value[21];
+  assign _026_ = | value[21:17];
   assign _027_ = _025_ & _026_;
   assign _030_ = offset_1 & { ranks_0[8], ranks_0[8], ranks_0[8] };
   assign _032_ = 1'h0 + _031_;
@@ -7787,7 +9110,13 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     saturated <= _047_;
   always @(posedge clk)
+    select_u_0 <= _048_;
+  always @(posedge clk)
+    select_u_1 <= _049_;
+  always @(posedge clk)
     segment <= _028_;
+  always @(posedge clk)
+    select_guess_0 <= _050_;
   always @(posedge clk)
     ranks_0 <= port__data;
   always @(posedge clk)
@@ -7797,7 +9126,7 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     offset_1 <= offset_0;
   always @(posedge clk)
-    level_0 <= _048_;
+    level_0 <= _051_;
   always @(posedge clk)
     rise <= _036_[4:0];
   always @(posedge clk)
@@ -7813,7 +9142,17 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     u_4 <= u_3;
   always @(posedge clk)
-    thresholds_0 <= \port__data$32 ;
+    select_rank_0 <= _052_;
+  always @(posedge clk)
+    select_rank_1 <= _053_;
+  always @(posedge clk)
+    select_rank_2 <= _054_;
+  always @(posedge clk)
+    select_rank_3 <= _055_;
+  always @(posedge clk)
+    select_rank_4 <= _057_;
+  always @(posedge clk)
+    thresholds_0 <= \port__data$42 ;
   always @(posedge clk)
     at_1_0 <= risen;
   always @(posedge clk)
@@ -7833,7 +9172,15 @@ module power_activation_0(select, clk, rst, code, value);
   always @(posedge clk)
     u_after_1_1 <= u_after_1_0;
   always @(posedge clk)
-    thresholds_1 <= \port__data$42 ;
+    select_1_0 <= _058_;
+  always @(posedge clk)
+    select_1_1 <= _059_;
+  always @(posedge clk)
+    select_1_2 <= _060_;
+  always @(posedge clk)
+    select_1_3 <= _061_;
+  always @(posedge clk)
+    thresholds_1 <= \port__data$55 ;
   always @(posedge clk)
     at_0_0 <= at_after_1;
   always @(posedge clk)
@@ -7852,10 +9199,18 @@ module power_activation_0(select, clk, rst, code, value);
     u_after_0_0 <= u_0_1;
   always @(posedge clk)
     u_after_0_1 <= u_after_0_0;
+  always @(posedge clk)
+    select_0_0 <= _062_;
+  always @(posedge clk)
+    select_0_1 <= _063_;
+  always @(posedge clk)
+    select_0_2 <= _064_;
+  always @(posedge clk)
+    select_0_3 <= _065_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
     _046_ = value[16:0];
-    if (value[20]) begin
+    if (value[21]) begin
       _046_ = 17'h00000;
     end
   end
@@ -7868,19 +9223,131 @@ module power_activation_0(select, clk, rst, code, value);
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
-    _048_ = ranks_0[7:0];
+    _048_ = select;
     if (rst) begin
-      _048_ = 8'h00;
+      _048_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _049_ = select_u_0;
+    if (rst) begin
+      _049_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _050_ = select_u_1;
+    if (rst) begin
+      _050_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _051_ = ranks_0[7:0];
+    if (rst) begin
+      _051_ = 8'h00;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _052_ = select_u_1;
+    if (rst) begin
+      _052_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _053_ = select_rank_0;
+    if (rst) begin
+      _053_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _054_ = select_rank_1;
+    if (rst) begin
+      _054_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _055_ = select_rank_2;
+    if (rst) begin
+      _055_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _057_ = select_rank_3;
+    if (rst) begin
+      _057_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _058_ = select_rank_4;
+    if (rst) begin
+      _058_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _059_ = select_1_0;
+    if (rst) begin
+      _059_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _060_ = select_1_1;
+    if (rst) begin
+      _060_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _061_ = select_1_2;
+    if (rst) begin
+      _061_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _062_ = select_1_3;
+    if (rst) begin
+      _062_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _063_ = select_0_0;
+    if (rst) begin
+      _063_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _064_ = select_0_1;
+    if (rst) begin
+      _064_ = 1'h0;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$18 ) begin end
+    _065_ = select_0_2;
+    if (rst) begin
+      _065_ = 1'h0;
     end
   end
   assign distance = value;
-  assign port__addr = { select, segment };
+  assign port__addr = { select_guess_0, segment };
   assign port__en = 1'h1;
-  assign \port__addr$9  = { select, risen };
-  assign \port__en$11  = 1'h1;
-  assign \port__addr$12  = { select, at_after_1 };
-  assign \port__en$14  = 1'h1;
-  assign code = { _024_, _007_, _132_, _115_, _099_, _082_, _066_, _049_ };
+  assign \port__addr$10  = { select_rank_4, risen };
+  assign \port__en$13  = 1'h1;
+  assign \port__addr$14  = { select_1_3, at_after_1 };
+  assign \port__en$17  = 1'h1;
+  assign code = { _024_, _007_, _148_, _131_, _115_, _098_, _082_, _056_ };
   assign _028_ = saturated[16:11];
   assign _029_ = saturated[10:8];
   assign _031_ = { 1'h0, _030_ };
@@ -7897,8 +9364,8 @@ module power_activation_1(clk, rst, code, value);
   wire rst;
   output [7:0] code;
   wire [7:0] code;
-  input signed [20:0] value;
-  wire signed [20:0] value;
+  input signed [21:0] value;
+  wire signed [21:0] value;
   wire _00_;
   wire _01_;
   wire _02_;
@@ -7931,7 +9398,7 @@ module power_activation_1(clk, rst, code, value);
   reg [3:0] at_0_0 = 4'h0;
   reg [3:0] at_0_1 = 4'h0;
   reg [3:0] at_after_0 = 4'h0;
-  wire signed [20:0] distance;
+  wire signed [21:0] distance;
   reg [3:0] held_0_0 = 4'h0;
   reg [15:0] not_below = 16'h0000;
   reg over = 1'h0;
@@ -7949,8 +9416,8 @@ module power_activation_1(clk, rst, code, value);
   reg [15:0] u_2 = 16'hffff;
   reg [15:0] u_after_0_0 = 16'hffff;
   reg [15:0] u_after_0_1 = 16'hffff;
-  assign _00_ = ~ value[20];
-  assign _11_ = | value[20:16];
+  assign _00_ = ~ value[21];
+  assign _11_ = | value[21:16];
   assign _22_ = _00_ & _11_;
   assign _24_ = 28'he73989a >> ranks_0_at_0;
   assign _25_ = 32'd4034666268 >> ranks_0_at_0;
@@ -8018,7 +9485,7 @@ module power_activation_1(clk, rst, code, value);
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$19 ) begin end
     _20_ = value[15:0];
-    if (value[20]) begin
+    if (value[21]) begin
       _20_ = 16'h0000;
     end
   end
@@ -8037,8 +9504,8 @@ endmodule
 (* keep_hierarchy =  1  *)
 module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, value, acc);
   reg \$auto$verilog_backend.cc:2505:dump_module$20  = 0;
-  input [57:0] parameters;
-  wire [57:0] parameters;
+  input [53:0] parameters;
+  wire [53:0] parameters;
   input [3:0] skip_0;
   wire [3:0] skip_0;
   input [3:0] skip_1;
@@ -8051,11 +9518,11 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire clk;
   input rst;
   wire rst;
-  output signed [20:0] value;
-  reg signed [20:0] value = 21'h000000;
-  input signed [21:0] acc;
-  wire signed [21:0] acc;
-  wire [31:0] _00_;
+  output signed [21:0] value;
+  reg signed [21:0] value = 22'h000000;
+  input signed [16:0] acc;
+  wire signed [16:0] acc;
+  wire [32:0] _00_;
   wire _01_;
   wire _02_;
   wire _03_;
@@ -8066,238 +9533,233 @@ module requantize(parameters, skip_0, skip_1, form, shift_select, clk, rst, valu
   wire _08_;
   wire _09_;
   wire _10_;
-  wire [21:0] _11_;
+  wire [33:0] _11_;
   wire _12_;
   wire _13_;
   wire _14_;
   wire _15_;
   wire _16_;
-  wire _17_;
-  wire _18_;
-  wire _19_;
-  wire [11:0] _20_;
-  wire [23:0] _21_;
-  wire [52:0] _22_;
-  wire [24:0] _23_;
-  wire [37:0] _24_;
-  wire [36:0] _25_;
-  wire [36:0] _26_;
-  wire [36:0] _27_;
-  wire [36:0] _28_;
-  wire [36:0] _29_;
-  wire [36:0] _30_;
-  reg [37:0] _31_;
-  reg [28:0] _32_;
-  wire [53:0] _33_;
-  reg [28:0] _34_;
-  reg [36:0] _35_;
-  reg [10:0] _36_;
-  reg [12:0] _37_;
-  reg [23:0] _38_;
-  reg [36:0] _39_;
+  wire [11:0] _17_;
+  wire [23:0] _18_;
+  wire [24:0] _19_;
+  wire [32:0] _20_;
+  wire [31:0] _21_;
+  wire _22_;
+  wire [31:0] _23_;
+  wire [31:0] _24_;
+  wire [31:0] _25_;
+  wire [31:0] _26_;
+  wire [31:0] _27_;
+  wire [31:0] _28_;
+  reg [32:0] _29_;
+  reg [24:0] _30_;
+  reg [24:0] _31_;
+  reg [31:0] _32_;
+  wire _33_;
+  reg [10:0] _34_;
+  reg [12:0] _35_;
+  reg [23:0] _36_;
+  reg [31:0] _37_;
+  reg [2:0] _38_;
+  reg [2:0] _39_;
   reg [2:0] _40_;
   reg [2:0] _41_;
-  reg [2:0] _42_;
-  reg [2:0] _43_;
-  wire [38:0] _44_;
-  reg [20:0] _45_;
+  reg [21:0] _42_;
+  wire _43_;
+  wire _44_;
+  wire _45_;
   wire _46_;
   wire _47_;
-  wire _48_;
-  wire _49_;
-  reg signed [36:0] \$signal  = 37'h0000000000;
-  reg [12:0] \$signal$16  = 13'h0000;
-  reg [23:0] \$signal$17  = 24'h000000;
-  reg signed [28:0] bias_0 = 29'h00000000;
-  reg signed [28:0] bias_1 = 29'h00000000;
-  wire signed [28:0] \parameters.bias ;
+  reg signed [31:0] \$signal  = 32'd0;
+  reg [12:0] \$signal$15  = 13'h0000;
+  reg [23:0] \$signal$16  = 24'h000000;
+  reg signed [24:0] bias_0 = 25'h0000000;
+  reg signed [24:0] bias_1 = 25'h0000000;
+  wire signed [24:0] \parameters.bias ;
   wire [15:0] \parameters.multiplier ;
   wire [12:0] \parameters.residual ;
-  reg signed [37:0] product = 38'h0000000000;
-  reg [31:0] product_0 = 32'd0;
-  reg signed [21:0] product_1 = 22'h000000;
+  reg signed [32:0] product = 33'h000000000;
+  reg signed [32:0] product_0 = 33'h000000000;
   reg [23:0] product_2 = 24'h000000;
   reg [2:0] shift_select_0 = 3'h0;
   reg [2:0] shift_select_1 = 3'h0;
   reg [2:0] shift_select_2 = 3'h0;
   reg [2:0] shift_select_3 = 3'h0;
   reg [10:0] skip = 11'h000;
-  reg signed [36:0] total = 37'h0000000000;
+  reg signed [31:0] total = 32'd0;
   always @(posedge clk)
-    \$signal$16  <= _37_;
+    total <= _37_;
   always @(posedge clk)
-    \$signal$17  <= _21_;
+    shift_select_0 <= _38_;
   always @(posedge clk)
-    product_2 <= _38_;
+    shift_select_1 <= _39_;
   always @(posedge clk)
-    total <= _39_;
+    shift_select_2 <= _40_;
   always @(posedge clk)
-    shift_select_0 <= _40_;
+    shift_select_3 <= _41_;
   always @(posedge clk)
-    shift_select_1 <= _41_;
-  always @(posedge clk)
-    shift_select_2 <= _42_;
-  always @(posedge clk)
-    shift_select_3 <= _43_;
-  always @(posedge clk)
-    value <= _45_;
-  assign _00_ = acc[15:0] * parameters[15:0];
-  assign _11_ = $signed(acc[21:16]) * $signed({ 1'h0, parameters[15:0] });
-  assign _33_ = $signed({ 1'h0, product_0 }) + $signed(_22_);
-  assign _44_ = $signed(product) + $signed(bias_1);
-  assign _46_ = 16'ha39c >> skip_0;
-  assign _47_ = 16'he80c >> skip_0;
-  assign _48_ = 16'ha19c >> skip_0;
-  assign _49_ = 16'h8f0e >> skip_0;
-  assign _01_ = 16'h9a06 >> skip_0;
-  assign _02_ = 16'hd3fc >> skip_0;
-  assign _03_ = 16'hb6a8 >> skip_0;
-  assign _04_ = 16'hdb30 >> skip_0;
-  assign _05_ = 16'he3c0 >> skip_0;
-  assign _06_ = 16'hfc00 >> skip_0;
-  assign _07_ = 1'h0 >> skip_0;
-  assign _08_ = 16'haaaa >> skip_1;
-  assign _09_ = 15'h6666 >> skip_1;
-  assign _10_ = 13'h1e1e >> skip_1;
-  assign _12_ = 15'h54ab >> skip_1;
-  assign _13_ = 16'h98cc >> skip_1;
-  assign _14_ = 16'he0f0 >> skip_1;
+    value <= _42_;
+  assign _00_ = $signed(acc) * $signed({ 1'h0, parameters[15:0] });
+  assign _11_ = $signed(product) + $signed(bias_1);
+  assign _22_ = 16'ha39c >> skip_0;
+  assign _33_ = 16'he80c >> skip_0;
+  assign _43_ = 16'ha19c >> skip_0;
+  assign _44_ = 16'h8f0e >> skip_0;
+  assign _45_ = 16'h9a06 >> skip_0;
+  assign _46_ = 16'hd3fc >> skip_0;
+  assign _47_ = 16'hb6a8 >> skip_0;
+  assign _01_ = 16'hdb30 >> skip_0;
+  assign _02_ = 16'he3c0 >> skip_0;
+  assign _03_ = 16'hfc00 >> skip_0;
+  assign _04_ = 1'h0 >> skip_0;
+  assign _05_ = 16'haaaa >> skip_1;
+  assign _06_ = 15'h6666 >> skip_1;
+  assign _07_ = 13'h1e1e >> skip_1;
+  assign _08_ = 15'h54ab >> skip_1;
+  assign _09_ = 16'h98cc >> skip_1;
+  assign _10_ = 16'he0f0 >> skip_1;
+  assign _12_ = 8'hff >> skip_1;
+  assign _13_ = 8'hff >> skip_1;
+  assign _14_ = 8'hff >> skip_1;
   assign _15_ = 8'hff >> skip_1;
   assign _16_ = 8'hff >> skip_1;
-  assign _17_ = 8'hff >> skip_1;
-  assign _18_ = 8'hff >> skip_1;
-  assign _19_ = 8'hff >> skip_1;
-  assign _20_ = { _07_, _06_, _05_, _04_, _03_, _02_, _01_, _49_, _48_, _47_, _46_ } + { _19_, _18_, _17_, _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_ };
-  assign _21_ = skip * \$signal$16 ;
-  assign _24_ = $signed(\$signal ) + $signed({ 1'h0, _23_ });
+  assign _17_ = { _04_, _03_, _02_, _01_, _47_, _46_, _45_, _44_, _43_, _33_, _22_ } + { _16_, _15_, _14_, _13_, _12_, _10_, _09_, _08_, _07_, _06_, _05_ };
+  assign _18_ = skip * \$signal$15 ;
+  assign _20_ = $signed(\$signal ) + $signed({ 1'h0, _19_ });
   always @(posedge clk)
     product_0 <= _00_;
   always @(posedge clk)
-    product_1 <= _11_;
+    product <= _29_;
   always @(posedge clk)
-    product <= _31_;
+    bias_0 <= _30_;
   always @(posedge clk)
-    bias_0 <= _32_;
+    bias_1 <= _31_;
   always @(posedge clk)
-    bias_1 <= _34_;
+    \$signal  <= _32_;
   always @(posedge clk)
-    \$signal  <= _35_;
+    skip <= _34_;
   always @(posedge clk)
-    skip <= _36_;
+    \$signal$15  <= _35_;
+  always @(posedge clk)
+    \$signal$16  <= _18_;
+  always @(posedge clk)
+    product_2 <= _36_;
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _37_ = parameters[57:45];
+    _37_ = _20_[31:0];
     if (rst) begin
-      _37_ = 13'h0000;
+      _37_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _38_ = \$signal$17 ;
+    _38_ = shift_select;
     if (rst) begin
-      _38_ = 24'h000000;
+      _38_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _39_ = _24_[36:0];
+    _39_ = shift_select_0;
     if (rst) begin
-      _39_ = 37'h0000000000;
+      _39_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _40_ = shift_select;
+    _40_ = shift_select_1;
     if (rst) begin
       _40_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _41_ = shift_select_0;
+    _41_ = shift_select_2;
     if (rst) begin
       _41_ = 3'h0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _42_ = shift_select_1;
-    if (rst) begin
-      _42_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _43_ = shift_select_2;
-    if (rst) begin
-      _43_ = 3'h0;
-    end
-  end
-  always @* begin
-    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _45_ = value;
+    _42_ = value;
     casez (shift_select_3)
       3'h0:
-          _45_ = _25_[20:0];
+          _42_ = _21_[21:0];
       3'h1:
-          _45_ = _26_[20:0];
+          _42_ = _23_[21:0];
       3'h2:
-          _45_ = _27_[20:0];
+          _42_ = _24_[21:0];
       3'h3:
-          _45_ = _28_[20:0];
+          _42_ = _25_[21:0];
       3'h4:
-          _45_ = _29_[20:0];
+          _42_ = _26_[21:0];
       3'h5:
-          _45_ = _30_[20:0];
+          _42_ = _27_[21:0];
+      3'h6:
+          _42_ = _28_[21:0];
     endcase
     if (rst) begin
-      _45_ = 21'h000000;
+      _42_ = 22'h000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _31_ = _33_[37:0];
+    _29_ = product_0;
     if (rst) begin
-      _31_ = 38'h0000000000;
+      _29_ = 33'h000000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _32_ = parameters[44:16];
+    _30_ = parameters[40:16];
     if (rst) begin
-      _32_ = 29'h00000000;
+      _30_ = 25'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _34_ = bias_0;
+    _31_ = bias_0;
     if (rst) begin
-      _34_ = 29'h00000000;
+      _31_ = 25'h0000000;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _35_ = _44_[36:0];
+    _32_ = _11_[31:0];
     if (rst) begin
-      _35_ = 37'h0000000000;
+      _32_ = 32'd0;
     end
   end
   always @* begin
     if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
-    _36_ = _20_[10:0];
+    _34_ = _17_[10:0];
     if (rst) begin
-      _36_ = 11'h000;
+      _34_ = 11'h000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
+    _35_ = parameters[53:41];
+    if (rst) begin
+      _35_ = 13'h0000;
+    end
+  end
+  always @* begin
+    if (\$auto$verilog_backend.cc:2505:dump_module$20 ) begin end
+    _36_ = \$signal$16 ;
+    if (rst) begin
+      _36_ = 24'h000000;
     end
   end
   assign \parameters.multiplier  = parameters[15:0];
-  assign \parameters.bias  = parameters[44:16];
-  assign \parameters.residual  = parameters[57:45];
-  assign _22_ = { product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1[21], product_1, 16'h0000 };
-  assign _23_ = { 1'h0, product_2 };
-  assign _25_ = { total[36], total[36], total[36], total[36], total[36:4] };
-  assign _26_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36:6] };
-  assign _27_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:7] };
-  assign _28_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:8] };
-  assign _29_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:9] };
-  assign _30_ = { total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36], total[36:16] };
+  assign \parameters.bias  = parameters[40:16];
+  assign \parameters.residual  = parameters[53:41];
+  assign _19_ = { 1'h0, product_2 };
+  assign _21_ = { total[31], total[31], total[31], total[31], total[31:4] };
+  assign _23_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31:6] };
+  assign _24_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31:7] };
+  assign _25_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31:8] };
+  assign _26_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31:9] };
+  assign _27_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31:10] };
+  assign _28_ = { total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31], total[31:12] };
 endmodule
