@@ -168,8 +168,8 @@ def count_terms(graph: QuantGraph, program: Schedule, target: Device) -> Terms:
 
 def _shifted_accumulators(layers: list[MacLayer], graph: QuantGraph, plan: Plan) -> int:
     """Bits of accumulators that choose what has been shifted, in a LUT4 before their adder's."""
-    parts = max(len(la.weights) * graph.tensor(la.source).read_parts for la in layers)
-    return plan.rows * acc_bits(graph) if plan.block == "SB_MAC16" and parts > 1 else 0
+    digits = max(max(graph.digits(layer)) for layer in layers)
+    return plan.rows * acc_bits(graph) if plan.block == "SB_MAC16" and digits > 1 else 0
 
 
 def _table(address_bits: int, inputs: int) -> int:

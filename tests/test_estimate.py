@@ -36,17 +36,13 @@ MEASURED = [
     (Plan(4, 4, 1), "ice40hx8k", (4982, 2758, 53, 0)),
 ]
 
-# MLPerf ResNet-8 with its products in DSP blocks, of codes of 4 and 8 bits
+# with products in DSP blocks, of codes of 4 and 8 bits
 MEASURED_IN_BLOCKS = [
-    (4, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5602, 12483, 27, 76)),
-    (4, Plan(16, 16, 8, "xc7a100t", products="dsp"), (8473, 22625, 27, 152)),
-    (8, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5016, 20798, 59, 140)),
-]
-
-# MNIST with its products in SB_MAC16, of codes of 4 and 8 bits
-MEASURED_IN_MAC16 = [
-    (4, Plan(4, 4, 1, "ice40up5k", products="dsp"), (2658, 2070, 14, 8)),
-    (8, Plan(4, 2, 1, "ice40up5k", products="dsp"), (2772, 1852, 28, 8)),
+    ("mlperf_ic_resnet8", 4, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5602, 12483, 27, 76)),
+    ("mlperf_ic_resnet8", 4, Plan(16, 16, 8, "xc7a100t", products="dsp"), (8473, 22625, 27, 152)),
+    ("mlperf_ic_resnet8", 8, Plan(8, 16, 4, "xc7a100t", products="dsp"), (5016, 20798, 59, 140)),
+    ("mnist_cnn_cntk", 4, Plan(4, 4, 1, "ice40up5k", products="dsp"), (2658, 2070, 14, 8)),
+    ("mnist_cnn_cntk", 8, Plan(4, 2, 1, "ice40up5k", products="dsp"), (2772, 1852, 28, 8)),
 ]
 
 # of more plans, for the network that ships as `gen` makes it: scripts/bench_estimate.py --record
@@ -181,22 +177,14 @@ def test_estimates_of_depthwise_layers_are_near_what_was_measured(
     test_estimates_are_near_what_was_measured(depthwise, plan, device, measured)
 
 
-@pytest.mark.parametrize(("bits", "plan", "measured"), MEASURED_IN_BLOCKS)
+@pytest.mark.parametrize(("model", "bits", "plan", "measured"), MEASURED_IN_BLOCKS)
 def test_estimates_of_products_in_blocks_are_near_what_was_measured(
-    shared: Path, bits: int, plan: Plan, measured: tuple[int, int, int, int]
+    shared: Path, model: str, bits: int, plan: Plan, measured: tuple[int, int, int, int]
 ) -> None:
-    model = load(shared / "models" / "mlperf_ic_resnet8.onnx")
-    graph = quantize(model, QuantConfig(weight_bits=bits, act_bits=bits))
-    test_estimates_are_near_what_was_measured(graph, plan, "xc7a100t", measured)
-
-
-@pytest.mark.parametrize(("bits", "plan", "measured"), MEASURED_IN_MAC16)
-def test_estimates_of_products_in_mac16_are_near_what_was_measured(
-    shared: Path, bits: int, plan: Plan, measured: tuple[int, int, int, int]
-) -> None:
-    model = load(shared / "models" / "mnist_cnn_cntk.onnx")
-    graph = quantize(model, QuantConfig(weight_bits=bits, act_bits=bits))
-    test_estimates_are_near_what_was_measured(graph, plan, "ice40up5k", measured)
+    network = load(shared / "models" / f"{model}.onnx")
+    graph = quantize(network, QuantConfig(weight_bits=bits, act_bits=bits))
+    assert plan.device is not None
+    test_estimates_are_near_what_was_measured(graph, plan, plan.device, measured)
 
 
 def test_all_blocks_of_an_ice40_are_the_arrays(shipped: QuantGraph) -> None:

@@ -162,9 +162,8 @@ class Sequencer(Component):
         for i in reversed(levels[:-1]):
             delta_act = Mux(at_end[i], delta_act, act_deltas[i])
             delta_weight = Mux(at_end[i], delta_weight, weight_deltas[i])
-        only: list[Value] = [
-            *once
-        ]  # whether the first of a level, where it begins again, is its last
+        # whether the first of a level, where it begins again, is its last
+        only: list[Value] = [*once]
         if any(p.loops.is_truncated for p in programs):
             is_truncated = of("is_truncated", lambda p: p.loops.is_truncated)
             meets_last = counters[WEIGHT_DIGIT] == nearly[WEIGHT_DIGIT]

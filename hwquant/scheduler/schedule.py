@@ -140,7 +140,7 @@ def _mac_program(
         down = RowWalk(1, 1, 0)
     kernel, stride = (down.kernel, along.kernel), (down.stride, along.stride)
     origin = (down.origin, along.origin)
-    weight_digits = layer.weights.shape[0]
+    weight_digits, act_digits = graph.digits(layer)
     pixel, row = source.pitch, source.row
     window = walk.count if layer.shared else walk.count * kernel[0] * kernel[1]
     loops = Loops(
@@ -148,7 +148,7 @@ def _mac_program(
             walk.count,
             kernel[1],
             kernel[0],
-            graph.tensor(layer.source).read_parts,
+            act_digits,
             weight_digits,
             walk.repeat,
             walk.row_groups // walk.repeat,
